@@ -1,0 +1,1 @@
+"""Configuration: typed keys, layers, profiles, architectures. Imports nothing heavy."""

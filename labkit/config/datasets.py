@@ -1,0 +1,43 @@
+"""The data registry: which data sets have a name, and where they lie."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from labkit.config.errors import ConfigError, nearest
+
+
+@dataclass(frozen=True)
+class DatasetEntry:
+    """A registered data set; ``folder`` is looked for in ``workspace/data``, an empty one ships with the package."""
+
+    name: str
+    folder: str
+    about: str
+
+
+DATASETS = {
+    entry.name: entry
+    for entry in (
+        DatasetEntry("fluent_emoji", "", "1,852 Fluent emoji of 64 px with English names (MIT); ships with labkit"),
+        DatasetEntry("gourmetgram_caption", "gourmetgram_caption", "food photos with captions, for a GPU node"),
+    )
+}
+
+
+def find_dataset(name: str, data_folder: Path) -> Path | None:
+    """Where a data set lies: None for the one in the package, else a folder that exists.
+
+    Raises ``ConfigError`` with the next step for a name that is neither registered nor a folder.
+    """
+    entry = DATASETS.get(name)
+    if entry is not None and not entry.folder:
+        return None
+    candidates = [data_folder / entry.folder] if entry else [Path(name), data_folder / name]
+    for candidate in candidates:
+        if candidate.is_dir():
+            return candidate
+    if entry is not None:
+        raise ConfigError(f"dataset={name!r} is not here: unpack it into {candidates[0]}.")
+    raise ConfigError(
+        f"dataset={name!r} is neither a registered name ({', '.join(DATASETS)}) nor a folder.{nearest(name, DATASETS)}"
+    )

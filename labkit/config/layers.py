@@ -1,0 +1,143 @@
+"""Layers: where each value of a run comes from.
+
+Later layers win: defaults, ``baseline``, the experiment, the profile's values for every and for this experiment, the
+command line. At last the profile adapts: a stand-in takes the model's place, caps cut values that nobody typed, and
+the learning rate is multiplied unless it was typed.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from labkit.config.architectures import architecture
+from labkit.config.errors import ConfigError, nearest
+from labkit.config.profiles import Expected, Profile, load_profile
+from labkit.config.schema import RunConfig, coerce, keys
+from labkit.config.workspace import Workspace
+from labkit.config.yaml_files import read_yaml
+
+BASE = "baseline"
+DEFAULT_PROFILE = "tiny"
+_ABOUT_KEYS = ("base", "number", "compare_with", "lesson")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """An experiment file: a difference to ``baseline``, its place in the course and what it shows."""
+
+    name: str
+    number: int
+    compare_with: str | None
+    lesson: str
+    values: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resolved:
+    """A run before it starts: its config, the layer each value came from, and what is expected of it."""
+
+    experiment: Experiment
+    profile: Profile
+    config: RunConfig
+    origins: dict[str, str]
+    expected: Expected | None
+
+    @property
+    def skip_reason(self) -> str | None:
+        """Why the profile says that this experiment cannot run; None where it can."""
+        return self.profile.skip.get(self.experiment.name)
+
+
+def load_experiment(workspace: Workspace, name: str) -> Experiment:
+    """The experiment called ``name``, or in the file ``name``; ``ConfigError`` when it cannot be used."""
+    path = _experiment_path(workspace, name)
+    data = read_yaml(path)
+    base = data.pop("base", None)
+    if path.stem != BASE and base != BASE:
+        raise ConfigError(f"{path}: base={base!r}; an experiment is a difference to '{BASE}', one level deep.")
+    about = {key: data.pop(key, None) for key in _ABOUT_KEYS[1:]}
+    values = {}
+    for key, value in data.items():
+        if key not in keys():
+            raise ConfigError(f"{path}: unknown key '{key}'.{nearest(key, (*keys(), *_ABOUT_KEYS))}")
+        try:
+            values[key] = coerce(key, value)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
+    number = about["number"]
+    if number is not None and not isinstance(number, int):
+        raise ConfigError(f"{path}: number={number!r} is the place in the course, a whole number.")
+    return Experiment(
+        name=path.stem, number=10**6 if number is None else number, compare_with=about["compare_with"],
+        lesson=about["lesson"] or "", values=values,
+    )  # fmt: skip
+
+
+def course(workspace: Workspace) -> list[Experiment]:
+    """All experiments in the order of the course."""
+    found = [load_experiment(workspace, path.stem) for path in workspace.configs.glob("*.yaml")]
+    return sorted(found, key=lambda e: (e.number, e.name))
+
+
+def resolve(
+    workspace: Workspace, name: str, overrides: dict[str, Any] | None = None, profile_name: str = DEFAULT_PROFILE
+) -> Resolved:
+    """The run of experiment ``name`` with typed ``overrides`` on a profile's machine.
+
+    Raises ``ConfigError`` for anything that cannot work. Imports nothing heavy and writes nothing.
+    """
+    experiment = load_experiment(workspace, name)
+    profile = load_profile(workspace, profile_name)
+    typed = {key: coerce(key, value) for key, value in (overrides or {}).items()}
+    base = experiment if experiment.name == BASE else load_experiment(workspace, BASE)
+    machine = f"profile {profile.name}"
+    layers = [
+        (BASE, base.values),
+        (f"experiment {experiment.name}", experiment.values if experiment is not base else {}),
+        (machine, profile.values),
+        (f"{machine}, {experiment.name}", profile.experiments.get(experiment.name, {})),
+        ("command line", typed),
+    ]
+    values, origins = {}, dict.fromkeys(keys(), "default")
+    for origin, layer in layers:
+        for key, value in layer.items():
+            values[key], origins[key] = coerce(key, value), origin
+    _adapt(profile, values, origins, typed)
+    config = RunConfig(**values)
+    if config.global_batch_size is not None:
+        origins["accumulate_grad_batches"] = "from global_batch_size"
+    architecture(config.model_name)
+    return Resolved(
+        experiment=experiment, profile=profile, config=config, origins=origins,
+        expected=None if typed else profile.expected.get(experiment.name),
+    )  # fmt: skip
+
+
+def _adapt(profile: Profile, values: dict[str, Any], origins: dict[str, str], typed: dict[str, Any]) -> None:
+    machine = f"profile {profile.name}"
+    defaults = {key: getattr(RunConfig, key) for key in keys()}
+    model = values.get("model_name", defaults["model_name"])
+    architecture(model)  # an unknown model is an error under its own name, not under a stand-in's
+    if model in profile.models:
+        values["model_name"], origins["model_name"] = profile.models[model], f"{machine}, stands in for {model}"
+    for key, cap in profile.caps.items():
+        value = values.get(key, defaults[key])
+        if key not in typed and (value is None or value > cap):
+            values[key], origins[key] = cap, f"{machine}, cap (was {'no limit' if value is None else value})"
+    if profile.lr_multiplier != 1 and "lr" not in typed:
+        lr = values.get("lr", defaults["lr"])
+        values["lr"] = float(f"{lr * profile.lr_multiplier:.6g}")
+        origins["lr"] = f"{machine}, {profile.lr_multiplier:g} x {lr:g}"
+
+
+def _experiment_path(workspace: Workspace, name: str) -> Path:
+    if name.endswith((".yaml", ".yml")):
+        for path in (Path(name), workspace.root / name):
+            if path.is_file():
+                return path
+        raise ConfigError(f"no experiment file {name}, here or in {workspace.root}.")
+    path = workspace.configs / f"{name}.yaml"
+    if not path.is_file():
+        known = sorted(p.stem for p in workspace.configs.glob("*.yaml"))
+        raise ConfigError(f"no experiment '{name}'.{nearest(name, known)} 'labkit configs' lists them.")
+    return path

@@ -1,0 +1,302 @@
+"""RunConfig: every key of a run, typed and documented, and the rules that combinations must keep."""
+
+import ast
+import dataclasses
+import functools
+import hashlib
+import inspect
+import json
+import math
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from labkit.config.errors import ConfigError, nearest
+
+Precision = Literal["32-true", "bf16-true", "bf16-mixed", "16-mixed", "16-true"]
+Optim = Literal["adamw", "sgd", "adam_8bit", "deepspeed_cpu"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """The settings of one run. Each experiment of the course is a difference to ``baseline``.
+
+    Checked when it is made: ``ConfigError`` names the key or the two keys that cannot stand together.
+    """
+
+    # -- model and data
+    model_name: str = "Salesforce/blip2-opt-2.7b"
+    """Name of a known architecture (``labkit configs --models`` lists them)."""
+    weights: Literal["random"] = "random"
+    """``random`` builds the architecture with random weights: the same memory and time, and no download."""
+    dataset: str = "fluent_emoji"
+    """Name in the data registry, or a folder in a Hugging Face data set layout with ``image`` and ``text``."""
+    num_train_samples: int | None = 512
+    """Samples to train on, drawn with ``seed``; empty takes all."""
+    val_fraction: float = 0.0
+    """Share of the samples held out for a validation loss after each epoch."""
+    max_length: int = 50
+    """Text tokens a caption is cut or padded to; the image tokens come on top."""
+    num_workers: int = 8
+    """Loader processes; they decode and tokenize, so that the training step only trains."""
+
+    # -- training
+    lr: float = 5e-6
+    """Learning rate of the first step after warm-up."""
+    lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How the learning rate goes on after ``warmup_steps``: level, or down to zero at the last step."""
+    warmup_steps: int = 0
+    """Optimizer steps over which the learning rate rises from zero."""
+    batch_size: int = 64
+    """Samples of one forward and backward (a micro batch) on one device."""
+    accumulate_grad_batches: int = 1
+    """Micro batches whose gradients are summed before one optimizer step."""
+    global_batch_size: int | None = None
+    """Samples of one optimizer step over all devices; sets ``accumulate_grad_batches`` to what divides it."""
+    loss_average: Literal["tokens", "batches"] = "tokens"
+    """``tokens``: sum over the caption tokens of all micro batches, divided by their number. ``batches``: mean of
+    the micro batches' means, which weighs a token by how short its batch's captions are."""
+    precision: Precision = "32-true"
+    """Number format of weights and arithmetic, in Lightning's words."""
+    optim: Optim = "adamw"
+    """Optimizer; ``adam_8bit`` is AdamW with 8-bit state from bitsandbytes."""
+    optim_impl: Literal["foreach", "fused", "for-loop"] = "foreach"
+    """How adamw and sgd walk the parameters; foreach needs temporaries as large as the parameters."""
+    dropout: float | None = None
+    """Probability of every dropout layer; empty keeps the architecture's own."""
+    act_ckpt: bool = False
+    """Activation checkpointing: keep only the layers' inputs, compute the rest again in backward."""
+    max_epochs: int = 2
+    """Passes over the data."""
+    max_steps: int | None = None
+    """Optimizer steps after which training ends, whatever ``max_epochs`` says; empty sets no limit."""
+    limit_train_batches: int | None = None
+    """Micro batches per epoch at most; empty sets no limit."""
+    seed: int = 42
+    """Seed of weights, shuffling and dropout. Same config, same seed, same losses (on a CPU bit by bit)."""
+    freeze_vision: bool = False
+    """Do not train the vision tower."""
+    freeze_connector: bool = False
+    """Do not train the Q-Former, its queries and the projection."""
+    freeze_language: bool = False
+    """Do not train the language model."""
+
+    # -- adapters
+    use_lora: bool = False
+    """Train low-rank adapters instead of the weights."""
+    use_qlora: bool = False
+    """LoRA over base weights in 4 bits."""
+    lora_r: int = 16
+    """Rank of the adapters."""
+    lora_alpha: int = 32
+    """Scale of the adapters' output, divided by ``lora_r``."""
+    lora_dropout: float = 0.05
+    """Dropout before the adapters."""
+    lora_targets: tuple[str, ...] | None = None
+    """Names of the layers that get adapters; empty takes the query and value projections."""
+
+    # -- machine
+    device: Literal["virtual", "cuda"] = "virtual"
+    """``virtual`` is the CPU with a hard memory capacity; ``cuda`` a GPU."""
+    capacity_gib: float | None = None
+    """Memory of the device in GiB. A virtual GPU needs it; on CUDA it caps this process, empty takes the whole GPU."""
+    devices: int = 1
+    """Number of devices."""
+    strategy: Literal["auto", "ddp", "fsdp", "deepspeed_stage_2_offload", "deepspeed_stage_3_offload"] = "auto"
+    """Lightning's strategy."""
+
+    # -- what is written
+    report_every: int = 50
+    """Memory is reported at optimizer steps 0 and 1 and then at every step divisible by this."""
+    enable_checkpointing: bool = False
+    """Write Lightning checkpoints during the run."""
+    save_every: int | None = None
+    """Optimizer steps between checkpoints; empty writes one after each epoch."""
+    save_model: bool = False
+    """Write a ``save_pretrained`` folder with the processor at the end of the run."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, coerce(field.name, getattr(self, field.name)))
+        if self.global_batch_size is not None:
+            per_step = self.batch_size * self.devices
+            if self.global_batch_size <= 0 or per_step <= 0 or self.global_batch_size % per_step:
+                raise ConfigError(
+                    f"global_batch_size={self.global_batch_size} does not divide into batch_size={self.batch_size} "
+                    f"x devices={self.devices}; use a multiple of {per_step}."
+                )
+            object.__setattr__(self, "accumulate_grad_batches", self.global_batch_size // per_step)
+        _check_ranges(self)
+        _check_combinations(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON or YAML."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+
+    @property
+    def hash(self) -> str:
+        """Twelve hexadecimal digits that are the same for the same settings."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def capacity_bytes(self) -> int | None:
+        """``capacity_gib`` in bytes."""
+        return None if self.capacity_gib is None else int(self.capacity_gib * 2**30)
+
+
+def keys() -> tuple[str, ...]:
+    """All keys, in the order of the class."""
+    return tuple(field.name for field in dataclasses.fields(RunConfig))
+
+
+@functools.cache
+def key_docs() -> dict[str, str]:
+    """The documentation of every key, read from the class itself."""
+    body = ast.parse(inspect.getsource(RunConfig)).body[0].body  # type: ignore[attr-defined]
+    return {
+        field.target.id: inspect.cleandoc(text.value.value).replace("\n", " ")
+        for field, text in zip(body, body[1:], strict=False)
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr)
+    }
+
+
+def key_type(key: str) -> str:
+    """A key's type in words, for help and error texts."""
+    kind = _hints()[key]
+    allowed = [a for a in typing.get_args(kind) if a is not types.NoneType] if _is_union(kind) else [kind]
+    optional = " or empty" if _is_union(kind) else ""
+    return " or ".join(_type_words(a) for a in allowed) + optional
+
+
+def coerce(key: str, value: Any) -> Any:
+    """``value`` in the type of ``key``; text as typed on a command line is read.
+
+    Raises ``ConfigError`` for an unknown key or a value of another type.
+    """
+    if key not in _hints():
+        raise ConfigError(f"unknown key '{key}'.{nearest(key, keys())} 'labkit configs --keys' lists all keys.")
+    kind = _hints()[key]
+    choices = typing.get_args(kind) if _is_union(kind) else (kind,)
+    if types.NoneType in choices and value in (None, "", "null", "none", "None"):
+        return None
+    for choice in choices:
+        try:
+            return _read(choice, value)
+        except ValueError:
+            continue
+    literal = [a for c in choices if typing.get_origin(c) is Literal for a in typing.get_args(c)]
+    raise ConfigError(f"{key}={value!r} is not valid: {key} is {key_type(key)}.{nearest(value, literal)}")
+
+
+def _read(kind: Any, value: Any) -> Any:
+    """``value`` as ``kind``; ``ValueError`` when it is not one."""
+    if typing.get_origin(kind) is Literal:
+        if value in typing.get_args(kind):
+            return value
+        raise ValueError
+    if typing.get_origin(kind) is tuple:
+        items = value.strip("[]()").split(",") if isinstance(value, str) else value
+        if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
+            raise ValueError
+        return tuple(item.strip() for item in items if item.strip())
+    if kind is bool:
+        if isinstance(value, str) and value.lower() in ("true", "false"):
+            return value.lower() == "true"
+        if isinstance(value, bool):
+            return value
+        raise ValueError
+    if kind is str:
+        if isinstance(value, str) and value:
+            return value
+        raise ValueError
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError
+    number = float(value)  # YAML reads 5e-6 as text, and a command line gives nothing but text
+    if not math.isfinite(number):
+        raise ValueError
+    if kind is int:
+        if not number.is_integer():
+            raise ValueError
+        return int(number)
+    return number
+
+
+def _is_union(kind: Any) -> bool:
+    return isinstance(kind, types.UnionType)
+
+
+def _type_words(kind: Any) -> str:
+    if typing.get_origin(kind) is Literal:
+        return "one of " + ", ".join(str(a) for a in typing.get_args(kind))
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a name"}
+    return words.get(kind, "a list of names")
+
+
+@functools.cache
+def _hints() -> dict[str, Any]:
+    return typing.get_type_hints(RunConfig)
+
+
+_AT_LEAST_ONE = [
+    "num_train_samples",
+    "max_length",
+    "batch_size",
+    "accumulate_grad_batches",
+    "max_epochs",
+    "max_steps",
+    "limit_train_batches",
+    "lora_r",
+    "lora_alpha",
+    "devices",
+    "report_every",
+    "save_every",
+]
+_NOT_NEGATIVE = ["num_workers", "warmup_steps", "seed"]
+_ABOVE_ZERO = ["lr", "capacity_gib"]
+_BELOW_ONE = ["val_fraction", "dropout", "lora_dropout"]
+
+
+def _check_ranges(config: RunConfig) -> None:
+    limits = [(_AT_LEAST_ONE, lambda v: v >= 1, "at least 1"), (_NOT_NEGATIVE, lambda v: v >= 0, "0 or more")]
+    limits += [(_ABOVE_ZERO, lambda v: v > 0, "above 0"), (_BELOW_ONE, lambda v: 0 <= v < 1, "from 0 to below 1")]
+    for names, holds, words in limits:
+        for key in names:
+            value = getattr(config, key)
+            if value is not None and not holds(value):
+                raise ConfigError(f"{key}={value} is not valid: {key} must be {words}.")
+
+
+def _check_combinations(config: RunConfig) -> None:
+    deepspeed = config.strategy.startswith("deepspeed")
+    frozen = config.freeze_vision and config.freeze_connector and config.freeze_language
+    rules = [
+        (config.optim == "deepspeed_cpu" and not deepspeed, "optim", "strategy",
+         "the CPU optimizer is part of DeepSpeed's offload; set strategy=deepspeed_stage_2_offload"),
+        (deepspeed and config.optim != "deepspeed_cpu", "optim", "strategy",
+         "with offload the optimizer runs on the CPU; set optim=deepspeed_cpu"),
+        (config.use_lora and config.use_qlora, "use_lora", "use_qlora", "QLoRA is LoRA in 4 bits; set one of them"),
+        (config.precision.startswith("16") and config.device == "virtual", "precision", "device",
+         "half precision gives NaN on a CPU; use bf16-true or bf16-mixed"),
+        (config.precision == "16-true" and config.optim != "sgd", "precision", "optim",
+         "Adam's epsilon is zero in half precision and the loss turns NaN; use bf16-true, or 16-mixed on a GPU"),
+        (config.optim_impl == "fused" and config.optim == "adam_8bit", "optim_impl", "optim",
+         "bitsandbytes has one implementation; leave optim_impl at foreach"),
+        (config.device == "virtual" and config.capacity_gib is None, "capacity_gib", "device",
+         "a virtual GPU needs a capacity; set capacity_gib, or take a profile that has one"),
+        (config.save_every is not None and not config.enable_checkpointing, "save_every", "enable_checkpointing",
+         "nothing is saved without enable_checkpointing=true"),
+        (frozen and not (config.use_lora or config.use_qlora), "freeze_language", "freeze_vision",
+         "all three parts are frozen and nothing is left to train"),
+    ]  # fmt: skip
+    for broken, one, other, why in rules:
+        if broken:
+            raise ConfigError(f"{one}={getattr(config, one)} does not go with {other}={getattr(config, other)}: {why}.")
+    # The place of the next pieces of the course: refused by name until they are built, never silently left out.
+    later = {"use_lora": True, "use_qlora": True, "optim": "deepspeed_cpu"}
+    for key, value in later.items():
+        if getattr(config, key) == value:
+            raise ConfigError(f"{key}={value} is not part of this version yet; 'labkit configs' lists what runs.")
+    if config.devices != 1 or config.strategy != "auto":
+        key = "devices" if config.devices != 1 else "strategy"
+        raise ConfigError(f"{key}={getattr(config, key)} is not part of this version yet; runs use one device.")

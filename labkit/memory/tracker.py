@@ -1,0 +1,196 @@
+"""Tracker: follow the life of every tensor storage; with a capacity it is the virtual GPU."""
+
+import os
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._pytree import tree_iter
+
+from labkit.memory.report import CATEGORIES, HOST_CATEGORIES, on_device
+from labkit.memory.units import human_bytes
+
+BLOCK_BYTES = 512
+"""CUDA's caching allocator hands out multiples of this (``kMinBlockSize`` in CUDACachingAllocator)."""
+
+UNDECIDED = ""
+"""Category of a storage that was born in the phase that is still going on."""
+
+
+class VirtualOutOfMemoryError(torch.OutOfMemoryError):
+    """The virtual GPU is full. The message has the numbers of CUDA's own message; so have the attributes."""
+
+    def __init__(
+        self, requested_bytes: int, capacity_bytes: int, allocated_bytes: int, operation: str, held: dict[str, int]
+    ) -> None:
+        self.requested_bytes = requested_bytes
+        self.capacity_bytes = capacity_bytes
+        self.allocated_bytes = allocated_bytes
+        self.operation = operation
+        self.held = held
+        free = capacity_bytes - allocated_bytes
+        super().__init__(
+            f"Virtual GPU out of memory. Tried to allocate {human_bytes(requested_bytes)}. "
+            f"The virtual GPU has a total capacity of {human_bytes(capacity_bytes)} of which {human_bytes(free)} is "
+            f"free. Process {os.getpid()} has {human_bytes(allocated_bytes)} memory in use. Of the allocated memory "
+            f"{human_bytes(allocated_bytes)} is allocated by PyTorch, and 0 bytes is reserved by PyTorch but "
+            f"unallocated. The operation was {operation}."
+        )
+
+
+class _Block:
+    """One live storage: its size as the allocator rounds it, and what it is for."""
+
+    __slots__ = ("category", "size_bytes")
+
+    def __init__(self, size_bytes: int, category: str) -> None:
+        self.size_bytes = size_bytes
+        self.category = category
+
+
+class Tracker(TorchDispatchMode):
+    """Count every storage that operations make, from birth to death, in bytes and by category.
+
+    Use it as a context around the code to follow. Storages that lived before are told to it with ``assign``.
+    ``before_error`` is called before the error is made, so that what is alive can be assigned in time.
+    With ``capacity_bytes`` the operation whose output would exceed the capacity raises
+    ``VirtualOutOfMemoryError``, a ``torch.OutOfMemoryError``. Only storages on ``device_type`` count; on the virtual
+    GPU that is the CPU, and ``host()`` marks work that a real machine would do in host memory.
+
+    What an operation allocates and frees inside its own kernel is not seen.
+    """
+
+    def __init__(self, capacity_bytes: int | None = None, device_type: str = "cpu") -> None:
+        super().__init__()
+        self.capacity_bytes = capacity_bytes
+        self.device_type = device_type
+        self.allocated_bytes = 0
+        self.peak_bytes = 0
+        self._live: dict[int, _Block] = {}
+        self.before_error: Callable[[], None] | None = None
+        self._log: list[tuple[_Block, int]] | None = None
+        self._at_start: list[_Block] = []
+
+    # -- storages
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor):
+            self._see(out, func)
+        elif isinstance(out, list | tuple):
+            for item in tree_iter(out):
+                if isinstance(item, torch.Tensor):
+                    self._see(item, func)
+        return out
+
+    def _see(self, tensor: torch.Tensor, operation: Any, category: str = UNDECIDED) -> _Block | None:
+        if tensor.device.type != self.device_type:
+            return None
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        size_bytes = -(-storage.nbytes() // BLOCK_BYTES) * BLOCK_BYTES
+        block = self._live.get(key)
+        if block is not None and block.size_bytes == size_bytes:
+            return block
+        if block is not None:  # the storage was resized in place
+            self._forget(key)
+        if not size_bytes:
+            return None
+        if self.capacity_bytes is not None and self.allocated_bytes + size_bytes > self.capacity_bytes:
+            raise self._out_of_memory(size_bytes, operation)
+        new = _Block(size_bytes, block.category if block else category)
+        self._live[key] = new
+        self._count(new, +1)
+        if block is None:
+            weakref.finalize(storage, self._forget, key).atexit = False
+        return new
+
+    def _out_of_memory(self, requested_bytes: int, operation: Any) -> VirtualOutOfMemoryError:
+        if self.before_error is not None:
+            self.before_error()
+        assert self.capacity_bytes is not None
+        return VirtualOutOfMemoryError(
+            requested_bytes, self.capacity_bytes, self.allocated_bytes, str(operation), self.breakdown()
+        )
+
+    def _forget(self, key: int) -> None:
+        block = self._live.pop(key, None)
+        if block is not None:
+            self._count(block, -1)
+
+    def _count(self, block: _Block, sign: int) -> None:
+        if block.category not in HOST_CATEGORIES:
+            self.allocated_bytes += sign * block.size_bytes
+            if self.allocated_bytes > self.peak_bytes:
+                self.peak_bytes = self.allocated_bytes
+        if self._log is not None:
+            self._log.append((block, sign))
+
+    # -- categories and phases
+
+    def assign(self, tensors: Iterable[torch.Tensor], category: str) -> None:
+        """Say what these tensors are for. Those not seen yet count from now on."""
+        for tensor in tensors:
+            block = self._see(tensor, "assign", category)
+            if block is None or block.category == category:
+                continue
+            moved_to_host = category in HOST_CATEGORIES and block.category not in HOST_CATEGORIES
+            block.category = category
+            if moved_to_host:
+                self.allocated_bytes -= block.size_bytes
+
+    def reassign(self, category: str, into: str) -> None:
+        """Move all that is alive in ``category`` to another one."""
+        for block in self._live.values():
+            if block.category == category:
+                block.category = into
+
+    def breakdown(self) -> dict[str, int]:
+        """Bytes alive now, by category; what is not assigned yet is ``unattributed``."""
+        return _sum(self._live.values())
+
+    def begin_phase(self) -> None:
+        """Start to log births and deaths, so that ``end_phase`` can say what the peak was made of."""
+        self.reassign(UNDECIDED, "unattributed")
+        self._log = []
+        self._at_start = list(self._live.values())
+
+    def end_phase(self, survivors: str) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
+        """Breakdowns of the phase that ends now: at its end, at its peak, and each category's own maximum.
+
+        Storages that were born in the phase and not assigned become ``survivors`` if they live, ``temporaries`` if
+        they are gone.
+        """
+        log, self._log = self._log or [], None  # categories are final only now, so the log is replayed now
+        self.reassign(UNDECIDED, survivors)
+        now = _sum(self._at_start)
+        peak, highest, peak_bytes = dict(now), dict(now), on_device(now)
+        total = peak_bytes
+        for block, sign in log:
+            category = block.category or "temporaries"
+            size = sign * block.size_bytes
+            now[category] += size
+            highest[category] = max(highest[category], now[category])
+            if category not in HOST_CATEGORIES:
+                total += size
+                if total > peak_bytes:
+                    peak_bytes, peak = total, dict(now)
+        return self.breakdown(), peak, highest
+
+    def stop_phase(self) -> None:
+        """Stop to log, without a report."""
+        self._log = None
+
+
+def host() -> Any:
+    """A context in which operations are not followed: work that happens in host memory on a real machine."""
+    return _disable_current_modes()
+
+
+def _sum(blocks: Iterable[_Block]) -> dict[str, int]:
+    found = dict.fromkeys(CATEGORIES, 0)
+    for block in blocks:
+        found[block.category or "unattributed"] += block.size_bytes
+    return found

@@ -1,0 +1,10 @@
+"""Bytes in words."""
+
+
+def human_bytes(count: int | float) -> str:
+    """``"12.34 MiB"``: bytes in the binary unit that keeps the number below 1024."""
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if abs(count) < 1024 or unit == "GiB":
+            return f"{count:.0f} bytes" if unit == "bytes" else f"{count:.2f} {unit}"
+        count /= 1024
+    raise AssertionError("unreachable")

@@ -1,0 +1,183 @@
+"""The ledger: a folder a run, with a record that is whole or not there."""
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from labkit.config.layers import Resolved
+from labkit.memory.report import CATEGORIES, MemoryReport
+
+
+class LedgerError(Exception):
+    """The ledger cannot be written or a record cannot be read; the message says where and what to do."""
+
+
+@dataclass(kw_only=True)
+class Record:
+    """What one run was and how it ended. ``status`` is ok, oom, killed, timeout, failed, skipped or running.
+
+    ``died_in`` of an out-of-memory: optimizer step and micro step (both from 0) and the activity. ``out_of_memory``:
+    the bytes asked for, and what held the memory by category. ``losses``: one value an optimizer step.
+    """
+
+    id: str
+    experiment: str
+    profile: str
+    status: str
+    overrides: dict[str, Any]
+    config: dict[str, Any]
+    config_hash: str
+    created: str
+    expected: dict[str, Any] | None = None
+    as_expected: bool | None = None
+    reason: str | None = None
+    died_in: dict[str, Any] | None = None
+    out_of_memory: dict[str, Any] | None = None
+    device: str | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    model: dict[str, int] = field(default_factory=dict)
+    memory: dict[str, Any] | None = None
+    peak_bytes: int = 0
+    losses: list[float] = field(default_factory=list)
+    validation_losses: list[float] = field(default_factory=list)
+    train_seconds: float = 0.0
+    wall_seconds: float = 0.0
+    exit_code: int | None = None
+
+    @property
+    def report(self) -> MemoryReport | None:
+        """The memory report; None when the run ended before the first reported phase."""
+        return MemoryReport.from_dict(self.memory) if self.memory else None
+
+    @property
+    def samples(self) -> int:
+        """Training samples seen in finished optimizer steps."""
+        per_step = self.config["batch_size"] * self.config["accumulate_grad_batches"] * self.config["devices"]
+        return len(self.losses) * per_step
+
+    @property
+    def category_peaks(self) -> dict[str, int]:
+        """Highest bytes of each category, in a reported phase or when memory ran out."""
+        report, held = self.report, (self.out_of_memory or {}).get("held", {})
+        reported = report.category_peaks if report else {}
+        return {c: max(reported.get(c, 0), held.get(c, 0)) for c in CATEGORIES}
+
+
+class RunFolder:
+    """One run on disk: ``config.json`` from the start, ``events.jsonl`` and ``log.txt`` while it runs,
+    ``record.json`` at the end. While somebody watches the run, the folder is locked."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.json"
+        self.events = path / "events.jsonl"
+        self.log = path / "log.txt"
+        self.record = path / "record.json"
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether a process is alive that watches this run."""
+        try:
+            with (self.path / "lock").open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except FileNotFoundError:
+            return False
+        return False
+
+    def read(self) -> Record:
+        """The record; of a run without one what is known: ``running``, or ``killed`` when nobody watches it.
+
+        Raises ``LedgerError`` for a folder that is damaged.
+        """
+        watched = self.is_watched  # asked first: a run that ends in between has a record by now
+        try:
+            if self.record.exists():
+                return Record(**json.loads(self.record.read_text(encoding="utf-8")))
+            request = json.loads(self.config.read_text(encoding="utf-8"))
+            if watched:
+                return Record(**request["record"] | {"status": "running"})
+            reason = "the process that watched it was killed; no record was written"
+            return Record(**request["record"] | {"status": "killed", "reason": reason})
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise LedgerError(f"{self.path} holds no readable run ({error}); move the folder away.") from None
+
+    def write(self, record: Record) -> None:
+        """Put the record there, whole or not at all."""
+        write_whole(self.record, asdict(record))
+
+
+class Ledger:
+    """All runs below one folder: ``<profile>/<experiment>/<id>/``."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @contextlib.contextmanager
+    def open_run(self, resolved: Resolved, overrides: dict[str, Any], extra: dict[str, Any]) -> Iterator[RunFolder]:
+        """Make a new run's folder and keep it locked while the context lasts.
+
+        The folder gets its name when its ``config.json`` is whole. Raises ``LedgerError`` when it cannot be made.
+        """
+        parent = self.root / resolved.profile.name / resolved.experiment.name
+        now = datetime.now(UTC)
+        run_id = f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+        record = Record(
+            id=run_id, experiment=resolved.experiment.name, profile=resolved.profile.name, status="running",
+            overrides=overrides, config=resolved.config.to_dict(), config_hash=resolved.config.hash,
+            created=now.isoformat(timespec="seconds"),
+            expected=asdict(resolved.expected) if resolved.expected else None,
+        )  # fmt: skip
+        hidden = parent / f".{run_id}"
+        try:
+            hidden.mkdir(parents=True)
+            lock = (hidden / "lock").open("w")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            request = {"config": record.config, "origins": resolved.origins, "record": asdict(record), **extra}
+            write_whole(hidden / "config.json", request)
+            folder = hidden.rename(parent / run_id)
+        except OSError as error:
+            raise LedgerError(
+                f"the run's folder {parent} cannot be written: {error.strerror}. Set LABKIT_RUNS to a folder that can."
+            ) from None
+        with lock:
+            yield RunFolder(folder)
+
+    def folders(self, profile: str | None = None, experiment: str | None = None) -> list[RunFolder]:
+        """Run folders, oldest first."""
+        found = self.root.glob(f"{profile or '*'}/{experiment or '*'}/[!.]*/config.json")
+        return [RunFolder(path.parent) for path in sorted(found, key=lambda p: p.parent.name)]
+
+    def records(self, profile: str | None = None, experiment: str | None = None) -> list[Record]:
+        """Records, oldest first, of runs that ended and that go on; damaged folders are left out."""
+        found = []
+        for folder in self.folders(profile, experiment):
+            with contextlib.suppress(LedgerError):
+                found.append(folder.read())
+        return found
+
+    def find(self, run_id: str) -> RunFolder:
+        """The run whose id is, or begins with, ``run_id``; ``LedgerError`` when none or several do."""
+        found = [folder for folder in self.folders() if folder.path.name.startswith(run_id)]
+        if len(found) != 1:
+            said = "no run" if not found else f"{len(found)} runs"
+            raise LedgerError(f"{said} in {self.root} with an id that begins with '{run_id}'; see 'labkit compare'.")
+        return found[0]
+
+
+def write_whole(path: Path, data: Any) -> None:
+    """Write JSON so that a reader sees the old file or the new one, and a crash leaves one of them."""
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", encoding="utf-8") as file:
+        json.dump(data, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

@@ -1,0 +1,118 @@
+"""Data: (image, caption) pairs from a registered data set or a folder, and the loaders."""
+
+import io
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from labkit import assets
+from labkit.config.datasets import find_dataset
+from labkit.config.schema import RunConfig
+
+
+class DataError(Exception):
+    """The data cannot be used; the message says which file and what to do."""
+
+
+class EmojiZip(Dataset):
+    """An image folder in one zip: ``metadata.jsonl`` names the images and their captions.
+
+    The zip is opened anew in every process, so loader workers do not share a file position.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._zip: zipfile.ZipFile | None = None
+        try:
+            with zipfile.ZipFile(path) as archive:
+                lines = archive.read("metadata.jsonl").decode().splitlines()
+        except FileNotFoundError:
+            raise DataError(f"{path} is missing; 'git checkout' it, or install the package again.") from None
+        except (zipfile.BadZipFile, KeyError, EOFError) as error:
+            raise DataError(f"{path} is damaged ({error}); restore it with 'git checkout {path.name}'.") from error
+        self.rows = [json.loads(line) for line in lines]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, str]:
+        if self._zip is None:
+            self._zip = zipfile.ZipFile(self.path)
+        row = self.rows[index]
+        try:
+            data = self._zip.read(row["file_name"])  # checks the CRC
+        except (zipfile.BadZipFile, KeyError, EOFError) as error:
+            raise DataError(f"{self.path} is damaged at {row['file_name']} ({error}); restore the file.") from error
+        return Image.open(io.BytesIO(data)).convert("RGB"), row["text"]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_zip": None}
+
+
+class FolderDataset(Dataset):
+    """A Hugging Face data set folder, as ``save_to_disk`` writes it or as ``load_dataset`` reads it.
+
+    Needs the columns ``image`` and ``text``; the ``train`` split is taken where there are splits.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        import datasets
+
+        datasets.disable_progress_bars()
+        try:
+            saved = (folder / "dataset_dict.json").exists() or (folder / "state.json").exists()
+            found = datasets.load_from_disk(str(folder)) if saved else datasets.load_dataset(str(folder))
+        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+            raise DataError(f"the data set in {folder} cannot be read: {error}") from error
+        rows = found["train"] if isinstance(found, dict) else found
+        missing = {"image", "text"} - set(rows.column_names)
+        if missing:
+            raise DataError(
+                f"the data set in {folder} has columns {rows.column_names}; it lacks {sorted(missing)}. Rename them."
+            )
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, str]:
+        row = self.rows[index]
+        return row["image"].convert("RGB"), row["text"]
+
+
+def load_samples(config: RunConfig, data_folder: Path) -> tuple[Dataset, Dataset | None]:
+    """Training samples, and validation samples or None: drawn with the run's seed, so two runs see the same.
+
+    Raises ``DataError`` when there are fewer training samples than one batch needs.
+    """
+    folder = find_dataset(config.dataset, data_folder)
+    samples = EmojiZip(assets.FLUENT_EMOJI) if folder is None else FolderDataset(folder)
+    order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(config.seed)).tolist()
+    order = order[: config.num_train_samples]
+    held_out = int(len(order) * config.val_fraction)
+    if len(order) - held_out < config.batch_size:
+        raise DataError(
+            f"{len(order) - held_out} training samples do not fill one batch of batch_size={config.batch_size}; "
+            "raise num_train_samples or lower batch_size."
+        )
+    return Subset(samples, order[held_out:]), Subset(samples, order[:held_out]) if held_out else None
+
+
+def build_loader(config: RunConfig, samples: Dataset, collate: Any, train: bool) -> DataLoader:
+    """The loader of a run. Its workers decode and tokenize; training drops the last, smaller batch."""
+    return DataLoader(
+        samples,
+        batch_size=config.batch_size,
+        shuffle=train,
+        generator=torch.Generator().manual_seed(config.seed),
+        drop_last=train,
+        num_workers=config.num_workers,
+        persistent_workers=config.num_workers > 0,
+        pin_memory=config.device == "cuda",
+        collate_fn=collate,
+    )

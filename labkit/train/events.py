@@ -1,0 +1,21 @@
+"""What the child process tells: one JSON object a line, so that a reader can attach at any time."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+
+class EventWriter:
+    """Append events to a file; every event is whole on disk when ``write`` returns.
+
+    Kinds: ``start`` (device, versions, number of steps), ``phase`` (a ``PhaseMemory``), ``progress`` (steps done,
+    losses since the last one), ``result`` (how the run ended, with all that belongs into its record).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a", encoding="utf-8", buffering=1)
+
+    def write(self, kind: str, **values: Any) -> None:
+        """Add one event with the time of now."""
+        self._file.write(json.dumps({"event": kind, "time": time.time(), **values}) + "\n")

@@ -1,0 +1,206 @@
+"""The child process of a run: build, train, report, and say how it ended.
+
+    python -m labkit.train.fit RUN_FOLDER
+
+Reads ``config.json`` in the folder, appends to ``events.jsonl``, writes ``model/`` and ``checkpoints/`` when asked.
+Ends when its standard input does, so that it never outlives the process that watches it.
+"""
+
+import contextlib
+import json
+import os
+import platform
+import sys
+import threading
+import time
+import traceback
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from labkit.config.architectures import architecture
+from labkit.config.errors import ConfigError
+from labkit.config.schema import RunConfig
+from labkit.memory.capture import MemoryCapture
+from labkit.memory.tracker import Tracker, VirtualOutOfMemoryError
+from labkit.train.data import DataError, build_loader, load_samples
+from labkit.train.events import EventWriter
+from labkit.train.models import build_model
+from labkit.train.module import CaptionModule
+from labkit.train.processor import embedded_processor
+from labkit.train.step import Collator
+
+PROGRESS_EVERY_S = 0.5
+
+
+class Progress(Callback):
+    """Write a ``progress`` event now and then, not at every step: reading a loss waits for the device."""
+
+    def __init__(self, events: EventWriter) -> None:
+        self._events = events
+        self._started = 0.0
+        self._written = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock; building and loading are not training."""
+        self._started = self._written = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write, if the last event is old enough."""
+        if time.perf_counter() - self._written > PROGRESS_EVERY_S:
+            self.flush(trainer, pl_module)
+
+    def flush(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the losses that are new."""
+        losses = pl_module.take_losses()  # waits for the device, so it comes before the clock is read
+        self._written = time.perf_counter()
+        seconds = self._written - self._started if self._started else 0.0
+        self._events.write("progress", step=trainer.global_step, losses=losses, train_seconds=round(seconds, 3))
+
+
+def fit(folder: Path, config: RunConfig, data_folder: Path, events: EventWriter) -> dict[str, Any]:
+    """Run one config in this process; the values of the ``result`` event.
+
+    Out-of-memory is a result like another. Raises ``DataError`` and ``ConfigError`` for input that cannot be used.
+    """
+    if config.device == "cuda" and not torch.cuda.is_available():
+        reason = "device=cuda, but PyTorch sees no CUDA GPU here; use --profile tiny for the virtual GPU"
+        return {"status": "skipped", "reason": reason}
+    seed_everything(config.seed, workers=True, verbose=False)
+    arch = architecture(config.model_name)
+    train_samples, val_samples = load_samples(config, data_folder)
+    processor = embedded_processor(arch)
+
+    virtual = Tracker(config.capacity_bytes) if config.device == "virtual" else None
+    if virtual is None and config.capacity_bytes:
+        whole = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, config.capacity_bytes / whole))
+    capture = MemoryCapture(
+        virtual, config.report_every, on_phase=lambda phase: events.write("phase", **phase.__dict__)
+    )
+    progress = Progress(events)
+    callbacks: list[Callback] = [capture, progress]
+    if config.enable_checkpointing:
+        callbacks.append(ModelCheckpoint(folder / "checkpoints", every_n_train_steps=config.save_every, save_last=True))
+    trainer = Trainer(
+        accelerator="cpu" if virtual else "gpu",
+        devices=config.devices,
+        strategy=config.strategy,
+        precision=config.precision,
+        max_epochs=config.max_epochs,
+        max_steps=config.max_steps or -1,
+        limit_train_batches=config.limit_train_batches,
+        accumulate_grad_batches=config.accumulate_grad_batches,
+        callbacks=callbacks,
+        default_root_dir=folder,
+        enable_checkpointing=config.enable_checkpointing,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    result: dict[str, Any] = {"status": "ok", "died_in": None}
+    module = None
+    try:
+        with virtual or contextlib.nullcontext():
+            model = build_model(config, "cuda" if virtual is None else "cpu")
+            module = CaptionModule(config, model)
+            collate = Collator(
+                processor, arch.language, config.max_length, arch.num_query_tokens, model.config.image_token_id
+            )
+            loaders = [build_loader(config, train_samples, collate, train=True)]
+            if val_samples is not None:
+                loaders.append(build_loader(config, val_samples, collate, train=False))
+            events.write("start", **_start(config, len(loaders[0])), model=_model_facts(module))
+            trainer.fit(module, *loaders)
+    except torch.OutOfMemoryError as error:
+        result |= _out_of_memory(error, capture)
+    if module is not None:
+        progress.flush(trainer, module)
+        result["validation_losses"] = module.validation_losses
+    if config.save_model and result["status"] == "ok":
+        model.save_pretrained(folder / "model")
+        processor.save_pretrained(folder / "model")
+    return result | {
+        "peak_bytes": virtual.peak_bytes if virtual else torch.cuda.max_memory_allocated(),
+    }
+
+
+def _out_of_memory(error: torch.OutOfMemoryError, capture: MemoryCapture) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "status": "oom",
+        "died_in": capture.died_in or {"step": 0, "micro_step": 0, "phase": capture.activity},
+        "reason": str(error),
+    }
+    if isinstance(error, VirtualOutOfMemoryError):
+        found["out_of_memory"] = {
+            "requested_bytes": error.requested_bytes, "capacity_bytes": error.capacity_bytes,
+            "allocated_bytes": error.allocated_bytes, "operation": error.operation, "held": error.held,
+        }  # fmt: skip
+    return found
+
+
+def _model_facts(module: LightningModule) -> dict[str, int]:
+    parameters = list(module.parameters())
+    return {
+        "parameters": sum(p.numel() for p in parameters),
+        "trainable": sum(p.numel() for p in parameters if p.requires_grad),
+        "parameter_bytes": sum(p.numel() * p.element_size() for p in parameters),
+    }
+
+
+def _start(config: RunConfig, batches: int) -> dict[str, Any]:
+    batches = min(batches, config.limit_train_batches or batches)
+    steps = -(-batches // config.accumulate_grad_batches) * config.max_epochs
+    device = torch.cuda.get_device_name(0) if config.device == "cuda" else f"virtual GPU on {platform.machine()} CPU"
+    return {
+        "steps": min(steps, config.max_steps or steps),
+        "source": "CUDA" if config.device == "cuda" else "virtual GPU",
+        "capacity_bytes": config.capacity_bytes,
+        "device": device,
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("torch", "lightning", "transformers", "bitsandbytes")},
+        },
+    }
+
+
+def _end_with_parent() -> None:
+    """Leave when standard input ends, which it does when the parent closes it or is no more."""
+
+    def watch() -> None:
+        while os.read(0, 1):
+            pass
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def main() -> None:
+    """Run the folder named on the command line; a named error becomes a result, any other also prints its trace."""
+    _end_with_parent()
+    folder = Path(sys.argv[1])
+    request = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    events = EventWriter(folder / "events.jsonl")
+    try:
+        result = fit(folder, RunConfig(**request["config"]), Path(request["data_folder"]), events)
+    except (ConfigError, DataError) as error:
+        result = {"status": "failed", "reason": str(error)}
+    except KeyboardInterrupt:
+        result = {"status": "killed", "reason": "interrupted"}
+    except BaseException as error:
+        # the border of the process: whatever it was is recorded with its trace in the log, and raised again
+        traceback.print_exc()
+        events.write("result", status="failed", reason=f"{type(error).__name__}: {error}")
+        raise
+    events.write("result", **result)
+
+
+if __name__ == "__main__":
+    main()

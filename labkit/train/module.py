@@ -1,0 +1,72 @@
+"""CaptionModule: the LightningModule of the course."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+
+from labkit.config.schema import RunConfig
+from labkit.train.optimizers import build_optimizer, build_scheduler
+from labkit.train.step import step_loss
+
+
+class CaptionModule(LightningModule):
+    """Fine-tune a BLIP-2 on captions.
+
+    With ``loss_average=tokens`` a micro batch's loss is summed over its tokens, and the gradients are divided by the
+    tokens of all micro batches before the optimizer steps: four batches of 16 then give the update of one of 64.
+    Losses stay on the device until somebody reads ``take_losses``, so no step waits for one.
+    """
+
+    def __init__(self, config: RunConfig, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.config = config
+        self.model = model
+        self._pending: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._losses: list[torch.Tensor] = []
+        self._validation: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.validation_losses: list[float] = []
+
+    def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        """Loss of one micro batch, to be differentiated."""
+        loss, tokens = step_loss(self.model, batch)
+        self._pending.append((loss.detach(), tokens))
+        return loss * tokens if self.config.loss_average == "tokens" else loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Divide by the effective batch's tokens, and note the loss of this optimizer step."""
+        losses = torch.stack([loss.float() for loss, _ in self._pending])
+        tokens = torch.stack([count for _, count in self._pending])
+        self._pending = []
+        if self.config.loss_average == "tokens":
+            # Lightning has divided each micro batch's loss by accumulate_grad_batches
+            scale = self.trainer.accumulate_grad_batches / tokens.sum()
+            grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+            torch._foreach_mul_(grads, scale)
+            self._losses.append((losses * tokens).sum() / tokens.sum())
+        else:
+            self._losses.append(losses.mean())
+
+    def take_losses(self) -> list[float]:
+        """Losses of the optimizer steps since the last call. Waits for the device."""
+        taken, self._losses = self._losses, []
+        return [float(loss) for loss in taken]
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the last epoch's batches."""
+        self._validation = []
+
+    def validation_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> None:
+        """Add one batch to the validation loss, a mean over all scored tokens."""
+        self._validation.append(step_loss(self.model, batch))
+
+    def on_validation_epoch_end(self) -> None:
+        """Note this epoch's validation loss."""
+        tokens = sum(int(count) for _, count in self._validation)
+        self.validation_losses.append(sum(float(loss) * int(count) for loss, count in self._validation) / tokens)
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer, and the schedule over the run's optimizer steps."""
+        optimizer = build_optimizer(self.config, self.parameters())
+        scheduler = build_scheduler(self.config, optimizer, int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

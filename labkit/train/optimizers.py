@@ -1,0 +1,33 @@
+"""Optimizers and learning-rate schedules by config value."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from transformers import get_scheduler
+
+from labkit.config.schema import RunConfig
+
+
+def build_optimizer(config: RunConfig, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    """The optimizer of a run over the parameters that require gradients."""
+    trainable = [p for p in parameters if p.requires_grad]
+    impl = {"foreach": config.optim_impl == "foreach", "fused": config.optim_impl == "fused"}
+    match config.optim:
+        case "adamw":
+            return torch.optim.AdamW(trainable, lr=config.lr, **impl)
+        case "sgd":
+            return torch.optim.SGD(trainable, lr=config.lr, **impl)
+        case "adam_8bit":
+            import bitsandbytes
+
+            return bitsandbytes.optim.AdamW8bit(trainable, lr=config.lr)
+    raise ValueError(f"optim={config.optim} has no optimizer here")
+
+
+def build_scheduler(config: RunConfig, optimizer: torch.optim.Optimizer, total_steps: int) -> Any:
+    """The learning-rate schedule, stepped once per optimizer step; ``total_steps`` is the run's length."""
+    name = config.lr_schedule
+    if name == "constant" and config.warmup_steps:
+        name = "constant_with_warmup"
+    return get_scheduler(name, optimizer, num_warmup_steps=config.warmup_steps, num_training_steps=total_steps)

@@ -1,0 +1,34 @@
+"""The processor: images to pixels, captions to tokens, with placeholders for the image in front."""
+
+from tokenizers import Tokenizer, processors
+from transformers import Blip2Processor, PreTrainedTokenizerFast
+from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+
+from labkit import assets
+from labkit.config.architectures import Architecture
+
+PAD, EOS, BOS, UNKNOWN, IMAGE = "<pad>", "</s>", "<s>", "<unk>", "<image>"
+TOKEN_IDS = {PAD: 0, EOS: 1, BOS: 2, UNKNOWN: 3, IMAGE: 4}
+"""Ids of the embedded tokenizer's special tokens; ``labkit/assets/make.py`` writes them in this order."""
+
+
+def embedded_tokenizer(language: str) -> PreTrainedTokenizerFast:
+    """The tokenizer that ships with the package: ``<s>`` in front for OPT, ``</s>`` behind for T5."""
+    tokenizer = Tokenizer.from_file(str(assets.TOKENIZER))
+    if language == "opt":
+        template = processors.TemplateProcessing(single=f"{BOS} $A", special_tokens=[(BOS, TOKEN_IDS[BOS])])
+    else:
+        template = processors.TemplateProcessing(single=f"$A {EOS}", special_tokens=[(EOS, TOKEN_IDS[EOS])])
+    tokenizer.post_processor = template
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD, eos_token=EOS, bos_token=BOS, unk_token=UNKNOWN,
+        extra_special_tokens={"image_token": IMAGE},
+        padding_side="right",
+    )  # fmt: skip
+
+
+def embedded_processor(arch: Architecture) -> Blip2Processor:
+    """A processor for ``weights=random``: real image processing, and nothing to download."""
+    images = BlipImageProcessorPil(size={"height": arch.image_px, "width": arch.image_px})
+    return Blip2Processor(images, embedded_tokenizer(arch.language), num_query_tokens=arch.num_query_tokens)

@@ -1,0 +1,88 @@
+"""The step: what a batch looks like for each backbone, and the loss. Shared by training and planning."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+
+from labkit.memory.tracker import host
+
+PROMPT = "a photo of"
+"""What T5's encoder reads after the image; the caption is the decoder's."""
+
+IGNORED = -100
+"""Label of a position that is not scored (PyTorch's ``ignore_index``)."""
+
+Sample = tuple[Image.Image, str]
+
+
+class Collator:
+    """Turn (image, caption) pairs into one batch of CPU tensors; made for a loader's worker.
+
+    ``opt``: ``input_ids`` of image placeholders, caption and end mark, padded; ``labels`` the same with placeholders
+    and padding ignored. ``t5``: placeholders and the prompt in ``input_ids``, caption and end mark in ``labels``.
+    Captions are cut and padded to ``max_length`` tokens, so every batch has the same shape and every step needs the
+    same memory. Shapes: ``pixel_values`` (batch, 3, px, px); ``input_ids`` and ``attention_mask``
+    (batch, queries + max_length) for OPT, (batch, queries + prompt) for T5; ``labels`` as ``input_ids`` for OPT,
+    (batch, max_length) for T5.
+
+    The placeholders are put in here and counted, whatever the processor does: processors saved by older releases
+    leave them out, and current models then ignore the image without an error.
+    """
+
+    def __init__(
+        self, processor: Any, language: str, max_length: int, num_query_tokens: int, image_token_id: int
+    ) -> None:
+        self.image_processor = processor.image_processor
+        self.tokenizer = processor.tokenizer
+        self.language = language
+        self.max_length = max_length
+        self.num_query_tokens = num_query_tokens
+        self.image_token_id = image_token_id
+
+    def __call__(self, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
+        """One batch of these samples."""
+        with host():  # with num_workers=0 this runs in the training process, but in host memory all the same
+            captions = [caption for _, caption in samples]
+            batch = self._opt(captions) if self.language == "opt" else self._t5(captions)
+            images = [image.convert("RGB") for image, _ in samples]
+            return {"pixel_values": self.image_processor(images, return_tensors="pt")["pixel_values"], **batch}
+
+    def _opt(self, captions: list[str]) -> dict[str, torch.Tensor]:
+        # the tokenizer puts its start mark in front; the end mark is ours, and must survive the cut
+        tokens = self._tokens(captions, self.max_length - 1)
+        rows = [self._placeholders() + ids + [self.tokenizer.eos_token_id] for ids in tokens]
+        batch = self._padded(rows, self.num_query_tokens + self.max_length)
+        scored = (batch["attention_mask"] == 1) & (batch["input_ids"] != self.image_token_id)
+        return batch | {"labels": batch["input_ids"].masked_fill(~scored, IGNORED)}
+
+    def _t5(self, captions: list[str]) -> dict[str, torch.Tensor]:
+        prompt = self._placeholders() + self._tokens([PROMPT], self.max_length)[0]
+        batch = self._padded([prompt] * len(captions), len(prompt))
+        target = self._padded(self._tokens(captions, self.max_length), self.max_length)
+        labels = target["input_ids"].masked_fill(target["attention_mask"] == 0, IGNORED)
+        return batch | {"labels": labels}
+
+    def _placeholders(self) -> list[int]:
+        return [self.image_token_id] * self.num_query_tokens
+
+    def _tokens(self, texts: list[str], limit: int) -> list[list[int]]:
+        rows = self.tokenizer(texts, truncation=True, max_length=limit)["input_ids"]
+        # a caption that spells the placeholder would be one, and shift the image features from there on
+        return [[i for i in row if i != self.image_token_id] for row in rows]
+
+    def _padded(self, rows: list[list[int]], length: int) -> dict[str, torch.Tensor]:
+        ids = torch.full((len(rows), length), self.tokenizer.pad_token_id)
+        mask = torch.zeros_like(ids)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)] = torch.tensor(row)
+            mask[i, : len(row)] = 1
+        return {"input_ids": ids, "attention_mask": mask}
+
+
+def step_loss(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean loss over the scored tokens of one micro batch, and their number; both stay on the device."""
+    # without use_cache=False the decoders fill a cache of keys and values that nobody reads
+    loss = model(**batch, use_cache=False).loss
+    return loss, (batch["labels"] != IGNORED).sum()
