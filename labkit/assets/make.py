@@ -29,8 +29,8 @@ VOCABULARY = 1000
 
 # npm's own integrity values of the two releases
 PACKAGES = {
-    "@lobehub/fluent-emoji-3d@1.1.0": "sha512-Wlq2lVStTnr8BDpIJ0pEnTKO4LuDxxqTEhTvRtD1DLRF0me7ogeRQjKoehDHXuVJ2Qaecgl5wRBv60lUAG3h7g==",
-    "unicode-emoji-json@0.9.0": "sha512-HdrQW/7SdbXUsTd8uTATv7LvQJkCSgbAgRCDCtOhQ6xn3EAx+xZHQtRniOXWJK3ywIqPegkNhP4U4EbuFsiQng==",
+    "@lobehub/fluent-emoji-3d@1.1.0": "sha512-Wlq2lVStTnr8BDpIJ0pEnTKO4LuDxxqTEhTvRtD1DLRF0me7ogeRQjKoehDHXuVJ2Qaecgl5wRBv60lUAG3h7g==",  # noqa: E501
+    "unicode-emoji-json@0.9.0": "sha512-HdrQW/7SdbXUsTd8uTATv7LvQJkCSgbAgRCDCtOhQ6xn3EAx+xZHQtRniOXWJK3ywIqPegkNhP4U4EbuFsiQng==",  # noqa: E501
 }
 
 MIT = """Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated

@@ -238,23 +238,13 @@ def _hints() -> dict[str, Any]:
     return typing.get_type_hints(RunConfig)
 
 
-_AT_LEAST_ONE = [
-    "num_train_samples",
-    "max_length",
-    "batch_size",
-    "accumulate_grad_batches",
-    "max_epochs",
-    "max_steps",
-    "limit_train_batches",
-    "lora_r",
-    "lora_alpha",
-    "devices",
-    "report_every",
-    "save_every",
-]
-_NOT_NEGATIVE = ["num_workers", "warmup_steps", "seed"]
-_ABOVE_ZERO = ["lr", "capacity_gib"]
-_BELOW_ONE = ["val_fraction", "dropout", "lora_dropout"]
+_AT_LEAST_ONE = (
+    "num_train_samples", "max_length", "batch_size", "accumulate_grad_batches", "max_epochs", "max_steps",
+    "limit_train_batches", "lora_r", "lora_alpha", "devices", "report_every", "save_every",
+)  # fmt: skip
+_NOT_NEGATIVE = ("num_workers", "warmup_steps", "seed")
+_ABOVE_ZERO = ("lr", "capacity_gib")
+_BELOW_ONE = ("val_fraction", "dropout", "lora_dropout")
 
 
 def _check_ranges(config: RunConfig) -> None:
