@@ -1,7 +1,43 @@
-"""Shared by all tests: no hub, one thread, a workspace of their own to write to."""
+"""Shared by all tests: no hub, one thread, and a ledger of their own."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["OMP_NUM_THREADS"] = "1"
+
+from labkit.config.layers import course
+from labkit.config.workspace import Workspace
+from labkit.runs.records import Ledger, Record
+from labkit.runs.runner import run
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def course_ledger(tmp_path_factory) -> Ledger:
+    """The whole course, run once on the profile tiny, two experiments at a time."""
+    folder = tmp_path_factory.mktemp("course")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LABKIT_RUNS", str(folder))
+        names = [experiment.name for experiment in course(Workspace.find())]
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(run, names))
+    return Ledger(folder)
+
+
+@pytest.fixture(scope="session")
+def course_records(course_ledger) -> dict[str, Record]:
+    """Records of the course by experiment."""
+    return {record.experiment: record for record in course_ledger.records("tiny")}
+
+
+@pytest.fixture
+def ledger(tmp_path, monkeypatch) -> Ledger:
+    """An empty ledger that runs of this test go to."""
+    monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / "runs"))
+    return Ledger(tmp_path / "runs")

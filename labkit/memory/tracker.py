@@ -99,7 +99,7 @@ class Tracker(TorchDispatchMode):
         if not size_bytes:
             return None
         if self.capacity_bytes is not None and self.allocated_bytes + size_bytes > self.capacity_bytes:
-            raise self._out_of_memory(size_bytes, operation)
+            self._make_room(size_bytes, operation)
         new = _Block(size_bytes, block.category if block else category)
         self._live[key] = new
         self._count(new, +1)
@@ -107,13 +107,14 @@ class Tracker(TorchDispatchMode):
             weakref.finalize(storage, self._forget, key).atexit = False
         return new
 
-    def _out_of_memory(self, requested_bytes: int, operation: Any) -> VirtualOutOfMemoryError:
+    def _make_room(self, requested_bytes: int, operation: Any) -> None:
         if self.before_error is not None:
-            self.before_error()
+            self.before_error()  # may find optimizer state that a real machine keeps in host memory
         assert self.capacity_bytes is not None
-        return VirtualOutOfMemoryError(
-            requested_bytes, self.capacity_bytes, self.allocated_bytes, str(operation), self.breakdown()
-        )
+        if self.allocated_bytes + requested_bytes > self.capacity_bytes:
+            raise VirtualOutOfMemoryError(
+                requested_bytes, self.capacity_bytes, self.allocated_bytes, str(operation), self.breakdown()
+            )
 
     def _forget(self, key: int) -> None:
         block = self._live.pop(key, None)

@@ -1,0 +1,27 @@
+# Every target sets up what it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test bench clean
+
+demo: $(READY)  ## run experiments 1 to 12 on the virtual GPU and print the table
+	$(BIN)/labkit run --all --profile tiny
+
+test: $(READY)  ## lint, then all tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest
+
+bench: $(READY)  ## measure what reporting costs and how fast the command answers
+	$(BIN)/python tests/benchmarks/reporting_cost.py
+	$(BIN)/python tests/benchmarks/start_up.py
+
+clean:  ## remove the environment; runs stay
+	rm -rf $(VENV) build *.egg-info
+
+$(READY): requirements.txt tests/requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -r requirements.txt -r tests/requirements.txt --editable .
+	touch $@

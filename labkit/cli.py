@@ -1,0 +1,269 @@
+"""The command ``labkit``: verbs over the ledger and the runner."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from labkit.config.architectures import ARCHITECTURES
+from labkit.config.datasets import DATASETS
+from labkit.config.errors import ConfigError
+from labkit.config.layers import DEFAULT_PROFILE, Resolved, course, resolve
+from labkit.config.profiles import load_profile, profile_names
+from labkit.config.schema import RunConfig, key_docs, key_type, keys
+from labkit.config.workspace import Workspace
+from labkit.runs.compare import changes, compare, missing
+from labkit.runs.records import Ledger, LedgerError
+from labkit.runs.runner import run
+
+EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
+_RUN_HELP = """\
+Run an experiment in a child process and record how it ended.
+
+  labkit run reduced_batch                    as the course has it, on the profile tiny
+  labkit run reduced_batch batch_size=8       with a value of your own; 'labkit configs --keys' lists all keys
+  labkit run reduced_batch --show-config      print every value and the layer it comes from, and run nothing
+  labkit run --all                            the whole course, then the table
+
+Out of memory is a result like any other. Exit code: 0 for ok, out of memory and skipped; 1 for failed, killed and
+timeout, and with --all for a run that ends otherwise than the profile expects; 2 for a config that cannot work;
+130 after Ctrl-C.
+"""
+_COMPARE_HELP = """\
+The newest run of every experiment, one line each. What changed, how it ended and should have, peak memory by category,
+time and loss.
+
+  labkit compare                  the table
+  labkit compare --json           the same with every phase, for machines
+  labkit compare --check          exit code 1 if a run is missing, outdated or ended otherwise than expected
+"""
+_SHOW_HELP = """\
+How one run ended, and what held memory in every reported phase.
+
+  labkit show baseline            the newest run of an experiment
+  labkit show 20260102-1504       the run whose id begins like this
+"""
+_CONFIGS_HELP = """\
+The experiments of the course, what each changes and what it shows.
+
+  labkit configs                  in order, with what they change
+  labkit configs --keys           every key: type, default, meaning
+  labkit configs --models         the models and data sets that have a name
+"""
+_PROFILES_HELP = """\
+The machines that experiments can run on.
+
+  labkit profiles                 all of them
+  labkit profiles tiny            one: values, stand-in models, caps and what is expected of each experiment
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    args = _parser().parse_args(argv)
+    try:
+        return args.verb(args)
+    except (ConfigError, LedgerError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        print("interrupted; the run is recorded as killed", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # the reader, say 'head', has seen enough
+        sys.stderr.close()
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="labkit", description="Where GPU memory goes when a vision-language model is fine-tuned."
+    )
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+
+    def add(name: str, verb: Any, text: str) -> argparse.ArgumentParser:
+        sub = verbs.add_parser(
+            name, description=text, help=text.split(".")[0].replace("\n", " ") + ".",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
+        sub.set_defaults(verb=verb)
+        sub.add_argument("--json", action="store_true", help="print JSON instead of text")
+        return sub
+
+    def add_profile(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--profile", default=DEFAULT_PROFILE, help="machine to run on (default: %(default)s)")
+
+    sub = add("run", _run, _RUN_HELP)
+    sub.add_argument("experiment", nargs="?", help="name or YAML file of an experiment")
+    sub.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="values that differ from the experiment's")
+    add_profile(sub)
+    sub.add_argument("--all", action="store_true", help="run every experiment of the profile")
+    sub.add_argument("--show-config", action="store_true", help="print the values and where they come from")
+    sub.add_argument("--timeout-s", type=float, metavar="S", help="stop the run after this many seconds")
+
+    sub = add("compare", _compare, _COMPARE_HELP)
+    add_profile(sub)
+    sub.add_argument("--check", action="store_true", help="exit code 1 unless all is as expected")
+
+    sub = add("show", _show, _SHOW_HELP)
+    sub.add_argument("run", help="id of a run, its beginning, or the name of an experiment")
+    add_profile(sub)
+
+    sub = add("configs", _configs, _CONFIGS_HELP)
+    add_profile(sub)
+    sub.add_argument("--keys", action="store_true", help="list the keys of a config")
+    sub.add_argument("--models", action="store_true", help="list models and data sets")
+
+    sub = add("profiles", _profiles, _PROFILES_HELP)
+    sub.add_argument("name", nargs="?", help="a profile to show")
+    return parser
+
+
+def _run(args: argparse.Namespace) -> int:
+    if args.all == bool(args.experiment):
+        raise ConfigError("give the name of an experiment, or --all for the whole course.")
+    if args.timeout_s is not None and args.timeout_s <= 0:
+        raise ConfigError(f"--timeout-s={args.timeout_s:g} must be above 0.")
+    workspace = Workspace.find()
+    names = list(load_profile(workspace, args.profile).expected) if args.all else [args.experiment]
+    overrides = _pairs(args.overrides)
+    runs = [resolve(workspace, name, overrides, args.profile) for name in names]
+    if args.show_config:
+        _show_config(runs, args.json)
+        return 0
+    records = [_run_one(name, overrides, resolved, args) for name, resolved in zip(names, runs, strict=True)]
+    if args.json:
+        found = [asdict(record) for record in records]
+        print(json.dumps(found if args.all else found[0], indent=1))
+    elif args.all:
+        _compare(args)
+    bad = [r for r in records if r.status in ("failed", "killed", "timeout") or (args.all and r.as_expected is False)]
+    return EXIT_FAILED if bad else 0
+
+
+def _run_one(name: str, overrides: dict[str, str], resolved: Resolved, args: argparse.Namespace) -> Any:
+    if args.json:
+        return run(name, overrides, args.profile, args.timeout_s)
+    from labkit.runs.text import ProgressPrinter, console, summary
+
+    out = console()
+    with ProgressPrinter(out, resolved.experiment.name, resolved.config.accumulate_grad_batches) as printer:
+        record = run(name, overrides, args.profile, args.timeout_s, printer)
+    out.print(summary(record))
+    folder = Workspace.find().runs / record.profile / record.experiment / record.id
+    out.print(f"  record: {folder / 'record.json'}\n")
+    return record
+
+
+def _pairs(items: Sequence[str]) -> dict[str, str]:
+    pairs = {}
+    for item in items:
+        key, equals, value = item.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"'{item}' is not KEY=VALUE.")
+        pairs[key] = value
+    return pairs
+
+
+def _show_config(runs: list[Resolved], as_json: bool) -> None:
+    for resolved in runs:
+        values = resolved.config.to_dict()
+        if as_json:
+            print(json.dumps({k: {"value": v, "from": resolved.origins[k]} for k, v in values.items()}, indent=1))
+            continue
+        print(f"{resolved.experiment.name} on {resolved.profile.name}, config {resolved.config.hash}")
+        for key, value in values.items():
+            print(f"  {key:24} {'' if value is None else value!s:32} {resolved.origins[key]}")
+
+
+def _compare(args: argparse.Namespace) -> int:
+    workspace = Workspace.find()
+    rows = compare(workspace, Ledger(workspace.runs), args.profile)
+    wrong = missing(workspace, args.profile, rows)
+    if args.json:
+        print(json.dumps(rows, indent=1))
+    else:
+        from labkit.runs.text import compare_table, console
+
+        total = len(load_profile(workspace, args.profile).expected)
+        console().print(compare_table(rows, args.profile))
+        print(
+            f"\n{total - len(wrong)} of {total} as expected. Steps count from 0. Each category shows its own peak; temp is"
+        )
+        print(f"what is born and gone inside one phase. Records: {workspace.runs / args.profile}")
+        if wrong:
+            print("not as expected, outdated or not run: " + ", ".join(wrong))
+    return EXIT_FAILED if getattr(args, "check", False) and wrong else 0
+
+
+def _show(args: argparse.Namespace) -> int:
+    workspace = Workspace.find()
+    ledger = Ledger(workspace.runs)
+    same = ledger.folders(args.profile, args.run)
+    record = (same[-1] if same else ledger.find(args.run)).read()
+    if args.json:
+        print(json.dumps(asdict(record), indent=1))
+        return 0
+    from labkit.runs.text import console, phase_table, summary
+
+    out = console()
+    out.print(summary(record))
+    out.print(f"  config {record.config_hash}, started {record.created} (UTC), {record.device or 'no device'}\n")
+    out.print(phase_table(record))
+    return 0
+
+
+def _configs(args: argparse.Namespace) -> int:
+    if args.keys:
+        defaults = {key: getattr(RunConfig, key) for key in keys()}
+        rows = [{"key": k, "type": key_type(k), "default": defaults[k], "meaning": key_docs()[k]} for k in keys()]
+        text = [f"{r['key']}  ({r['type']}; {r['default']!s})\n    {r['meaning']}" for r in rows]
+    elif args.models:
+        rows = [{"model": a.name, "language": a.language} for a in ARCHITECTURES.values()]
+        rows += [{"dataset": d.name, "about": d.about} for d in DATASETS.values()]
+        text = [f"{a.name:34} {a.language}" for a in ARCHITECTURES.values()]
+        text += [f"{d.name:34} {d.about}" for d in DATASETS.values()]
+    else:
+        from labkit.runs.text import changed_words
+
+        workspace = Workspace.find()
+        rows = [
+            {"number": e.number, "experiment": e.name, "lesson": e.lesson, "compare_with": e.compare_with,
+             "changed": changes(workspace, e, args.profile)}
+            for e in course(workspace)
+        ]  # fmt: skip
+        text = [
+            f"{r['number']:>3} {r['experiment']}\n    {r['lesson']}"
+            + (f"\n    against {r['compare_with']}: {changed_words(r['changed'])}" if r["compare_with"] else "")
+            for r in rows
+        ]
+    print(json.dumps(rows, indent=1) if args.json else "\n".join(text))
+    return 0
+
+
+def _profiles(args: argparse.Namespace) -> int:
+    workspace = Workspace.find()
+    if not args.name:
+        found = [load_profile(workspace, name) for name in profile_names(workspace)]
+        rows: Any = [{"profile": p.name, "about": p.about} for p in found]
+        text = [f"{p.name:14} {p.about}" for p in found]
+    else:
+        profile = load_profile(workspace, args.name)
+        rows = asdict(profile)
+        text = [f"{profile.name}: {profile.about}"]
+        text += [f"  {key} = {value}" for key, value in profile.values.items()]
+        text += [f"  {real} is stood in for by {tiny}" for real, tiny in profile.models.items()]
+        text += [f"  {key} at most {cap}" for key, cap in profile.caps.items()]
+        text += [f"  lr times {profile.lr_multiplier:g}"] if profile.lr_multiplier != 1 else []
+        for name, expected in profile.expected.items():
+            values = " ".join(f"{k}={v}" for k, v in profile.experiments[name].items())
+            text.append(f"  {name:24} expected {expected!s:36} {values}".rstrip())
+        text += [f"  {name} is skipped: {why}" for name, why in profile.skip.items()]
+    print(json.dumps(rows, indent=1) if args.json else "\n".join(text))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,174 @@
+"""Runs as text: the progress of one, one record, and the table of many."""
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from labkit.memory.report import CATEGORIES, PhaseMemory
+from labkit.memory.units import human_bytes
+from labkit.runs.records import Record
+
+WIDTH_WITHOUT_TERMINAL = 150
+
+
+def console() -> Console:
+    """Where text goes: as wide as the terminal, or wide enough for the table when there is none."""
+    wide = None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH_WITHOUT_TERMINAL
+    return Console(width=wide, highlight=False, markup=False, soft_wrap=wide is not None)
+
+
+class ProgressPrinter:
+    """Shows a run while it goes on: use it as a context and give it as ``on_event``."""
+
+    def __init__(self, out: Console, title: str, micro_steps: int) -> None:
+        self._last_micro_step = micro_steps - 1
+        self._bar = Progress(
+            TextColumn(title), BarColumn(24), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"),
+            TimeRemainingColumn(), console=out,
+        )  # fmt: skip
+        self._task = self._bar.add_task("", total=None, loss="starting")
+
+    def __enter__(self) -> "ProgressPrinter":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._bar.stop()
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """Show one event."""
+        match event["event"]:
+            case "start":
+                self._bar.update(self._task, total=event["steps"], loss="")
+                self._bar.console.print(
+                    f"  {event['device']}, {event['model']['parameters']:,} parameters "
+                    f"({event['model']['trainable']:,} trainable), {event['steps']} optimizer steps"
+                )
+            case "phase" if event["micro_step"] == self._last_micro_step:
+                phase = PhaseMemory(**{k: v for k, v in event.items() if k not in ("event", "time")})
+                name = phase.phase.replace("_", " ")
+                self._bar.console.print(
+                    f"  step {phase.step} {name:21} {human_bytes(phase.end_bytes):>10}, "
+                    f"peak {human_bytes(phase.peak_bytes):>10}: {_parts(phase.end)}"
+                )
+            case "progress":
+                loss = f"loss {event['losses'][-1]:.3f}" if event["losses"] else ""
+                self._bar.update(self._task, completed=event["step"], **({"loss": loss} if loss else {}))
+
+
+def summary(record: Record) -> str:
+    """How a run ended, in a few lines."""
+    source = record.report.source if record.report else "nothing measured"
+    against = {None: "", True: " (as expected)", False: " (not as expected)"}[record.as_expected]
+    lines = [f"{record.experiment} on {record.profile}: {_status_words(record.status)}{against}"]
+    if record.died_in:
+        died = record.died_in
+        place = f"the {died['phase'].replace('_', ' ')} of step {died['step']}, micro step {died['micro_step']}"
+        lines.append(f"  died in {place}")
+    if record.out_of_memory:
+        oom = record.out_of_memory
+        lines.append(
+            f"  asked for {human_bytes(oom['requested_bytes'])} with {human_bytes(oom['allocated_bytes'])} of "
+            f"{human_bytes(oom['capacity_bytes'])} in use: {_parts(oom['held'])}"
+        )
+    elif record.reason:
+        lines.append(f"  {record.reason}")
+    elif record.report and record.report.peak_phase:
+        phase = record.report.peak_phase
+        capacity = record.report.capacity_bytes
+        of = f" of {human_bytes(capacity)}" if capacity else ""
+        lines.append(
+            f"  peak {human_bytes(record.peak_bytes)}{of} ({source}), "
+            f"{phase.phase.replace('_', ' ')} of step {phase.step}: {_parts(phase.peak)}"
+        )
+    if record.losses:
+        lines.append(
+            f"  loss {record.losses[0]:.3f} to {record.losses[-1]:.3f} in {len(record.losses)} optimizer steps, "
+            f"{record.samples} samples, {record.train_seconds:.1f} s"
+        )
+    return "\n".join(lines)
+
+
+def phase_table(record: Record) -> Table:
+    """Every reported phase of a run: bytes by category at its end, and its peak. All in MiB."""
+    table = Table(title=f"{record.id} {record.experiment}: memory in MiB", box=None, title_justify="left")
+    for column in ("step", "micro", "phase"):
+        table.add_column(column)
+    for column in (*CATEGORIES, "end", "peak", "reserved", "in use"):
+        table.add_column(column.replace("_", " "), justify="right")
+    for p in record.report.phases if record.report else []:
+        numbers = [*(p.end[c] for c in CATEGORIES), p.end_bytes, p.peak_bytes, p.reserved_bytes, p.device_used_bytes]
+        phase = p.phase.replace("_", " ")
+        table.add_row(
+            str(p.step), str(p.micro_step), phase, *("-" if n is None else f"{n / 2**20:.2f}" for n in numbers)
+        )
+    return table
+
+
+_SHORT = {
+    "parameters": "params", "gradients": "grads", "optimizer_gpu": "optim", "activations": "activ",
+    "temporaries": "temp",
+}  # fmt: skip
+
+
+def compare_table(rows: list[dict[str, Any]], profile: str) -> Table:
+    """One line a run. Bytes in MiB; each category's own peak, which need not fall together."""
+    sources = sorted({row["source"] for row in rows if row["source"]}) or ["not run"]
+    table = Table(title=f"profile {profile}, MiB on the {', '.join(sources)}", box=None, title_justify="left")
+    table.add_column("#", justify="right")
+    for column in ("experiment", "what changed", "status", "expected"):
+        table.add_column(column)
+    for column in ("peak", "of", *_SHORT.values(), "time s", "loss"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        mib = [row["peak_bytes"], row["capacity_bytes"] or 0, *(row["peak_by_category"][c] for c in _SHORT)]
+        table.add_row(
+            str(row["number"]),
+            row["experiment"],
+            " ".join(f"{k}={v}" for k, v in row["overrides"].items()) or changed_words(row["changed"]),
+            _status_cell(row),
+            _expected_cell(row),
+            *(f"{n / 2**20:.1f}" for n in mib),
+            f"{row['train_seconds']:.1f}",
+            f"{row['losses'][-1]:.3f}" if row["losses"] else "-",
+        )
+    return table
+
+
+def changed_words(changed: Mapping[str, list[Any]]) -> str:
+    """``"batch_size 32 > 16, lr 0.0005 > 0.002"``."""
+
+    def short(value: Any) -> str:
+        return "-" if value is None else str(value).split("/")[-1].removeprefix("blip2-")
+
+    return ", ".join(f"{key} {short(old)} > {short(new)}" for key, (old, new) in changed.items())
+
+
+def _status_words(status: str) -> str:
+    return "out of memory" if status == "oom" else status
+
+
+def _place(died: Mapping[str, Any] | None) -> str:
+    if not died or died.get("phase") is None:
+        return ""
+    return f", {died['phase'].replace('_', ' ')} of step {died['step']}"
+
+
+def _status_cell(row: dict[str, Any]) -> str:
+    return row["status"] + _place(row["died_in"]) + (" (config edited since)" if row["outdated"] else "")
+
+
+def _expected_cell(row: dict[str, Any]) -> str:
+    if row["expected"] is None:
+        return "-"
+    return row["expected"]["status"] + _place(row["expected"])
+
+
+def _parts(by_category: Mapping[str, int]) -> str:
+    parts = sorted(((n, c) for c, n in by_category.items() if n >= 2**10), reverse=True)
+    return ", ".join(f"{c.replace('_', ' ')} {human_bytes(n)}" for n, c in parts)

@@ -1,0 +1,206 @@
+"""Every way a run can end, and what is left of it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import datasets
+import pytest
+from PIL import Image
+
+from labkit.config.errors import ConfigError
+from labkit.config.workspace import Workspace
+from labkit.runs.records import LedgerError
+from labkit.runs.runner import run
+
+ONE_STEP = {"max_steps": 1, "num_train_samples": 32}
+WAIT_S = 60.0
+
+
+def processes_of(folder: Path) -> list[int]:
+    """Live processes whose command line names the folder."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                line = (entry / "cmdline").read_bytes()
+                state = (entry / "stat").read_text().rsplit(")", 1)[1].split()[0]
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if str(folder).encode() in line and state != "Z":
+                found.append(int(entry.name))
+    return found
+
+
+def wait_for(condition) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def start_command(*arguments: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "labkit.cli", "run", "reduced_batch", *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def test_a_run_is_readable_while_it_goes_on_and_recorded_after(ledger):
+    seen = []
+
+    def look(event):
+        (record,) = ledger.records("tiny", "reduced_batch")
+        seen.append((event["event"], record.status))
+
+    record = run("reduced_batch", ONE_STEP, on_event=look)
+    assert {kind for kind, _ in seen} >= {"start", "phase", "progress", "result"}
+    assert {status for _, status in seen} == {"running"}
+    assert record.status == "ok"
+    assert ledger.records() == [record]
+    assert record.exit_code == 0
+    assert record.expected is None
+    assert record.as_expected is None  # a value was typed, so nothing is promised
+    assert len(record.losses) == 1
+    folder = ledger.find(record.id)
+    assert sorted(p.name for p in folder.path.iterdir()) == [
+        "config.json", "events.jsonl", "lock", "log.txt", "record.json",
+    ]  # fmt: skip
+    assert not folder.is_watched
+
+
+def test_a_child_that_is_killed_is_recorded_as_killed(ledger):
+    def kill_at_start(event):
+        if event["event"] == "start":
+            (folder,) = ledger.folders()
+            os.kill(processes_of(folder.path)[0], signal.SIGKILL)
+
+    record = run("reduced_batch", on_event=kill_at_start)
+    assert (record.status, record.exit_code) == ("killed", -signal.SIGKILL)
+    assert "host memory" in record.reason
+    assert ledger.records() == [record]
+    assert record.model["parameters"] > 0  # what was known before is kept
+
+
+def test_a_run_that_takes_too_long_is_stopped(ledger):
+    record = run("reduced_batch", timeout_s=1.0)
+    assert record.status == "timeout"
+    assert "1 s" in record.reason
+    (folder,) = ledger.folders()
+    assert processes_of(folder.path) == []
+
+
+def test_cuda_without_a_gpu_is_skipped_with_the_next_step(ledger):
+    record = run("reduced_batch", {"device": "cuda"})
+    assert record.status == "skipped"
+    assert "--profile tiny" in record.reason
+    assert record.memory is None
+
+
+def test_a_data_set_that_cannot_be_used_fails_in_one_line(ledger, tmp_path):
+    datasets.Dataset.from_dict({"picture": ["x"], "text": ["y"]}).save_to_disk(str(tmp_path / "wrong"))
+    record = run("reduced_batch", {"dataset": str(tmp_path / "wrong")})
+    assert record.status == "failed"
+    assert "'image'" in record.reason
+    assert "\n" not in record.reason
+
+
+def test_a_data_set_that_breaks_off_fails_in_one_line(ledger, tmp_path):
+    folder = tmp_path / "broken"
+    images = [Image.new("RGB", (64, 64), "red")] * 40
+    rows = {"image": images, "text": ["red"] * 40}
+    features = datasets.Features({"image": datasets.Image(), "text": datasets.Value("string")})
+    datasets.Dataset.from_dict(rows, features=features).save_to_disk(str(folder))
+    (data,) = folder.glob("*.arrow")
+    data.write_bytes(data.read_bytes()[:100])
+    record = run("reduced_batch", {"dataset": str(folder)})
+    assert record.status == "failed"
+    assert str(folder) in record.reason
+
+
+def test_nothing_is_written_for_a_config_that_cannot_work(ledger):
+    for overrides in ({"capacity_gib": 0}, {"model_name": "Salesforce/blip2"}, {"dataset": "nowhere"}):
+        with pytest.raises(ConfigError) as error:
+            run("reduced_batch", overrides)
+        assert next(iter(overrides)) in str(error.value)
+    assert not ledger.root.exists()
+
+
+def test_a_runs_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / "file" / "runs"))
+    with pytest.raises(LedgerError, match="LABKIT_RUNS"):
+        run("reduced_batch")
+
+
+def test_too_little_memory_for_the_model_alone_is_out_of_memory_while_loading(ledger):
+    record = run("reduced_batch", {"capacity_gib": 0.005})
+    assert (record.status, record.died_in["phase"]) == ("oom", "load_model")
+    assert record.out_of_memory["capacity_bytes"] == int(0.005 * 2**30)
+
+
+def test_ctrl_c_records_the_run_and_leaves_no_process(ledger):
+    command = start_command()
+    wait_for(lambda: ledger.folders() and ledger.folders()[0].events.exists())
+    command.send_signal(signal.SIGINT)
+    _, stderr = command.communicate(timeout=WAIT_S)
+    assert command.returncode == 130
+    assert "Traceback" not in stderr
+    (record,) = ledger.records()
+    assert (record.status, record.reason) == ("killed", "interrupted by Ctrl-C")
+    (folder,) = ledger.folders()
+    assert processes_of(folder.path) == []
+
+
+def test_a_child_ends_with_the_process_that_watches_it(ledger):
+    command = start_command()
+    wait_for(lambda: ledger.folders() and ledger.folders()[0].events.exists())
+    (folder,) = ledger.folders()
+    assert folder.is_watched
+    command.kill()
+    command.communicate(timeout=WAIT_S)
+    wait_for(lambda: processes_of(folder.path) == [])
+    record = folder.read()
+    assert record.status == "killed"
+    assert "no record" in record.reason
+    assert not folder.record.exists()
+
+
+def test_the_script_and_the_command_are_the_same_run(ledger):
+    workspace = Workspace.find()
+    values = ["batch_size=8", "max_steps=1", "num_train_samples=32"]
+    script = [sys.executable, str(workspace.root / "finetune.py"), "configs/reduced_batch.yaml"]
+    command = [sys.executable, "-m", "labkit.cli", "run", "reduced_batch"]
+    for line in (script, command):
+        done = subprocess.run([*line, *values, "--json"], capture_output=True, text=True, check=True)
+        assert json.loads(done.stdout)["status"] == "ok"
+    one, other = ledger.records("tiny", "reduced_batch")
+    assert one.config_hash == other.config_hash
+    assert one.losses == other.losses
+    assert one.report == other.report
+
+
+def test_save_model_and_checkpoints_are_written_when_asked(ledger):
+    record = run(
+        "reduced_batch",
+        ONE_STEP | {"save_model": True, "enable_checkpointing": True, "save_every": 1, "val_fraction": 0.25,
+                    "batch_size": 8, "max_steps": 3},
+    )  # fmt: skip
+    assert record.status == "ok"
+    assert len(record.validation_losses) >= 1
+    folder = ledger.find(record.id).path
+    assert (folder / "model" / "model.safetensors").exists()
+    assert list((folder / "checkpoints").glob("*.ckpt"))
+    load = (
+        "import sys; from transformers import Blip2ForConditionalGeneration as M, Blip2Processor as P;"
+        "m = M.from_pretrained(sys.argv[1]); p = P.from_pretrained(sys.argv[1]);"
+        "print(sum(x.numel() for x in m.parameters()), p.num_query_tokens, 'labkit' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", load, str(folder / "model")], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [str(record.model["parameters"]), "8", "False"]
