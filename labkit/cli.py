@@ -33,8 +33,8 @@ timeout, and with --all for a run that ends otherwise than the profile expects; 
 130 after Ctrl-C.
 """
 _COMPARE_HELP = """\
-The newest run of every experiment, one line each. What changed, how it ended and should have, peak memory by category,
-time and loss.
+The newest run of every experiment, one line each. What changed, how it ended and should have, peak memory by
+category, time and loss.
 
   labkit compare                  the table
   labkit compare --json           the same with every phase, for machines
@@ -152,8 +152,7 @@ def _run_one(name: str, overrides: dict[str, str], resolved: Resolved, args: arg
     with ProgressPrinter(out, resolved.experiment.name, resolved.config.accumulate_grad_batches) as printer:
         record = run(name, overrides, args.profile, args.timeout_s, printer)
     out.print(summary(record))
-    folder = Workspace.find().runs / record.profile / record.experiment / record.id
-    out.print(f"  record: {folder / 'record.json'}\n")
+    out.print(f"  record: {Ledger(Workspace.find().runs).find(record.id).record}\n")
     return record
 
 
@@ -189,10 +188,9 @@ def _compare(args: argparse.Namespace) -> int:
 
         total = len(load_profile(workspace, args.profile).expected)
         console().print(compare_table(rows, args.profile))
-        print(
-            f"\n{total - len(wrong)} of {total} as expected. Steps count from 0. Each category shows its own peak; temp is"
-        )
-        print(f"what is born and gone inside one phase. Records: {workspace.runs / args.profile}")
+        print(f"\n{total - len(wrong)} of {total} as expected. Steps count from 0.")
+        print("Each category shows its own peak; temp is what is born and gone inside one phase.")
+        print(f"Records: {workspace.runs / args.profile}")
         if wrong:
             print("not as expected, outdated or not run: " + ", ".join(wrong))
     return EXIT_FAILED if getattr(args, "check", False) and wrong else 0

@@ -163,10 +163,10 @@ class MemoryCapture(Callback):
                     tensors = [t for t in tree_iter(value) if isinstance(t, torch.Tensor)]
                     self._tracker.assign(tensors, "optimizer_cpu" if in_host_memory else "optimizer_gpu")
 
-    def _assign_before_error(self) -> None:
+    def _assign_before_error(self) -> str:
         self._assign_state()
-        # a phase that does not end: in forward most of what it made waits for backward
-        self._tracker.reassign(UNDECIDED, "activations" if self.activity == "forward" else "temporaries")
+        # the phase will not end: in forward most of what it made waits for backward
+        return "activations" if self.activity == "forward" else "temporaries"
 
 
 def _cuda_counters() -> tuple[int, int]:

@@ -54,10 +54,11 @@ class Tracker(TorchDispatchMode):
     """Count every storage that operations make, from birth to death, in bytes and by category.
 
     Use it as a context around the code to follow. Storages that lived before are told to it with ``assign``.
-    ``before_error`` is called before the error is made, so that what is alive can be assigned in time.
     With ``capacity_bytes`` the operation whose output would exceed the capacity raises
     ``VirtualOutOfMemoryError``, a ``torch.OutOfMemoryError``. Only storages on ``device_type`` count; on the virtual
     GPU that is the CPU, and ``host()`` marks work that a real machine would do in host memory.
+
+    ``before_error`` is called before the error, to assign what is alive; it returns the category of the rest.
 
     What an operation allocates and frees inside its own kernel is not seen.
     """
@@ -69,7 +70,7 @@ class Tracker(TorchDispatchMode):
         self.allocated_bytes = 0
         self.peak_bytes = 0
         self._live: dict[int, _Block] = {}
-        self.before_error: Callable[[], None] | None = None
+        self.before_error: Callable[[], str] | None = None
         self._log: list[tuple[_Block, int]] | None = None
         self._at_start: list[_Block] = []
 
@@ -108,10 +109,12 @@ class Tracker(TorchDispatchMode):
         return new
 
     def _make_room(self, requested_bytes: int, operation: Any) -> None:
-        if self.before_error is not None:
-            self.before_error()  # may find optimizer state that a real machine keeps in host memory
         assert self.capacity_bytes is not None
+        undecided = "unattributed"
+        if self.before_error is not None:
+            undecided = self.before_error()  # may find optimizer state that a real machine keeps in host memory
         if self.allocated_bytes + requested_bytes > self.capacity_bytes:
+            self.reassign(UNDECIDED, undecided)
             raise VirtualOutOfMemoryError(
                 requested_bytes, self.capacity_bytes, self.allocated_bytes, str(operation), self.breakdown()
             )

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -137,18 +138,20 @@ class Ledger:
             expected=asdict(resolved.expected) if resolved.expected else None,
         )  # fmt: skip
         hidden = parent / f".{run_id}"
-        try:
-            hidden.mkdir(parents=True)
-            lock = (hidden / "lock").open("w")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            request = {"config": record.config, "origins": resolved.origins, "record": asdict(record), **extra}
-            write_whole(hidden / "config.json", request)
-            folder = hidden.rename(parent / run_id)
-        except OSError as error:
-            raise LedgerError(
-                f"the run's folder {parent} cannot be written: {error.strerror}. Set LABKIT_RUNS to a folder that can."
-            ) from None
-        with lock:
+        with contextlib.ExitStack() as stack:
+            try:
+                hidden.mkdir(parents=True)
+                lock = stack.enter_context((hidden / "lock").open("w"))
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                request = {"config": record.config, "origins": resolved.origins, "record": asdict(record), **extra}
+                write_whole(hidden / "config.json", request)
+                folder = hidden.rename(parent / run_id)
+            except OSError as error:
+                shutil.rmtree(hidden, ignore_errors=True)
+                raise LedgerError(
+                    f"the run's folder {parent} cannot be written: {error.strerror}. "
+                    "Set LABKIT_RUNS to a folder that can."
+                ) from None
             yield RunFolder(folder)
 
     def folders(self, profile: str | None = None, experiment: str | None = None) -> list[RunFolder]:

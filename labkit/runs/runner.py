@@ -34,8 +34,9 @@ def run(
         record = run("reduced_batch", {"batch_size": 8})
 
     The run is a child process; out-of-memory, a crash or a kill there is a ``status`` here. ``on_event`` sees each
-    event as it comes. After ``timeout_s`` seconds the child is stopped. Ctrl-C stops the child, writes the record
-    and goes on as ``KeyboardInterrupt``. Raises ``ConfigError`` and ``LedgerError`` before anything has started.
+    event as it comes, the first of them ``created`` with the run's folder. After ``timeout_s`` seconds the child is
+    stopped. Ctrl-C stops the child, writes the record and goes on as ``KeyboardInterrupt``. Raises ``ConfigError``
+    and ``LedgerError`` before anything has started.
     """
     workspace = Workspace.find()
     resolved = resolve(workspace, experiment, overrides, profile)
@@ -44,6 +45,8 @@ def run(
     ledger = Ledger(workspace.runs)
     with ledger.open_run(resolved, overrides or {}, {"data_folder": str(workspace.data)}) as folder:
         record = folder.read()
+        if on_event is not None:
+            on_event({"event": "created", "folder": str(folder.path)})
         started = time.monotonic()
         try:
             if resolved.skip_reason:

@@ -34,15 +34,17 @@ class ProgressPrinter:
         self._task = self._bar.add_task("", total=None, loss="starting")
 
     def __enter__(self) -> "ProgressPrinter":
-        self._bar.start()
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._bar.stop()
+        if self._bar.live.is_started:
+            self._bar.stop()
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Show one event."""
         match event["event"]:
+            case "created":
+                self._bar.start()
             case "start":
                 self._bar.update(self._task, total=event["steps"], loss="")
                 self._bar.console.print(

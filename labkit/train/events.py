@@ -14,7 +14,14 @@ class EventWriter:
     """
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self._file = path.open("a", encoding="utf-8", buffering=1)
+
+    def __enter__(self) -> "EventWriter":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
 
     def write(self, kind: str, **values: Any) -> None:
         """Add one event with the time of now."""

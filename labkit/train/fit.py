@@ -13,7 +13,6 @@ import platform
 import sys
 import threading
 import time
-import traceback
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -187,19 +186,18 @@ def main() -> None:
     _end_with_parent()
     folder = Path(sys.argv[1])
     request = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    events = EventWriter(folder / "events.jsonl")
-    try:
-        result = fit(folder, RunConfig(**request["config"]), Path(request["data_folder"]), events)
-    except (ConfigError, DataError) as error:
-        result = {"status": "failed", "reason": str(error)}
-    except KeyboardInterrupt:
-        result = {"status": "killed", "reason": "interrupted"}
-    except BaseException as error:
-        # the border of the process: whatever it was is recorded with its trace in the log, and raised again
-        traceback.print_exc()
-        events.write("result", status="failed", reason=f"{type(error).__name__}: {error}")
-        raise
-    events.write("result", **result)
+    with EventWriter(folder / "events.jsonl") as events:
+        try:
+            result = fit(folder, RunConfig(**request["config"]), Path(request["data_folder"]), events)
+        except (ConfigError, DataError) as error:
+            result = {"status": "failed", "reason": str(error)}
+        except KeyboardInterrupt:
+            result = {"status": "killed", "reason": "interrupted"}
+        except Exception as error:
+            # the border of the process: what nobody foresaw is told to the watcher, and its trace goes to the log
+            events.write("result", status="failed", reason=f"{type(error).__name__}: {error}")
+            raise
+        events.write("result", **result)
 
 
 if __name__ == "__main__":

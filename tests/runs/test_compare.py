@@ -1,0 +1,91 @@
+"""Rows and tables come from the ledger alone."""
+
+from rich.console import Console
+
+from labkit.config.layers import course
+from labkit.config.workspace import Workspace
+from labkit.memory.report import CATEGORIES, PHASES
+from labkit.runs.compare import changes, compare, missing
+from labkit.runs.text import compare_table, phase_table, summary
+
+KEYS = {"experiment", "status", "expected_status", "died_in", "peak_bytes", "phases", "train_seconds", "losses"}
+
+
+def as_text(renderable) -> str:
+    console = Console(width=200, highlight=False)
+    with console.capture() as capture:
+        console.print(renderable)
+    return capture.get()
+
+
+def test_a_row_has_what_machines_need(course_ledger):
+    rows = compare(Workspace.find(), course_ledger, "tiny")
+    for row in rows:
+        assert row.keys() >= KEYS
+        assert row["source"] == "virtual GPU"
+        assert set(row["phases"]) <= set(PHASES)
+        assert set(row["peak_by_category"]) == set(CATEGORIES)
+        assert 0 < row["peak_bytes"] <= row["capacity_bytes"]
+        assert row["losses"]
+        assert row["train_seconds"] > 0
+    fitting = [row for row in rows if row["status"] == "ok"]
+    for row in fitting:
+        assert list(row["phases"]) == list(PHASES)
+        assert max(phase["peak_bytes"] for phase in row["phases"].values()) <= row["peak_bytes"]
+
+
+def test_what_changed_is_the_difference_to_the_run_it_is_compared_with():
+    by_name = {experiment.name: experiment for experiment in course(Workspace.find())}
+
+    def changed(name, profile="h100-94gb"):
+        return changes(Workspace.find(), by_name[name], profile)
+
+    assert changed("baseline") == {}
+    assert changed("reduced_batch") == {"batch_size": [64, 16]}
+    assert changed("grad_accumulation") == {"accumulate_grad_batches": [1, 4]}
+    assert changed("xxl_checkpointing") == {"act_ckpt": [False, True]}
+    assert changed("reduced_batch", "a100-80gb") == {"batch_size": [32, 16]}
+
+
+def test_an_edited_experiment_makes_its_run_outdated(course_ledger, tmp_path, monkeypatch):
+    workspace = Workspace.find()
+    copy = tmp_path / "workspace"
+    for source in [*workspace.configs.glob("*.yaml"), *workspace.profiles.glob("*.yaml")]:
+        target = copy / source.relative_to(workspace.root)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(source.read_text())
+    edited = Workspace(copy)
+    assert missing(edited, "tiny", compare(edited, course_ledger, "tiny")) == []
+    with (copy / "configs" / "reduced_batch.yaml").open("a") as file:
+        file.write("seed: 7\n")
+    rows = compare(edited, course_ledger, "tiny")
+    assert [row["experiment"] for row in rows if row["outdated"]] == ["reduced_batch"]
+    assert missing(edited, "tiny", rows) == ["reduced_batch"]
+
+
+def test_an_empty_ledger_misses_everything(ledger):
+    workspace = Workspace.find()
+    assert compare(workspace, ledger, "tiny") == []
+    assert len(missing(workspace, "tiny", [])) == 12
+
+
+def test_the_table_names_every_experiment_and_its_source(course_ledger):
+    rows = compare(Workspace.find(), course_ledger, "tiny")
+    text = as_text(compare_table(rows, "tiny"))
+    for row in rows:
+        (line,) = [x for x in text.splitlines() if f" {row['experiment']} " in x]
+        assert f"{row['peak_bytes'] / 2**20:.1f}" in line
+        assert row["status"] in line
+    assert "virtual GPU" in text
+    assert "MiB" in text
+
+
+def test_one_run_in_words(course_records):
+    fits, full = course_records["reduced_batch"], course_records["baseline"]
+    assert "ok (as expected)" in summary(fits)
+    assert "virtual GPU" in summary(fits)
+    assert "out of memory (as expected)" in summary(full)
+    assert "forward of step 1" in summary(full)
+    assert "asked for" in summary(full)
+    rows = as_text(phase_table(fits)).splitlines()
+    assert len(rows) == 2 + len(fits.report.phases)

@@ -1,0 +1,130 @@
+"""The command: its help, its errors, and what it prints for machines."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from labkit.cli import main
+from labkit.config.workspace import Workspace
+
+HEAVY = ("torch", "lightning", "transformers", "bitsandbytes", "datasets", "numpy", "PIL", "tokenizers")
+
+
+def labkit(*arguments: str, **more) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "labkit.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, **more)
+
+
+@pytest.mark.parametrize("verb", ["run", "compare", "show", "configs", "profiles"])
+def test_every_verb_has_help_with_examples(verb, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([verb, "--help"])
+    assert end.value.code == 0
+    text = capsys.readouterr().out
+    assert f"  labkit {verb}" in text
+    assert "--json" in text
+
+
+BAD_INPUT = [
+    (["reduced_batch", "batchsize=8"], "'batchsize'", "'batch_size'"),
+    (["reduced_batch", "batch_size=many"], "batch_size='many'", "whole number"),
+    (["reduced_batch", "batch_size=0"], "batch_size=0", "at least 1"),
+    (["reduced_batch", "capacity_gib=0"], "capacity_gib=0", "above 0"),
+    (["reduced_batch", "precision=bf16"], "precision='bf16'", "bf16-true"),
+    (["reduced_batch", "precision=16-true"], "precision=16-true", "device=virtual"),
+    (["reduced_batch", "optim=adam_8bit", "strategy=deepspeed_stage_2_offload"], "optim=adam_8bit", "strategy="),
+    (["reduced_batch", "global_batch_size=50"], "global_batch_size=50", "batch_size=16"),
+    (["reduced_batch", "use_lora=true", "use_qlora=true"], "use_lora=True", "use_qlora=True"),
+    (["reduced_batch", "model_name=Salesforce/blip2-opt-2.7"], "model_name", "'Salesforce/blip2-opt-2.7b'"),
+    (["reduced_batch", "dataset=fluent_emojis"], "dataset='fluent_emojis'", "'fluent_emoji'"),
+    (["reduced_batch", "batch_size"], "'batch_size'", "KEY=VALUE"),
+    (["reduced_batches"], "'reduced_batches'", "'reduced_batch'"),
+    (["nowhere.yaml"], "nowhere.yaml", "no experiment file"),
+    (["reduced_batch", "--profile", "tinny"], "'tinny'", "'tiny'"),
+    (["reduced_batch", "--timeout-s", "0"], "--timeout-s", "above 0"),
+    ([], "--all", "name"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "what", "next_step"), BAD_INPUT, ids=[" ".join(a[0])[:40] for a in BAD_INPUT])
+def test_bad_input_is_one_line_exit_code_2_and_writes_nothing(arguments, what, next_step, ledger, capsys):
+    assert main(["run", *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith("error: ")
+    assert what in err
+    assert next_step in err
+    assert not ledger.root.exists()
+
+
+def test_a_config_error_imports_nothing_heavy():
+    code = (
+        "import sys; from labkit.cli import main; status = main(['run', 'reduced_batch', 'batchsize=8']);"
+        f"print(status, [m for m in {HEAVY} if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split(maxsplit=1) == ["2", "[]\n"]
+
+
+def test_show_config_tells_the_layer_of_every_value(capsys):
+    assert main(["run", "larger_model", "lr=1e-4", "--show-config", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["lr"] == {"value": 1e-4, "from": "command line"}
+    assert shown["precision"]["from"] == "experiment larger_model"
+    assert shown["batch_size"]["from"] == "profile tiny, larger_model"
+    assert shown["max_epochs"]["from"] == "baseline"
+    assert shown["report_every"]["from"] == "default"
+    assert "stands in for Salesforce/blip2-opt-6.7b" in shown["model_name"]["from"]
+    assert main(["run", "larger_model", "--show-config"]) == 0
+    assert capsys.readouterr().out.count("\n") == len(shown) + 1
+
+
+def test_compare_and_show_for_people_and_machines(course_ledger, monkeypatch, capsys):
+    monkeypatch.setenv("LABKIT_RUNS", str(course_ledger.root))
+    assert main(["compare", "--profile", "tiny", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["status"] for row in rows].count("oom") == 3
+    assert main(["compare", "--check"]) == 0
+    assert "12 of 12 as expected" in capsys.readouterr().out
+    assert main(["show", "baseline"]) == 0
+    assert "out of memory" in capsys.readouterr().out
+    assert main(["show", rows[1]["run"], "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["experiment"] == "reduced_batch"
+    assert main(["show", "nothing"]) == 2
+    assert "'nothing'" in capsys.readouterr().err
+
+
+def test_check_fails_when_a_run_is_missing(ledger, capsys):
+    assert main(["compare"]) == 0
+    assert main(["compare", "--check"]) == 1
+    assert "0 of 12" in capsys.readouterr().out
+
+
+def test_configs_and_profiles_list_what_there_is(capsys):
+    workspace = Workspace.find()
+    assert main(["configs", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == len(list(workspace.configs.glob("*.yaml")))
+    assert main(["configs", "--keys", "--json"]) == 0
+    assert all(row["meaning"] and row["type"] for row in json.loads(capsys.readouterr().out))
+    assert main(["configs", "--models"]) == 0
+    assert "Salesforce/blip2-flan-t5-xxl" in capsys.readouterr().out
+    assert main(["profiles", "--json"]) == 0
+    assert {row["profile"] for row in json.loads(capsys.readouterr().out)} == {"tiny", "h100-94gb", "a100-80gb"}
+    assert main(["profiles", "tiny"]) == 0
+    assert "expected oom, forward of step 1" in capsys.readouterr().out
+
+
+def test_a_reader_that_stops_early_is_no_error():
+    done = subprocess.run(
+        f"{sys.executable} -m labkit.cli configs --keys | head -1", shell=True, capture_output=True, text=True
+    )
+    assert done.stderr == ""
+
+
+def test_no_workspace_is_named(tmp_path):
+    done = labkit("configs", env={"LABKIT_WORKSPACE": str(tmp_path), "PATH": ""})
+    assert done.returncode == 2
+    assert str(tmp_path) in done.stderr
