@@ -13,7 +13,13 @@ from labkit.memory.report import CATEGORIES, PhaseMemory
 from labkit.memory.units import human_bytes
 from labkit.runs.records import Record
 
-WIDTH_WITHOUT_TERMINAL = 150
+WIDTH_WITHOUT_TERMINAL = 170
+
+_SHORT = {
+    "parameters": "params", "gradients": "grads", "optimizer_gpu": "optim", "activations": "activ",
+    "temporaries": "temp",
+}  # fmt: skip
+_SHORT_OTHERS = {"optimizer_cpu": "optim cpu", "unattributed": "unattr"}
 
 
 def console() -> Console:
@@ -86,7 +92,7 @@ def summary(record: Record) -> str:
         of = f" of {human_bytes(capacity)}" if capacity else ""
         lines.append(
             f"  peak {human_bytes(record.peak_bytes)}{of} ({source}), "
-            f"{phase.phase.replace('_', ' ')} of step {phase.step}: {_parts(phase.peak)}"
+            f"in phase {phase.phase.replace('_', ' ')} of step {phase.step}: {_parts(phase.peak)}"
         )
     if record.losses:
         lines.append(
@@ -100,9 +106,10 @@ def phase_table(record: Record) -> Table:
     """Every reported phase of a run: bytes by category at its end, and its peak. All in MiB."""
     table = Table(title=f"{record.id} {record.experiment}: memory in MiB", box=None, title_justify="left")
     for column in ("step", "micro", "phase"):
-        table.add_column(column)
-    for column in (*CATEGORIES, "end", "peak", "reserved", "in use"):
-        table.add_column(column.replace("_", " "), justify="right")
+        table.add_column(column, no_wrap=True)
+    names = _SHORT | _SHORT_OTHERS
+    for column in (*(names.get(c, c) for c in CATEGORIES), "end", "peak", "reserved", "device used"):
+        table.add_column(column, justify="right")
     for p in record.report.phases if record.report else []:
         numbers = [*(p.end[c] for c in CATEGORIES), p.end_bytes, p.peak_bytes, p.reserved_bytes, p.device_used_bytes]
         phase = p.phase.replace("_", " ")
@@ -112,19 +119,15 @@ def phase_table(record: Record) -> Table:
     return table
 
 
-_SHORT = {
-    "parameters": "params", "gradients": "grads", "optimizer_gpu": "optim", "activations": "activ",
-    "temporaries": "temp",
-}  # fmt: skip
-
-
 def compare_table(rows: list[dict[str, Any]], profile: str) -> Table:
     """One line a run. Bytes in MiB; each category's own peak, which need not fall together."""
     sources = sorted({row["source"] for row in rows if row["source"]}) or ["not run"]
     table = Table(title=f"profile {profile}, MiB on the {', '.join(sources)}", box=None, title_justify="left")
     table.add_column("#", justify="right")
-    for column in ("experiment", "what changed", "status", "expected"):
-        table.add_column(column)
+    table.add_column("experiment", no_wrap=True)
+    table.add_column("what changed", max_width=44)
+    for column in ("status", "expected", "died in"):
+        table.add_column(column, min_width=len("optimizer step, step 0") if column == "died in" else None)
     for column in ("peak", "of", *_SHORT.values(), "time s", "loss"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
@@ -133,8 +136,9 @@ def compare_table(rows: list[dict[str, Any]], profile: str) -> Table:
             str(row["number"]),
             row["experiment"],
             " ".join(f"{k}={v}" for k, v in row["overrides"].items()) or changed_words(row["changed"]),
-            _status_cell(row),
+            row["status"] + (" (config edited since)" if row["outdated"] else ""),
             _expected_cell(row),
+            _place(row["died_in"]),
             *(f"{n / 2**20:.1f}" for n in mib),
             f"{row['train_seconds']:.1f}",
             f"{row['losses'][-1]:.3f}" if row["losses"] else "-",
@@ -158,17 +162,14 @@ def _status_words(status: str) -> str:
 def _place(died: Mapping[str, Any] | None) -> str:
     if not died or died.get("phase") is None:
         return ""
-    return f", {died['phase'].replace('_', ' ')} of step {died['step']}"
-
-
-def _status_cell(row: dict[str, Any]) -> str:
-    return row["status"] + _place(row["died_in"]) + (" (config edited since)" if row["outdated"] else "")
+    return f"{died['phase'].replace('_', ' ')}, step {died['step']}"
 
 
 def _expected_cell(row: dict[str, Any]) -> str:
     if row["expected"] is None:
         return "-"
-    return row["expected"]["status"] + _place(row["expected"])
+    # the place is said where it makes the difference
+    return row["expected"]["status"] + ("" if row["as_expected"] else f" {_place(row['expected'])}").rstrip()
 
 
 def _parts(by_category: Mapping[str, int]) -> str:

@@ -26,8 +26,9 @@ def test_a_row_has_what_machines_need(course_ledger):
         assert set(row["phases"]) <= set(PHASES)
         assert set(row["peak_by_category"]) == set(CATEGORIES)
         assert 0 < row["peak_bytes"] <= row["capacity_bytes"]
-        assert row["losses"]
         assert row["train_seconds"] > 0
+        # an optimizer step that ran out of memory is not done, and has no loss
+        assert bool(row["losses"]) == (row["experiment"] not in ("xxl", "xxl_smallest_batch"))
     fitting = [row for row in rows if row["status"] == "ok"]
     for row in fitting:
         assert list(row["phases"]) == list(PHASES)
