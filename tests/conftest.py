@@ -1,8 +1,8 @@
 """Shared by all tests: no hub, one thread, and a ledger of their own."""
 
 import os
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
@@ -15,7 +15,14 @@ from labkit.config.workspace import Workspace
 from labkit.runs.records import Ledger, Record
 from labkit.runs.runner import run
 
-ROOT = Path(__file__).parents[1]
+
+def pytest_configure(config) -> None:
+    config.hub_cache = tempfile.TemporaryDirectory()
+    os.environ["HF_HOME"] = config.hub_cache.name  # nothing is left in the home folder
+
+
+def pytest_unconfigure(config) -> None:
+    config.hub_cache.cleanup()
 
 
 @pytest.fixture(scope="session")

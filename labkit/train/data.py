@@ -75,14 +75,18 @@ class FolderDataset(Dataset):
             raise DataError(
                 f"the data set in {folder} has columns {rows.column_names}; it lacks {sorted(missing)}. Rename them."
             )
+        self.folder = folder
         self.rows = rows
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, str]:
-        row = self.rows[index]
-        return row["image"].convert("RGB"), row["text"]
+        try:
+            row = self.rows[index]
+            return row["image"].convert("RGB"), str(row["text"])
+        except (OSError, SyntaxError, AttributeError) as error:  # Pillow's errors, and a column without images
+            raise DataError(f"row {index} of the data set in {self.folder} holds no image ({error}).") from error
 
 
 def load_samples(config: RunConfig, data_folder: Path) -> tuple[Dataset, Dataset | None]:

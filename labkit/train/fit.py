@@ -190,7 +190,9 @@ def main() -> None:
         try:
             result = fit(folder, RunConfig(**request["config"]), Path(request["data_folder"]), events)
         except (ConfigError, DataError) as error:
-            result = {"status": "failed", "reason": str(error)}
+            # from a loader worker the message comes with the worker's trace in front
+            reason = str(error).strip().splitlines()[-1].removeprefix(f"{DataError.__module__}.DataError: ")
+            result = {"status": "failed", "reason": reason}
         except KeyboardInterrupt:
             result = {"status": "killed", "reason": "interrupted"}
         except Exception as error:

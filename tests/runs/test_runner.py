@@ -109,6 +109,20 @@ def test_a_data_set_that_cannot_be_used_fails_in_one_line(ledger, tmp_path):
     assert "\n" not in record.reason
 
 
+def test_a_damaged_image_fails_in_one_line(ledger, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i in range(32):
+        Image.new("RGB", (64, 64), "red").save(folder / f"{i}.png")
+    lines = [json.dumps({"file_name": f"{i}.png", "text": "red"}) for i in range(32)]
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+    (folder / "7.png").write_bytes((folder / "7.png").read_bytes()[:60])
+    record = run("reduced_batch", {"dataset": str(folder)})
+    assert record.status == "failed"
+    assert record.reason.startswith("row ")
+    assert "\n" not in record.reason
+
+
 def test_a_data_set_that_breaks_off_fails_in_one_line(ledger, tmp_path):
     folder = tmp_path / "broken"
     images = [Image.new("RGB", (64, 64), "red")] * 40
