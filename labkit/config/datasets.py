@@ -1,5 +1,6 @@
 """The data registry: which data sets have a name, and where they lie."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def find_dataset(name: str, data_folder: Path) -> Path | None:
         return None
     candidates = [data_folder / entry.folder] if entry else [Path(name), data_folder / name]
     for candidate in candidates:
-        if candidate.is_dir():
+        if os.path.isdir(candidate):  # noqa: PTH112 - says no to a name that is too long, where Path raises
             return candidate
     if entry is not None:
         raise ConfigError(f"dataset={name!r} is not here: unpack it into {candidates[0]}.")

@@ -53,20 +53,23 @@ def load_experiment(workspace: Workspace, name: str) -> Experiment:
     path = _experiment_path(workspace, name)
     data = read_yaml(path)
     base = data.pop("base", None)
-    if path.stem != BASE and base != BASE:
+    if base != (None if path.stem == BASE else BASE):
         raise ConfigError(f"{path}: base={base!r}; an experiment is a difference to '{BASE}', one level deep.")
     about = {key: data.pop(key, None) for key in _ABOUT_KEYS[1:]}
     values = {}
     for key, value in data.items():
         if key not in keys():
-            raise ConfigError(f"{path}: unknown key '{key}'.{nearest(key, (*keys(), *_ABOUT_KEYS))}")
+            raise ConfigError(f"{path}: unknown key {key!r}.{nearest(key, (*keys(), *_ABOUT_KEYS))}")
         try:
             values[key] = coerce(key, value)
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from None
     number = about["number"]
-    if number is not None and not isinstance(number, int):
+    if number is not None and type(number) is not int:
         raise ConfigError(f"{path}: number={number!r} is the place in the course, a whole number.")
+    for key in ("compare_with", "lesson"):
+        if not isinstance(about[key], str | None):
+            raise ConfigError(f"{path}: {key}={about[key]!r} is not text.")
     return Experiment(
         name=path.stem, number=10**6 if number is None else number, compare_with=about["compare_with"],
         lesson=about["lesson"] or "", values=values,
@@ -91,6 +94,11 @@ def resolve(
     typed = {key: coerce(key, value) for key, value in (overrides or {}).items()}
     base = experiment if experiment.name == BASE else load_experiment(workspace, BASE)
     machine = f"profile {profile.name}"
+    if "accumulate_grad_batches" in typed and typed.get("global_batch_size") is not None:
+        raise ConfigError(
+            f"accumulate_grad_batches={typed['accumulate_grad_batches']} does not go with "
+            f"global_batch_size={typed['global_batch_size']}, which sets it; type one of them."
+        )
     layers = [
         (BASE, base.values),
         (f"experiment {experiment.name}", experiment.values if experiment is not base else {}),
@@ -117,7 +125,6 @@ def _adapt(profile: Profile, values: dict[str, Any], origins: dict[str, str], ty
     machine = f"profile {profile.name}"
     defaults = {key: getattr(RunConfig, key) for key in keys()}
     model = values.get("model_name", defaults["model_name"])
-    architecture(model)  # an unknown model is an error under its own name, not under a stand-in's
     if model in profile.models:
         values["model_name"], origins["model_name"] = profile.models[model], f"{machine}, stands in for {model}"
     for key, cap in profile.caps.items():

@@ -1,11 +1,13 @@
 """Profiles: the facts of a machine, and what each experiment does on it."""
 
+import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from labkit.config.architectures import ARCHITECTURES
 from labkit.config.errors import ConfigError, nearest
-from labkit.config.schema import keys
+from labkit.config.schema import coerce, keys
 from labkit.config.workspace import Workspace
 from labkit.config.yaml_files import read_yaml
 
@@ -32,9 +34,9 @@ class Expected:
         return all(want is None or died.get(key) == want for key, want in (("step", self.step), ("phase", self.phase)))
 
     def __str__(self) -> str:
-        if self.phase is None:
-            return self.status
-        return f"{self.status}, {self.phase.replace('_', ' ')} of step {self.step}"
+        where = [self.phase.replace("_", " ")] if self.phase else []
+        where += [f"step {self.step}"] if self.step is not None else []
+        return ", ".join([self.status, " of ".join(where)] if where else [self.status])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,19 +75,47 @@ def load_profile(workspace: Workspace, name: str) -> Profile:
     for key in data:
         if key not in known_keys:
             raise ConfigError(f"{path}: unknown key '{key}'.{nearest(key, known_keys)}")
+    data = {key: value for key, value in data.items() if value is not None}
+    for key in ("values", "models", "caps", "experiments", "skip"):
+        if not isinstance(data.get(key, {}), dict):
+            raise ConfigError(f"{path}: {key} must hold 'key: value' lines; it is {data[key]!r}.")
+    known = sorted(p.stem for p in workspace.configs.glob("*.yaml"))
+    for experiment in (*data.get("experiments", {}), *data.get("skip", {})):
+        if experiment not in known:
+            raise ConfigError(f"{path}: no experiment {experiment!r}.{nearest(experiment, known)}")
     experiments, expected = {}, {}
-    for experiment, values in (data.pop("experiments", None) or {}).items():
+    for experiment, values in data.pop("experiments", {}).items():
+        if not isinstance(values, dict | None):
+            raise ConfigError(f"{path}: {experiment} must hold 'key: value' lines; it is {values!r}.")
         values = dict(values or {})
         expected[experiment] = _expected(path, experiment, values.pop("expect", {"status": "ok"}))
-        experiments[experiment] = values
-    for values in (data.get("values", {}), data.get("caps", {}), *experiments.values()):
-        for key in values:
-            if key not in keys():
-                raise ConfigError(f"{path}: unknown key '{key}'.{nearest(key, keys())}")
+        experiments[experiment] = _values(path, values)
+    data["values"] = _values(path, data.get("values", {}))
+    data["caps"] = _values(path, data.get("caps", {}))
+    for key, cap in data["caps"].items():
+        if type(cap) not in (int, float):
+            raise ConfigError(f"{path}: caps has {key}={cap!r}; a cap is a number.")
     for model in [*data.get("models", {}), *data.get("models", {}).values()]:
-        if model not in ARCHITECTURES:
-            raise ConfigError(f"{path}: models names '{model}', which is not known.{nearest(model, ARCHITECTURES)}")
+        if not isinstance(model, str) or model not in ARCHITECTURES:
+            raise ConfigError(f"{path}: models names {model!r}, which is not known.{nearest(model, ARCHITECTURES)}")
+    factor = data.get("lr_multiplier", 1)
+    if type(factor) not in (int, float) or not 0 < factor < math.inf:
+        raise ConfigError(f"{path}: lr_multiplier={factor!r} must be a number above 0.")
+    texts = {"about": data.get("about", ""), **data.get("skip", {})}
+    for key, text in texts.items():
+        if not isinstance(text, str):
+            raise ConfigError(f"{path}: {key}={text!r} is not text.")
     return Profile(name=name, experiments=experiments, expected=expected, **data)
+
+
+def _values(path: Path, values: dict[str, Any]) -> dict[str, Any]:
+    for key in values:
+        if key not in keys():
+            raise ConfigError(f"{path}: unknown key {key!r}.{nearest(key, keys())}")
+    try:
+        return {key: coerce(key, value) for key, value in values.items()}
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
 
 
 def _expected(path: Any, experiment: str, values: Any) -> Expected:
@@ -94,4 +124,7 @@ def _expected(path: Any, experiment: str, values: Any) -> Expected:
     if values.get("status") not in STATUSES or values.get("phase", "forward") not in ACTIVITIES:
         raise ConfigError(f"{path}: {experiment}.expect={values!r}; status is one of {', '.join(STATUSES)}, phase one "
                           f"of {', '.join(ACTIVITIES)}.")  # fmt: skip
+    step = values.get("step")
+    if step is not None and (type(step) is not int or step < 0):
+        raise ConfigError(f"{path}: {experiment}.expect has step={step!r}; it is a whole number from 0.")
     return Expected(**values)

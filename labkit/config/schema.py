@@ -121,7 +121,8 @@ class RunConfig:
             object.__setattr__(self, field.name, coerce(field.name, getattr(self, field.name)))
         if self.global_batch_size is not None:
             per_step = self.batch_size * self.devices
-            if self.global_batch_size <= 0 or per_step <= 0 or self.global_batch_size % per_step:
+            _check_ranges(self)
+            if self.global_batch_size % per_step:
                 raise ConfigError(
                     f"global_batch_size={self.global_batch_size} does not divide into batch_size={self.batch_size} "
                     f"x devices={self.devices}; use a multiple of {per_step}."
@@ -175,15 +176,18 @@ def coerce(key: str, value: Any) -> Any:
     Raises ``ConfigError`` for an unknown key or a value of another type.
     """
     if key not in _hints():
-        raise ConfigError(f"unknown key '{key}'.{nearest(key, keys())} 'labkit configs --keys' lists all keys.")
+        raise ConfigError(f"unknown key {key!r}.{nearest(key, keys())} 'labkit configs --keys' lists all keys.")
     kind = _hints()[key]
     choices = typing.get_args(kind) if _is_union(kind) else (kind,)
-    if types.NoneType in choices and value in (None, "", "null", "none", "None"):
-        return None
+    if types.NoneType in choices:
+        if value in (None, "", "null", "none", "None"):
+            return None
+        choices = tuple(c for c in choices if c is not types.NoneType)
     for choice in choices:
         try:
-            return _read(choice, value)
-        except ValueError:
+            read = _read(choice, value)
+            return None if read == () else read  # an empty list of names is "empty", however it is written
+        except (ValueError, OverflowError):
             continue
     literal = [a for c in choices if typing.get_origin(c) is Literal for a in typing.get_args(c)]
     raise ConfigError(f"{key}={value!r} is not valid: {key} is {key_type(key)}.{nearest(value, literal)}")
@@ -218,8 +222,11 @@ def _read(kind: Any, value: Any) -> Any:
     if kind is int:
         if not number.is_integer():
             raise ValueError
-        return int(number)
-    return number
+        try:
+            return int(value)  # keeps every digit
+        except ValueError:
+            return int(number)
+    return number + 0.0  # one zero: -0.0 would have a hash of its own
 
 
 def _is_union(kind: Any) -> bool:
@@ -239,8 +246,8 @@ def _hints() -> dict[str, Any]:
 
 
 _AT_LEAST_ONE = (
-    "num_train_samples", "max_length", "batch_size", "accumulate_grad_batches", "max_epochs", "max_steps",
-    "limit_train_batches", "lora_r", "lora_alpha", "devices", "report_every", "save_every",
+    "num_train_samples", "max_length", "batch_size", "accumulate_grad_batches", "global_batch_size", "max_epochs",
+    "max_steps", "limit_train_batches", "lora_r", "lora_alpha", "devices", "report_every", "save_every",
 )  # fmt: skip
 _NOT_NEGATIVE = ("num_workers", "warmup_steps", "seed")
 _ABOVE_ZERO = ("lr", "capacity_gib")
@@ -255,6 +262,10 @@ def _check_ranges(config: RunConfig) -> None:
             value = getattr(config, key)
             if value is not None and not holds(value):
                 raise ConfigError(f"{key}={value} is not valid: {key} must be {words}.")
+    if config.capacity_bytes == 0:
+        raise ConfigError(f"capacity_gib={config.capacity_gib} is not valid: it is less than one byte.")
+    if config.seed >= 2**32:
+        raise ConfigError(f"seed={config.seed} is not valid: seed must be below 2**32.")
 
 
 def _check_combinations(config: RunConfig) -> None:

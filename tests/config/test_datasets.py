@@ -1,0 +1,72 @@
+"""The data registry: where a data set lies, and what to do when it does not."""
+
+import pytest
+
+from labkit.config.datasets import DATASETS, find_dataset
+from labkit.config.errors import ConfigError
+from labkit.config.schema import RunConfig
+
+
+def refusal(name, folder):
+    """The text of the ConfigError, which must be one line."""
+    with pytest.raises(ConfigError) as caught:
+        find_dataset(name, folder)
+    text = str(caught.value)
+    assert len(text.splitlines()) == 1
+    return text
+
+
+def test_the_default_data_set_ships_with_the_package(tmp_path):
+    assert RunConfig.dataset == "fluent_emoji"
+    assert find_dataset("fluent_emoji", tmp_path) is None
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_an_entry_has_its_name_and_says_what_it_is(name):
+    assert DATASETS[name].name == name
+    assert DATASETS[name].about
+
+
+@pytest.mark.parametrize("name", [name for name, entry in DATASETS.items() if entry.folder])
+def test_a_registered_data_set_is_found_once_it_is_unpacked(tmp_path, name):
+    folder = tmp_path / DATASETS[name].folder
+    assert str(folder) in refusal(name, tmp_path)
+    assert f"dataset={name!r}" in refusal(name, tmp_path)
+    folder.mkdir()
+    assert find_dataset(name, tmp_path) == folder
+
+
+def test_a_registered_name_means_the_registered_folder(tmp_path, monkeypatch):
+    """A folder of that name in the current folder is not taken for it."""
+    (tmp_path / "gourmetgram_caption").mkdir()
+    (tmp_path / "data").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert "gourmetgram_caption" in refusal("gourmetgram_caption", tmp_path / "data")
+
+
+def test_a_folder_is_found_by_its_path_or_by_its_name_among_the_data(tmp_path, monkeypatch):
+    data = tmp_path / "data"
+    (data / "mine").mkdir(parents=True)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert find_dataset(str(data / "mine"), tmp_path) == data / "mine"
+    assert find_dataset("mine", data) == data / "mine"
+    assert find_dataset("here", data).resolve() == tmp_path / "here"
+
+
+def test_what_is_no_data_set_is_named_with_the_nearest_and_all_others(tmp_path):
+    text = refusal("fluent-emoji", tmp_path)
+    assert "dataset='fluent-emoji'" in text
+    assert "Did you mean 'fluent_emoji'?" in text
+    for name in DATASETS:
+        assert name in text
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\0b", " ", "nowhere/at/all"])
+def test_a_name_that_no_folder_can_have_is_refused_like_any_other(tmp_path, name):
+    assert refusal(name, tmp_path).startswith("dataset=")
+
+
+def test_a_file_is_not_a_data_set(tmp_path):
+    (tmp_path / "mine").write_text("")
+    assert "dataset='mine'" in refusal("mine", tmp_path)

@@ -1,0 +1,354 @@
+"""RunConfig: types, ranges, combinations, the hash, and the documentation of every key."""
+
+import math
+import typing
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from labkit.config.errors import ConfigError
+from labkit.config.schema import RunConfig, coerce, key_docs, key_type, keys
+
+FIXED = settings(derandomize=True, deadline=None, database=None, max_examples=500)
+
+HINTS = typing.get_type_hints(RunConfig)
+NUMBERS = [key for key in keys() if HINTS[key] in (int, float, int | None, float | None)]
+
+# Another value than the default for every key that this version runs, and what it needs beside it.
+OTHER = {
+    "model_name": "tiny/blip2-t5-small", "dataset": "gourmetgram_caption", "num_train_samples": 64,
+    "val_fraction": 0.1, "max_length": 12, "num_workers": 0, "lr": 1e-3, "lr_schedule": "cosine",
+    "warmup_steps": 3, "batch_size": 16, "accumulate_grad_batches": 4, "global_batch_size": 64,
+    "loss_average": "batches", "precision": "bf16-true", "optim": "sgd", "optim_impl": "fused", "dropout": 0.0,
+    "act_ckpt": True, "max_epochs": 1, "max_steps": 7, "limit_train_batches": 5, "seed": 43,
+    "freeze_vision": True, "freeze_connector": True, "freeze_language": True, "lora_r": 8, "lora_alpha": 16,
+    "lora_dropout": 0.1, "lora_targets": ("q", "v"), "device": "virtual", "capacity_gib": 1.5, "report_every": 10,
+    "enable_checkpointing": True, "save_every": 5, "save_model": True,
+}  # fmt: skip
+NEEDS = {"device": {"capacity_gib": 1.0}, "save_every": {"enable_checkpointing": True}}
+ONE_VALUE_SO_FAR = {"weights", "use_lora", "use_qlora", "devices", "strategy"}
+
+
+def cuda(**values):
+    return RunConfig(**{"device": "cuda", **values})
+
+
+def refusal(function, *args, **kwargs):
+    """The text of the ConfigError, which must be one line."""
+    with pytest.raises(ConfigError) as caught:
+        function(*args, **kwargs)
+    text = str(caught.value)
+    assert text
+    assert len(text.splitlines()) == 1
+    return text
+
+
+def has_type_of(key, value):
+    """Whether ``value`` is what the annotation of ``key`` says; written without labkit's own reader."""
+    kinds = typing.get_args(HINTS[key]) if type(None) in typing.get_args(HINTS[key]) else (HINTS[key],)
+    for kind in kinds:
+        if typing.get_origin(kind) is typing.Literal:
+            fits = value in typing.get_args(kind)
+        elif typing.get_origin(kind) is tuple:
+            fits = isinstance(value, tuple) and all(isinstance(item, str) for item in value)
+        elif kind is float:
+            fits = type(value) is float and math.isfinite(value)
+        else:
+            fits = type(value) is kind
+        if fits:
+            return True
+    return False
+
+
+def test_every_key_has_a_type_in_words_and_a_documentation_string():
+    assert tuple(key_docs()) == keys() == tuple(HINTS)
+    for key, text in key_docs().items():
+        assert len(text) > 10, key
+        assert text.endswith((".", ").")), key
+        assert "\n" not in text
+        assert key_type(key)
+
+
+def test_the_keys_of_the_original_course_keep_their_names():
+    original = {
+        "model_name", "lr", "batch_size", "accumulate_grad_batches", "precision", "optim", "act_ckpt", "max_epochs",
+        "max_steps", "devices", "strategy", "num_workers", "limit_train_batches", "enable_checkpointing",
+        "num_train_samples", "save_model", "use_lora", "use_qlora", "lora_r", "lora_alpha", "lora_dropout",
+    }  # fmt: skip
+    assert len(original) == 21
+    assert original <= set(keys())
+
+
+# -- keys and types
+
+
+@pytest.mark.parametrize(
+    ("typo", "meant"),
+    [("batchsize", "batch_size"), ("learning_rate_schedule", "lr_schedule"), ("precison", "precision"), ("LR", None)],
+)
+def test_an_unknown_key_is_named_with_the_nearest(typo, meant):
+    text = refusal(coerce, typo, "1")
+    assert f"'{typo}'" in text
+    assert meant is None or f"Did you mean '{meant}'?" in text
+
+
+@pytest.mark.parametrize("key", ["a\nb", "a\u2028b", "\x1b[31m", ""])
+def test_an_unknown_key_stays_on_one_line_whatever_it_holds(key):
+    assert refusal(coerce, key, "1").isprintable()
+
+
+@pytest.mark.parametrize(
+    ("key", "typed", "read"),
+    [
+        ("lr", "5e-6", 5e-6), ("lr", 1, 1.0), ("batch_size", "16", 16), ("batch_size", 16.0, 16),
+        ("batch_size", "1e2", 100), ("act_ckpt", "true", True), ("act_ckpt", "False", False), ("max_steps", "", None),
+        ("max_steps", "null", None), ("max_steps", None, None), ("max_steps", "3", 3),
+        ("precision", "bf16-true", "bf16-true"),
+        ("lora_targets", "q,v", ("q", "v")), ("lora_targets", "[q, v]", ("q", "v")), ("lora_targets", ["q"], ("q",)),
+        ("lora_targets", "", None), ("dataset", "my/folder", "my/folder"), ("dropout", "0", 0.0),
+    ],
+)  # fmt: skip
+def test_text_and_yaml_values_are_read_in_the_type_of_the_key(key, typed, read):
+    value = coerce(key, typed)
+    assert value == read
+    assert type(value) is type(read)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("batch_size", "many"), ("batch_size", 1.5), ("batch_size", "1.5"), ("batch_size", True), ("batch_size", None),
+        ("batch_size", ""), ("batch_size", [16]), ("batch_size", {"a": 1}), ("lr", "fast"), ("lr", False), ("lr", None),
+        ("act_ckpt", 1), ("act_ckpt", "yes"), ("act_ckpt", None), ("model_name", 7), ("model_name", ""),
+        ("dataset", None), ("lora_targets", 5), ("lora_targets", [1]), ("lora_targets", {"q": 1}),
+        ("precision", "fp32"), ("precision", 32), ("precision", ["32-true"]), ("optim", None), ("optim", "AdamW"),
+        ("device", "cpu"), ("lr_schedule", True), ("max_steps", "x"), ("max_steps", "1.5"), ("max_steps", 1.5),
+        ("save_every", "0.5"), ("capacity_gib", "80GB"),
+    ],
+)  # fmt: skip
+def test_a_value_of_another_type_is_refused_with_key_value_and_type(key, value):
+    text = refusal(coerce, key, value)
+    assert text.startswith(f"{key}={value!r} ")
+    assert key_type(key) in text
+    assert refusal(cuda, **{key: value}) == text
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e999", math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("key", NUMBERS)
+def test_a_number_is_finite(key, value):
+    assert refusal(coerce, key, value).startswith(f"{key}=")
+
+
+@pytest.mark.parametrize("key", ["batch_size", "lr", "max_steps"])
+def test_a_number_beyond_every_float_is_refused(key):
+    assert refusal(coerce, key, 10**400).startswith(f"{key}=")
+
+
+@pytest.mark.parametrize("value", [2**53 + 1, str(2**53 + 1)])
+def test_a_whole_number_keeps_all_its_digits(value):
+    assert coerce("seed", value) == 2**53 + 1
+
+
+def test_a_value_that_is_nearly_right_gets_a_hint():
+    assert "Did you mean 'adam_8bit'?" in refusal(coerce, "optim", "adam8bit")
+    assert "Did you mean 'bf16-mixed'?" in refusal(coerce, "precision", "bf16_mixed")
+
+
+NUMERALS = st.floats().map(repr) | st.integers().map(str) | st.decimals(places=1, min_value=-9, max_value=9).map(str)
+LISTS = st.from_regex(r"[\[(]?[a-z, ]{0,6}[\])]?", fullmatch=True)
+
+
+@FIXED
+@given(key=st.sampled_from(keys()), text=st.text() | NUMERALS | LISTS)
+def test_any_text_is_read_or_refused_on_one_line_with_the_key(key, text):
+    check_read_or_refused(key, text)
+
+
+YAML_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary() | st.dates(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@FIXED
+@given(key=st.sampled_from(keys()), value=YAML_VALUES)
+def test_any_yaml_value_is_read_or_refused_on_one_line_with_the_key(key, value):
+    check_read_or_refused(key, value)
+
+
+def check_read_or_refused(key, given_value):
+    try:
+        value = coerce(key, given_value)
+    except ConfigError as error:
+        assert key in str(error)
+        assert len(str(error).splitlines()) == 1
+    else:
+        assert has_type_of(key, value)
+        assert coerce(key, value) == value
+
+
+# -- ranges and combinations
+
+AT_LEAST_ONE = [
+    "num_train_samples", "max_length", "batch_size", "accumulate_grad_batches", "global_batch_size", "max_epochs",
+    "max_steps", "limit_train_batches", "lora_r", "lora_alpha", "devices", "report_every", "save_every",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [(key, value) for key in AT_LEAST_ONE for value in (0, -1)]
+    + [(key, -1) for key in ("num_workers", "warmup_steps", "seed")]
+    + [(key, value) for key in ("lr", "capacity_gib") for value in (0, -0.5)]
+    + [(key, value) for key in ("val_fraction", "dropout", "lora_dropout") for value in (-0.1, 1, 1.5)],
+)
+def test_a_value_out_of_range_is_refused(key, value):
+    text = refusal(cuda, **{key: value, "enable_checkpointing": True})
+    assert text.startswith(f"{key}={value}")
+
+
+@pytest.mark.parametrize("key", NUMBERS)
+def test_every_number_has_a_lower_limit(key):
+    assert f"{key}=-7" in refusal(cuda, **{key: -7})
+
+
+def test_a_seed_fits_the_generators_that_take_it():
+    assert cuda(seed=2**32 - 1).seed == 2**32 - 1
+    assert f"seed={2**32}" in refusal(cuda, seed=2**32)
+
+
+FROZEN = {"freeze_vision": True, "freeze_connector": True, "freeze_language": True}
+
+
+@pytest.mark.parametrize(
+    ("values", "one", "other"),
+    [
+        ({"optim": "deepspeed_cpu"}, "optim", "strategy"),
+        ({"strategy": "deepspeed_stage_2_offload"}, "optim", "strategy"),
+        ({"strategy": "deepspeed_stage_3_offload", "optim": "adam_8bit"}, "optim", "strategy"),
+        ({"use_lora": True, "use_qlora": True}, "use_lora", "use_qlora"),
+        ({"precision": "16-true", "optim": "sgd", "device": "virtual", "capacity_gib": 1}, "precision", "device"),
+        ({"precision": "16-mixed", "device": "virtual", "capacity_gib": 1}, "precision", "device"),
+        ({"precision": "16-true"}, "precision", "optim"),
+        ({"optim_impl": "fused", "optim": "adam_8bit"}, "optim_impl", "optim"),
+        ({"device": "virtual"}, "capacity_gib", "device"),
+        ({"save_every": 5}, "save_every", "enable_checkpointing"),
+        (FROZEN, "freeze_language", "freeze_vision"),
+        ({"global_batch_size": 50, "batch_size": 16}, "global_batch_size", "batch_size"),
+        ({"global_batch_size": 8, "batch_size": 16}, "global_batch_size", "batch_size"),
+    ],
+)  # fmt: skip
+def test_an_impossible_combination_names_both_keys_with_their_values(values, one, other):
+    default = cuda()
+    text = refusal(cuda, **values)
+    for key in (one, other):
+        assert f"{key}={values.get(key, getattr(default, key))}" in text
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"precision": "16-mixed"}, {"precision": "16-true", "optim": "sgd"}, {"optim": "adam_8bit"},
+        {"optim": "adam_8bit", "optim_impl": "for-loop"}, {"optim_impl": "fused"},
+        {"save_every": 1, "enable_checkpointing": True},
+        {"device": "virtual", "capacity_gib": 0.1}, {"freeze_vision": True, "freeze_connector": True},
+        {"freeze_vision": True, "freeze_language": True}, {"freeze_connector": True, "freeze_language": True},
+    ],
+)  # fmt: skip
+def test_a_combination_that_works_is_taken(values):
+    config = cuda(**values)
+    assert {key: getattr(config, key) for key in values} == values
+
+
+@pytest.mark.parametrize(
+    ("values", "key"),
+    [
+        ({"use_lora": True}, "use_lora"), ({"use_qlora": True}, "use_qlora"), ({"devices": 2}, "devices"),
+        ({"optim": "deepspeed_cpu", "strategy": "deepspeed_stage_2_offload"}, "optim"),
+        ({"strategy": "ddp"}, "strategy"), ({"strategy": "fsdp"}, "strategy"),
+    ],
+)  # fmt: skip
+def test_what_is_not_built_yet_is_refused_by_name(values, key):
+    text = refusal(cuda, **values)
+    assert text.startswith(f"{key}={values[key]} is not part of this version yet")
+
+
+def test_global_batch_size_sets_the_accumulation():
+    config = cuda(batch_size=16, global_batch_size=64)
+    assert config.accumulate_grad_batches == 4
+    assert cuda(batch_size=16, global_batch_size=16).accumulate_grad_batches == 1
+
+
+def test_a_batch_that_cannot_be_is_named_before_it_divides_anything():
+    assert refusal(cuda, batch_size=0, global_batch_size=4).startswith("batch_size=0 ")
+
+
+@pytest.mark.parametrize(("capacity_gib", "capacity_bytes"), [(None, None), (1, 2**30), (0.5, 2**29)])
+def test_capacity_in_bytes(capacity_gib, capacity_bytes):
+    assert cuda(capacity_gib=capacity_gib).capacity_bytes == capacity_bytes
+
+
+# -- the hash
+
+CONFIGS = st.fixed_dictionaries(
+    {"device": st.just("cuda"), "enable_checkpointing": st.just(True), "batch_size": st.integers(1, 4)},
+    optional={
+        "model_name": st.text(min_size=1).filter(lambda s: s not in ("null", "none", "None")),
+        "num_train_samples": st.none() | st.integers(1, 10**18),
+        "lr": st.floats(min_value=0, exclude_min=True, allow_infinity=False),
+        "precision": st.sampled_from(["32-true", "bf16-true", "16-mixed"]),
+        "optim": st.sampled_from(["adamw", "sgd", "adam_8bit"]),
+        "dropout": st.none() | st.floats(-0.0, 0.5),
+        "save_every": st.none() | st.integers(1, 3),
+        "lora_targets": st.none() | st.lists(st.text(min_size=1), max_size=3),
+        "global_batch_size": st.none() | st.sampled_from([12, 24]),
+    },
+).map(lambda values: RunConfig(**values))
+
+
+@FIXED
+@given(CONFIGS)
+def test_a_config_survives_the_way_through_a_dictionary(config):
+    again = RunConfig(**config.to_dict())
+    assert again == config
+    assert again.hash == config.hash
+    assert again.to_dict() == config.to_dict()
+
+
+@FIXED
+@given(CONFIGS, CONFIGS)
+def test_configs_are_equal_exactly_if_their_hashes_are(one, other):
+    assert (one == other) == (one.hash == other.hash)
+
+
+@pytest.mark.parametrize("key", OTHER)
+def test_another_value_gives_another_hash(key):
+    default = cuda(**NEEDS.get(key, {}))
+    assert OTHER[key] != getattr(default, key)
+    assert cuda(**NEEDS.get(key, {}), **{key: OTHER[key]}).hash != default.hash
+
+
+def test_the_table_of_other_values_has_every_key():
+    assert set(OTHER) | ONE_VALUE_SO_FAR == set(keys())
+
+
+@pytest.mark.parametrize(
+    ("key", "spellings"),
+    [("lr", ["5e-6", 5e-6, "0.000005"]), ("batch_size", [16, 16.0, "16"]), ("val_fraction", [0, 0.0, -0.0, "-0"]),
+     ("act_ckpt", [True, "true", "True"]), ("lora_targets", ["q,v", ["q", "v"], ("q", "v"), "[q, v]"]),
+     ("max_steps", [None, "", "null"]), ("lora_targets", [None, "", "[]", []])],
+)  # fmt: skip
+def test_one_value_in_several_spellings_has_one_hash(key, spellings):
+    assert len({cuda(**{key: spelling}).hash for spelling in spellings}) == 1
+
+
+def test_a_hash_is_twelve_hexadecimal_digits():
+    assert len(cuda().hash) == 12
+    assert set(cuda().hash) <= set("0123456789abcdef")
+
+
+def test_a_config_cannot_be_changed():
+    with pytest.raises(AttributeError):
+        cuda().batch_size = 3
