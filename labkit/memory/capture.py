@@ -71,6 +71,7 @@ class MemoryCapture(Callback):
         """The batch is on the device: end of ``before_forward``."""
         if trainer.global_step != self.step:
             self.step, self.micro_step = trainer.global_step, 0
+        self._leave()  # a module may end an epoch between this hook and on_train_batch_end
         self.activity = "forward"
         if not self.reports(self.step):
             if self._always:
@@ -108,16 +109,25 @@ class MemoryCapture(Callback):
             else:
                 self._tracker.stop_phase()
         self._leave()
-        self.micro_step += 1
+        self.step, self.micro_step = trainer.global_step, 0 if stepped else self.micro_step + 1
         self.activity = "load_batch"
-        if self._always and self.reports(trainer.global_step):
-            self._tracker.begin_phase()
+        if self._always:
+            if self.reports(self.step):
+                self._tracker.begin_phase()
+            else:
+                self._tracker.stop_phase()  # a log of steps that nobody reads would grow without end
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Note where an out-of-memory error struck."""
         self._leave()
+        self._let_go()
         if isinstance(exception, torch.OutOfMemoryError):
             self.died_in = {"step": self.step, "micro_step": self.micro_step, "phase": self.activity}
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Leave nothing behind: no mode on the stack, no module kept alive."""
+        self._leave()
+        self._let_go()
 
     # -- how a phase ends
 
@@ -129,6 +139,14 @@ class MemoryCapture(Callback):
         if self._entered:
             self._entered = False
             self._tracker.__exit__(None, None, None)
+
+    def _let_go(self) -> None:
+        # who keeps the report should not keep the model: neither here nor in what Lightning hangs on every callback
+        self._module, self._optimizers = None, []
+        for name in ("log", "log_dict"):
+            self.__dict__.pop(name, None)
+        if self._tracker is not None:
+            self._tracker.stop_phase()
 
     def _end_phase(self, name: str, survivors: str) -> None:
         if not self.reports(self.step):

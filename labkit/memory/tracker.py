@@ -79,12 +79,16 @@ class Tracker(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         if isinstance(out, torch.Tensor):
-            self._see(out, func)
+            self._see_parts(out, func)
         elif isinstance(out, list | tuple):
             for item in tree_iter(out):
                 if isinstance(item, torch.Tensor):
-                    self._see(item, func)
+                    self._see_parts(item, func)
         return out
+
+    def _see_parts(self, tensor: torch.Tensor, operation: Any) -> None:
+        for part in _parts(tensor):
+            self._see(part, operation)
 
     def _see(self, tensor: torch.Tensor, operation: Any, category: str = UNDECIDED) -> _Block | None:
         if tensor.device.type != self.device_type:
@@ -99,9 +103,13 @@ class Tracker(TorchDispatchMode):
             self._forget(key)
         if not size_bytes:
             return None
-        if self.capacity_bytes is not None and self.allocated_bytes + size_bytes > self.capacity_bytes:
-            self._make_room(size_bytes, operation)
         new = _Block(size_bytes, block.category if block else category)
+        if (
+            self.capacity_bytes is not None
+            and self.allocated_bytes + size_bytes > self.capacity_bytes
+            and new.category not in HOST_CATEGORIES
+        ):
+            self._make_room(size_bytes, operation)
         self._live[key] = new
         self._count(new, +1)
         if block is None:
@@ -111,8 +119,12 @@ class Tracker(TorchDispatchMode):
     def _make_room(self, requested_bytes: int, operation: Any) -> None:
         assert self.capacity_bytes is not None
         undecided = "unattributed"
-        if self.before_error is not None:
-            undecided = self.before_error()  # may find optimizer state that a real machine keeps in host memory
+        ask, self.before_error = self.before_error, None  # it assigns, and what it meets may not fit either
+        if ask is not None:
+            try:
+                undecided = ask()  # may find optimizer state that a real machine keeps in host memory
+            finally:
+                self.before_error = ask
         if self.allocated_bytes + requested_bytes > self.capacity_bytes:
             self.reassign(UNDECIDED, undecided)
             raise VirtualOutOfMemoryError(
@@ -137,19 +149,23 @@ class Tracker(TorchDispatchMode):
     def assign(self, tensors: Iterable[torch.Tensor], category: str) -> None:
         """Say what these tensors are for. Those not seen yet count from now on."""
         for tensor in tensors:
-            block = self._see(tensor, "assign", category)
-            if block is None or block.category == category:
-                continue
-            moved_to_host = category in HOST_CATEGORIES and block.category not in HOST_CATEGORIES
-            block.category = category
-            if moved_to_host:
-                self.allocated_bytes -= block.size_bytes
+            for part in _parts(tensor):
+                block = self._see(part, "assign", category)
+                if block is not None and block.category != category:
+                    self._move(block, category)
 
     def reassign(self, category: str, into: str) -> None:
         """Move all that is alive in ``category`` to another one."""
         for block in self._live.values():
             if block.category == category:
-                block.category = into
+                self._move(block, into)
+
+    def _move(self, block: _Block, category: str) -> None:
+        was_on_device = block.category not in HOST_CATEGORIES
+        block.category = category
+        if was_on_device != (category not in HOST_CATEGORIES):
+            self.allocated_bytes += -block.size_bytes if was_on_device else block.size_bytes
+            self.peak_bytes = max(self.peak_bytes, self.allocated_bytes)
 
     def breakdown(self) -> dict[str, int]:
         """Bytes alive now, by category; what is not assigned yet is ``unattributed``."""
@@ -198,3 +214,16 @@ def _sum(blocks: Iterable[_Block]) -> dict[str, int]:
     for block in blocks:
         found[block.category or "unattributed"] += block.size_bytes
     return found
+
+
+def _parts(tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """The tensors that have storages: a dense one itself, of a sparse one its indices and values."""
+    if tensor.layout is torch.strided:
+        return (tensor,)
+    if tensor.layout is torch.sparse_coo:
+        return tensor._indices(), tensor._values()
+    if tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
+        return tensor.crow_indices(), tensor.col_indices(), tensor.values()
+    if tensor.layout in (torch.sparse_csc, torch.sparse_bsc):
+        return tensor.ccol_indices(), tensor.row_indices(), tensor.values()
+    return ()

@@ -3,6 +3,7 @@
 import io
 import json
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,14 @@ class DataError(Exception):
     """The data cannot be used; the message says which file and what to do."""
 
 
+DAMAGED = (zipfile.BadZipFile, zlib.error, OSError, EOFError, KeyError, ValueError, RuntimeError)
+"""What zipfile, zlib, json and Pillow raise for bytes that are not what they should be."""
+
+
 class EmojiZip(Dataset):
     """An image folder in one zip: ``metadata.jsonl`` names the images and their captions.
 
-    The zip is opened anew in every process, so loader workers do not share a file position.
+    The zip is read into memory, so that loader workers, which are forked, do not share a file position.
     """
 
     def __init__(self, path: Path) -> None:
@@ -31,24 +36,24 @@ class EmojiZip(Dataset):
         try:
             with zipfile.ZipFile(path) as archive:
                 lines = archive.read("metadata.jsonl").decode().splitlines()
+            self.rows = [json.loads(line) for line in lines]
         except FileNotFoundError:
             raise DataError(f"{path} is missing; 'git checkout' it, or install the package again.") from None
-        except (zipfile.BadZipFile, KeyError, EOFError) as error:
+        except DAMAGED as error:
             raise DataError(f"{path} is damaged ({error}); restore it with 'git checkout {path.name}'.") from error
-        self.rows = [json.loads(line) for line in lines]
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, str]:
-        if self._zip is None:
-            self._zip = zipfile.ZipFile(self.path)
         row = self.rows[index]
         try:
+            if self._zip is None:
+                self._zip = zipfile.ZipFile(io.BytesIO(self.path.read_bytes()))
             data = self._zip.read(row["file_name"])  # checks the CRC
-        except (zipfile.BadZipFile, KeyError, EOFError) as error:
+            return Image.open(io.BytesIO(data)).convert("RGB"), row["text"]
+        except DAMAGED as error:
             raise DataError(f"{self.path} is damaged at {row['file_name']} ({error}); restore the file.") from error
-        return Image.open(io.BytesIO(data)).convert("RGB"), row["text"]
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_zip": None}
@@ -69,6 +74,8 @@ class FolderDataset(Dataset):
             found = datasets.load_from_disk(str(folder)) if saved else datasets.load_dataset(str(folder))
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
             raise DataError(f"the data set in {folder} cannot be read: {error}") from error
+        if isinstance(found, dict) and "train" not in found:
+            raise DataError(f"the data set in {folder} has the splits {sorted(found)}; it lacks train. Rename one.")
         rows = found["train"] if isinstance(found, dict) else found
         missing = {"image", "text"} - set(rows.column_names)
         if missing:
@@ -84,9 +91,12 @@ class FolderDataset(Dataset):
     def __getitem__(self, index: int) -> tuple[Image.Image, str]:
         try:
             row = self.rows[index]
-            return row["image"].convert("RGB"), str(row["text"])
+            image, text = row["image"].convert("RGB"), row["text"]
         except (OSError, SyntaxError, AttributeError) as error:  # Pillow's errors, and a column without images
             raise DataError(f"row {index} of the data set in {self.folder} holds no image ({error}).") from error
+        if not isinstance(text, str):
+            raise DataError(f"row {index} of the data set in {self.folder} has no text but {text!r}.")
+        return image, text
 
 
 def load_samples(config: RunConfig, data_folder: Path) -> tuple[Dataset, Dataset | None]:

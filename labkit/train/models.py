@@ -71,7 +71,10 @@ def build_model(config: RunConfig, device: str | torch.device) -> Blip2ForCondit
             for parameter in part_parameters(model, part):
                 parameter.requires_grad_(False)
     if config.act_ckpt:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        # renamed in transformers 5.2x; both names are tried, since GPU machines have older releases
+        name = "activation_checkpointing_enable"
+        enable = getattr(model, name if hasattr(model, name) else "gradient_checkpointing_enable")
+        enable({"use_reentrant": False})
     # a model in eval mode skips activation checkpointing without a word
     return model.train()
 

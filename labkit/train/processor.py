@@ -23,7 +23,6 @@ def embedded_tokenizer(language: str) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD, eos_token=EOS, bos_token=BOS, unk_token=UNKNOWN,
-        extra_special_tokens={"image_token": IMAGE},
         padding_side="right",
     )  # fmt: skip
 

@@ -58,7 +58,7 @@ class Collator:
         return batch | {"labels": batch["input_ids"].masked_fill(~scored, IGNORED)}
 
     def _t5(self, captions: list[str]) -> dict[str, torch.Tensor]:
-        prompt = self._placeholders() + self._tokens([PROMPT], self.max_length)[0]
+        prompt = self._placeholders() + self._tokens([PROMPT])[0]
         batch = self._padded([prompt] * len(captions), len(prompt))
         target = self._padded(self._tokens(captions, self.max_length), self.max_length)
         labels = target["input_ids"].masked_fill(target["attention_mask"] == 0, IGNORED)
@@ -67,10 +67,10 @@ class Collator:
     def _placeholders(self) -> list[int]:
         return [self.image_token_id] * self.num_query_tokens
 
-    def _tokens(self, texts: list[str], limit: int) -> list[list[int]]:
-        rows = self.tokenizer(texts, truncation=True, max_length=limit)["input_ids"]
+    def _tokens(self, texts: list[str], limit: int | None = None) -> list[list[int]]:
+        rows = self.tokenizer(texts, truncation=limit is not None, max_length=limit)["input_ids"]
         # a caption that spells the placeholder would be one, and shift the image features from there on
-        return [[i for i in row if i != self.image_token_id] for row in rows]
+        return [[i for i in row if i != self.image_token_id][:limit] for row in rows]
 
     def _padded(self, rows: list[list[int]], length: int) -> dict[str, torch.Tensor]:
         ids = torch.full((len(rows), length), self.tokenizer.pad_token_id)
