@@ -14,7 +14,7 @@ from labkit.config.yaml_files import read_yaml
 STATUSES = ("ok", "oom", "killed", "timeout", "failed", "skipped")
 """How a run can end."""
 
-ACTIVITIES = ("load_model", "load_batch", "forward", "backward", "optimizer_step")
+ACTIVITIES = ("load_model", "load_batch", "forward", "backward", "optimizer_step", "validation")
 """What a run can be doing when it dies."""
 
 

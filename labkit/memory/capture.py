@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 from torch.utils._pytree import tree_iter
 
 from labkit.memory.report import MemoryReport, PhaseMemory
@@ -64,6 +65,8 @@ class MemoryCapture(Callback):
             self.report.source = "CUDA" if kind == "cuda" else "virtual GPU"
         self.activity = "load_batch"
         if self._always:
+            if self._tracker not in _get_current_dispatch_mode_stack():
+                raise ValueError("the tracker given to MemoryCapture is not entered; put 'with tracker:' around fit.")
             self._assign_state()
             self._tracker.begin_phase()
 
@@ -116,6 +119,16 @@ class MemoryCapture(Callback):
                 self._tracker.begin_phase()
             else:
                 self._tracker.stop_phase()  # a log of steps that nobody reads would grow without end
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Validation is no phase of a step."""
+        self.activity = "validation"
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The next step's ``before_forward`` begins after it."""
+        self.activity = "load_batch"
+        if self._always and self.reports(self.step):
+            self._tracker.begin_phase()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Note where an out-of-memory error struck."""

@@ -156,7 +156,7 @@ class Tracker(TorchDispatchMode):
 
     def reassign(self, category: str, into: str) -> None:
         """Move all that is alive in ``category`` to another one."""
-        for block in self._live.values():
+        for block in list(self._live.values()):  # a storage may die, and leave, while this goes on
             if block.category == category:
                 self._move(block, into)
 
@@ -169,7 +169,7 @@ class Tracker(TorchDispatchMode):
 
     def breakdown(self) -> dict[str, int]:
         """Bytes alive now, by category; what is not assigned yet is ``unattributed``."""
-        return _sum(self._live.values())
+        return _sum(list(self._live.values()))
 
     def begin_phase(self) -> None:
         """Start to log births and deaths, so that ``end_phase`` can say what the peak was made of."""

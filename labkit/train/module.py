@@ -23,7 +23,7 @@ class CaptionModule(LightningModule):
         self.config = config
         self.model = model
         self._pending: list[tuple[torch.Tensor, torch.Tensor]] = []
-        self._step_loss: torch.Tensor | None = None
+        self._steps_done = 0
         self._losses: list[torch.Tensor] = []
         self._validation: list[tuple[torch.Tensor, torch.Tensor]] = []
         self.validation_losses: list[float] = []
@@ -35,24 +35,28 @@ class CaptionModule(LightningModule):
         return loss * tokens if self.config.loss_average == "tokens" else loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Divide by the effective batch's tokens, and work out the loss of this optimizer step."""
-        losses = torch.stack([loss.float() for loss, _ in self._pending])
-        tokens = torch.stack([count for _, count in self._pending])
-        self._pending = []
+        """Divide the gradients by the effective batch's tokens, or its micro batches, of which a last group has fewer.
+
+        Lightning has divided each micro batch's loss by ``accumulate_grad_batches`` whatever their number.
+        """
+        divisor = len(self._pending)
         if self.config.loss_average == "tokens":
-            # Lightning has divided each micro batch's loss by accumulate_grad_batches
-            scale = self.trainer.accumulate_grad_batches / tokens.sum()
-            grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-            torch._foreach_mul_(grads, scale)
-            self._step_loss = (losses * tokens).sum() / tokens.sum()
-        else:
-            self._step_loss = losses.mean()
+            divisor = torch.stack([count for _, count in self._pending]).sum()
+        elif divisor == self.trainer.accumulate_grad_batches:
+            return
+        grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        torch._foreach_mul_(grads, self.trainer.accumulate_grad_batches / divisor)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Note the loss of an optimizer step that is done; one that ran out of memory has none."""
-        if self._step_loss is not None:
-            self._losses.append(self._step_loss)
-            self._step_loss = None
+        if self.trainer.global_step == self._steps_done:
+            return
+        self._steps_done = self.trainer.global_step
+        losses = torch.stack([loss.float() for loss, _ in self._pending])
+        tokens = torch.stack([count for _, count in self._pending])
+        self._pending = []
+        by_token = self.config.loss_average == "tokens"
+        self._losses.append((losses * tokens).sum() / tokens.sum() if by_token else losses.mean())
 
     def take_losses(self) -> list[float]:
         """Losses of the optimizer steps since the last call. Waits for the device."""

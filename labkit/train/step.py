@@ -68,7 +68,9 @@ class Collator:
         return [self.image_token_id] * self.num_query_tokens
 
     def _tokens(self, texts: list[str], limit: int | None = None) -> list[list[int]]:
-        rows = self.tokenizer(texts, truncation=limit is not None, max_length=limit)["input_ids"]
+        rows = self.tokenizer(
+            texts, truncation=limit is not None, max_length=limit, split_special_tokens=True
+        )["input_ids"]  # fmt: skip
         # a caption that spells the placeholder would be one, and shift the image features from there on
         return [[i for i in row if i != self.image_token_id][:limit] for row in rows]
 

@@ -119,9 +119,7 @@ def test_without_accumulation_both_averages_are_one(name, tmp_path):
 @pytest.mark.parametrize(("average", "group_loss"), [("tokens", mean_of_tokens), ("batches", mean_of_batches)])
 @pytest.mark.parametrize("samples", [32, 48], ids=["whole groups", "a last smaller group"])
 def test_every_step_of_a_run_is_the_one_computed_by_hand(name, average, group_loss, samples, tmp_path):
-    config = make_config(
-        name, batch_size=8, accumulate_grad_batches=4, num_train_samples=samples, loss_average=average
-    )
+    config = make_config(name, batch_size=8, accumulate_grad_batches=4, num_train_samples=samples, loss_average=average)
     (expected, losses), (found, same) = by_hand(config, tmp_path, group_loss), train(config, tmp_path)
     assert len(losses) == (samples + 31) // 32
     assert same == pytest.approx(losses, rel=1e-5)
