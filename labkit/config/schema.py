@@ -6,12 +6,11 @@ import functools
 import hashlib
 import inspect
 import json
-import math
-import types
 import typing
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from labkit.config import values
 from labkit.config.errors import ConfigError, nearest
 
 Precision = Literal["32-true", "bf16-true", "bf16-mixed", "16-mixed", "16-true"]
@@ -164,10 +163,7 @@ def key_docs() -> dict[str, str]:
 
 def key_type(key: str) -> str:
     """A key's type in words, for help and error texts."""
-    kind = _hints()[key]
-    allowed = [a for a in typing.get_args(kind) if a is not types.NoneType] if _is_union(kind) else [kind]
-    optional = " or empty" if _is_union(kind) else ""
-    return " or ".join(_type_words(a) for a in allowed) + optional
+    return values.words(_hints()[key])
 
 
 def coerce(key: str, value: Any) -> Any:
@@ -178,66 +174,11 @@ def coerce(key: str, value: Any) -> Any:
     if key not in _hints():
         raise ConfigError(f"unknown key {key!r}.{nearest(key, keys())} 'labkit configs --keys' lists all keys.")
     kind = _hints()[key]
-    choices = typing.get_args(kind) if _is_union(kind) else (kind,)
-    if types.NoneType in choices:
-        if value in (None, "", "null", "none", "None"):
-            return None
-        choices = tuple(c for c in choices if c is not types.NoneType)
-    for choice in choices:
-        try:
-            read = _read(choice, value)
-            return None if read == () else read  # an empty list of names is "empty", however it is written
-        except (ValueError, OverflowError):
-            continue
-    literal = [a for c in choices if typing.get_origin(c) is Literal for a in typing.get_args(c)]
-    raise ConfigError(f"{key}={value!r} is not valid: {key} is {key_type(key)}.{nearest(value, literal)}")
-
-
-def _read(kind: Any, value: Any) -> Any:
-    """``value`` as ``kind``; ``ValueError`` when it is not one."""
-    if typing.get_origin(kind) is Literal:
-        if value in typing.get_args(kind):
-            return value
-        raise ValueError
-    if typing.get_origin(kind) is tuple:
-        items = value.strip("[]()").split(",") if isinstance(value, str) else value
-        if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
-            raise ValueError
-        return tuple(item.strip() for item in items if item.strip())
-    if kind is bool:
-        if isinstance(value, str) and value.lower() in ("true", "false"):
-            return value.lower() == "true"
-        if isinstance(value, bool):
-            return value
-        raise ValueError
-    if kind is str:
-        if isinstance(value, str) and value:
-            return value
-        raise ValueError
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError
-    number = float(value)  # YAML reads 5e-6 as text, and a command line gives nothing but text
-    if not math.isfinite(number):
-        raise ValueError
-    if kind is int:
-        if not number.is_integer():
-            raise ValueError
-        try:
-            return int(value)  # keeps every digit
-        except ValueError:
-            return int(number)
-    return number + 0.0  # one zero: -0.0 would have a hash of its own
-
-
-def _is_union(kind: Any) -> bool:
-    return isinstance(kind, types.UnionType)
-
-
-def _type_words(kind: Any) -> str:
-    if typing.get_origin(kind) is Literal:
-        return "one of " + ", ".join(str(a) for a in typing.get_args(kind))
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a name"}
-    return words.get(kind, "a list of names")
+    try:
+        return values.read(kind, value)
+    except (ValueError, OverflowError):
+        hint = nearest(value, values.choices(kind))
+        raise ConfigError(f"{key}={value!r} is not valid: {key} is {values.words(kind)}.{hint}") from None
 
 
 @functools.cache

@@ -1,12 +1,12 @@
 """Layers: which value wins, where it came from, and what a broken experiment file says."""
 
-import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from refusals import refusal
 
 from labkit.config.errors import ConfigError
 from labkit.config.layers import BASE, course, load_experiment, resolve
@@ -38,24 +38,6 @@ COURSE = [
     ("xxl_adam8bit", XXL, (2, 2), (2, 2), "bf16-true", "adam_8bit", False, 2e-5, "ok"),
     ("xxl_checkpointing", XXL, (2, 2), (2, 2), "bf16-true", "adam_8bit", True, 2e-5, "ok"),
 ]
-
-
-@pytest.fixture
-def scratch(tmp_path):
-    """A workspace to break: the committed configs and profiles, copied."""
-    for folder in (WORKSPACE.configs, WORKSPACE.profiles):
-        shutil.copytree(folder, tmp_path / folder.name)
-    return Workspace(tmp_path)
-
-
-def refusal(function, *args, **kwargs):
-    """The text of the ConfigError, which must be one line."""
-    with pytest.raises(ConfigError) as caught:
-        function(*args, **kwargs)
-    text = str(caught.value)
-    assert text
-    assert len(text.splitlines()) == 1
-    return text
 
 
 # -- the course

@@ -1,13 +1,12 @@
 """Profiles: what is committed is sound, what is broken is named, and when a run ended as expected."""
 
-import shutil
 from pathlib import Path
 
 import pytest
 import yaml
+from refusals import refusal
 
 from labkit.config.architectures import ARCHITECTURES
-from labkit.config.errors import ConfigError
 from labkit.config.layers import course, resolve
 from labkit.config.profiles import ACTIVITIES, STATUSES, Expected, Profile, load_profile, profile_names
 from labkit.config.schema import RunConfig, coerce
@@ -16,24 +15,6 @@ from labkit.config.workspace import Workspace
 WORKSPACE = Workspace(Path(__file__).parents[2] / "workspace")
 PROFILES = sorted(path.stem for path in WORKSPACE.profiles.glob("*.yaml"))
 EXPERIMENTS = [experiment.name for experiment in course(WORKSPACE)]
-
-
-@pytest.fixture
-def scratch(tmp_path):
-    """A workspace to break: the committed configs and profiles, copied."""
-    for folder in (WORKSPACE.configs, WORKSPACE.profiles):
-        shutil.copytree(folder, tmp_path / folder.name)
-    return Workspace(tmp_path)
-
-
-def refusal(function, *args, **kwargs):
-    """The text of the ConfigError, which must be one line."""
-    with pytest.raises(ConfigError) as caught:
-        function(*args, **kwargs)
-    text = str(caught.value)
-    assert text
-    assert len(text.splitlines()) == 1
-    return text
 
 
 # -- what is committed

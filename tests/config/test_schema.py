@@ -6,6 +6,7 @@ import typing
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from refusals import refusal
 
 from labkit.config.errors import ConfigError
 from labkit.config.schema import RunConfig, coerce, key_docs, key_type, keys
@@ -32,16 +33,6 @@ ONE_VALUE_SO_FAR = {"weights", "use_lora", "use_qlora", "devices", "strategy"}
 
 def cuda(**values):
     return RunConfig(**{"device": "cuda", **values})
-
-
-def refusal(function, *args, **kwargs):
-    """The text of the ConfigError, which must be one line."""
-    with pytest.raises(ConfigError) as caught:
-        function(*args, **kwargs)
-    text = str(caught.value)
-    assert text
-    assert len(text.splitlines()) == 1
-    return text
 
 
 def has_type_of(key, value):
