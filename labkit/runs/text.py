@@ -99,6 +99,8 @@ def summary(record: Record) -> str:
             f"  loss {record.losses[0]:.3f} to {record.losses[-1]:.3f} in {len(record.losses)} optimizer steps, "
             f"{record.samples} samples, {record.train_seconds:.1f} s"
         )
+    if record.validation_losses:
+        lines.append("  validation loss " + ", ".join(f"{loss:.3f}" for loss in record.validation_losses))
     return "\n".join(lines)
 
 

@@ -1,5 +1,7 @@
 """Rows and tables come from the ledger alone."""
 
+from dataclasses import replace
+
 from rich.console import Console
 
 from labkit.config.layers import course
@@ -84,6 +86,8 @@ def test_the_table_names_every_experiment_and_its_source(course_ledger):
 def test_one_run_in_words(course_records):
     fits, full = course_records["reduced_batch"], course_records["baseline"]
     assert "ok (as expected)" in summary(fits)
+    assert "validation" not in summary(fits)
+    assert "validation loss 1.500, 1.250" in summary(replace(fits, validation_losses=[1.5, 1.25]))
     assert "virtual GPU" in summary(fits)
     assert "out of memory (as expected)" in summary(full)
     assert "forward of step 1" in summary(full)
