@@ -63,7 +63,12 @@ The machines that experiments can run on.
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args, rest = parser.parse_known_args(argv)
+    if rest and args.verb is _run and all("=" in item and not item.startswith("-") for item in rest):
+        args.overrides += rest  # values that stand behind an option
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         return args.verb(args)
     except (ConfigError, LedgerError) as error:
@@ -74,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader, say 'head', has seen enough
         sys.stderr.close()
-        return 0
+        return EXIT_FAILED if args.verb is _run else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -122,9 +127,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(args: argparse.Namespace) -> int:
+    if args.all and "=" in (args.experiment or ""):
+        args.experiment, args.overrides = None, [args.experiment, *args.overrides]
     if args.all == bool(args.experiment):
         raise ConfigError("give the name of an experiment, or --all for the whole course.")
-    if args.timeout_s is not None and args.timeout_s <= 0:
+    if args.timeout_s is not None and not args.timeout_s > 0:
         raise ConfigError(f"--timeout-s={args.timeout_s:g} must be above 0.")
     workspace = Workspace.find()
     names = list(load_profile(workspace, args.profile).expected) if args.all else [args.experiment]
@@ -167,11 +174,15 @@ def _pairs(items: Sequence[str]) -> dict[str, str]:
 
 
 def _show_config(runs: list[Resolved], as_json: bool) -> None:
+    if as_json:
+        shown = [
+            {k: {"value": v, "from": resolved.origins[k]} for k, v in resolved.config.to_dict().items()}
+            for resolved in runs
+        ]
+        print(json.dumps(shown if len(shown) > 1 else shown[0], indent=1))
+        return
     for resolved in runs:
         values = resolved.config.to_dict()
-        if as_json:
-            print(json.dumps({k: {"value": v, "from": resolved.origins[k]} for k, v in values.items()}, indent=1))
-            continue
         print(f"{resolved.experiment.name} on {resolved.profile.name}, config {resolved.config.hash}")
         for key, value in values.items():
             print(f"  {key:24} {'' if value is None else value!s:32} {resolved.origins[key]}")
@@ -200,6 +211,8 @@ def _show(args: argparse.Namespace) -> int:
     workspace = Workspace.find()
     ledger = Ledger(workspace.runs)
     same = ledger.folders(args.profile, args.run)
+    if not same and args.run in [experiment.name for experiment in course(workspace)]:
+        raise ConfigError(f"'{args.run}' has no run on {args.profile} yet; 'labkit run {args.run}' makes one.")
     record = (same[-1] if same else ledger.find(args.run)).read()
     if args.json:
         print(json.dumps(asdict(record), indent=1))

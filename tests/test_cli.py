@@ -39,6 +39,7 @@ BAD_INPUT = [
     (["reduced_batch", "use_lora=true", "use_qlora=true"], "use_lora=True", "use_qlora=True"),
     (["reduced_batch", "model_name=Salesforce/blip2-opt-2.7"], "model_name", "'Salesforce/blip2-opt-2.7b'"),
     (["reduced_batch", "dataset=fluent_emojis"], "dataset='fluent_emojis'", "'fluent_emoji'"),
+    (["reduced_batch", "max_length=121"], "max_length=121", "at most 120"),
     (["reduced_batch", "batch_size"], "'batch_size'", "KEY=VALUE"),
     (["reduced_batches"], "'reduced_batches'", "'reduced_batch'"),
     (["nowhere.yaml"], "nowhere.yaml", "no experiment file"),
@@ -80,6 +81,14 @@ def test_show_config_tells_the_layer_of_every_value(capsys):
     assert "stands in for Salesforce/blip2-opt-6.7b" in shown["model_name"]["from"]
     assert main(["run", "larger_model", "--show-config"]) == 0
     assert capsys.readouterr().out.count("\n") == len(shown) + 1
+
+
+def test_values_may_stand_behind_options(capsys):
+    for line in (["reduced_batch", "--show-config", "--json", "batch_size=8"], ["--all", "lr=0.1", "--show-config"]):
+        assert main(["run", *line]) == 0
+        assert "command line" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["run", "reduced_batch", "--nothing", "batch_size=8"])
 
 
 def test_compare_and_show_for_people_and_machines(course_ledger, monkeypatch, capsys):

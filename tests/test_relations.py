@@ -87,6 +87,7 @@ def test_bf16_mixed_keeps_weights_and_state_in_full(course_records):
     for category in ("parameters", "gradients", "optimizer_gpu"):
         assert mixed.category_peaks[category] == full.category_peaks[category]
     assert mixed.losses[-1] == pytest.approx(full.losses[-1], rel=0.02)
+    assert mixed.peak_bytes == pytest.approx(full.peak_bytes, rel=0.02)
 
 
 @pytest.mark.parametrize("name", ["reduced_batch", "grad_accumulation", "bf16_true", "bf16_mixed", "larger_model"])

@@ -114,7 +114,13 @@ def resolve(
     config = RunConfig(**values)
     if config.global_batch_size is not None:
         origins["accumulate_grad_batches"] = "from global_batch_size"
-    architecture(config.model_name)
+    arch = architecture(config.model_name)
+    room = arch.text.get("max_position_embeddings")  # T5's positions are relative and have no end
+    if room is not None and arch.num_query_tokens + config.max_length > room:
+        raise ConfigError(
+            f"max_length={config.max_length} does not go with model_name={config.model_name}: it has {room} positions, "
+            f"{arch.num_query_tokens} of them for the image; use at most {room - arch.num_query_tokens}."
+        )
     return Resolved(
         experiment=experiment, profile=profile, config=config, origins=origins,
         expected=None if typed else profile.expected.get(experiment.name),

@@ -32,6 +32,8 @@ class MemoryCapture(Callback):
         report_every: int = 50,
         on_phase: Callable[[PhaseMemory], None] | None = None,
     ) -> None:
+        if report_every < 1:
+            raise ValueError(f"report_every={report_every} must be at least 1.")
         self.report = MemoryReport(
             source="CUDA" if tracker and tracker.device_type == "cuda" else "virtual GPU",
             capacity_bytes=tracker.capacity_bytes if tracker else None,

@@ -1,5 +1,6 @@
 """Runs side by side: a row for each experiment of a profile, made from the ledger alone."""
 
+import json
 from dataclasses import asdict
 from typing import Any
 
@@ -18,7 +19,7 @@ def compare(workspace: Workspace, ledger: Ledger, profile: str) -> list[dict[str
     experiment or the profile was edited since. Raises ``ConfigError`` for an unknown profile.
     """
     load_profile(workspace, profile)
-    newest = {(r.experiment, tuple(sorted(r.overrides.items()))): r for r in ledger.records(profile)}
+    newest = {(r.experiment, json.dumps(r.overrides, sort_keys=True)): r for r in ledger.records(profile)}
     rows = []
     for experiment in course(workspace):
         resolved = resolve(workspace, experiment.name, None, profile)
@@ -51,6 +52,7 @@ def _row(resolved: Resolved, record: Record) -> dict[str, Any]:
         "number": resolved.experiment.number,
         "experiment": record.experiment,
         "overrides": record.overrides,
+        "compare_with": resolved.experiment.compare_with,
         "status": record.status,
         "expected_status": (record.expected or {}).get("status"),
         "expected": record.expected,

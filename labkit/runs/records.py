@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from labkit.config.layers import Resolved
-from labkit.memory.report import CATEGORIES, MemoryReport
+from labkit.memory.report import CATEGORIES, MemoryReport, PhaseMemory
+from labkit.runs.events import EventReader
 
 
 class LedgerError(Exception):
@@ -25,7 +26,8 @@ class Record:
     """What one run was and how it ended. ``status`` is ok, oom, killed, timeout, failed, skipped or running.
 
     ``died_in`` of an out-of-memory: optimizer step and micro step (both from 0) and the activity. ``out_of_memory``:
-    the bytes asked for, and what held the memory by category. ``losses``: one value an optimizer step.
+    the bytes asked for, and what held the memory by category. ``losses``: one value an optimizer step, None where it
+    was not a finite number. ``samples``: seen in finished optimizer steps.
     """
 
     id: str
@@ -46,7 +48,8 @@ class Record:
     model: dict[str, int] = field(default_factory=dict)
     memory: dict[str, Any] | None = None
     peak_bytes: int = 0
-    losses: list[float] = field(default_factory=list)
+    losses: list[float | None] = field(default_factory=list)
+    samples: int = 0
     validation_losses: list[float] = field(default_factory=list)
     train_seconds: float = 0.0
     wall_seconds: float = 0.0
@@ -57,11 +60,24 @@ class Record:
         """The memory report; None when the run ended before the first reported phase."""
         return MemoryReport.from_dict(self.memory) if self.memory else None
 
-    @property
-    def samples(self) -> int:
-        """Training samples seen in finished optimizer steps."""
-        per_step = self.config["batch_size"] * self.config["accumulate_grad_batches"] * self.config["devices"]
-        return len(self.losses) * per_step
+    def apply(self, event: dict[str, Any]) -> None:
+        """Let one event of the run become part of its record."""
+        match event["event"]:
+            case "start":
+                self.device, self.versions, self.model = event["device"], event["versions"], event["model"]
+                self.memory = {"source": event["source"], "capacity_bytes": event["capacity_bytes"], "phases": []}
+            case "phase" if self.memory is not None:
+                phase = {key: value for key, value in event.items() if key not in ("event", "time")}
+                self.memory["phases"].append(phase)
+                self.peak_bytes = max(self.peak_bytes, PhaseMemory(**phase).peak_bytes)
+            case "progress":
+                self.losses += event["losses"]
+                self.samples, self.train_seconds = event["samples"], event["train_seconds"]
+            case "result":
+                for key in ("status", "reason", "died_in", "out_of_memory", "validation_losses"):
+                    if key in event:
+                        setattr(self, key, event[key])
+                self.peak_bytes = max(self.peak_bytes, event.get("peak_bytes", 0))
 
     @property
     def category_peaks(self) -> dict[str, int]:
@@ -103,11 +119,14 @@ class RunFolder:
         try:
             if self.record.exists():
                 return Record(**json.loads(self.record.read_text(encoding="utf-8")))
-            request = json.loads(self.config.read_text(encoding="utf-8"))
-            if watched:
-                return Record(**request["record"] | {"status": "running"})
-            reason = "the process that watched it was killed; no record was written"
-            return Record(**request["record"] | {"status": "killed", "reason": reason})
+            record = Record(**json.loads(self.config.read_text(encoding="utf-8"))["record"])
+            for event in EventReader(self.events).new():
+                if event["event"] != "result":  # how it ended is known when somebody has seen it end
+                    record.apply(event)
+            if not watched:
+                record.status = "killed"
+                record.reason = "the process that watched it was killed; no record was written"
+            return record
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise LedgerError(f"{self.path} holds no readable run ({error}); move the folder away.") from None
 

@@ -11,8 +11,9 @@ from typing import Any
 
 from labkit.config.datasets import find_dataset
 from labkit.config.layers import DEFAULT_PROFILE, Resolved, resolve
+from labkit.config.schema import coerce
 from labkit.config.workspace import Workspace
-from labkit.runs.events import EventReader, apply
+from labkit.runs.events import EventReader
 from labkit.runs.records import Ledger, Record, RunFolder
 
 POLL_S = 0.1
@@ -40,10 +41,12 @@ def run(
     """
     workspace = Workspace.find()
     resolved = resolve(workspace, experiment, overrides, profile)
+    read = {key: coerce(key, value) for key, value in (overrides or {}).items()}
+    typed = {key: list(value) if isinstance(value, tuple) else value for key, value in read.items()}
     if not resolved.skip_reason:
         find_dataset(resolved.config.dataset, workspace.data)
     ledger = Ledger(workspace.runs)
-    with ledger.open_run(resolved, overrides or {}, {"data_folder": str(workspace.data)}) as folder:
+    with ledger.open_run(resolved, typed, {"data_folder": str(workspace.data)}) as folder:
         record = folder.read()
         if on_event is not None:
             on_event({"event": "created", "folder": str(folder.path)})
@@ -53,12 +56,14 @@ def run(
                 record.status, record.reason = "skipped", resolved.skip_reason
             else:
                 _watch(folder, record, resolved, timeout_s, on_event)
+        except BaseException as error:
+            if record.status == "running":  # a record of a run that is over never says that it goes on
+                record.status, record.reason = "killed", f"its watcher stopped: {type(error).__name__} {error}".strip()
+            raise
         finally:
             record.wall_seconds = round(time.monotonic() - started, 3)
             if resolved.expected:
                 record.as_expected = resolved.expected.matches(record.status, record.died_in)
-            if record.memory:
-                record.peak_bytes = max(record.peak_bytes, record.report.peak_bytes)
             folder.write(record)
     return record
 
@@ -70,7 +75,7 @@ def _watch(
 
     def read_events() -> None:
         for event in reader.new():
-            apply(record, event)
+            record.apply(event)
             if on_event is not None:
                 on_event(event)
 
@@ -80,16 +85,16 @@ def _watch(
             while child.poll() is None:
                 read_events()
                 if deadline is not None and time.monotonic() > deadline:
-                    _stop(child, signal.SIGTERM)
                     read_events()
-                    record.status, record.reason = "timeout", f"stopped after the {timeout_s:g} s it was given"
-                    break
+                    if record.status == "running":
+                        record.status, record.reason = "timeout", f"stopped after the {timeout_s:g} s it was given"
+                    _stop(child, signal.SIGTERM)
+                    return
                 time.sleep(POLL_S)
             read_events()
         except KeyboardInterrupt:
-            _stop(child, signal.SIGINT)
-            read_events()
             record.status, record.reason = "killed", "interrupted by Ctrl-C"
+            _stop(child, signal.SIGINT)
             raise
         finally:
             record.exit_code = child.poll()

@@ -65,7 +65,7 @@ class ProgressPrinter:
                     f"peak {human_bytes(phase.peak_bytes):>10}: {_parts(phase.end)}"
                 )
             case "progress":
-                loss = f"loss {event['losses'][-1]:.3f}" if event["losses"] else ""
+                loss = f"loss {loss_words(event['losses'][-1])}" if event["losses"] else ""
                 self._bar.update(self._task, completed=event["step"], **({"loss": loss} if loss else {}))
 
 
@@ -73,7 +73,8 @@ def summary(record: Record) -> str:
     """How a run ended, in a few lines."""
     source = record.report.source if record.report else "nothing measured"
     against = {None: "", True: " (as expected)", False: " (not as expected)"}[record.as_expected]
-    lines = [f"{record.experiment} on {record.profile}: {_status_words(record.status)}{against}"]
+    typed = "".join(f" {key}={value}" for key, value in record.overrides.items())
+    lines = [f"{record.experiment}{typed} on {record.profile}: {_status_words(record.status)}{against}"]
     if record.died_in:
         died = record.died_in
         place = f"the {died['phase'].replace('_', ' ')} of step {died['step']}, micro step {died['micro_step']}"
@@ -96,11 +97,12 @@ def summary(record: Record) -> str:
         )
     if record.losses:
         lines.append(
-            f"  loss {record.losses[0]:.3f} to {record.losses[-1]:.3f} in {len(record.losses)} optimizer steps, "
+            f"  loss {loss_words(record.losses[0])} to {loss_words(record.losses[-1])} in {len(record.losses)} "
+            f"optimizer steps, "
             f"{record.samples} samples, {record.train_seconds:.1f} s"
         )
     if record.validation_losses:
-        lines.append("  validation loss " + ", ".join(f"{loss:.3f}" for loss in record.validation_losses))
+        lines.append("  validation loss " + ", ".join(map(loss_words, record.validation_losses)))
     return "\n".join(lines)
 
 
@@ -132,18 +134,19 @@ def compare_table(rows: list[dict[str, Any]], profile: str) -> Table:
         table.add_column(column, min_width=len("optimizer step, step 0") if column == "died in" else None)
     for column in ("peak", "of", *_SHORT.values(), "time s", "loss"):
         table.add_column(column, justify="right", no_wrap=True)
+    numbers = {row["experiment"]: row["number"] for row in rows}
     for row in rows:
         mib = [row["peak_bytes"], row["capacity_bytes"] or 0, *(row["peak_by_category"][c] for c in _SHORT)]
         table.add_row(
             str(row["number"]),
             row["experiment"],
-            " ".join(f"{k}={v}" for k, v in row["overrides"].items()) or changed_words(row["changed"]),
+            " ".join(f"{k}={v}" for k, v in row["overrides"].items()) or _against(row, numbers),
             row["status"] + (" (config edited since)" if row["outdated"] else ""),
             _expected_cell(row),
             _place(row["died_in"]),
             *(f"{n / 2**20:.1f}" for n in mib),
             f"{row['train_seconds']:.1f}",
-            f"{row['losses'][-1]:.3f}" if row["losses"] else "-",
+            loss_words(row["losses"][-1]) if row["losses"] else "-",
         )
     return table
 
@@ -155,6 +158,17 @@ def changed_words(changed: Mapping[str, list[Any]]) -> str:
         return "-" if value is None else str(value).split("/")[-1].removeprefix("blip2-")
 
     return ", ".join(f"{key} {short(old)} > {short(new)}" for key, (old, new) in changed.items())
+
+
+def loss_words(loss: float | None) -> str:
+    """A loss with three digits; None was not a finite number."""
+    return "not a number" if loss is None else f"{loss:.3f}"
+
+
+def _against(row: dict[str, Any], numbers: Mapping[str, int]) -> str:
+    changed = changed_words(row["changed"])
+    other = row["compare_with"]
+    return f"vs {numbers.get(other, other)}: {changed}" if other else changed
 
 
 def _status_words(status: str) -> str:

@@ -109,6 +109,8 @@ def load_samples(config: RunConfig, data_folder: Path) -> tuple[Dataset, Dataset
     order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(config.seed)).tolist()
     order = order[: config.num_train_samples]
     held_out = int(len(order) * config.val_fraction)
+    if config.val_fraction and not held_out:
+        raise DataError(f"val_fraction={config.val_fraction} of {len(order)} samples holds out none; raise it.")
     if len(order) - held_out < config.batch_size:
         raise DataError(
             f"{len(order) - held_out} training samples do not fill one batch of batch_size={config.batch_size}; "

@@ -8,6 +8,7 @@ Ends when its standard input does, so that it never outlives the process that wa
 
 import contextlib
 import json
+import math
 import os
 import platform
 import sys
@@ -60,7 +61,10 @@ class Progress(Callback):
         losses = pl_module.take_losses()  # waits for the device, so it comes before the clock is read
         self._written = time.perf_counter()
         seconds = self._written - self._started if self._started else 0.0
-        self._events.write("progress", step=trainer.global_step, losses=losses, train_seconds=round(seconds, 3))
+        self._events.write(
+            "progress", step=trainer.global_step, losses=_finite(losses), samples=pl_module.samples,
+            train_seconds=round(seconds, 3),
+        )  # fmt: skip
 
 
 def fit(folder: Path, config: RunConfig, data_folder: Path, events: EventWriter) -> dict[str, Any]:
@@ -86,7 +90,7 @@ def fit(folder: Path, config: RunConfig, data_folder: Path, events: EventWriter)
     progress = Progress(events)
     callbacks: list[Callback] = [capture, progress]
     if config.enable_checkpointing:
-        callbacks.append(ModelCheckpoint(folder / "checkpoints", every_n_train_steps=config.save_every, save_last=True))
+        callbacks.append(ModelCheckpoint(folder / "checkpoints", every_n_train_steps=config.save_every, save_top_k=-1))
     trainer = Trainer(
         accelerator="cpu" if virtual else "gpu",
         devices=config.devices,
@@ -122,7 +126,7 @@ def fit(folder: Path, config: RunConfig, data_folder: Path, events: EventWriter)
         result |= _out_of_memory(error, capture)
     if module is not None:
         progress.flush(trainer, module)
-        result["validation_losses"] = module.validation_losses
+        result["validation_losses"] = _finite(module.validation_losses)
     if config.save_model and result["status"] == "ok":
         model.save_pretrained(folder / "model")
         processor.save_pretrained(folder / "model")
@@ -143,6 +147,11 @@ def _out_of_memory(error: torch.OutOfMemoryError, capture: MemoryCapture) -> dic
             "allocated_bytes": error.allocated_bytes, "operation": error.operation, "held": error.held,
         }  # fmt: skip
     return found
+
+
+def _finite(losses: list[float]) -> list[float | None]:
+    """JSON has no word for what is not a number."""
+    return [loss if math.isfinite(loss) else None for loss in losses]
 
 
 def _model_facts(module: LightningModule) -> dict[str, int]:

@@ -23,7 +23,9 @@ class CaptionModule(LightningModule):
         self.config = config
         self.model = model
         self._pending: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._pending_samples = 0
         self._steps_done = 0
+        self.samples = 0
         self._losses: list[torch.Tensor] = []
         self._validation: list[tuple[torch.Tensor, torch.Tensor]] = []
         self.validation_losses: list[float] = []
@@ -32,6 +34,7 @@ class CaptionModule(LightningModule):
         """Loss of one micro batch, to be differentiated."""
         loss, tokens = step_loss(self.model, batch)
         self._pending.append((loss.detach(), tokens))
+        self._pending_samples += len(batch["labels"])
         return loss * tokens if self.config.loss_average == "tokens" else loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -52,6 +55,7 @@ class CaptionModule(LightningModule):
         if self.trainer.global_step == self._steps_done:
             return
         self._steps_done = self.trainer.global_step
+        self.samples, self._pending_samples = self.samples + self._pending_samples, 0
         losses = torch.stack([loss.float() for loss, _ in self._pending])
         tokens = torch.stack([count for _, count in self._pending])
         self._pending = []

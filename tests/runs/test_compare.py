@@ -8,6 +8,7 @@ from labkit.config.layers import course
 from labkit.config.workspace import Workspace
 from labkit.memory.report import CATEGORIES, PHASES
 from labkit.runs.compare import changes, compare, missing
+from labkit.runs.runner import run
 from labkit.runs.text import compare_table, phase_table, summary
 
 KEYS = {"experiment", "status", "expected_status", "died_in", "peak_bytes", "phases", "train_seconds", "losses"}
@@ -64,6 +65,15 @@ def test_an_edited_experiment_makes_its_run_outdated(course_ledger, tmp_path, mo
     rows = compare(edited, course_ledger, "tiny")
     assert [row["experiment"] for row in rows if row["outdated"]] == ["reduced_batch"]
     assert missing(edited, "tiny", rows) == ["reduced_batch"]
+
+
+def test_typed_values_are_one_row_however_they_were_typed(ledger):
+    workspace = Workspace.find()
+    for typed in ({"lora_targets": "q,v", "lr": "1e-4"}, {"lr": 1e-4, "lora_targets": ["q", "v"]}):
+        run("reduced_batch", typed | {"device": "cuda"})
+    (row,) = compare(workspace, ledger, "tiny")
+    assert row["overrides"] == {"lora_targets": ["q", "v"], "lr": 1e-4, "device": "cuda"}
+    assert "lr=0.0001" in as_text(compare_table([row], "tiny"))
 
 
 def test_an_empty_ledger_misses_everything(ledger):

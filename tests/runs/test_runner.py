@@ -56,6 +56,9 @@ def test_a_run_is_readable_while_it_goes_on_and_recorded_after(ledger):
     def look(event):
         (record,) = ledger.records("tiny", "reduced_batch")
         seen.append((event["event"], record.status))
+        if event["event"] == "progress":
+            assert record.losses == [] or record.losses[0] > 0
+            assert record.report.peak_bytes == record.peak_bytes > 0
 
     record = run("reduced_batch", ONE_STEP, on_event=look)
     assert {kind for kind, _ in seen} >= {"start", "phase", "progress", "result"}
@@ -84,6 +87,32 @@ def test_a_child_that_is_killed_is_recorded_as_killed(ledger):
     assert "host memory" in record.reason
     assert ledger.records() == [record]
     assert record.model["parameters"] > 0  # what was known before is kept
+
+
+def test_a_watcher_that_fails_leaves_no_run_that_goes_on_for_ever(ledger):
+    def fail_at_start(event):
+        if event["event"] == "start":
+            raise BrokenPipeError("nobody reads")
+
+    with pytest.raises(BrokenPipeError):
+        run("reduced_batch", on_event=fail_at_start)
+    (record,) = ledger.records()
+    assert (record.status, record.model["parameters"] > 0) == ("killed", True)
+    assert "BrokenPipeError" in record.reason
+    assert processes_of(ledger.folders()[0].path) == []
+
+
+def test_a_loss_that_is_no_number_is_said_in_valid_json(ledger):
+    record = run("reduced_batch", ONE_STEP | {"lr": 1e30, "max_steps": 3, "batch_size": 8})
+    assert record.losses[-1] is None
+    text = ledger.find(record.id).record.read_text()
+    assert json.loads(text, parse_constant=pytest.fail)["losses"][-1] is None
+
+
+def test_samples_of_a_last_smaller_group_are_counted_as_they_are(ledger):
+    values = {"num_train_samples": 40, "batch_size": 8, "accumulate_grad_batches": 3, "max_epochs": 1}
+    record = run("reduced_batch", values)
+    assert (len(record.losses), record.samples) == (2, 40)
 
 
 def test_a_run_that_takes_too_long_is_stopped(ledger):
@@ -181,6 +210,7 @@ def test_a_child_ends_with_the_process_that_watches_it(ledger):
     record = folder.read()
     assert record.status == "killed"
     assert "no record" in record.reason
+    assert record.config["batch_size"] == 16
     assert not folder.record.exists()
 
 
