@@ -63,7 +63,7 @@ class RunConfig:
     optim_impl: Literal["foreach", "fused", "for-loop"] = "foreach"
     """How adamw and sgd walk the parameters; foreach needs temporaries as large as the parameters."""
     dropout: float | None = None
-    """Probability of every dropout layer; empty keeps the architecture's own."""
+    """Dropout probability in the Q-Former and the language model; empty keeps the architecture's own."""
     act_ckpt: bool = False
     """Activation checkpointing: keep only the layers' inputs, compute the rest again in backward."""
     max_epochs: int = 2
