@@ -48,10 +48,10 @@ def run(
     ledger = Ledger(workspace.runs)
     with ledger.open_run(resolved, typed, {"data_folder": str(workspace.data)}) as folder:
         record = folder.read()
-        if on_event is not None:
-            on_event({"event": "created", "folder": str(folder.path)})
         started = time.monotonic()
         try:
+            if on_event is not None:
+                on_event({"event": "created", "folder": str(folder.path)})
             if resolved.skip_reason:
                 record.status, record.reason = "skipped", resolved.skip_reason
             else:

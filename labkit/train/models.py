@@ -8,7 +8,7 @@ from transformers import AutoConfig, Blip2Config, Blip2ForConditionalGeneration,
 
 from labkit.config.architectures import Architecture, architecture
 from labkit.config.schema import RunConfig
-from labkit.train.processor import EOS, IMAGE, PAD, TOKEN_IDS
+from labkit.train.processor import BOS, EOS, IMAGE, PAD, TOKEN_IDS
 
 INITIALIZER_RANGE = 0.02
 """Standard deviation of random weights. ``Blip2VisionConfig`` has 1e-10, with which no image gets through."""
@@ -36,7 +36,7 @@ def blip2_config(arch: Architecture, dropout: float | None = None) -> Blip2Confi
         **{k: v for k, v in rates.items() if (k == "dropout_rate") == (arch.language == "t5")},
         pad_token_id=TOKEN_IDS[PAD],
         eos_token_id=TOKEN_IDS[EOS],
-        **({"decoder_start_token_id": TOKEN_IDS[PAD]} if arch.language == "t5" else {"bos_token_id": 2}),
+        **({"decoder_start_token_id": TOKEN_IDS[PAD]} if arch.language == "t5" else {"bos_token_id": TOKEN_IDS[BOS]}),
     )
     return Blip2Config(
         vision_config=Blip2VisionConfig(**arch.vision, initializer_range=INITIALIZER_RANGE),
@@ -64,8 +64,6 @@ def build_model(config: RunConfig, device: str | torch.device) -> Blip2ForCondit
             _finish_random_weights(model, arch)
     finally:
         torch.set_default_dtype(before)
-    # transformers keeps a few parts in fp32; a -true precision means all of the weights
-    model.to(dtype_of(config.precision))
     for part in PARTS:
         if getattr(config, f"freeze_{part}"):
             for parameter in part_parameters(model, part):
