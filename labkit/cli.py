@@ -2,9 +2,12 @@
 
 import argparse
 import json
+import logging
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from labkit.config.architectures import ARCHITECTURES
@@ -15,8 +18,9 @@ from labkit.config.profiles import load_profile, profile_names
 from labkit.config.schema import RunConfig, key_docs, key_type, keys
 from labkit.config.workspace import Workspace
 from labkit.runs.compare import changes, compare, missing
-from labkit.runs.records import Ledger, LedgerError
+from labkit.runs.records import Ledger, LedgerError, RunFolder
 from labkit.runs.runner import run
+from labkit.train.errors import CheckpointError, DataError
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -46,6 +50,27 @@ How one run ended, and what held memory in every reported phase.
   labkit show baseline            the newest run of an experiment
   labkit show 20260102-1504       the run whose id begins like this
 """
+_CAPTION_HELP = """\
+What a run has learnt: its captions for images of your own. A run keeps its weights with save_model=true. For a run
+with adapters also the captions of its base, without them.
+
+  labkit caption food_lora apple.png         the newest run of an experiment
+  labkit caption 20260102-1504 *.png         the run whose id begins like this
+"""
+_MERGE_HELP = """\
+Add a run's adapter to the weights of its base: one model, which plain transformers loads. The base is loaded
+unquantized, also for QLoRA.
+
+  labkit merge food_lora merged                          the newest run of an experiment, into the folder merged
+  labkit merge xxl_qlora merged --base ./flan-t5-xxl     onto a base that lies elsewhere
+"""
+_FETCH_HELP = """\
+Download checkpoints from the Hugging Face hub into its shared cache, where runs find them. Sizes and free disk are
+checked first, checksums afterwards. Runs never download.
+
+  labkit fetch --profile h100-94gb            all that the profile's experiments train
+  labkit fetch Salesforce/blip2-opt-2.7b      one model
+"""
 _CONFIGS_HELP = """\
 The experiments of the course, what each changes and what it shows.
 
@@ -71,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         return args.verb(args)
-    except (ConfigError, LedgerError) as error:
+    except (ConfigError, LedgerError, CheckpointError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:
@@ -114,6 +139,21 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = add("show", _show, _SHOW_HELP)
     sub.add_argument("run", help="id of a run, its beginning, or the name of an experiment")
+    add_profile(sub)
+
+    sub = add("caption", _caption, _CAPTION_HELP)
+    sub.add_argument("run", help="id of a run, its beginning, or the name of an experiment")
+    sub.add_argument("images", nargs="+", metavar="IMAGE", help="image files")
+    add_profile(sub)
+
+    sub = add("merge", _merge, _MERGE_HELP)
+    sub.add_argument("run", help="id of a run, its beginning, or the name of an experiment")
+    sub.add_argument("folder", help="where to write the model; must not exist")
+    sub.add_argument("--base", metavar="MODEL", help="the base as a folder or a name (default: the run's own)")
+    add_profile(sub)
+
+    sub = add("fetch", _fetch, _FETCH_HELP)
+    sub.add_argument("model", nargs="?", help="name of a model on the hub")
     add_profile(sub)
 
     sub = add("configs", _configs, _CONFIGS_HELP)
@@ -201,19 +241,62 @@ def _compare(args: argparse.Namespace) -> int:
         console().print(compare_table(rows, args.profile))
         print(f"\n{total - len(wrong)} of {total} as expected. Steps count from 0.")
         print("Each category shows its own peak; temp is what is born and gone inside one phase.")
+        print("host is kept in host memory: step counters, and what is offloaded. The virtual GPU tells it by owner.")
         print(f"Records: {workspace.runs / args.profile}")
         if wrong:
             print("not as expected, outdated or not run: " + ", ".join(wrong))
     return EXIT_FAILED if getattr(args, "check", False) and wrong else 0
 
 
-def _show(args: argparse.Namespace) -> int:
+def _find_run(args: argparse.Namespace) -> RunFolder:
+    """The run that is named by its id, or the newest of an experiment."""
     workspace = Workspace.find()
     ledger = Ledger(workspace.runs)
     same = ledger.folders(args.profile, args.run)
     if not same and args.run in [experiment.name for experiment in course(workspace)]:
         raise ConfigError(f"'{args.run}' has no run on {args.profile} yet; 'labkit run {args.run}' makes one.")
-    record = (same[-1] if same else ledger.find(args.run)).read()
+    return same[-1] if same else ledger.find(args.run)
+
+
+def _quiet_libraries() -> None:
+    """What libraries say while they load is not for whoever asked for a caption."""
+    import transformers
+
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    transformers.utils.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+
+
+def _caption(args: argparse.Namespace) -> int:
+    folder = _find_run(args)
+    config = RunConfig(**folder.read().config)
+    _quiet_libraries()
+    from labkit.train.captions import captions_of_run
+
+    rows = captions_of_run(config, folder.path, [Path(image) for image in args.images])
+    if args.json:
+        print(json.dumps(rows, indent=1))
+        return 0
+    for row in rows:
+        print(f"{row['image']}\n  {row['caption']}")
+        if "base_caption" in row:
+            print(f"  {row['base_caption']}   (without the adapter)")
+    return 0
+
+
+def _merge(args: argparse.Namespace) -> int:
+    folder = _find_run(args)
+    config = RunConfig(**folder.read().config)
+    _quiet_libraries()
+    from labkit.train.trained import merge
+
+    target = merge(config, folder.path, Path(args.folder), args.base)
+    print(json.dumps({"folder": str(target)}) if args.json else f"merged model: {target}")
+    return 0
+
+
+def _show(args: argparse.Namespace) -> int:
+    record = _find_run(args).read()
     if args.json:
         print(json.dumps(asdict(record), indent=1))
         return 0
@@ -224,6 +307,39 @@ def _show(args: argparse.Namespace) -> int:
     out.print(f"  config {record.config_hash}, started {record.created} (UTC), {record.device or 'no device'}\n")
     out.print(phase_table(record))
     return 0
+
+
+def _fetch(args: argparse.Namespace) -> int:
+    names = [args.model] if args.model else _checkpoints(args.profile)
+    if not names and not args.json:
+        print(f"profile {args.profile} needs no checkpoint: its models are stand-ins, packaged or folders.")
+    rows = []
+    if names:
+        from labkit.memory.units import human_bytes
+        from labkit.train.fetch import check_room, download, plan
+
+        plans = [plan(name) for name in names]
+        check_room(plans)
+        for planned in plans:
+            if not args.json:
+                size, free = human_bytes(planned.download_bytes), human_bytes(planned.free_bytes)
+                print(f"{planned.model}: {size} to download, {free} free, {planned.cache}", flush=True)
+            folder = download(planned)
+            rows.append({"model": planned.model, "folder": str(folder), "downloaded_bytes": planned.download_bytes})
+            if not args.json:
+                print(f"  {folder}")
+    if args.json:
+        print(json.dumps(rows, indent=1))
+    return 0
+
+
+def _checkpoints(profile_name: str) -> list[str]:
+    """Models on the hub whose checkpoints the experiments of a profile need, each once."""
+    workspace = Workspace.find()
+    experiments = load_profile(workspace, profile_name).expected
+    configs = [resolve(workspace, name, profile_name=profile_name).config for name in experiments]
+    names = dict.fromkeys(config.model_name for config in configs if config.weights == "pretrained")
+    return [name for name in names if not name.startswith("tiny/") and not Path(name).is_dir()]
 
 
 def _configs(args: argparse.Namespace) -> int:
@@ -265,7 +381,8 @@ def _profiles(args: argparse.Namespace) -> int:
         rows = asdict(profile)
         text = [f"{profile.name}: {profile.about}"]
         text += [f"  {key} = {value}" for key, value in profile.values.items()]
-        text += [f"  {real} is stood in for by {tiny}" for real, tiny in profile.models.items()]
+        stand_ins = profile.models | profile.datasets
+        text += [f"  {real} is stood in for by {tiny}" for real, tiny in stand_ins.items()]
         text += [f"  {key} at most {cap}" for key, cap in profile.caps.items()]
         text += [f"  lr times {profile.lr_multiplier:g}"] if profile.lr_multiplier != 1 else []
         for name, expected in profile.expected.items():

@@ -10,7 +10,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["OMP_NUM_THREADS"] = "1"
 
-from labkit.config.layers import course
+from labkit.config.profiles import load_profile
 from labkit.config.workspace import Workspace
 from labkit.runs.records import Ledger, Record
 from labkit.runs.runner import run
@@ -31,7 +31,7 @@ def course_ledger(tmp_path_factory) -> Ledger:
     folder = tmp_path_factory.mktemp("course")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LABKIT_RUNS", str(folder))
-        names = [experiment.name for experiment in course(Workspace.find())]
+        names = list(load_profile(Workspace.find(), "tiny").expected)
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(run, names))
     return Ledger(folder)

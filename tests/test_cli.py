@@ -17,7 +17,7 @@ def labkit(*arguments: str, **more) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, **more)
 
 
-@pytest.mark.parametrize("verb", ["run", "compare", "show", "configs", "profiles"])
+@pytest.mark.parametrize("verb", ["run", "compare", "show", "fetch", "configs", "profiles"])
 def test_every_verb_has_help_with_examples(verb, capsys):
     with pytest.raises(SystemExit) as end:
         main([verb, "--help"])
@@ -97,7 +97,7 @@ def test_compare_and_show_for_people_and_machines(course_ledger, monkeypatch, ca
     rows = json.loads(capsys.readouterr().out)
     assert [row["status"] for row in rows].count("oom") == 3
     assert main(["compare", "--check"]) == 0
-    assert "12 of 12 as expected" in capsys.readouterr().out
+    assert "15 of 15 as expected" in capsys.readouterr().out
     assert main(["show", "baseline"]) == 0
     assert "out of memory" in capsys.readouterr().out
     assert main(["show", rows[1]["run"], "--json"]) == 0
@@ -109,7 +109,7 @@ def test_compare_and_show_for_people_and_machines(course_ledger, monkeypatch, ca
 def test_check_fails_when_a_run_is_missing(ledger, capsys):
     assert main(["compare"]) == 0
     assert main(["compare", "--check"]) == 1
-    assert "0 of 12" in capsys.readouterr().out
+    assert "0 of 15" in capsys.readouterr().out
 
 
 def test_configs_and_profiles_list_what_there_is(capsys):
@@ -137,3 +137,18 @@ def test_no_workspace_is_named(tmp_path):
     done = labkit("configs", env={"LABKIT_WORKSPACE": str(tmp_path), "PATH": ""})
     assert done.returncode == 2
     assert str(tmp_path) in done.stderr
+
+
+def test_a_profile_of_stand_ins_has_nothing_to_fetch(capsys):
+    assert main(["fetch"]) == 0
+    assert "needs no checkpoint" in capsys.readouterr().out
+    assert main(["fetch", "--profile", "tiny", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == []
+
+
+def test_a_fetch_on_a_machine_that_is_offline_is_one_line(capsys):
+    for what in (["Salesforce/blip2-opt-2.7b"], ["--profile", "h100-94gb"]):
+        assert main(["fetch", *what]) == 2
+        out, err = capsys.readouterr()
+        assert (out, err.count("\n")) == ("", 1)
+        assert "HF_HUB_OFFLINE=1" in err

@@ -1,10 +1,15 @@
 """Architectures by name: the numbers that BLIP-2 is built from, without importing transformers.
 
 Full sizes: the published ``config.json`` of each checkpoint. Tiny stand-ins: the same parts at about one thousandth
-of the parameters, so that 2.7b, 6.7b and xxl (3.7, 7.8 and 12.2 billion) become 3.9, 7.8 and 12.3 million.
+of the parameters, so that 2.7b, 6.7b and xxl (3.7, 7.8 and 12.2 billion) become 4.0, 8.1 and 12.0 million.
+Their layers have widths that are multiples of 64, as the real ones: NF4 quantizes in blocks of 64, and bitsandbytes
+0.50 reads a layer of another width back wrongly on a CPU.
 """
 
+import json
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from labkit.config.errors import ConfigError, nearest
@@ -61,7 +66,7 @@ def _tiny(name: str, language: Literal["opt", "t5"], text: dict[str, Any]) -> Ar
         "image_size": 56, "patch_size": 14, "qkv_bias": True,
     }  # fmt: skip
     qformer = {
-        "hidden_size": 96, "intermediate_size": 384, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4,
         "cross_attention_frequency": 2, "vocab_size": 1000,
     }  # fmt: skip
     return Architecture(name=name, language=language, vision=vision, qformer=qformer, text=text, num_query_tokens=8)
@@ -72,19 +77,94 @@ _ALL = (
     _full("Salesforce/blip2-opt-6.7b", "opt", _opt(4096, 32, 32, 50304)),
     _full("Salesforce/blip2-flan-t5-xl", "t5", _t5(2048, 5120, 24, 32, 64, 32128)),
     _full("Salesforce/blip2-flan-t5-xxl", "t5", _t5(4096, 10240, 24, 64, 64, 32128)),
-    _tiny("tiny/blip2-opt-small", "opt", _opt(304, 2, 4, 1000, 128)),
-    _tiny("tiny/blip2-opt-medium", "opt", _opt(496, 2, 4, 1000, 128)),
+    _tiny("tiny/blip2-opt-small", "opt", _opt(320, 2, 4, 1000, 128)),
+    _tiny("tiny/blip2-opt-medium", "opt", _opt(512, 2, 4, 1000, 128)),
     _tiny("tiny/blip2-t5-small", "t5", _t5(192, 512, 2, 4, 48, 1000)),
-    _tiny("tiny/blip2-t5-large", "t5", _t5(432, 1080, 2, 4, 108, 1000)),
+    _tiny("tiny/blip2-t5-large", "t5", _t5(448, 960, 2, 4, 112, 1000)),
 )
 ARCHITECTURES: dict[str, Architecture] = {a.name: a for a in _ALL}
 
 
 def architecture(name: str) -> Architecture:
-    """The architecture called ``name``; ``ConfigError`` with the nearest known name."""
-    if name not in ARCHITECTURES:
-        raise ConfigError(
-            f"model_name={name!r} is not a known model.{nearest(name, ARCHITECTURES)} "
-            "'labkit configs --models' lists them."
-        )
-    return ARCHITECTURES[name]
+    """The architecture called ``name``, or of the model in the folder ``name`` that ``save_pretrained`` wrote.
+
+    Raises ``ConfigError`` with the nearest known name, or with what the folder lacks.
+    """
+    if name in ARCHITECTURES:
+        return ARCHITECTURES[name]
+    if os.path.isdir(name):  # noqa: PTH112 - says no to a name that is too long, where Path raises
+        return _from_folder(name)
+    raise ConfigError(
+        f"model_name={name!r} is not a known model, nor a folder.{nearest(name, ARCHITECTURES)} "
+        "'labkit configs --models' lists them."
+    )
+
+
+# What transformers takes where a config.json leaves a value out. None stands for the value of the key before it.
+_VISION_DEFAULTS = {
+    "hidden_size": 1408, "intermediate_size": 6144, "num_hidden_layers": 39, "num_attention_heads": 16,
+    "image_size": 224, "patch_size": 14,
+}  # fmt: skip
+_QFORMER_DEFAULTS = {
+    "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
+    "cross_attention_frequency": 2, "vocab_size": 30522,
+}  # fmt: skip
+_TEXT_DEFAULTS = {
+    "opt": {
+        "hidden_size": 768, "word_embed_proj_dim": None, "ffn_dim": 3072, "num_hidden_layers": 12,
+        "num_attention_heads": 12, "vocab_size": 50272, "max_position_embeddings": 2048,
+    },
+    "t5": {
+        "d_model": 512, "d_ff": 2048, "num_layers": 6, "num_decoder_layers": None, "num_heads": 8, "d_kv": 64,
+        "vocab_size": 32128,
+    },
+}  # fmt: skip
+_MORE_KEYS = ("qkv_bias", "do_layer_norm_before", "activation_function", "enable_bias", "feed_forward_proj")
+"""Keys that change what is built and have no number; taken when they are there."""
+
+
+def _from_folder(name: str) -> Architecture:
+    where = f"model_name={name!r}"
+    needed = "needed is a folder of a BLIP-2 that save_pretrained wrote"
+    path = Path(name) / "config.json"
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{where} is a folder without a config.json; {needed}.") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{where}: its config.json cannot be read ({error}); {needed}.") from None
+    kind = data.get("model_type") if isinstance(data, dict) else None
+    if kind != "blip-2":
+        raise ConfigError(f"{where}: its config.json has model_type={kind!r}; {needed}, with model_type='blip-2'.")
+    parts = {key: data.get(f"{key}_config") or {} for key in ("vision", "qformer", "text")}
+    for key, part in parts.items():
+        if not isinstance(part, dict):
+            raise ConfigError(f"{where}: its config.json has {key}_config={part!r}; {needed}.")
+    language = parts["text"].get("model_type", "opt")
+    if language not in _TEXT_DEFAULTS:
+        raise ConfigError(f"{where}: its language model is {language!r}; labkit trains BLIP-2 with 'opt' or 't5'.")
+    vision = _numbers(where, "vision_config", parts["vision"], _VISION_DEFAULTS)
+    text = _numbers(where, "text_config", parts["text"], _TEXT_DEFAULTS[language])
+    if language == "t5":
+        # transformers writes tie_word_embeddings=true for every T5; the second key says what it means
+        own_head = parts["text"].get("scale_decoder_outputs", parts["text"].get("tie_word_embeddings", True)) is False
+        text["tie_word_embeddings"] = not own_head
+    return Architecture(
+        name=name, language=language, vision={"qkv_bias": True} | vision, text=text,
+        qformer=_numbers(where, "qformer_config", parts["qformer"], _QFORMER_DEFAULTS),
+        num_query_tokens=_numbers(where, "config", data, {"num_query_tokens": 32})["num_query_tokens"],
+    )  # fmt: skip
+
+
+def _numbers(where: str, part: str, data: dict[str, Any], defaults: dict[str, int | None]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, default in defaults.items():
+        value = data.get(key)
+        if value is None:
+            value = next(reversed(found.values())) if default is None else default
+        if isinstance(value, list) and value and len(set(map(str, value))) == 1:
+            value = value[0]  # height and width
+        if type(value) is not int or value < 1:
+            raise ConfigError(f"{where}: its config.json has {part}.{key}={value!r}; a whole number above 0 is needed.")
+        found[key] = value
+    return found | {key: data[key] for key in _MORE_KEYS if data.get(key) is not None}

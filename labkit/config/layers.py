@@ -5,11 +5,12 @@ command line. At last the profile adapts: a stand-in takes the model's place, ca
 the learning rate is multiplied unless it was typed.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from labkit.config.architectures import architecture
+from labkit.config.architectures import ARCHITECTURES, architecture
 from labkit.config.errors import ConfigError, nearest
 from labkit.config.profiles import Expected, Profile, load_profile
 from labkit.config.schema import RunConfig, coerce, keys
@@ -111,6 +112,9 @@ def resolve(
         for key, value in layer.items():
             values[key], origins[key] = coerce(key, value), origin
     _adapt(profile, values, origins, typed)
+    model = values.get("model_name")
+    if model is not None and model not in ARCHITECTURES and os.path.isdir(model):  # noqa: PTH112 - see architecture
+        values["model_name"] = os.path.abspath(model)  # noqa: PTH100 - a record is read from anywhere
     config = RunConfig(**values)
     if config.global_batch_size is not None:
         origins["accumulate_grad_batches"] = "from global_batch_size"
@@ -130,14 +134,18 @@ def resolve(
 def _adapt(profile: Profile, values: dict[str, Any], origins: dict[str, str], typed: dict[str, Any]) -> None:
     machine = f"profile {profile.name}"
     defaults = {key: getattr(RunConfig, key) for key in keys()}
-    model = values.get("model_name", defaults["model_name"])
-    if model in profile.models:
-        values["model_name"], origins["model_name"] = profile.models[model], f"{machine}, stands in for {model}"
+    for key, stand_ins in (("model_name", profile.models), ("dataset", profile.datasets)):
+        value = values.get(key, defaults[key])
+        if value in stand_ins:
+            values[key], origins[key] = stand_ins[value], f"{machine}, stands in for {value}"
     for key, cap in profile.caps.items():
         value = values.get(key, defaults[key])
         if key not in typed and (value is None or value > cap):
             values[key], origins[key] = cap, f"{machine}, cap (was {'no limit' if value is None else value})"
-    if profile.lr_multiplier != 1 and "lr" not in typed:
+    stands_in = values.get("model_name", defaults["model_name"]) in profile.models.values()
+    if stands_in and "weights" not in typed:
+        values["weights"], origins["weights"] = "random", f"{machine}, a stand-in has no checkpoint"
+    if stands_in and profile.lr_multiplier != 1 and "lr" not in typed:
         lr = values.get("lr", defaults["lr"])
         values["lr"] = float(f"{lr * profile.lr_multiplier:.6g}")
         origins["lr"] = f"{machine}, {profile.lr_multiplier:g} x {lr:g}"

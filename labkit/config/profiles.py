@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit.config.architectures import ARCHITECTURES
+from labkit.config.datasets import DATASETS
 from labkit.config.errors import ConfigError, nearest
 from labkit.config.schema import coerce, keys
 from labkit.config.workspace import Workspace
@@ -41,9 +42,10 @@ class Expected:
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """A machine: values for every experiment and for single ones, stand-in models, caps, expectations.
+    """A machine: values for every experiment and for single ones, stand-ins, caps, expectations.
 
-    ``values`` hold for all experiments, ``experiments`` for one each. ``models`` puts a stand-in for a model.
+    ``values`` hold for all experiments, ``experiments`` for one each. ``models`` puts a stand-in for a model,
+    ``datasets`` for a data set.
     ``caps`` are upper limits for values nobody typed. ``lr_multiplier`` goes with stand-ins, which need larger steps.
     ``skip`` says why an experiment cannot run here.
     """
@@ -52,6 +54,7 @@ class Profile:
     about: str = ""
     values: dict[str, Any] = field(default_factory=dict)
     models: dict[str, str] = field(default_factory=dict)
+    datasets: dict[str, str] = field(default_factory=dict)
     caps: dict[str, int] = field(default_factory=dict)
     lr_multiplier: float = 1.0
     experiments: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -71,12 +74,12 @@ def load_profile(workspace: Workspace, name: str) -> Profile:
         known = profile_names(workspace)
         raise ConfigError(f"no profile '{name}'.{nearest(name, known)} There are: {', '.join(known)}.")
     data = read_yaml(path)
-    known_keys = ("about", "values", "models", "caps", "lr_multiplier", "experiments", "skip")
+    known_keys = ("about", "values", "models", "datasets", "caps", "lr_multiplier", "experiments", "skip")
     for key in data:
         if key not in known_keys:
             raise ConfigError(f"{path}: unknown key '{key}'.{nearest(key, known_keys)}")
     data = {key: value for key, value in data.items() if value is not None}
-    for key in ("values", "models", "caps", "experiments", "skip"):
+    for key in ("values", "models", "datasets", "caps", "experiments", "skip"):
         if not isinstance(data.get(key, {}), dict):
             raise ConfigError(f"{path}: {key} must hold 'key: value' lines; it is {data[key]!r}.")
     known = sorted(p.stem for p in workspace.configs.glob("*.yaml"))
@@ -98,6 +101,9 @@ def load_profile(workspace: Workspace, name: str) -> Profile:
     for model in [*data.get("models", {}), *data.get("models", {}).values()]:
         if not isinstance(model, str) or model not in ARCHITECTURES:
             raise ConfigError(f"{path}: models names {model!r}, which is not known.{nearest(model, ARCHITECTURES)}")
+    for dataset in [*data.get("datasets", {}), *data.get("datasets", {}).values()]:
+        if not isinstance(dataset, str) or dataset not in DATASETS:
+            raise ConfigError(f"{path}: datasets names {dataset!r}, which is not known.{nearest(dataset, DATASETS)}")
     factor = data.get("lr_multiplier", 1)
     if type(factor) not in (int, float) or not 0 < factor < math.inf:
         raise ConfigError(f"{path}: lr_multiplier={factor!r} must be a number above 0.")

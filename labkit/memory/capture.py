@@ -1,6 +1,6 @@
 """MemoryCapture: a Lightning callback that reports memory phase by phase, for any LightningModule."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -8,7 +8,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 from torch.utils._pytree import tree_iter
 
-from labkit.memory.report import MemoryReport, PhaseMemory
+from labkit.memory.cuda import AllocatorCounters, settle
+from labkit.memory.report import HOST_CATEGORIES, MemoryReport, PhaseMemory, on_device
 from labkit.memory.tracker import UNDECIDED, Tracker
 
 
@@ -24,6 +25,10 @@ class MemoryCapture(Callback):
     With the ``tracker`` of a virtual GPU, entered by the caller around model building and ``fit``, nothing escapes.
     ``on_phase`` is called with each ``PhaseMemory``. After an out-of-memory error ``died_in`` tells step, micro step
     and phase.
+
+    On CUDA the allocator's counters are the truth: each phase adds up to them, and what the tracker has not seen is
+    ``unattributed``. ``owned_by`` gives, for an optimizer that is not torch's, its tensors by category; on the
+    virtual GPU, where all memory is the host's, ownership is what tells the two apart.
     """
 
     def __init__(
@@ -31,6 +36,7 @@ class MemoryCapture(Callback):
         tracker: Tracker | None = None,
         report_every: int = 50,
         on_phase: Callable[[PhaseMemory], None] | None = None,
+        owned_by: Callable[[Any], Mapping[str, Iterable[torch.Tensor]]] | None = None,
     ) -> None:
         if report_every < 1:
             raise ValueError(f"report_every={report_every} must be at least 1.")
@@ -47,10 +53,17 @@ class MemoryCapture(Callback):
         self._entered = False
         self._report_every = report_every
         self._on_phase = on_phase
+        self._owned_by = owned_by
         self._module: LightningModule | None = None
         self._optimizers: list[torch.optim.Optimizer] = []
+        self._counters: AllocatorCounters | None = None
         if tracker is not None:
             tracker.before_error = self._assign_before_error
+
+    @property
+    def peak_bytes(self) -> int:
+        """Highest device bytes so far: on CUDA of the whole run, else of the reported phases."""
+        return self._counters.run_peak_bytes if self._counters else self.report.peak_bytes
 
     def reports(self, step: int) -> bool:
         """Whether optimizer step ``step`` (the first is 0) is reported."""
@@ -65,12 +78,15 @@ class MemoryCapture(Callback):
             kind = pl_module.device.type
             self._tracker = Tracker(device_type=kind)
             self.report.source = "CUDA" if kind == "cuda" else "virtual GPU"
+        self._counters = self._allocator_counters()
         self.activity = "load_batch"
         if self._always:
             if self._tracker not in _get_current_dispatch_mode_stack():
                 raise ValueError("the tracker given to MemoryCapture is not entered; put 'with tracker:' around fit.")
             self._assign_state()
             self._tracker.begin_phase()
+        if self._counters is not None:
+            self._counters.begin_phase()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """The batch is on the device: end of ``before_forward``."""
@@ -96,12 +112,15 @@ class MemoryCapture(Callback):
             self._end_phase("after_forward", "activations")
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Gradients exist, the graph is gone: end of ``after_backward``."""
+        """Gradients exist: end of ``after_backward``."""
         self.activity = "optimizer_step"
         if self._following:
-            # backward has used up the activations; what still lives was kept by somebody else
-            self._tracker.reassign("activations", "unattributed")
-            self._end_phase("after_backward", "unattributed")
+            # what forward has left in the module is no activation any more; the rest waits for the graph, which lives
+            # as long as the loss: frozen layers that are checkpointed leave it what they have computed again
+            forward = ("activations", UNDECIDED)
+            kept = [t for t in _attributes(pl_module) if self._tracker.category(t) in forward]
+            self._tracker.assign(kept, "unattributed")
+            self._end_phase("after_backward", "activations")
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -109,6 +128,7 @@ class MemoryCapture(Callback):
         """End of ``after_optimizer_step``, where the optimizer has stepped."""
         stepped = trainer.global_step != self.step
         if self._following:
+            self._tracker.reassign("activations", "unattributed")  # the loss is gone, so somebody else keeps them
             if stepped:
                 self._end_phase("after_optimizer_step", "unattributed")
             else:
@@ -121,6 +141,8 @@ class MemoryCapture(Callback):
                 self._tracker.begin_phase()
             else:
                 self._tracker.stop_phase()  # a log of steps that nobody reads would grow without end
+        if self._counters is not None and self.reports(self.step):
+            self._counters.begin_phase()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Validation is no phase of a step."""
@@ -150,6 +172,9 @@ class MemoryCapture(Callback):
     def _following(self) -> bool:
         return self._tracker is not None and (self._always or self._entered)
 
+    def _allocator_counters(self) -> AllocatorCounters | None:
+        return AllocatorCounters() if self._tracker.device_type == "cuda" else None
+
     def _leave(self) -> None:
         if self._entered:
             self._entered = False
@@ -169,7 +194,11 @@ class MemoryCapture(Callback):
             return
         self._assign_state()
         end, peak, highest = self._tracker.end_phase(survivors)
-        reserved, used = _cuda_counters() if self._tracker.device_type == "cuda" else (None, None)
+        reserved = used = None
+        if self._counters is not None:
+            counters = self._counters.read()
+            settle(end, peak, highest, (on_device(end), on_device(peak)), counters)
+            reserved, used = counters.reserved_bytes, counters.device_used_bytes
         memory = PhaseMemory(
             phase=name, step=self.step, micro_step=self.micro_step, end=end, peak=peak, highest=highest,
             reserved_bytes=reserved, device_used_bytes=used,
@@ -178,23 +207,27 @@ class MemoryCapture(Callback):
         if self._on_phase is not None:
             self._on_phase(memory)
         self._tracker.begin_phase()
+        if self._counters is not None:
+            self._counters.begin_phase()
 
     def _assign_state(self) -> None:
         """Find parameters, gradients and optimizer state where they hang, and say so to the tracker."""
         if self._module is None:
             return
-        parameters = list(self._module.parameters())
-        self._tracker.assign(parameters, "parameters")
-        self._tracker.assign(self._module.buffers(), "parameters")
-        self._tracker.assign((p.grad for p in parameters if p.grad is not None), "gradients")
         for optimizer in self._optimizers:
-            fused = any(group.get("fused") or group.get("capturable") for group in optimizer.param_groups)
-            for state in optimizer.state.values():
-                for key, value in state.items():
-                    # torch keeps the step counters of adamw in host memory, unless it is fused or capturable
-                    in_host_memory = key == "step" and not fused
-                    tensors = [t for t in tree_iter(value) if isinstance(t, torch.Tensor)]
-                    self._tracker.assign(tensors, "optimizer_cpu" if in_host_memory else "optimizer_gpu")
+            owned = self._owned_by(optimizer) if self._owned_by else _state(optimizer)
+            for category, tensors in owned.items():
+                self._tracker.assign(tensors, category)
+        parameters = list(self._module.parameters())
+        self._assign_on_device(parameters, "parameters")
+        self._assign_on_device(self._module.buffers(), "parameters")
+        for parameter in parameters:
+            self._assign_on_device(quantization_tensors(parameter), "parameters")
+        self._assign_on_device((p.grad for p in parameters if p.grad is not None), "gradients")
+
+    def _assign_on_device(self, tensors: Iterable[torch.Tensor], category: str) -> None:
+        # where nothing is moved, a parameter of ZeRO's stage 3 is a view of what it keeps in host memory
+        self._tracker.assign((t for t in tensors if self._tracker.category(t) not in HOST_CATEGORIES), category)
 
     def _assign_before_error(self) -> str:
         self._assign_state()
@@ -202,7 +235,33 @@ class MemoryCapture(Callback):
         return "activations" if self.activity == "forward" else "temporaries"
 
 
-def _cuda_counters() -> tuple[int, int]:
-    """Bytes reserved by the caching allocator, and used on the device by anyone."""
-    free, total = torch.cuda.mem_get_info()
-    return torch.cuda.memory_reserved(), total - free
+def quantization_tensors(parameter: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Scales and code books of a weight that bitsandbytes has quantized; they hang beside it, and are no parameters.
+
+    With double quantization the scales have scales of their own.
+    """
+    state = getattr(parameter, "quant_state", None)
+    while state is not None:
+        yield from (value for value in vars(state).values() if isinstance(value, torch.Tensor))
+        state = getattr(state, "state2", None)
+
+
+def _state(optimizer: torch.optim.Optimizer) -> dict[str, list[torch.Tensor]]:
+    """Optimizer state by category."""
+    found: dict[str, list[torch.Tensor]] = {"optimizer_cpu": [], "optimizer_gpu": []}
+    fused = any(group.get("fused") or group.get("capturable") for group in optimizer.param_groups)
+    for state in optimizer.state.values():
+        for key, value in state.items():
+            # torch keeps the step counters of adamw in host memory, unless it is fused or capturable
+            category = "optimizer_cpu" if key == "step" and not fused else "optimizer_gpu"
+            found[category] += [leaf for leaf in tree_iter(value) if isinstance(leaf, torch.Tensor)]
+    return found
+
+
+def _attributes(module: torch.nn.Module) -> Iterator[torch.Tensor]:
+    """Tensors in plain attributes of a module and its parts, lists and dictionaries included."""
+    for part in module.modules():
+        for name, value in vars(part).items():
+            # parameters and buffers have their category; Lightning hangs the trainer, which leads everywhere
+            if name not in ("_parameters", "_buffers", "_modules", "_trainer", "_fabric"):
+                yield from (leaf for leaf in tree_iter(value) if type(leaf) is torch.Tensor)

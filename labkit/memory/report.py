@@ -10,6 +10,7 @@ PHASES = ("before_forward", "after_forward", "after_backward", "after_optimizer_
 
 CATEGORIES = (
     "parameters",
+    "parameters_cpu",
     "gradients",
     "optimizer_gpu",
     "optimizer_cpu",
@@ -18,11 +19,12 @@ CATEGORIES = (
     "temporaries",
     "unattributed",
 )
-"""``parameters`` (buffers too), ``gradients``, optimizer state by where it lives, ``inputs`` (the batch),
+"""``parameters`` (buffers too) and optimizer state by where they live (offload keeps them, master weights and
+gradients on their way to those, in host memory: ``_cpu``), ``gradients``, ``inputs`` (the batch),
 ``activations`` (born in forward and kept for backward), ``temporaries`` (born and gone inside one phase) and
 ``unattributed``: alive, and none of the others."""
 
-HOST_CATEGORIES = frozenset({"optimizer_cpu"})
+HOST_CATEGORIES = frozenset({"parameters_cpu", "optimizer_cpu"})
 """Categories that live in the host's memory and take nothing from the device."""
 
 Source = Literal["predicted", "virtual GPU", "CUDA"]
@@ -93,7 +95,7 @@ class MemoryReport:
     @property
     def category_peaks(self) -> dict[str, int]:
         """Highest bytes of each category in any reported phase. They need not happen together."""
-        return {c: max((p.highest[c] for p in self.phases), default=0) for c in CATEGORIES}
+        return {c: max((p.highest.get(c, 0) for p in self.phases), default=0) for c in CATEGORIES}
 
     def at(self, phase: str, step: int, micro_step: int = 0) -> PhaseMemory:
         """One reported phase; ``KeyError`` names it when it was not reported."""

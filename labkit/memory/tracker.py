@@ -91,7 +91,8 @@ class Tracker(TorchDispatchMode):
             self._see(part, operation)
 
     def _see(self, tensor: torch.Tensor, operation: Any, category: str = UNDECIDED) -> _Block | None:
-        if tensor.device.type != self.device_type:
+        # what is said to be host memory counts there, wherever the device is
+        if tensor.device.type != self.device_type and category not in HOST_CATEGORIES:
             return None
         storage = tensor.untyped_storage()
         key = storage._cdata
@@ -153,6 +154,12 @@ class Tracker(TorchDispatchMode):
                 block = self._see(part, "assign", category)
                 if block is not None and block.category != category:
                     self._move(block, category)
+
+    def category(self, tensor: torch.Tensor) -> str | None:
+        """What a tensor's storage is for; None for one that was never seen."""
+        parts = _parts(tensor)
+        block = self._live.get(parts[0].untyped_storage()._cdata) if parts else None
+        return block.category if block else None
 
     def reassign(self, category: str, into: str) -> None:
         """Move all that is alive in ``category`` to another one."""

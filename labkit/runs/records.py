@@ -27,7 +27,8 @@ class Record:
 
     ``died_in`` of an out-of-memory: optimizer step and micro step (both from 0) and the activity. ``out_of_memory``:
     the bytes asked for, and what held the memory by category. ``losses``: one value an optimizer step, None where it
-    was not a finite number. ``samples``: seen in finished optimizer steps.
+    was not a finite number. ``samples``: seen in finished optimizer steps. ``model``: what ``weight_facts`` counts.
+    ``others_bytes``: what other processes held on the GPU when the run started, None where nobody could say.
     """
 
     id: str
@@ -45,7 +46,8 @@ class Record:
     out_of_memory: dict[str, Any] | None = None
     device: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
-    model: dict[str, int] = field(default_factory=dict)
+    model: dict[str, Any] = field(default_factory=dict)
+    others_bytes: int | None = None
     memory: dict[str, Any] | None = None
     peak_bytes: int = 0
     losses: list[float | None] = field(default_factory=list)
@@ -65,6 +67,7 @@ class Record:
         match event["event"]:
             case "start":
                 self.device, self.versions, self.model = event["device"], event["versions"], event["model"]
+                self.others_bytes = event.get("others_bytes")
                 self.memory = {"source": event["source"], "capacity_bytes": event["capacity_bytes"], "phases": []}
             case "phase" if self.memory is not None:
                 phase = {key: value for key, value in event.items() if key not in ("event", "time")}

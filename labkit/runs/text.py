@@ -9,17 +9,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from labkit.memory.report import CATEGORIES, PhaseMemory
+from labkit.memory.report import CATEGORIES, HOST_CATEGORIES, PhaseMemory
 from labkit.memory.units import human_bytes
 from labkit.runs.records import Record
 
-WIDTH_WITHOUT_TERMINAL = 170
+WIDTH_WITHOUT_TERMINAL = 176
 
 _SHORT = {
     "parameters": "params", "gradients": "grads", "optimizer_gpu": "optim", "activations": "activ",
     "temporaries": "temp",
 }  # fmt: skip
-_SHORT_OTHERS = {"optimizer_cpu": "optim cpu", "unattributed": "unattr"}
+_SHORT_OTHERS = {"parameters_cpu": "params cpu", "optimizer_cpu": "optim cpu", "unattributed": "unattr"}
 
 
 def console() -> Console:
@@ -95,6 +95,13 @@ def summary(record: Record) -> str:
             f"  peak {human_bytes(record.peak_bytes)}{of} ({source}), "
             f"in phase {phase.phase.replace('_', ' ')} of step {phase.step}: {_parts(phase.peak)}"
         )
+    if "quantized_bytes" in record.model:
+        lines.append(
+            f"  weights in 4 bits with their scales {human_bytes(record.model['quantized_bytes'])}, not quantized: "
+            + _parts(record.model["unquantized_bytes"])
+        )
+    if record.others_bytes:
+        lines.append(f"  other processes held {human_bytes(record.others_bytes)} of the GPU when it started")
     if record.losses:
         lines.append(
             f"  loss {loss_words(record.losses[0])} to {loss_words(record.losses[-1])} in {len(record.losses)} "
@@ -112,10 +119,16 @@ def phase_table(record: Record) -> Table:
     for column in ("step", "micro", "phase"):
         table.add_column(column, no_wrap=True)
     names = _SHORT | _SHORT_OTHERS
-    for column in (*(names.get(c, c) for c in CATEGORIES), "end", "peak", "reserved", "device used"):
+    phases = record.report.phases if record.report else []
+    shown = [c for c in CATEGORIES if c not in HOST_CATEGORIES or any(p.end.get(c) for p in phases)]
+    if HOST_CATEGORIES & set(shown):
+        by_owner = "" if record.report.source == "CUDA" else "; the virtual GPU tells it by owner"
+        table.caption = f"cpu: in host memory, not in end and peak{by_owner}"
+        table.caption_justify = "left"
+    for column in (*(names.get(c, c) for c in shown), "end", "peak", "reserved", "device used"):
         table.add_column(column, justify="right")
-    for p in record.report.phases if record.report else []:
-        numbers = [*(p.end[c] for c in CATEGORIES), p.end_bytes, p.peak_bytes, p.reserved_bytes, p.device_used_bytes]
+    for p in phases:
+        numbers = [*(p.end.get(c, 0) for c in shown), p.end_bytes, p.peak_bytes, p.reserved_bytes, p.device_used_bytes]
         phase = p.phase.replace("_", " ")
         table.add_row(
             str(p.step), str(p.micro_step), phase, *("-" if n is None else f"{n / 2**20:.2f}" for n in numbers)
@@ -132,11 +145,13 @@ def compare_table(rows: list[dict[str, Any]], profile: str) -> Table:
     table.add_column("what changed", max_width=44)
     for column in ("status", "expected", "died in"):
         table.add_column(column, min_width=len("optimizer step, step 0") if column == "died in" else None)
-    for column in ("peak", "of", *_SHORT.values(), "time s", "loss"):
+    for column in ("peak", "of", *_SHORT.values(), "host", "time s", "loss"):
         table.add_column(column, justify="right", no_wrap=True)
     numbers = {row["experiment"]: row["number"] for row in rows}
     for row in rows:
-        mib = [row["peak_bytes"], row["capacity_bytes"] or 0, *(row["peak_by_category"][c] for c in _SHORT)]
+        found = row["peak_by_category"]
+        mib = [row["peak_bytes"], row["capacity_bytes"] or 0, *(found[c] for c in _SHORT)]
+        mib.append(sum(found[c] for c in HOST_CATEGORIES))
         table.add_row(
             str(row["number"]),
             row["experiment"],
@@ -189,5 +204,13 @@ def _expected_cell(row: dict[str, Any]) -> str:
 
 
 def _parts(by_category: Mapping[str, int]) -> str:
-    parts = sorted(((n, c) for c, n in by_category.items() if n >= 2**10), reverse=True)
-    return ", ".join(f"{c.replace('_', ' ')} {human_bytes(n)}" for n, c in parts)
+    """Largest first; what is in host memory stands behind the rest."""
+    on_device, on_host = [
+        ", ".join(
+            f"{c.replace('_', ' ')} {human_bytes(n)}"
+            for n, c in sorted(((n, c) for c, n in by_category.items() if n >= 2**10), reverse=True)
+            if (c in HOST_CATEGORIES) == in_host_memory
+        )
+        for in_host_memory in (False, True)
+    ]
+    return f"{on_device}; in host memory {on_host}" if on_host else on_device

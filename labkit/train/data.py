@@ -14,11 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from labkit import assets
 from labkit.config.datasets import find_dataset
 from labkit.config.schema import RunConfig
-
-
-class DataError(Exception):
-    """The data cannot be used; the message says which file and what to do."""
-
+from labkit.train.errors import DataError
 
 DAMAGED = (zipfile.BadZipFile, zlib.error, OSError, EOFError, KeyError, ValueError, RuntimeError)
 """What zipfile, zlib, json and Pillow raise for bytes that are not what they should be."""

@@ -26,13 +26,19 @@ from labkit.config.architectures import architecture
 from labkit.config.errors import ConfigError
 from labkit.config.schema import RunConfig
 from labkit.memory.capture import MemoryCapture
+from labkit.memory.cuda import used_by_others_bytes
 from labkit.memory.tracker import Tracker, VirtualOutOfMemoryError
+from labkit.train.adapters import add_lora
+from labkit.train.checkpoints import find_checkpoint, load_processor
 from labkit.train.data import DataError, build_loader, load_samples
+from labkit.train.errors import CheckpointError
 from labkit.train.events import EventWriter
-from labkit.train.models import build_model
+from labkit.train.models import build_model, weight_facts
 from labkit.train.module import CaptionModule
 from labkit.train.processor import embedded_processor
 from labkit.train.step import Collator
+from labkit.train.strategies import build_strategy, missing_compiler, zero_tensors
+from labkit.train.trained import save
 
 PROGRESS_EVERY_S = 0.5
 
@@ -75,18 +81,21 @@ def fit(folder: Path, config: RunConfig, data_folder: Path, events: EventWriter)
     if config.device == "cuda" and not torch.cuda.is_available():
         reason = "device=cuda, but PyTorch sees no CUDA GPU here; use --profile tiny for the virtual GPU"
         return {"status": "skipped", "reason": reason}
+    if reason := missing_compiler(config):
+        return {"status": "skipped", "reason": reason}
     seed_everything(config.seed, workers=True, verbose=False)
     arch = architecture(config.model_name)
     train_samples, val_samples = load_samples(config, data_folder)
-    processor = embedded_processor(arch)
 
+    others_bytes = None if config.device == "virtual" else used_by_others_bytes()  # before this process is one of them
     virtual = Tracker(config.capacity_bytes) if config.device == "virtual" else None
     if virtual is None and config.capacity_bytes:
         whole = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, config.capacity_bytes / whole))
     capture = MemoryCapture(
-        virtual, config.report_every, on_phase=lambda phase: events.write("phase", **phase.__dict__)
-    )
+        virtual, config.report_every, on_phase=lambda phase: events.write("phase", **phase.__dict__),
+        owned_by=zero_tensors if config.strategy.startswith("deepspeed") else None,
+    )  # fmt: skip
     progress = Progress(events)
     callbacks: list[Callback] = [capture, progress]
     if config.enable_checkpointing:
@@ -94,7 +103,7 @@ def fit(folder: Path, config: RunConfig, data_folder: Path, events: EventWriter)
     trainer = Trainer(
         accelerator="cpu" if virtual else "gpu",
         devices=config.devices,
-        strategy=config.strategy,
+        strategy=build_strategy(config),
         precision=config.precision,
         max_epochs=config.max_epochs,
         max_steps=config.max_steps or -1,
@@ -112,15 +121,16 @@ def fit(folder: Path, config: RunConfig, data_folder: Path, events: EventWriter)
     module = None
     try:
         with virtual or contextlib.nullcontext():
-            model = build_model(config, "cuda" if virtual is None else "cpu")
+            model, processor = _build(config, "cuda" if virtual is None else "cpu")
             module = CaptionModule(config, model)
             collate = Collator(
-                processor, arch.language, config.max_length, arch.num_query_tokens, model.config.image_token_id
+                processor, arch.language, config.max_length, model.config.num_query_tokens, model.config.image_token_id
             )
             loaders = [build_loader(config, train_samples, collate, train=True)]
             if val_samples is not None:
                 loaders.append(build_loader(config, val_samples, collate, train=False))
-            events.write("start", **_start(config, len(loaders[0])), model=_model_facts(module))
+            start = _start(config, len(loaders[0]))
+            events.write("start", **start, others_bytes=others_bytes, model=weight_facts(model))
             trainer.fit(module, *loaders)
     except torch.OutOfMemoryError as error:
         result |= _out_of_memory(error, capture)
@@ -128,11 +138,25 @@ def fit(folder: Path, config: RunConfig, data_folder: Path, events: EventWriter)
         progress.flush(trainer, module)
         result["validation_losses"] = _finite(module.validation_losses)
     if config.save_model and result["status"] == "ok":
-        model.save_pretrained(folder / "model")
-        processor.save_pretrained(folder / "model")
-    return result | {
-        "peak_bytes": virtual.peak_bytes if virtual else torch.cuda.max_memory_allocated(),
-    }
+        try:
+            save(model, processor, config, folder)
+        except CheckpointError as error:  # the losses and the memory report are there all the same
+            result |= {"status": "failed", "reason": str(error)}
+    peak_bytes = virtual.peak_bytes if virtual else capture.peak_bytes
+    return result | {"peak_bytes": peak_bytes}
+
+
+def _build(config: RunConfig, device: str) -> tuple[torch.nn.Module, Any]:
+    """Model, with adapters if the config has them, and processor."""
+    arch = architecture(config.model_name)
+    model = build_model(config, device)
+    if config.weights == "pretrained":
+        processor = load_processor(find_checkpoint(config.model_name), model.config)
+    else:
+        processor = embedded_processor(arch)
+    if config.use_lora or config.use_qlora:
+        model = add_lora(model, config, arch.language)
+    return model, processor
 
 
 def _out_of_memory(error: torch.OutOfMemoryError, capture: MemoryCapture) -> dict[str, Any]:
@@ -152,15 +176,6 @@ def _out_of_memory(error: torch.OutOfMemoryError, capture: MemoryCapture) -> dic
 def _finite(losses: list[float]) -> list[float | None]:
     """JSON has no word for what is not a number."""
     return [loss if math.isfinite(loss) else None for loss in losses]
-
-
-def _model_facts(module: LightningModule) -> dict[str, int]:
-    parameters = list(module.parameters())
-    return {
-        "parameters": sum(p.numel() for p in parameters),
-        "trainable": sum(p.numel() for p in parameters if p.requires_grad),
-        "parameter_bytes": sum(p.numel() * p.element_size() for p in parameters),
-    }
 
 
 def _start(config: RunConfig, batches: int) -> dict[str, Any]:
@@ -198,7 +213,7 @@ def main() -> None:
     with EventWriter(folder / "events.jsonl") as events:
         try:
             result = fit(folder, RunConfig(**request["config"]), Path(request["data_folder"]), events)
-        except (ConfigError, DataError) as error:
+        except (ConfigError, DataError, CheckpointError) as error:
             # from a loader worker the message comes with the worker's trace in front
             reason = str(error).strip().splitlines()[-1].removeprefix(f"{DataError.__module__}.DataError: ")
             result = {"status": "failed", "reason": reason}

@@ -1,6 +1,7 @@
 """Build the models: BLIP-2 by architecture, in the run's dtype, on the run's device."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import nn
@@ -8,6 +9,7 @@ from transformers import AutoConfig, Blip2Config, Blip2ForConditionalGeneration,
 
 from labkit.config.architectures import Architecture, architecture
 from labkit.config.schema import RunConfig
+from labkit.memory.capture import quantization_tensors
 from labkit.train.processor import BOS, EOS, IMAGE, PAD, TOKEN_IDS
 
 INITIALIZER_RANGE = 0.02
@@ -49,21 +51,18 @@ def blip2_config(arch: Architecture, dropout: float | None = None) -> Blip2Confi
 
 
 def build_model(config: RunConfig, device: str | torch.device) -> Blip2ForConditionalGeneration:
-    """The model of a run with random weights from ``config.seed``, in train mode.
+    """The model of a run, in train mode: its checkpoint, or random weights from ``config.seed``.
 
-    Weights are made on ``device`` in the run's dtype, so there is never a second copy. On ``meta`` nothing is
-    allocated. Parts named by ``freeze_*`` do not require gradients.
+    Weights are made on ``device`` in the run's dtype, in 4 bits with ``use_qlora``, so there is never a second copy.
+    Random weights on ``meta`` allocate nothing. Parts named by ``freeze_*`` do not require gradients. Raises
+    ``CheckpointError`` for a checkpoint that is not here or cannot be used.
     """
-    arch = architecture(config.model_name)
-    torch.manual_seed(config.seed)
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype_of(config.precision))
-    try:
-        with torch.device(device):
-            model = Blip2ForConditionalGeneration(blip2_config(arch, config.dropout))
-            _finish_random_weights(model, arch)
-    finally:
-        torch.set_default_dtype(before)
+    if config.weights == "pretrained":
+        from labkit.train.checkpoints import find_checkpoint, load_model  # which needs names from here
+
+        model = load_model(config, find_checkpoint(config.model_name), device)
+    else:
+        model = _random_model(config, device)
     for part in PARTS:
         if getattr(config, f"freeze_{part}"):
             for parameter in part_parameters(model, part):
@@ -73,8 +72,67 @@ def build_model(config: RunConfig, device: str | torch.device) -> Blip2ForCondit
         name = "activation_checkpointing_enable"
         enable = getattr(model, name if hasattr(model, name) else "gradient_checkpointing_enable")
         enable({"use_reentrant": False})
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            # in eval mode bitsandbytes would repack the weights for such a CPU: for good, and not those of every size
+            module.support_avx512bf16_for_cpu = False
     # a model in eval mode skips activation checkpointing without a word
     return model.train()
+
+
+def _random_model(config: RunConfig, device: str | torch.device) -> Blip2ForConditionalGeneration:
+    arch = architecture(config.model_name)
+    torch.manual_seed(config.seed)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype_of(config.precision))
+    try:
+        with torch.device("meta" if config.use_qlora else device):
+            model = Blip2ForConditionalGeneration(blip2_config(arch, config.dropout))
+            if not config.use_qlora:
+                _finish_random_weights(model, arch)
+        if config.use_qlora:
+            from labkit.train.quantized import materialize_in_4_bits  # bitsandbytes takes seconds to import
+
+            materialize_in_4_bits(model, device, config.double_quant, INITIALIZER_RANGE)
+            with torch.device(device):
+                _finish_random_weights(model, arch)
+    finally:
+        torch.set_default_dtype(before)
+    return model
+
+
+def weight_facts(model: nn.Module) -> dict[str, Any]:
+    """``parameters`` and ``trainable`` in numbers, ``parameter_bytes``; of a model in 4 bits also what is in them.
+
+    ``quantized_bytes`` are the 4-bit weights with their scales, ``unquantized_bytes`` the others by what they are; the
+    adapters are not among these.
+    """
+    facts: dict[str, Any] = {"parameters": 0, "trainable": 0, "parameter_bytes": 0}
+    quantized_bytes, others = 0, {}
+    owners = dict(model.named_modules())
+    for name, parameter in model.named_parameters():
+        state = getattr(parameter, "quant_state", None)
+        size_bytes = parameter.nbytes + sum(t.nbytes for t in quantization_tensors(parameter))
+        numbers = parameter.numel() if state is None else state.shape.numel()
+        facts["parameters"] += numbers
+        facts["trainable"] += numbers if parameter.requires_grad else 0
+        facts["parameter_bytes"] += size_bytes
+        if state is not None:
+            quantized_bytes += size_bytes
+        elif ".lora_" not in name:
+            kind = _kind(name, owners[name.rpartition(".")[0]])
+            others[kind] = others.get(kind, 0) + size_bytes
+    if quantized_bytes:
+        facts |= {"quantized_bytes": quantized_bytes, "unquantized_bytes": others}
+    return facts
+
+
+def _kind(name: str, owner: nn.Module) -> str:
+    """What an unquantized parameter is, in a word."""
+    for kind in ("qformer", "lm_head", "wo"):
+        if kind in name.split("."):
+            return kind
+    return "embeddings" if isinstance(owner, nn.Embedding) or "embed" in name else "norms, biases, other"
 
 
 def part_parameters(model: nn.Module, part: str) -> Iterator[nn.Parameter]:

@@ -42,6 +42,8 @@ class CaptionModule(LightningModule):
 
         Lightning has divided each micro batch's loss by ``accumulate_grad_batches`` whatever their number.
         """
+        if self.config.strategy.startswith("deepspeed"):
+            return  # it has the gradients in buffers of its own, and divides them there
         divisor = len(self._pending)
         if self.config.loss_average == "tokens":
             divisor = torch.stack([count for _, count in self._pending]).sum()

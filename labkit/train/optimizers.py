@@ -22,6 +22,10 @@ def build_optimizer(config: RunConfig, parameters: Iterable[torch.nn.Parameter])
             import bitsandbytes
 
             return bitsandbytes.optim.AdamW8bit(trainable, lr=config.lr)
+        case "deepspeed_cpu":
+            from deepspeed.ops.adam import DeepSpeedCPUAdam
+
+            return DeepSpeedCPUAdam(trainable, lr=config.lr, weight_decay=0.01, adamw_mode=True)
     raise ValueError(f"optim={config.optim} has no optimizer here")
 
 

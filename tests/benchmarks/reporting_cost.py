@@ -39,7 +39,9 @@ from labkit.train.module import CaptionModule
 from labkit.train.processor import embedded_processor
 from labkit.train.step import Collator
 
-CONFIG = RunConfig(model_name="tiny/blip2-opt-small", batch_size=16, max_length=12, num_workers=0, capacity_gib=1)
+CONFIG = RunConfig(
+    model_name="tiny/blip2-opt-small", weights="random", batch_size=16, max_length=12, num_workers=0, capacity_gib=1
+)
 WARM_UP = 5
 MANY, SOME = 300, 40
 """Rounds for a difference that is hardly there, and for one that is plain."""

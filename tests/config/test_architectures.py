@@ -1,16 +1,20 @@
 """Architectures: the published sizes, the stand-ins at a thousandth, and numbers that fit each other."""
 
+import json
+
 import pytest
 
-from labkit.config.architectures import ARCHITECTURES, architecture
+from labkit.config.architectures import ARCHITECTURES, Architecture, architecture
 from labkit.config.errors import ConfigError
+from labkit.config.layers import resolve
+from labkit.config.workspace import Workspace
 
 BILLIONS = {
     "Salesforce/blip2-opt-2.7b": 3.7, "Salesforce/blip2-opt-6.7b": 7.8, "Salesforce/blip2-flan-t5-xl": 3.9,
     "Salesforce/blip2-flan-t5-xxl": 12.2,
 }  # fmt: skip
 MILLIONS = {
-    "tiny/blip2-opt-small": 3.9, "tiny/blip2-opt-medium": 7.8, "tiny/blip2-t5-small": 3.75, "tiny/blip2-t5-large": 12.3,
+    "tiny/blip2-opt-small": 4.0, "tiny/blip2-opt-medium": 8.1, "tiny/blip2-t5-small": 3.6, "tiny/blip2-t5-large": 12.0,
 }  # fmt: skip
 
 
@@ -83,3 +87,102 @@ def test_an_unknown_model_is_refused_on_one_line_whatever_its_name():
     with pytest.raises(ConfigError) as caught:
         architecture("a\nb")
     assert len(str(caught.value).splitlines()) == 1
+
+
+# -- folders
+
+
+def write(folder, data):
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(data if isinstance(data, str) else json.dumps(data))
+    return str(folder)
+
+
+def saved_config(a):
+    """A config.json with the values of an architecture, as transformers lays it out."""
+    return {
+        "model_type": "blip-2", "num_query_tokens": a.num_query_tokens, "vision_config": a.vision,
+        "qformer_config": a.qformer, "text_config": {"model_type": a.language, "dropout": 0.1, **a.text},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_folder_gives_the_architecture_that_is_written_in_it(name, tmp_path):
+    known = architecture(name)
+    folder = write(tmp_path / "model", saved_config(known))
+    found = architecture(folder)
+    assert found == Architecture(
+        name=folder, language=known.language, vision=known.vision, qformer=known.qformer, text=known.text,
+        num_query_tokens=known.num_query_tokens,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("language", "own_head"), [("opt", None), ("t5", False), ("t5", True)])
+def test_what_a_folder_leaves_out_is_what_transformers_takes(language, own_head, tmp_path):
+    from transformers import Blip2Config
+
+    text = {"model_type": language} | ({} if own_head is None else {"tie_word_embeddings": not own_head})
+    config = Blip2Config(text_config=text)
+    found = architecture(write(tmp_path / "model", {"model_type": "blip-2", "text_config": text}))
+    assert found.num_query_tokens == config.num_query_tokens
+    for part, values in (("vision", found.vision), ("qformer", found.qformer), ("text", found.text)):
+        theirs = getattr(config, f"{part}_config")
+        for key, value in values.items():
+            if key == "tie_word_embeddings":
+                assert value == theirs.scale_decoder_outputs == (not own_head)
+            else:
+                assert value == getattr(theirs, key), key
+    config.save_pretrained(tmp_path / "again")
+    assert architecture(str(tmp_path / "again")).text == found.text | (
+        {"feed_forward_proj": "relu"} if language == "t5" else
+        {"do_layer_norm_before": True, "activation_function": "relu", "enable_bias": True}
+    )  # fmt: skip
+
+
+BLIP2 = {"model_type": "blip-2"}
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (None, "without a config.json"), ("{", "cannot be read"), ("[]", "model_type=None"),
+        ({"model_type": "opt"}, "model_type='opt'"), ({}, "model_type=None"),
+        (BLIP2 | {"text_config": {"model_type": "llama"}}, "'llama'"),
+        (BLIP2 | {"text_config": 3}, "text_config=3"),
+        (BLIP2 | {"vision_config": {"image_size": "big"}}, "vision_config.image_size='big'"),
+        (BLIP2 | {"vision_config": {"image_size": [224, 112]}}, "[224, 112]"),
+        (BLIP2 | {"qformer_config": {"num_hidden_layers": 0}}, "num_hidden_layers=0"),
+        (BLIP2 | {"num_query_tokens": True}, "num_query_tokens=True"),
+    ],
+)  # fmt: skip
+def test_a_folder_that_is_no_blip2_is_refused_on_one_line(data, words, tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    if data is not None:
+        write(folder, data)
+    with pytest.raises(ConfigError) as caught:
+        architecture(str(folder))
+    text = str(caught.value)
+    assert len(text.splitlines()) == 1
+    assert f"model_name={str(folder)!r}" in text
+    assert words in text
+    assert "blip-2" in text.lower() or "whole number" in text
+
+
+def test_height_and_width_that_are_equal_are_one_side(tmp_path):
+    folder = write(tmp_path / "model", BLIP2 | {"vision_config": {"image_size": [56, 56], "patch_size": 14}})
+    assert architecture(folder).image_px == 56
+
+
+def test_a_name_that_is_neither_known_nor_a_folder_says_both(tmp_path):
+    with pytest.raises(ConfigError, match="not a known model, nor a folder"):
+        architecture(str(tmp_path / "nothing"))
+
+
+def test_a_relative_folder_is_absolute_in_the_config_of_a_run(tmp_path, monkeypatch):
+    workspace = Workspace.find()
+    write(tmp_path / "model", saved_config(architecture("tiny/blip2-opt-small")))
+    monkeypatch.chdir(tmp_path)
+    found = resolve(workspace, "reduced_batch", {"model_name": "model"}).config
+    assert found.model_name == str(tmp_path / "model")
+    assert found.weights == "pretrained"

@@ -25,10 +25,15 @@ OTHER = {
     "act_ckpt": True, "max_epochs": 1, "max_steps": 7, "limit_train_batches": 5, "seed": 43,
     "freeze_vision": True, "freeze_connector": True, "freeze_language": True, "lora_r": 8, "lora_alpha": 16,
     "lora_dropout": 0.1, "lora_targets": ("q", "v"), "device": "virtual", "capacity_gib": 1.5, "report_every": 10,
-    "enable_checkpointing": True, "save_every": 5, "save_model": True,
+    "enable_checkpointing": True, "save_every": 5, "save_model": True, "weights": "random", "use_lora": True,
+    "use_qlora": True, "double_quant": True, "strategy": "deepspeed_stage_2_offload",
 }  # fmt: skip
-NEEDS = {"device": {"capacity_gib": 1.0}, "save_every": {"enable_checkpointing": True}}
-ONE_VALUE_SO_FAR = {"weights", "use_lora", "use_qlora", "devices", "strategy"}
+NEEDS = {
+    "device": {"capacity_gib": 1.0}, "save_every": {"enable_checkpointing": True}, "double_quant": {"use_qlora": True},
+}  # fmt: skip
+GO_TOGETHER = {"strategy": {"optim": "deepspeed_cpu", "loss_average": "batches"}}
+"""What another value needs beside it, and the default does not go with."""
+ONE_VALUE_SO_FAR = {"devices"}
 
 
 def cuda(**values):
@@ -210,6 +215,7 @@ def test_a_seed_fits_the_generators_that_take_it():
     assert f"seed={2**32}" in refusal(cuda, seed=2**32)
 
 
+OFFLOAD = {"strategy": "deepspeed_stage_2_offload", "optim": "deepspeed_cpu", "loss_average": "batches"}
 FROZEN = {"freeze_vision": True, "freeze_connector": True, "freeze_language": True}
 
 
@@ -219,7 +225,15 @@ FROZEN = {"freeze_vision": True, "freeze_connector": True, "freeze_language": Tr
         ({"optim": "deepspeed_cpu"}, "optim", "strategy"),
         ({"strategy": "deepspeed_stage_2_offload"}, "optim", "strategy"),
         ({"strategy": "deepspeed_stage_3_offload", "optim": "adam_8bit"}, "optim", "strategy"),
+        (OFFLOAD | {"loss_average": "tokens"}, "loss_average", "strategy"),
+        (OFFLOAD | {"use_qlora": True}, "use_qlora", "strategy"),
+        (OFFLOAD | {"device": "virtual", "capacity_gib": 1}, "precision", "strategy"),
+        (OFFLOAD | {"optim_impl": "fused"}, "optim_impl", "optim"),
         ({"use_lora": True, "use_qlora": True}, "use_lora", "use_qlora"),
+        ({"double_quant": True}, "double_quant", "use_qlora"),
+        ({"double_quant": True, "use_lora": True}, "double_quant", "use_qlora"),
+        ({"freeze_language": True, "use_lora": True}, "freeze_language", "lora_targets"),
+        ({"freeze_language": True, "use_qlora": True}, "freeze_language", "lora_targets"),
         ({"precision": "16-true", "optim": "sgd", "device": "virtual", "capacity_gib": 1}, "precision", "device"),
         ({"precision": "16-mixed", "device": "virtual", "capacity_gib": 1}, "precision", "device"),
         ({"precision": "16-true"}, "precision", "optim"),
@@ -243,7 +257,10 @@ def test_an_impossible_combination_names_both_keys_with_their_values(values, one
     [
         {"precision": "16-mixed"}, {"precision": "16-true", "optim": "sgd"}, {"optim": "adam_8bit"},
         {"optim": "adam_8bit", "optim_impl": "for-loop"}, {"optim_impl": "fused"},
-        {"save_every": 1, "enable_checkpointing": True},
+        {"save_every": 1, "enable_checkpointing": True}, OFFLOAD, OFFLOAD | {"strategy": "deepspeed_stage_3_offload"},
+        OFFLOAD | {"device": "virtual", "capacity_gib": 0.1, "precision": "bf16-true"}, OFFLOAD | {"use_lora": True},
+        {"use_lora": True}, {"use_qlora": True, "double_quant": True},
+        FROZEN | {"use_lora": True, "lora_targets": ("q",)},
         {"device": "virtual", "capacity_gib": 0.1}, {"freeze_vision": True, "freeze_connector": True},
         {"freeze_vision": True, "freeze_language": True}, {"freeze_connector": True, "freeze_language": True},
     ],
@@ -256,8 +273,7 @@ def test_a_combination_that_works_is_taken(values):
 @pytest.mark.parametrize(
     ("values", "key"),
     [
-        ({"use_lora": True}, "use_lora"), ({"use_qlora": True}, "use_qlora"), ({"devices": 2}, "devices"),
-        ({"optim": "deepspeed_cpu", "strategy": "deepspeed_stage_2_offload"}, "optim"),
+        ({"devices": 2}, "devices"),
         ({"strategy": "ddp"}, "strategy"), ({"strategy": "fsdp"}, "strategy"),
     ],
 )  # fmt: skip
@@ -318,7 +334,7 @@ def test_configs_are_equal_exactly_if_their_hashes_are(one, other):
 def test_another_value_gives_another_hash(key):
     default = cuda(**NEEDS.get(key, {}))
     assert OTHER[key] != getattr(default, key)
-    assert cuda(**NEEDS.get(key, {}), **{key: OTHER[key]}).hash != default.hash
+    assert cuda(**NEEDS.get(key, {}), **GO_TOGETHER.get(key, {}), **{key: OTHER[key]}).hash != default.hash
 
 
 def test_the_table_of_other_values_has_every_key():

@@ -358,7 +358,8 @@ def test_training_dies_where_the_peak_exceeds_the_capacity(accumulate):
             assert error.held["parameters"] == phase.end["parameters"]
             assert error.held["inputs"] == BATCH_BYTES
             forward = phase.phase == "after_forward"
-            assert (error.held["activations"] > 0) == (forward or phase.phase == "after_backward")
+            # the loss, and a number it was made from, live on through the optimizer step
+            assert (error.held["activations"] > 2 * 512) == (forward or phase.phase == "after_backward")
             assert (error.held["temporaries"] == 0) == forward
             assert error.allocated_bytes + error.requested_bytes > error.capacity_bytes
             died.append(capture.died_in["phase"])

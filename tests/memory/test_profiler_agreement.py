@@ -48,7 +48,13 @@ MARK = "end of "
 
 def config_of(model_name: str, precision: str) -> RunConfig:
     return RunConfig(
-        model_name=model_name, precision=precision, capacity_gib=1, batch_size=BATCH, max_length=12, num_workers=0
+        model_name=model_name,
+        weights="random",
+        precision=precision,
+        capacity_gib=1,
+        batch_size=BATCH,
+        max_length=12,
+        num_workers=0,
     )
 
 

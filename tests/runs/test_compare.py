@@ -79,7 +79,7 @@ def test_typed_values_are_one_row_however_they_were_typed(ledger):
 def test_an_empty_ledger_misses_everything(ledger):
     workspace = Workspace.find()
     assert compare(workspace, ledger, "tiny") == []
-    assert len(missing(workspace, "tiny", [])) == 12
+    assert len(missing(workspace, "tiny", [])) == 15
 
 
 def test_the_table_names_every_experiment_and_its_source(course_ledger):

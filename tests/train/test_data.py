@@ -18,7 +18,9 @@ COLOURS = ["red", "green", "blue", "black"]
 
 
 def config(**keys):
-    return RunConfig(model_name="tiny/blip2-opt-small", capacity_gib=1, **({"num_workers": 0} | keys))
+    return RunConfig(
+        model_name="tiny/blip2-opt-small", capacity_gib=1, **({"num_workers": 0, "weights": "random"} | keys)
+    )
 
 
 def write_zip(path, rows=3, data=None):

@@ -25,7 +25,7 @@ both = pytest.mark.parametrize("name", [OPT, T5])
 def make_config(name, **keys):
     small = {
         "capacity_gib": 1, "num_workers": 0, "max_length": 16, "dropout": 0.0, "max_epochs": 1, "optim": "sgd",
-        "lr": 0.1, "num_train_samples": 64,
+        "weights": "random", "lr": 0.1, "num_train_samples": 64,
     }  # fmt: skip
     return RunConfig(model_name=name, **(small | keys))
 

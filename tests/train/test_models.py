@@ -35,7 +35,7 @@ both = pytest.mark.parametrize("name", [OPT, T5])
 
 
 def build(name, device="cpu", **keys):
-    return build_model(RunConfig(model_name=name, **({"capacity_gib": 1} | keys)), device)
+    return build_model(RunConfig(model_name=name, **({"capacity_gib": 1, "weights": "random"} | keys)), device)
 
 
 def make_batch(name, model, samples=4):
@@ -90,7 +90,9 @@ def test_stand_ins_keep_the_order_of_sizes():
     ],
 )  # fmt: skip
 def test_every_parameter_has_the_dtype_of_the_precision(name, precision, dtype):
-    config = RunConfig(model_name=name, device="cuda", precision=precision, optim="sgd")  # half precision needs CUDA
+    config = RunConfig(
+        model_name=name, weights="random", device="cuda", precision=precision, optim="sgd"
+    )  # half precision needs CUDA
     model = build_model(config, "cpu")
     assert {p.dtype for p in model.parameters()} == {dtype}
     assert torch.get_default_dtype() == torch.float32

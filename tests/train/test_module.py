@@ -19,7 +19,8 @@ torch.set_num_threads(1)
 
 OPT, T5 = "tiny/blip2-opt-small", "tiny/blip2-t5-small"
 SMALL = {
-    "capacity_gib": 1, "num_workers": 0, "max_length": 16, "batch_size": 4, "num_train_samples": 16, "max_epochs": 1,
+    "weights": "random", "capacity_gib": 1,
+    "num_workers": 0, "max_length": 16, "batch_size": 4, "num_train_samples": 16, "max_epochs": 1,
     "optim": "sgd", "lr": 0.1,
 }  # fmt: skip
 both = pytest.mark.parametrize("name", [OPT, T5])

@@ -18,7 +18,7 @@ both = pytest.mark.parametrize("name", [OPT, T5])
 
 
 def config(name=OPT, **keys):
-    return RunConfig(model_name=name, capacity_gib=1, **keys)
+    return RunConfig(model_name=name, weights="random", capacity_gib=1, **keys)
 
 
 def parameters_of(shapes=((60, 100), (100,), (7, 3)), dtype=torch.float32, seed=0):

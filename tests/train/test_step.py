@@ -27,7 +27,9 @@ both = pytest.mark.parametrize("name", [OPT, T5])
 
 
 def build(name, **keys):
-    return build_model(RunConfig(model_name=name, capacity_gib=1, **({"dropout": 0.0} | keys)), "cpu")
+    return build_model(
+        RunConfig(model_name=name, capacity_gib=1, **({"dropout": 0.0, "weights": "random"} | keys)), "cpu"
+    )
 
 
 def collator(name, max_length=24):

@@ -1,0 +1,93 @@
+"""Adapters: LoRA on the layers that fit the backbone and its parts."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError, safe_open
+from torch import nn
+from transformers import PreTrainedModel
+
+from labkit.config.errors import ConfigError, nearest
+from labkit.config.schema import RunConfig
+from labkit.train.errors import CheckpointError
+from labkit.train.models import PARTS
+
+QUERY_AND_VALUE = {"opt": ("q_proj", "v_proj"), "t5": ("q", "v")}
+"""Names of the query and value projections in the language model, by backbone."""
+
+_WEIGHTS, _SETTINGS = "adapter_model.safetensors", "adapter_config.json"
+_PREFIX = "base_model.model."
+"""What PEFT puts in front of the names of the layers it adapts."""
+
+
+def add_lora(model: PreTrainedModel, config: RunConfig, language: str) -> PeftModel:
+    """The model with LoRA adapters; the base is frozen, the adapters alone are trained.
+
+    Without ``lora_targets`` the query and value projections of the language model are adapted. Named targets are
+    looked for in every part that is not frozen. Raises ``ConfigError`` for a name that no layer has.
+    """
+    frozen = {part for part in PARTS if getattr(config, f"freeze_{part}")}
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
+    if config.lora_targets is None:
+        wanted, where = QUERY_AND_VALUE[language], ("language_model.",)
+    else:
+        wanted = config.lora_targets
+        where = tuple(prefix for part in PARTS if part not in frozen for prefix in PARTS[part])
+    known = sorted({name.rpartition(".")[2] for name in layers if name.startswith(where)})
+    for target in wanted:
+        if target not in known:
+            raise ConfigError(
+                f"lora_targets={target!r} names no layer of {config.model_name} that is not frozen."
+                f"{nearest(target, known)} Its layers: {', '.join(known)}."
+            )
+    targets = [name for name in layers if name.startswith(where) and name.rpartition(".")[2] in wanted]
+    lora = LoraConfig(
+        r=config.lora_r, lora_alpha=config.lora_alpha, lora_dropout=config.lora_dropout, target_modules=targets
+    )
+    adapted = get_peft_model(model, lora)
+    # PEFT notes the folder that the weights came from, for a hub model one in this machine's cache
+    adapted.peft_config["default"].base_model_name_or_path = config.model_name
+    return adapted
+
+
+def save_adapter(model: PeftModel, folder: Path) -> None:
+    """Write the adapter alone, in PEFT's format: ``PeftModel.from_pretrained(base, folder)`` loads it."""
+    # 'auto' would look on the hub whether the vocabulary has changed
+    model.save_pretrained(str(folder), save_embedding_layers=False)
+
+
+def load_adapter(model: PreTrainedModel, folder: Path, base_name: str) -> PeftModel:
+    """``model`` with the adapter in ``folder``, whose every layer it must have.
+
+    Raises ``CheckpointError`` for an adapter that is damaged, or was trained on another model than ``base_name``.
+    """
+    layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
+    settings, shapes = _read_adapter(folder)
+    trained_on = settings.get("base_model_name_or_path") or "another model"
+    for name, (rows, columns) in shapes.items():
+        layer, _, side = name.removeprefix(_PREFIX).rpartition(".lora_")
+        found = layers.get(layer)
+        fits = found is not None and {"A": found.in_features == columns, "B": found.out_features == rows}[side[0]]
+        if not fits:
+            has = f"one of {found.in_features} to {found.out_features}" if found is not None else "none"
+            raise CheckpointError(
+                f"the adapter in {folder} does not fit {base_name}: it was trained on {trained_on} and adapts "
+                f"{layer} (lora_{side[0]} {rows} x {columns}), of which {base_name} has {has}; give the base it was "
+                "trained on."
+            )
+    return PeftModel.from_pretrained(model, str(folder))
+
+
+def _read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, tuple[int, int]]]:
+    for name in (_SETTINGS, _WEIGHTS):
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{folder} has no {name} and so no adapter; train it again with save_model=true.")
+    try:
+        settings = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
+        with safe_open(str(folder / _WEIGHTS), "pt") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys() if ".lora_" in name}  # noqa: SIM118
+    except (ValueError, OSError, SafetensorError) as error:
+        raise CheckpointError(f"the adapter in {folder} is damaged ({error}); train it again.") from error
+    return settings, shapes

@@ -1,0 +1,165 @@
+"""Strategies: where Lightning puts weights, gradients and optimizer state."""
+
+import argparse
+import functools
+import logging
+import os
+import shutil
+import sys
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.strategies import DeepSpeedStrategy, Strategy
+from torch.utils._pytree import tree_iter
+
+from labkit.config.schema import RunConfig
+from labkit.memory.tracker import host
+
+
+class OffloadOnCPU(DeepSpeedStrategy):
+    """Real DeepSpeed on a machine without a GPU.
+
+    Lightning's strategy asks for CUDA in four places; each is overridden here with what a CPU needs. The private
+    methods are those of the pinned Lightning. ``set_environment`` must come before deepspeed is imported.
+
+    DeepSpeed's own set-up is not counted on the virtual GPU: all of its buffers are CPU tensors, and whose they are is
+    known only when it is done. In stage 3 a layer that is gathered for its turn is the tensor that host memory keeps,
+    so it costs the virtual GPU nothing; on CUDA it is a copy.
+    """
+
+    def setup_environment(self) -> None:
+        """As Lightning's, without the check for CUDA."""
+        super(DeepSpeedStrategy, self).setup_environment()
+
+    def setup_distributed(self) -> None:
+        """As Lightning's, without the check of device indices, which a CPU does not have."""
+        self.set_world_ranks()
+        self._init_deepspeed_distributed()
+
+    def init_deepspeed(self) -> None:
+        """Make the engine in host memory, and let it work there where it would on a machine with a GPU."""
+        with host():
+            super().init_deepspeed()
+        zero = self.deepspeed_engine.optimizer
+        for name in ("_optimizer_step", "async_accumulate_grad_in_cpu_via_gpu"):
+            if hasattr(zero, name):  # the second is stage 2's: it sums the micro batches' gradients
+                setattr(zero, name, _in_host_memory(getattr(zero, name)))
+
+    def _setup_model_and_optimizer(self, model: Any, optimizer: Any, lr_scheduler: Any = None) -> tuple[Any, Any]:
+        import deepspeed
+
+        trainable = [p for p in model.parameters() if p.requires_grad]
+        engine, wrapped, _, _ = deepspeed.initialize(
+            args=argparse.Namespace(device_rank=self.local_rank), config=self.config, model=model,
+            model_parameters=trainable, optimizer=optimizer, lr_scheduler=lr_scheduler, dist_init_required=False,
+        )  # fmt: skip
+        return engine, wrapped
+
+    def _configure_launcher(self) -> None:
+        if self.num_processes > 1 or self.num_nodes > 1:
+            super()._configure_launcher()
+
+
+def _in_host_memory(work: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(work)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        with host():
+            return work(*args, **kwargs)
+
+    return wrapped
+
+
+def build_strategy(config: RunConfig) -> str | Strategy:
+    """The strategy of a run: a name for Lightning, or a DeepSpeed strategy with offload."""
+    if not config.strategy.startswith("deepspeed"):
+        return config.strategy
+    set_environment(config.device)
+    stage = 3 if "stage_3" in config.strategy else 2
+    options: dict[str, Any] = {
+        "stage": stage, "offload_optimizer": True, "offload_parameters": stage == 3, "logging_level": logging.WARNING,
+    }  # fmt: skip
+    if config.device == "cuda":
+        return DeepSpeedStrategy(**options)
+    # as the models of the virtual GPU are a thousandth of the real ones, so are the sizes that ZeRO works with
+    buckets = {"reduce_bucket_size": 200_000, "allgather_bucket_size": 200_000}
+    strategy = OffloadOnCPU(**options, **buckets, process_group_backend="gloo")
+    if stage == 3:
+        strategy.config["zero_optimization"] |= {
+            "stage3_prefetch_bucket_size": 50_000, "stage3_param_persistence_threshold": 100,
+            "stage3_max_live_parameters": 1_000_000, "stage3_max_reuse_distance": 1_000_000,
+        }  # fmt: skip
+    return strategy
+
+
+def set_environment(device: str) -> None:
+    """Tell DeepSpeed, before it is imported, where to keep what it compiles, where ``ninja`` is, and what a CPU is.
+
+    A ``TORCH_EXTENSIONS_DIR`` that is set already is respected.
+    """
+    os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path(sys.prefix) / "torch_extensions"))
+    programs = str(Path(sys.executable).parent)
+    if programs not in os.environ["PATH"].split(os.pathsep):
+        os.environ["PATH"] = f"{programs}{os.pathsep}{os.environ['PATH']}"
+    if device == "virtual":
+        os.environ["DS_ACCELERATOR"] = "cpu"
+
+
+def missing_compiler(config: RunConfig) -> str | None:
+    """Why the CPU optimizer cannot be built here, and the command that mends it; None when it can.
+
+    DeepSpeed compiles it at its first use, with torch's C++ extension builder.
+    """
+    if config.optim != "deepspeed_cpu":
+        return None
+    compiler = os.environ.get("CXX", "c++")
+    if shutil.which(compiler) is None:
+        return (
+            f"optim=deepspeed_cpu is compiled at its first use, and there is no C++ compiler ({compiler}); "
+            "'apt-get install g++' brings one"
+        )
+    header = Path(sysconfig.get_path("include")) / "Python.h"
+    if not header.exists():
+        return (
+            f"optim=deepspeed_cpu is compiled at its first use and needs {header}, which is not there; "
+            "'apt-get install python3-dev' brings it"
+        )
+    return None
+
+
+def zero_tensors(optimizer: Any) -> dict[str, list[torch.Tensor]]:
+    """What ZeRO with offload keeps, by category of memory: told by owner, since on a CPU nothing is moved.
+
+    Host memory has the master weights, the gradients on their way to them and the optimizer state
+    (``optimizer_cpu``), and in stage 3 the weights (``parameters_cpu``). The device has the buckets that gradients
+    are collected in.
+    """
+    in_host_memory = _leaves(getattr(optimizer, name, None) for name in _IN_HOST_MEMORY)
+    in_host_memory += [t.grad for t in in_host_memory if t.is_leaf and t.grad is not None]
+    in_host_memory += _leaves(optimizer.state.values())
+    buckets = [vars(bucket) for bucket in getattr(optimizer, "ipg_buckets", {}).values()]
+    found = {
+        "optimizer_cpu": in_host_memory,
+        "gradients": _leaves([buckets, getattr(optimizer, "temp_grad_buffer_for_gpu_offload", None)]),
+    }
+    groups = getattr(optimizer, "fp16_groups", None)  # stage 3
+    if groups is not None:
+        found["parameters_cpu"] = [p.ds_tensor for group in groups for p in group]
+    return found
+
+
+_IN_HOST_MEMORY = (
+    # stage 2
+    "single_partition_of_fp32_groups", "param_buffer_of_bit16_for_cpu_offload_groups", "accumulated_grads_in_cpu",
+    "temp_grad_buffer_for_cpu_offload",
+    # stage 3
+    "fp32_partitioned_groups_flat", "grad_partitions_flat_buffer", "param_groups_fp16_flat_cpu_memory",
+)  # fmt: skip
+"""Attributes of DeepSpeed's optimizers (0.19) that lie in host memory under offload."""
+
+
+def _leaves(tree: Any) -> list[torch.Tensor]:
+    tree = list(tree) if not isinstance(tree, list | dict) else tree
+    return [leaf for leaf in tree_iter(tree) if isinstance(leaf, torch.Tensor)]

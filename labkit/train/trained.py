@@ -1,0 +1,113 @@
+"""What a run has trained: written at its end, loaded again, and merged into one model."""
+
+import contextlib
+import dataclasses
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from peft import PeftModel
+from torch import nn
+from transformers import Blip2Processor
+
+from labkit.config.schema import RunConfig
+from labkit.memory.units import human_bytes
+from labkit.train.adapters import load_adapter, save_adapter
+from labkit.train.checkpoints import load_model, load_processor
+from labkit.train.errors import CheckpointError
+from labkit.train.models import build_model
+
+MODEL, ADAPTER = "model", "adapter"
+"""Folders below a run's own: the whole model, or the adapter that it has trained."""
+
+
+def save(model: nn.Module, processor: Blip2Processor, config: RunConfig, folder: Path) -> Path:
+    """Write what was trained below a run's folder: an adapter in PEFT's format, or the whole model in transformers'.
+
+    Both come with the processor. Raises ``CheckpointError`` when the disk has no room for it.
+    """
+    adapted = isinstance(model, PeftModel)
+    target = folder / (ADAPTER if adapted else MODEL)
+    with _whole_parameters(model, config):
+        needed_bytes = sum(p.nbytes for p in model.parameters() if p.requires_grad or not adapted)
+        with _room_for(needed_bytes, target):
+            save_adapter(model, target) if adapted else model.save_pretrained(target)
+            processor.save_pretrained(target)
+    return target
+
+
+def load(config: RunConfig, folder: Path, device: str = "cpu") -> tuple[nn.Module, Blip2Processor]:
+    """Model and processor of a run that is over, with what it has learnt, in eval mode.
+
+    ``folder`` is the run's. An adapter is put onto the base it was trained on, in 4 bits if it was so. Raises
+    ``CheckpointError`` when the run has kept nothing, or its base is not here any more.
+    """
+    config = dataclasses.replace(config, act_ckpt=False)
+    if (folder / MODEL).is_dir():
+        model = load_model(config, folder / MODEL, device)
+        return model.eval(), load_processor(folder / MODEL, model.config)
+    model = build_model(config, device)
+    processor = load_processor(_adapter(folder), model.config)
+    return load_adapter(model, _adapter(folder), config.model_name).eval(), processor
+
+
+def merge(config: RunConfig, folder: Path, target: Path, base: str | None = None) -> Path:
+    """Add a run's adapter to the weights of its base and write the sum as one model, which needs no PEFT.
+
+    The base is loaded unquantized in the run's dtype, also for QLoRA: its 4-bit weights are an approximation of these.
+    ``base`` names another folder or checkpoint of the same model. Raises ``CheckpointError`` for a run without an
+    adapter, an adapter for another model, a target that exists and a disk without room.
+    """
+    adapter = _adapter(folder)
+    if target.exists():
+        raise CheckpointError(f"{target} exists; name a folder that does not.")
+    name = base or config.model_name
+    if config.use_qlora and config.weights == "random" and base is None:
+        raise CheckpointError(f"the random base of {folder.name} exists in 4 bits only; --base names another one.")
+    weights = "pretrained" if base else config.weights
+    plain = dataclasses.replace(
+        config, model_name=name, weights=weights, use_lora=False, use_qlora=False, act_ckpt=False,
+        freeze_vision=False, freeze_connector=False, freeze_language=False,
+    )  # fmt: skip
+    model = build_model(plain, "cpu")
+    processor = load_processor(adapter, model.config)
+    merged = load_adapter(model, adapter, name).merge_and_unload()
+    with _room_for(sum(p.nbytes for p in merged.parameters()), target):
+        merged.save_pretrained(target)
+        processor.save_pretrained(target)
+    return target
+
+
+def _adapter(folder: Path) -> Path:
+    if (folder / ADAPTER).is_dir():
+        return folder / ADAPTER
+    if (folder / MODEL).is_dir():
+        raise CheckpointError(f"{folder.name} has trained the whole model and no adapter; it is in {folder / MODEL}.")
+    raise CheckpointError(f"{folder.name} has kept no weights; run it again with save_model=true.")
+
+
+@contextlib.contextmanager
+def _whole_parameters(model: nn.Module, config: RunConfig) -> Iterator[None]:
+    """ZeRO's stage 3 has the parameters in pieces, which are put together while this lasts."""
+    if config.strategy != "deepspeed_stage_3_offload":
+        yield
+        return
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters(list(model.parameters())):
+        yield
+
+
+@contextlib.contextmanager
+def _room_for(needed_bytes: int, target: Path) -> Iterator[None]:
+    """Say before anything is written that the disk has no room; leave nothing half written behind."""
+    parent = next(folder for folder in target.absolute().parents if folder.is_dir())
+    free_bytes = shutil.disk_usage(parent).free
+    full = f"{target} needs {human_bytes(needed_bytes)} on disk, and {human_bytes(free_bytes)} are free there"
+    if free_bytes < needed_bytes:
+        raise CheckpointError(f"{full}; make room, or name a folder on another disk.")
+    try:
+        yield
+    except OSError as error:
+        shutil.rmtree(target, ignore_errors=True)
+        raise CheckpointError(f"{target} cannot be written ({error.strerror or error}); {full}.") from error
