@@ -21,7 +21,8 @@ MAY_IMPORT = {
     "plan": {"config", "memory", "train"},
     "runs": {"config", "memory", "plan"},
     "lab": {"config", "memory", "plan", "runs"},
-    FRONT_DESK: {"assets", "config", "memory", "train", "plan", "runs", "lab"},
+    "verbs": {"config", "memory", "train", "plan", "runs", "lab"},  # what the command does
+    FRONT_DESK: {"assets", "config", "memory", "train", "plan", "runs", "lab", "verbs"},
 }
 HEAVY = {"torch", "lightning", "transformers", "numpy", "bitsandbytes", "datasets", "rich"}
 

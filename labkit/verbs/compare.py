@@ -1,0 +1,53 @@
+"""``labkit compare``."""
+
+import argparse
+import json
+
+from labkit.config.profiles import load_profile
+from labkit.config.workspace import Workspace
+from labkit.runs.compare import compare, missing
+from labkit.runs.records import Ledger
+from labkit.verbs.options import EXIT_FAILED, add_profile
+
+HELP = """\
+The newest run of every experiment, one line each. What changed, how it ended and should have, peak memory by
+category, time and loss.
+
+  labkit compare                  the table
+  labkit compare --json           the same with every phase, for machines
+  labkit compare --check          exit code 1 if a run is missing, outdated or ended otherwise than expected
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of this verb."""
+    add_profile(parser)
+    parser.add_argument("--check", action="store_true", help="exit code 1 unless all is as expected")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Print the table or its rows."""
+    workspace = Workspace.find()
+    rows = compare(workspace, Ledger(workspace.runs), args.profile)
+    if args.json:
+        print(json.dumps(rows, indent=1))
+    else:
+        print_table(args.profile)
+    return EXIT_FAILED if args.check and missing(workspace, args.profile, rows) else 0
+
+
+def print_table(profile: str) -> None:
+    """The table of a profile's runs, and what is missing in it."""
+    from labkit.runs.text import compare_table, console
+
+    workspace = Workspace.find()
+    rows = compare(workspace, Ledger(workspace.runs), profile)
+    wrong = missing(workspace, profile, rows)
+    total = len(load_profile(workspace, profile).expected)
+    console().print(compare_table(rows, profile))
+    print(f"\n{total - len(wrong)} of {total} as expected. Steps count from 0.")
+    print("Each category shows its own peak; temp is what is born and gone inside one phase.")
+    print("host is kept in host memory: step counters, and what is offloaded. The virtual GPU tells it by owner.")
+    print(f"Records: {workspace.runs / profile}")
+    if wrong:
+        print("not as expected, outdated or not run: " + ", ".join(wrong))

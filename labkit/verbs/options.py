@@ -1,0 +1,42 @@
+"""Arguments that several verbs have, and exit codes."""
+
+import argparse
+import logging
+import warnings
+
+from labkit.config.errors import ConfigError
+from labkit.config.layers import DEFAULT_PROFILE, course
+from labkit.config.workspace import Workspace
+from labkit.runs.records import Ledger, RunFolder
+
+EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
+
+def add_profile(parser: argparse.ArgumentParser) -> None:
+    """``--profile``."""
+    parser.add_argument("--profile", default=DEFAULT_PROFILE, help="machine to run on (default: %(default)s)")
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """The name of a run, and the profile it was on."""
+    parser.add_argument("run", help="id of a run, its beginning, or the name of an experiment")
+    add_profile(parser)
+
+
+def find_run(args: argparse.Namespace) -> RunFolder:
+    """The run that is named by its id, or the newest of an experiment."""
+    workspace = Workspace.find()
+    ledger = Ledger(workspace.runs)
+    same = ledger.folders(args.profile, args.run)
+    if not same and args.run in [experiment.name for experiment in course(workspace)]:
+        raise ConfigError(f"'{args.run}' has no run on {args.profile} yet; 'labkit run {args.run}' makes one.")
+    return same[-1] if same else ledger.find(args.run)
+
+
+def quiet_libraries() -> None:
+    """What libraries say while they load is not for whoever asked for a caption."""
+    import transformers
+
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    transformers.utils.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")

@@ -1,0 +1,102 @@
+"""``labkit run``."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from labkit.config.errors import ConfigError
+from labkit.config.layers import Resolved, resolve
+from labkit.config.profiles import load_profile
+from labkit.config.workspace import Workspace
+from labkit.runs.records import Ledger
+from labkit.runs.runner import run
+from labkit.verbs import compare
+from labkit.verbs.options import EXIT_FAILED, add_profile
+
+HELP = """\
+Run an experiment in a child process and record how it ended.
+
+  labkit run reduced_batch                    as the course has it, on the profile tiny
+  labkit run reduced_batch batch_size=8       with a value of your own; 'labkit configs --keys' lists all keys
+  labkit run reduced_batch --show-config      print every value and the layer it comes from, and run nothing
+  labkit run --all                            the whole course, then the table
+
+Out of memory is a result like any other. Exit code: 0 for ok, out of memory and skipped; 1 for failed, killed and
+timeout, and with --all for a run that ends otherwise than the profile expects; 2 for a config that cannot work;
+130 after Ctrl-C.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of this verb."""
+    parser.add_argument("experiment", nargs="?", help="name or YAML file of an experiment")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="values that differ from the experiment's")
+    add_profile(parser)
+    parser.add_argument("--all", action="store_true", help="run every experiment of the profile")
+    parser.add_argument("--show-config", action="store_true", help="print the values and where they come from")
+    parser.add_argument("--timeout-s", type=float, metavar="S", help="stop the run after this many seconds")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run one experiment or all of them."""
+    if args.all and "=" in (args.experiment or ""):
+        args.experiment, args.overrides = None, [args.experiment, *args.overrides]
+    if args.all == bool(args.experiment):
+        raise ConfigError("give the name of an experiment, or --all for the whole course.")
+    if args.timeout_s is not None and not args.timeout_s > 0:
+        raise ConfigError(f"--timeout-s={args.timeout_s:g} must be above 0.")
+    workspace = Workspace.find()
+    names = list(load_profile(workspace, args.profile).expected) if args.all else [args.experiment]
+    overrides = _pairs(args.overrides)
+    runs = [resolve(workspace, name, overrides, args.profile) for name in names]
+    if args.show_config:
+        _show_config(runs, args.json)
+        return 0
+    records = [_run_one(name, overrides, resolved, args) for name, resolved in zip(names, runs, strict=True)]
+    if args.json:
+        found = [asdict(record) for record in records]
+        print(json.dumps(found if args.all else found[0], indent=1))
+    elif args.all:
+        compare.print_table(args.profile)
+    bad = [r for r in records if r.status in ("failed", "killed", "timeout") or (args.all and r.as_expected is False)]
+    return EXIT_FAILED if bad else 0
+
+
+def _run_one(name: str, overrides: dict[str, str], resolved: Resolved, args: argparse.Namespace) -> Any:
+    if args.json:
+        return run(name, overrides, args.profile, args.timeout_s)
+    from labkit.runs.text import ProgressPrinter, console, summary
+
+    out = console()
+    with ProgressPrinter(out, resolved.experiment.name, resolved.config.accumulate_grad_batches) as printer:
+        record = run(name, overrides, args.profile, args.timeout_s, printer)
+    out.print(summary(record))
+    out.print(f"  record: {Ledger(Workspace.find().runs).find(record.id).record}\n")
+    return record
+
+
+def _pairs(items: Sequence[str]) -> dict[str, str]:
+    pairs = {}
+    for item in items:
+        key, equals, value = item.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"'{item}' is not KEY=VALUE.")
+        pairs[key] = value
+    return pairs
+
+
+def _show_config(runs: list[Resolved], as_json: bool) -> None:
+    if as_json:
+        shown = [
+            {k: {"value": v, "from": resolved.origins[k]} for k, v in resolved.config.to_dict().items()}
+            for resolved in runs
+        ]
+        print(json.dumps(shown if len(shown) > 1 else shown[0], indent=1))
+        return
+    for resolved in runs:
+        values = resolved.config.to_dict()
+        print(f"{resolved.experiment.name} on {resolved.profile.name}, config {resolved.config.hash}")
+        for key, value in values.items():
+            print(f"  {key:24} {'' if value is None else value!s:32} {resolved.origins[key]}")

@@ -1,0 +1,34 @@
+"""``labkit show``."""
+
+import argparse
+import json
+from dataclasses import asdict
+
+from labkit.verbs.options import add_run, find_run
+
+HELP = """\
+How one run ended, and what held memory in every reported phase.
+
+  labkit show baseline            the newest run of an experiment
+  labkit show 20260102-1504       the run whose id begins like this
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of this verb."""
+    add_run(parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Print one record."""
+    record = find_run(args).read()
+    if args.json:
+        print(json.dumps(asdict(record), indent=1))
+        return 0
+    from labkit.runs.text import console, phase_table, summary
+
+    out = console()
+    out.print(summary(record))
+    out.print(f"  config {record.config_hash}, started {record.created} (UTC), {record.device or 'no device'}\n")
+    out.print(phase_table(record))
+    return 0
