@@ -72,6 +72,20 @@ def _tiny(name: str, language: Literal["opt", "t5"], text: dict[str, Any]) -> Ar
     return Architecture(name=name, language=language, vision=vision, qformer=qformer, text=text, num_query_tokens=8)
 
 
+def _base(name: str) -> Architecture:
+    """Small enough to ship, large enough to know 1,724 emoji by name; labkit.train.pretrain trains it."""
+    vision = {
+        "hidden_size": 192, "intermediate_size": 576, "num_hidden_layers": 3, "num_attention_heads": 4,
+        "image_size": 64, "patch_size": 16, "qkv_bias": True,
+    }  # fmt: skip
+    qformer = {
+        "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "cross_attention_frequency": 1, "vocab_size": 1000,
+    }  # fmt: skip
+    text = _opt(128, 2, 4, 1000, 64)
+    return Architecture(name=name, language="opt", vision=vision, qformer=qformer, text=text, num_query_tokens=8)
+
+
 _ALL = (
     _full("Salesforce/blip2-opt-2.7b", "opt", _opt(2560, 32, 32, 50304)),
     _full("Salesforce/blip2-opt-6.7b", "opt", _opt(4096, 32, 32, 50304)),
@@ -80,6 +94,7 @@ _ALL = (
     _tiny("tiny/blip2-opt-small", "opt", _opt(320, 2, 4, 1000, 128)),
     _tiny("tiny/blip2-opt-medium", "opt", _opt(512, 2, 4, 1000, 128)),
     _tiny("tiny/blip2-t5-small", "t5", _t5(192, 512, 2, 4, 48, 1000)),
+    _base("tiny/blip2-opt-base"),
     _tiny("tiny/blip2-t5-large", "t5", _t5(448, 960, 2, 4, 112, 1000)),
 )
 ARCHITECTURES: dict[str, Architecture] = {a.name: a for a in _ALL}

@@ -9,17 +9,32 @@ from labkit.config.errors import ConfigError, nearest
 
 @dataclass(frozen=True)
 class DatasetEntry:
-    """A registered data set; ``folder`` is looked for in ``workspace/data``, an empty one ships with the package."""
+    """A registered data set; ``folder`` is looked for in ``workspace/data``, an empty one ships with the package.
+
+    Of a packaged one ``groups`` are the only groups taken, ``without`` the groups left out; empty takes all.
+    """
 
     name: str
     folder: str
     about: str
+    groups: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+
+    def takes(self, group: str | None) -> bool:
+        """Whether samples of this group belong to the data set."""
+        return (not self.groups or group in self.groups) and group not in self.without
+
+
+FOOD = "Food & Drink"
+"""The group of the Fluent emoji that the base model has not seen."""
 
 
 DATASETS = {
     entry.name: entry
     for entry in (
         DatasetEntry("fluent_emoji", "", "1,852 Fluent emoji of 64 px with English names (MIT); ships with labkit"),
+        DatasetEntry("fluent_emoji_food", "", "the 128 of them that are food and drink", groups=(FOOD,)),
+        DatasetEntry("fluent_emoji_rest", "", "the other 1,724, which tiny/blip2-opt-base knows", without=(FOOD,)),
         DatasetEntry("gourmetgram_caption", "gourmetgram_caption", "food photos with captions, for a GPU node"),
     )
 }

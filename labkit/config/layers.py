@@ -1,8 +1,9 @@
 """Layers: where each value of a run comes from.
 
 Later layers win: defaults, ``baseline``, the experiment, the profile's values for every and for this experiment, the
-command line. At last the profile adapts: a stand-in takes the model's place, caps cut values that nobody typed, and
-the learning rate is multiplied unless it was typed.
+command line. At last the profile adapts: stand-ins take the place of the model and the data, caps cut values that
+nobody typed, and with a stand-in model come random weights, a multiple of the learning rate and what else the profile
+says, unless they were typed.
 """
 
 import os
@@ -143,8 +144,10 @@ def _adapt(profile: Profile, values: dict[str, Any], origins: dict[str, str], ty
         if key not in typed and (value is None or value > cap):
             values[key], origins[key] = cap, f"{machine}, cap (was {'no limit' if value is None else value})"
     stands_in = values.get("model_name", defaults["model_name"]) in profile.models.values()
-    if stands_in and "weights" not in typed:
-        values["weights"], origins["weights"] = "random", f"{machine}, a stand-in has no checkpoint"
+    if stands_in:
+        for key, value in {"weights": "random", **profile.stand_in_values}.items():
+            if key not in typed:
+                values[key], origins[key] = value, f"{machine}, goes with a stand-in"
     if stands_in and profile.lr_multiplier != 1 and "lr" not in typed:
         lr = values.get("lr", defaults["lr"])
         values["lr"] = float(f"{lr * profile.lr_multiplier:.6g}")

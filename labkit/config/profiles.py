@@ -45,7 +45,7 @@ class Profile:
     """A machine: values for every experiment and for single ones, stand-ins, caps, expectations.
 
     ``values`` hold for all experiments, ``experiments`` for one each. ``models`` puts a stand-in for a model,
-    ``datasets`` for a data set.
+    ``datasets`` for a data set; ``stand_in_values`` go with a stand-in model, whatever the experiment says.
     ``caps`` are upper limits for values nobody typed. ``lr_multiplier`` goes with stand-ins, which need larger steps.
     ``skip`` says why an experiment cannot run here.
     """
@@ -55,6 +55,7 @@ class Profile:
     values: dict[str, Any] = field(default_factory=dict)
     models: dict[str, str] = field(default_factory=dict)
     datasets: dict[str, str] = field(default_factory=dict)
+    stand_in_values: dict[str, Any] = field(default_factory=dict)
     caps: dict[str, int] = field(default_factory=dict)
     lr_multiplier: float = 1.0
     experiments: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -74,12 +75,22 @@ def load_profile(workspace: Workspace, name: str) -> Profile:
         known = profile_names(workspace)
         raise ConfigError(f"no profile '{name}'.{nearest(name, known)} There are: {', '.join(known)}.")
     data = read_yaml(path)
-    known_keys = ("about", "values", "models", "datasets", "caps", "lr_multiplier", "experiments", "skip")
+    known_keys = (
+        "about",
+        "values",
+        "models",
+        "datasets",
+        "stand_in_values",
+        "caps",
+        "lr_multiplier",
+        "experiments",
+        "skip",
+    )
     for key in data:
         if key not in known_keys:
             raise ConfigError(f"{path}: unknown key '{key}'.{nearest(key, known_keys)}")
     data = {key: value for key, value in data.items() if value is not None}
-    for key in ("values", "models", "datasets", "caps", "experiments", "skip"):
+    for key in ("values", "models", "datasets", "stand_in_values", "caps", "experiments", "skip"):
         if not isinstance(data.get(key, {}), dict):
             raise ConfigError(f"{path}: {key} must hold 'key: value' lines; it is {data[key]!r}.")
     known = sorted(p.stem for p in workspace.configs.glob("*.yaml"))
@@ -93,7 +104,8 @@ def load_profile(workspace: Workspace, name: str) -> Profile:
         values = dict(values or {})
         expected[experiment] = _expected(path, experiment, values.pop("expect", {"status": "ok"}))
         experiments[experiment] = _values(path, values)
-    data["values"] = _values(path, data.get("values", {}))
+    for key in ("values", "stand_in_values"):
+        data[key] = _values(path, data.get(key, {}))
     data["caps"] = _values(path, data.get("caps", {}))
     for key, cap in data["caps"].items():
         if type(cap) not in (int, float):

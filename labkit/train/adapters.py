@@ -86,6 +86,8 @@ def _read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, tuple[int, in
             raise CheckpointError(f"{folder} has no {name} and so no adapter; train it again with save_model=true.")
     try:
         settings = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
+        if not isinstance(settings, dict) or settings.get("peft_type") != "LORA":
+            raise ValueError(f"{_SETTINGS} is not LoRA's")
         with safe_open(str(folder / _WEIGHTS), "pt") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys() if ".lora_" in name}  # noqa: SIM118
     except (ValueError, OSError, SafetensorError) as error:

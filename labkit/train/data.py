@@ -12,7 +12,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from labkit import assets
-from labkit.config.datasets import find_dataset
+from labkit.config.datasets import DATASETS, DatasetEntry, find_dataset
 from labkit.config.schema import RunConfig
 from labkit.train.errors import DataError
 
@@ -21,18 +21,20 @@ DAMAGED = (zipfile.BadZipFile, zlib.error, OSError, EOFError, KeyError, ValueErr
 
 
 class EmojiZip(Dataset):
-    """An image folder in one zip: ``metadata.jsonl`` names the images and their captions.
+    """An image folder in one zip: ``metadata.jsonl`` names the images, their captions and groups.
 
-    The zip is read into memory, so that loader workers, which are forked, do not share a file position.
+    An ``entry`` of the data registry may take a part of the groups. The zip is read into memory, so that loader
+    workers, which are forked, do not share a file position.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, entry: DatasetEntry | None = None) -> None:
         self.path = path
         self._zip: zipfile.ZipFile | None = None
         try:
             with zipfile.ZipFile(path) as archive:
                 lines = archive.read("metadata.jsonl").decode().splitlines()
-            self.rows = [json.loads(line) for line in lines]
+            rows = [json.loads(line) for line in lines]
+            self.rows = [row for row in rows if entry is None or entry.takes(row.get("group"))]
         except FileNotFoundError:
             raise DataError(f"{path} is missing; 'git checkout' it, or install the package again.") from None
         except DAMAGED as error:
@@ -95,13 +97,18 @@ class FolderDataset(Dataset):
         return image, text
 
 
+def packaged(name: str) -> EmojiZip:
+    """A registered data set that ships with the package."""
+    return EmojiZip(assets.FLUENT_EMOJI, DATASETS[name])
+
+
 def load_samples(config: RunConfig, data_folder: Path) -> tuple[Dataset, Dataset | None]:
     """Training samples, and validation samples or None: drawn with the run's seed, so two runs see the same.
 
     Raises ``DataError`` when there are fewer training samples than one batch needs.
     """
     folder = find_dataset(config.dataset, data_folder)
-    samples = EmojiZip(assets.FLUENT_EMOJI) if folder is None else FolderDataset(folder)
+    samples = packaged(config.dataset) if folder is None else FolderDataset(folder)
     order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(config.seed)).tolist()
     order = order[: config.num_train_samples]
     held_out = int(len(order) * config.val_fraction)

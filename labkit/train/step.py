@@ -46,8 +46,22 @@ class Collator:
         with host():  # with num_workers=0 this runs in the training process, but in host memory all the same
             captions = [caption for _, caption in samples]
             batch = self._opt(captions) if self.language == "opt" else self._t5(captions)
-            images = [image.convert("RGB") for image, _ in samples]
-            return {"pixel_values": self.image_processor(images, return_tensors="pt")["pixel_values"], **batch}
+            return {"pixel_values": self._pixels([image for image, _ in samples]), **batch}
+
+    def prompts(self, images: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
+        """The batch to generate captions of these images from; no labels.
+
+        ``opt``: placeholders and the start mark, ``input_ids`` of shape (batch, queries + 1). ``t5``: placeholders
+        and the prompt, (batch, queries + prompt).
+        """
+        with host():
+            text = self._tokens([""] if self.language == "opt" else [PROMPT])[0]
+            rows = [self._placeholders() + text] * len(images)
+            return {"pixel_values": self._pixels(images), **self._padded(rows, len(rows[0]))}
+
+    def _pixels(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        rgb = [image.convert("RGB") for image in images]
+        return self.image_processor(rgb, return_tensors="pt")["pixel_values"]
 
     def _opt(self, captions: list[str]) -> dict[str, torch.Tensor]:
         # the tokenizer puts its start mark in front; the end mark is ours, and must survive the cut

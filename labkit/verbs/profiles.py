@@ -35,6 +35,7 @@ def main(args: argparse.Namespace) -> int:
         text += [f"  {key} = {value}" for key, value in profile.values.items()]
         stand_ins = profile.models | profile.datasets
         text += [f"  {real} is stood in for by {tiny}" for real, tiny in stand_ins.items()]
+        text += [f"  {key} = {value} with a stand-in" for key, value in profile.stand_in_values.items()]
         text += [f"  {key} at most {cap}" for key, cap in profile.caps.items()]
         text += [f"  lr times {profile.lr_multiplier:g}"] if profile.lr_multiplier != 1 else []
         for name, expected in profile.expected.items():

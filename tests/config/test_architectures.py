@@ -18,6 +18,10 @@ MILLIONS = {
 }  # fmt: skip
 
 
+BASE_MILLIONS = {"tiny/blip2-opt-base": 2.2}
+"""Stands in for nobody: it ships with its checkpoint, so it is small."""
+
+
 def weights(a):
     """Entries of the weight matrices, counted by hand; biases and norms are under a hundredth."""
     vision, qformer, text = a.vision, a.qformer, a.text
@@ -39,7 +43,7 @@ def weights(a):
 
 
 def test_there_are_four_models_and_a_stand_in_for_each():
-    assert set(ARCHITECTURES) == set(BILLIONS) | set(MILLIONS)
+    assert set(ARCHITECTURES) == set(BILLIONS) | set(MILLIONS) | set(BASE_MILLIONS)
 
 
 @pytest.mark.parametrize("name", BILLIONS)
@@ -50,6 +54,12 @@ def test_a_full_size_is_the_published_one(name):
 @pytest.mark.parametrize("name", MILLIONS)
 def test_a_stand_in_has_about_a_thousandth(name):
     assert weights(ARCHITECTURES[name]) == pytest.approx(MILLIONS[name] * 1e6, rel=0.02)
+
+
+def test_the_base_is_small_enough_to_ship_in_16_bits():
+    (name, millions), *_ = BASE_MILLIONS.items()
+    assert weights(ARCHITECTURES[name]) == pytest.approx(millions * 1e6, rel=0.03)
+    assert 2 * weights(ARCHITECTURES[name]) < 5e6
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -70,7 +80,8 @@ def test_the_numbers_of_an_architecture_fit_each_other(name):
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_full_sizes_see_224_px_and_ask_32_questions_and_stand_ins_fewer(name):
     a = architecture(name)
-    assert (a.image_px, a.num_query_tokens) == ((56, 8) if name.startswith("tiny/") else (224, 32))
+    tiny = (64 if name in BASE_MILLIONS else 56, 8)
+    assert (a.image_px, a.num_query_tokens) == (tiny if name.startswith("tiny/") else (224, 32))
 
 
 @pytest.mark.parametrize(

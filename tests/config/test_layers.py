@@ -104,7 +104,8 @@ def test_tiny_has_the_batch_sizes_of_the_a100(name):
 def test_on_tiny_stand_ins_take_the_place_of_models_and_data(name):
     resolved = resolve(WORKSPACE, name)
     assert resolved.config.weights == "random"
-    assert resolved.origins["weights"] == "profile tiny, a stand-in has no checkpoint"
+    assert resolved.origins["weights"] == "profile tiny, goes with a stand-in"
+    assert (resolved.config.max_length, resolved.origins["max_length"]) == (12, "profile tiny, goes with a stand-in")
     assert resolved.config.dataset == "fluent_emoji"
     assert resolved.origins["dataset"] == "profile tiny, stands in for gourmetgram_caption"
 
@@ -137,7 +138,9 @@ def test_an_experiment_is_its_difference_to_the_baseline(name):
     plain = {"profile_name": "h100-94gb"}
     one = resolve(WORKSPACE, name, **plain).config.to_dict()
     base = resolve(WORKSPACE, BASE, **plain).config.to_dict()
-    assert {key: one[key] for key in one if one[key] != base[key]} == load_experiment(WORKSPACE, name).values
+    values = load_experiment(WORKSPACE, name).values
+    as_plain = {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+    assert {key: one[key] for key in one if one[key] != base[key]} == as_plain
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -255,7 +258,7 @@ def test_the_learning_rate_of_a_file_is_multiplied_exactly_once(name, lr):
 def test_only_a_stand_in_is_random_and_takes_larger_steps():
     resolved = resolve(WORKSPACE, "reduced_batch", {"model_name": "tiny/blip2-opt-base"})
     assert (resolved.config.weights, resolved.origins["weights"]) == ("pretrained", "default")
-    assert resolved.config.lr == 5e-6
+    assert (resolved.config.lr, resolved.config.max_length) == (5e-6, 50)
     typed = resolve(WORKSPACE, "reduced_batch", {"weights": "pretrained"})
     assert (typed.config.weights, typed.origins["weights"]) == ("pretrained", "command line")
 

@@ -1,0 +1,77 @@
+"""Captions: let a model say what it sees, greedily."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from PIL import Image
+
+from labkit.config.schema import RunConfig
+from labkit.train.errors import DataError
+from labkit.train.step import Collator
+from labkit.train.trained import load
+
+
+@torch.no_grad()
+def write_captions(
+    model: torch.nn.Module, collate: Collator, images: Sequence[Image.Image], max_length: int = 50, batch_size: int = 64
+) -> list[str]:
+    """The caption of each image, of at most ``max_length`` new tokens: always the likeliest one next.
+
+    ``model`` is a BLIP-2 or a ``PeftModel`` around one. It runs in eval mode and is left in the mode it came in.
+    """
+    modes = {module: module.training for module in model.modules()}
+    parameter = next(model.parameters())
+    model.eval()
+    captions: list[str] = []
+    try:
+        for start in range(0, len(images), batch_size):
+            batch = collate.prompts(images[start : start + batch_size])
+            batch = {name: tensor.to(parameter.device) for name, tensor in batch.items()}
+            batch["pixel_values"] = batch["pixel_values"].to(parameter.dtype)
+            ids = model.generate(**batch, max_new_tokens=max_length, do_sample=False, num_beams=1)
+            prompt = batch["input_ids"]
+            # releases differ in whether they give the prompt back
+            if collate.language == "opt" and torch.equal(ids[:, : prompt.shape[1]], prompt):
+                ids = ids[:, prompt.shape[1] :]
+            captions += [text.strip() for text in collate.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+    finally:
+        # part by part, since somebody may have put one of them in eval mode alone
+        for module, training in modes.items():
+            module.training = training
+    return captions
+
+
+def exact_share(captions: Sequence[str], wanted: Sequence[str]) -> float:
+    """Share of the captions that are the wanted ones, letter by letter."""
+    return sum(found == right for found, right in zip(captions, wanted, strict=True)) / len(wanted)
+
+
+def captions_of_run(config: RunConfig, folder: Path, images: Sequence[Path]) -> list[dict[str, str]]:
+    """Captions of image files by the model that a run has trained; ``folder`` is the run's.
+
+    Each row has ``image`` and ``caption``, and for a run with adapters ``base_caption``, the base's own. Raises
+    ``DataError`` for a file that is no image, ``CheckpointError`` for a run that has kept no weights.
+    """
+    opened = [_open(path) for path in images]
+    model, processor = load(config, folder)
+    collate = Collator(
+        processor, model.config.text_config.model_type, config.max_length, model.config.num_query_tokens,
+        model.config.image_token_id,
+    )  # fmt: skip
+    captions = write_captions(model, collate, opened, config.max_length)
+    rows = [{"image": str(path), "caption": caption} for path, caption in zip(images, captions, strict=True)]
+    if isinstance(model, PeftModel):
+        with model.disable_adapter():
+            for row, caption in zip(rows, write_captions(model, collate, opened, config.max_length), strict=True):
+                row["base_caption"] = caption
+    return rows
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for bytes that are no image
+        raise DataError(f"{path} cannot be read as an image ({error}); name a picture file.") from None
