@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import PreTrainedModel
@@ -69,6 +69,10 @@ def load_adapter(model: PreTrainedModel, folder: Path, base_name: str) -> PeftMo
     for name, (rows, columns) in shapes.items():
         layer, _, side = name.removeprefix(_PREFIX).rpartition(".lora_")
         found = layers.get(layer)
+        if side[:1] not in ("A", "B"):
+            raise CheckpointError(
+                f"the adapter in {folder} adapts {layer}, which is no linear layer; labkit's never do."
+            )
         fits = found is not None and {"A": found.in_features == columns, "B": found.out_features == rows}[side[0]]
         if not fits:
             has = f"one of {found.in_features} to {found.out_features}" if found is not None else "none"
@@ -77,7 +81,18 @@ def load_adapter(model: PreTrainedModel, folder: Path, base_name: str) -> PeftMo
                 f"{layer} (lora_{side[0]} {rows} x {columns}), of which {base_name} has {has}; give the base it was "
                 "trained on."
             )
-    return PeftModel.from_pretrained(model, str(folder))
+    try:
+        adapted = PeftModel.from_pretrained(model, str(folder))
+    except (RuntimeError, ValueError, KeyError) as error:  # another rank than its settings say, say
+        raise CheckpointError(f"the adapter in {folder} does not load ({_line(error)}); train it again.") from error
+    lacking = sorted(set(get_peft_model_state_dict(adapted, save_embedding_layers=False)) - set(shapes))
+    if lacking:  # PEFT warns, and takes what it would begin to train with
+        raise CheckpointError(f"the adapter in {folder} has no weights for {lacking[0]}; train it again.")
+    return adapted
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
 
 
 def _read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, tuple[int, int]]]:

@@ -1,5 +1,6 @@
 """MemoryCapture reports anyone's LightningModule, at the steps it says, and leaves nothing behind."""
 
+import contextlib
 import gc
 
 import pytest
@@ -8,6 +9,7 @@ from lightning.pytorch import LightningModule, Trainer, seed_everything
 from lightning.pytorch.demos.boring_classes import BoringModel, ManualOptimBoringModel, RandomDataset
 from lightning.pytorch.demos.transformer import LightningTransformer
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, TensorDataset
 
 from labkit.memory.capture import MemoryCapture
@@ -247,6 +249,52 @@ def test_a_skipped_step_has_no_backward():
     trainer(capture, limit_train_batches=3, limit_val_batches=0).fit(Skips())
     assert [p.phase for p in capture.report.phases if p.step == 1] == ["before_forward", "after_optimizer_step"]
     assert _get_current_dispatch_mode_stack() == []
+
+
+class Checkpointed(BoringModel):
+    """A frozen layer that is checkpointed between another frozen one and one that is trained."""
+
+    keeps = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = torch.nn.Linear(32, 256).requires_grad_(False)
+        self.frozen = torch.nn.Linear(256, 256).requires_grad_(False)
+        self.layer = torch.nn.Linear(256, 2)
+        self.kept = []
+
+    def training_step(self, batch, batch_idx):
+        hidden = self.first(batch).requires_grad_()  # as PEFT does for checkpointing: a leaf, which gets a gradient
+        if self.keeps:
+            self.kept = [hidden.detach().clone()]
+        return self.layer(checkpoint(self.frozen, hidden, use_reentrant=False)).sum()
+
+
+class CheckpointedAndKept(Checkpointed):
+    keeps = True
+
+
+@pytest.mark.parametrize("entered", [True, False])
+@pytest.mark.parametrize("build", [Checkpointed, CheckpointedAndKept])
+def test_what_waits_for_the_graph_is_activations_and_what_a_module_keeps_is_unattributed(build, entered):
+    hidden_bytes = 64 * 256 * 4
+    tracker = Tracker() if entered else None
+    capture = MemoryCapture(tracker)
+    with tracker or contextlib.nullcontext():
+        loader = DataLoader(torch.randn(128, 32), batch_size=64)
+        trainer(capture, max_steps=2, limit_val_batches=0).fit(build(), loader)
+    data_bytes = 128 * 32 * 4 if entered else 0  # the data set was made on the virtual GPU
+    kept = hidden_bytes if build.keeps else 0
+    for step in (0, 1):
+        forward, backward, stepped = (capture.report.at(name, step).end for name in PHASES[1:])
+        # what goes into the frozen layer, what comes out for the one that is trained, and a copy that nobody told of
+        assert forward["activations"] == pytest.approx(2 * hidden_bytes + kept, abs=2048)
+        assert forward["unattributed"] == pytest.approx(data_bytes, abs=2048)
+        # the leaf and its gradient, until the loss is gone
+        assert backward["activations"] == pytest.approx(2 * hidden_bytes, abs=2048)
+        assert backward["unattributed"] == pytest.approx(data_bytes + kept, abs=2048)
+        assert stepped["activations"] == 0
+        assert stepped["unattributed"] == pytest.approx(data_bytes + kept, abs=2048)
 
 
 # -- what is left behind

@@ -123,6 +123,21 @@ def test_other_devices_are_not_followed():
         del kept
 
 
+def test_host_categories_count_on_whatever_device_their_tensors_are():
+    with Tracker(capacity_bytes=4 * KIB, device_type="meta") as tracker:  # meta is the device, the CPU the host
+        on_the_device = torch.empty(KIB // 4, device="meta")
+        state, unsaid = kib(8), kib(8)
+        assert tracker.allocated_bytes == KIB
+        tracker.assign([state], "optimizer_cpu")
+        tracker.assign([unsaid], "gradients")
+        found = tracker.breakdown()
+        assert found["optimizer_cpu"] == 8 * KIB
+        assert found["gradients"] == 0  # which only the device has
+        assert tracker.allocated_bytes == tracker.peak_bytes == KIB
+        del state, on_the_device
+        assert set(tracker.breakdown().values()) == {0}
+
+
 def test_work_in_host_memory_is_not_followed():
     with Tracker() as tracker:
         with host():
