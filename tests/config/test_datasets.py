@@ -2,7 +2,7 @@
 
 import pytest
 
-from labkit.config.datasets import DATASETS, find_dataset
+from labkit.config.datasets import DATASETS, FOOD, DatasetEntry, find_dataset
 from labkit.config.errors import ConfigError
 from labkit.config.schema import RunConfig
 
@@ -19,6 +19,25 @@ def refusal(name, folder):
 def test_the_default_data_set_ships_with_the_package(tmp_path):
     assert RunConfig.dataset == "fluent_emoji"
     assert find_dataset("fluent_emoji", tmp_path) is None
+
+
+@pytest.mark.parametrize("name", ["fluent_emoji", "fluent_emoji_food", "fluent_emoji_rest"])
+def test_its_parts_ship_with_it(tmp_path, name):
+    (tmp_path / name).mkdir()
+    assert find_dataset(name, tmp_path) is None
+
+
+def test_food_and_the_rest_make_the_whole():
+    whole, food, rest = (DATASETS[f"fluent_emoji{part}"] for part in ("", "_food", "_rest"))
+    for group in (FOOD, "Flags", "", None):
+        assert whole.takes(group)
+        assert food.takes(group) == (group == FOOD)
+        assert rest.takes(group) != food.takes(group)
+
+
+def test_an_entry_may_take_some_groups_but_one():
+    entry = DatasetEntry("some", "", "", groups=("a", "b"), without=("b",))
+    assert [group for group in ("a", "b", "c", None) if entry.takes(group)] == ["a"]
 
 
 @pytest.mark.parametrize("name", DATASETS)

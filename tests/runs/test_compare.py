@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 
+import pytest
 from rich.console import Console
 
 from labkit.config.layers import course
 from labkit.config.workspace import Workspace
 from labkit.memory.report import CATEGORIES, PHASES
+from labkit.memory.units import human_bytes
 from labkit.runs.compare import changes, compare, missing
 from labkit.runs.runner import run
 from labkit.runs.text import compare_table, phase_table, summary
@@ -103,4 +105,31 @@ def test_one_run_in_words(course_records):
     assert "forward of step 1" in summary(full)
     assert "asked for" in summary(full)
     rows = as_text(phase_table(fits)).splitlines()
-    assert len(rows) == 2 + len(fits.report.phases)
+    assert len(rows) == 2 + len(fits.report.phases) + 1
+    assert rows[-1].strip() == "cpu: in host memory, not in end and peak; the virtual GPU tells it by owner"
+    assert "params cpu" not in rows[1]  # nothing of it anywhere
+    assert "params cpu" not in as_text(phase_table(course_records["xxl_sgd"]))
+
+
+def test_what_is_in_4_bits_and_what_is_not_is_said(course_records):
+    record = course_records["xxl_qlora"]
+    text = summary(record)
+    assert "weights in 4 bits with their scales" in text
+    for kind in ("wo", "lm head", "qformer", "embeddings"):
+        assert f"{kind} {human_bytes(record.model['unquantized_bytes'][kind.replace(' ', '_')])}" in text
+    assert "4 bits" not in summary(course_records["xxl_lora"])
+
+
+def test_host_memory_stands_apart(course_records):
+    record = course_records["xxl_cpu_offload"]
+    if record.status == "skipped":
+        pytest.skip(record.reason)
+    device, host = summary(record).splitlines()[1].split("; in host memory ")
+    assert "optimizer" not in device
+    assert host.startswith("optimizer cpu ")
+
+
+def test_others_on_the_gpu_are_told_of(course_records):
+    fits = course_records["reduced_batch"]
+    assert "other processes held 1.00 GiB of the GPU" in summary(replace(fits, others_bytes=2**30))
+    assert "other processes" not in summary(fits)

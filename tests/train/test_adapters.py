@@ -17,8 +17,6 @@ from labkit.train.models import weight_facts
 
 torch.set_num_threads(1)
 
-# PEFT asks transformers by the old name
-pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 both = pytest.mark.parametrize("name", [OPT, T5])
 RANK = 16
 WEIGHTS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"

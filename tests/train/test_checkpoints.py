@@ -181,7 +181,6 @@ def test_a_device_that_is_too_small_is_out_of_memory_at_any_layer(saved, use_qlo
 
 
 @both
-@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft asks for it
 @pytest.mark.parametrize("double_quant", [False, True])
 def test_qlora_loads_in_4_bits_what_a_random_model_has_in_4_bits(saved, language, double_quant):
     root, models = saved

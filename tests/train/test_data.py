@@ -10,9 +10,10 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from labkit import assets
+from labkit.config.datasets import DATASETS, FOOD, DatasetEntry
 from labkit.config.errors import ConfigError
 from labkit.config.schema import RunConfig
-from labkit.train.data import DataError, EmojiZip, FolderDataset, build_loader, load_samples
+from labkit.train.data import DataError, EmojiZip, FolderDataset, build_loader, load_samples, packaged
 
 COLOURS = ["red", "green", "blue", "black"]
 
@@ -56,6 +57,37 @@ def test_the_package_has_1852_emoji_of_64_px_with_english_names():
     assert len({caption for _, caption in samples}) > 1800
     assert len({image.tobytes() for image, _ in samples}) > 1800
     assert "a 3d render of red apple" in {caption for _, caption in samples}
+
+
+def test_food_and_the_rest_are_the_whole_without_one_missing_or_twice():
+    whole, food, rest = (packaged(f"fluent_emoji{part}") for part in ("", "_food", "_rest"))
+    assert (len(food), len(rest)) == (128, 1724)
+    names = [row["file_name"] for row in food.rows + rest.rows]
+    assert sorted(names) == sorted(row["file_name"] for row in whole.rows)
+    assert {row["group"] for row in food.rows} == {FOOD}
+    assert FOOD not in {row["group"] for row in rest.rows}
+    place = [row["file_name"] for row in whole.rows].index(food.rows[5]["file_name"])
+    assert as_bytes([food[5]]) == as_bytes([whole[place]])
+
+
+def test_no_caption_of_food_is_another_pictures():
+    texts = [row["text"] for row in packaged("fluent_emoji").rows]
+    assert all(texts.count(row["text"]) == 1 for row in packaged("fluent_emoji_food").rows)
+
+
+@pytest.mark.parametrize(("name", "size"), [("fluent_emoji_food", 128), ("fluent_emoji_rest", 1724)])
+def test_a_run_can_be_trained_on_a_part(tmp_path, name, size):
+    train, _ = load_samples(config(dataset=name, num_train_samples=None), tmp_path)
+    assert len(train) == size
+    whole = {row["text"] for row in packaged(name).rows}
+    assert {train[i][1] for i in (0, size // 2, size - 1)} <= whole
+
+
+def test_rows_without_a_group_belong_to_what_asks_for_none(tmp_path):
+    path = write_zip(tmp_path / "small.zip")
+    assert len(EmojiZip(path, DATASETS["fluent_emoji"])) == len(EmojiZip(path)) == 3
+    assert len(EmojiZip(path, DatasetEntry("other", "", "", without=("a",)))) == 3
+    assert len(EmojiZip(path, DatasetEntry("some", "", "", groups=("a",)))) == 0
 
 
 def test_the_zip_carries_the_licences_of_both_sources():

@@ -18,8 +18,6 @@ from labkit.train.quantized import KEPT
 
 torch.set_num_threads(1)
 
-# PEFT asks transformers by the old name
-pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 both = pytest.mark.parametrize("name", [OPT, T5])
 doubled = pytest.mark.parametrize("double_quant", [False, True])
 precisions = pytest.mark.parametrize("precision", ["32-true", "bf16-true"])
