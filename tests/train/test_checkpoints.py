@@ -310,7 +310,7 @@ def no_json(data):
 
 
 def other_shape(data):
-    return data.replace(b'"shape":[304]', b'"shape":[303]', 1)
+    return data.replace(b'"shape":[320]', b'"shape":[319]', 1)
 
 
 @pytest.mark.parametrize("damage", [cut, nearly_nothing, longer, huge_header, no_json, other_shape])
