@@ -46,9 +46,10 @@ def load(config: RunConfig, folder: Path, device: str = "cpu") -> tuple[nn.Modul
     if (folder / MODEL).is_dir():
         model = load_model(config, folder / MODEL, device)
         return model.eval(), load_processor(folder / MODEL, model.config)
+    adapter = _adapter(folder)
     model = build_model(config, device)
-    processor = load_processor(_adapter(folder), model.config)
-    return load_adapter(model, _adapter(folder), config.model_name).eval(), processor
+    adapted = load_adapter(model, adapter, config.model_name)
+    return adapted.eval(), load_processor(adapter, model.config)
 
 
 def merge(config: RunConfig, folder: Path, target: Path, base: str | None = None) -> Path:
@@ -70,8 +71,8 @@ def merge(config: RunConfig, folder: Path, target: Path, base: str | None = None
         freeze_vision=False, freeze_connector=False, freeze_language=False,
     )  # fmt: skip
     model = build_model(plain, "cpu")
-    processor = load_processor(adapter, model.config)
     merged = load_adapter(model, adapter, name).merge_and_unload()
+    processor = load_processor(adapter, merged.config)
     with _room_for(sum(p.nbytes for p in merged.parameters()), target):
         merged.save_pretrained(target)
         processor.save_pretrained(target)
