@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from labkit.cli import main
+from labkit.cli import VERBS, main
 from labkit.config.workspace import Workspace
 
 HEAVY = ("torch", "lightning", "transformers", "bitsandbytes", "datasets", "numpy", "PIL", "tokenizers")
@@ -17,7 +17,7 @@ def labkit(*arguments: str, **more) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, **more)
 
 
-@pytest.mark.parametrize("verb", ["run", "compare", "show", "fetch", "configs", "profiles"])
+@pytest.mark.parametrize("verb", [verb.__name__.rpartition(".")[2] for verb in VERBS])
 def test_every_verb_has_help_with_examples(verb, capsys):
     with pytest.raises(SystemExit) as end:
         main([verb, "--help"])
@@ -152,3 +152,39 @@ def test_a_fetch_on_a_machine_that_is_offline_is_one_line(capsys):
         out, err = capsys.readouterr()
         assert (out, err.count("\n")) == ("", 1)
         assert "HF_HUB_OFFLINE=1" in err
+
+
+def test_a_plan_is_printed_for_people_and_for_machines(capsys):
+    assert main(["plan", "xxl_lora", "--gpu", "tiny"]) == 0
+    assert "xxl_lora on tiny: fits (predicted)" in capsys.readouterr().out
+    assert main(["plan", "xxl_lora", "--gpu", "tiny", "--json", "batch_size=32"]) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert (row["verdict"], row["expected"]) == ("out of memory", None)
+    assert row["peak_bytes"] > row["capacity_bytes"]
+    assert row["reserved_bytes"] >= row["peak_bytes"]
+    assert row["margin"] < 0
+
+
+def test_a_plan_for_any_gpu_by_name_or_size(capsys):
+    for gpu in ("a6000-48gb", "24GiB"):
+        assert main(["plan", "xxl_checkpointing", "--gpu", gpu, "--json", "model_name=tiny/blip2-t5-large"]) == 0
+        row = json.loads(capsys.readouterr().out)
+        assert row["verdict"] == "fits"
+        assert 20 * 2**30 < row["capacity_bytes"] < 48 * 2**30
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["baseline", "--gpu", "h100-94g"], ["'h100-94g'", "'h100-94gb'", "24GiB"]),
+        (["baseline", "--gpu", "0GiB"], ["'0GiB'"]),
+        (["baselin"], ["'baseline'"]),
+        ([], ["--all"]),
+    ],
+)
+def test_a_plan_that_cannot_be_is_one_line(arguments, parts, capsys):
+    assert main(["plan", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    for part in parts:
+        assert part in error

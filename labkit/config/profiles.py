@@ -8,6 +8,7 @@ from typing import Any
 from labkit.config.architectures import ARCHITECTURES
 from labkit.config.datasets import DATASETS
 from labkit.config.errors import ConfigError, nearest
+from labkit.config.gpus import GPUS, find_gpu
 from labkit.config.schema import coerce, keys
 from labkit.config.workspace import Workspace
 from labkit.config.yaml_files import read_yaml
@@ -72,8 +73,7 @@ def load_profile(workspace: Workspace, name: str) -> Profile:
     """The profile called ``name``; ``ConfigError`` for an unknown name or a file that is not one."""
     path = workspace.profiles / f"{name}.yaml"
     if not path.is_file():
-        known = profile_names(workspace)
-        raise ConfigError(f"no profile '{name}'.{nearest(name, known)} There are: {', '.join(known)}.")
+        return _of_gpu(name, profile_names(workspace))
     data = read_yaml(path)
     known_keys = (
         "about",
@@ -124,6 +124,20 @@ def load_profile(workspace: Workspace, name: str) -> Profile:
         if not isinstance(text, str):
             raise ConfigError(f"{path}: {key}={text!r} is not text.")
     return Profile(name=name, experiments=experiments, expected=expected, **data)
+
+
+def _of_gpu(name: str, profiles: list[str]) -> Profile:
+    """The facts of a GPU that nobody wrote a profile for; its experiments are as the course has them."""
+    try:
+        gpu = find_gpu(name)
+    except ConfigError:
+        known = [*profiles, *GPUS]
+        raise ConfigError(
+            f"no profile '{name}'.{nearest(name, known)} There are: {', '.join(profiles)}; the GPUs "
+            f"{', '.join(g for g in GPUS if g not in profiles)}; and sizes such as 24GiB."
+        ) from None
+    about = f"one {gpu.name}, for which nobody has chosen batch sizes"
+    return Profile(name=name, about=about, values={"device": "cuda", "capacity_gib": gpu.usable_bytes / 2**30})
 
 
 def _values(path: Path, values: dict[str, Any]) -> dict[str, Any]:

@@ -58,17 +58,22 @@ class Tracker(TorchDispatchMode):
     ``VirtualOutOfMemoryError``, a ``torch.OutOfMemoryError``. Only storages on ``device_type`` count; on the virtual
     GPU that is the CPU, and ``host()`` marks work that a real machine would do in host memory.
 
+    With ``keep_events`` every birth and death on the device is kept, for an allocator to replay: ``events`` has
+    (number of the storage, its bytes, 0 for its death).
+
     ``before_error`` is called before the error, to assign what is alive; it returns the category of the rest.
 
     What an operation allocates and frees inside its own kernel is not seen.
     """
 
-    def __init__(self, capacity_bytes: int | None = None, device_type: str = "cpu") -> None:
+    def __init__(self, capacity_bytes: int | None = None, device_type: str = "cpu", keep_events: bool = False) -> None:
         super().__init__()
         self.capacity_bytes = capacity_bytes
         self.device_type = device_type
         self.allocated_bytes = 0
         self.peak_bytes = 0
+        self.peak_operation: Any = None
+        self.events: list[tuple[Any, Any]] | None = [] if keep_events else None
         self._live: dict[int, _Block] = {}
         self.before_error: Callable[[], str] | None = None
         self._log: list[tuple[_Block, int]] | None = None
@@ -112,7 +117,10 @@ class Tracker(TorchDispatchMode):
         ):
             self._make_room(size_bytes, operation)
         self._live[key] = new
+        highest = self.peak_bytes
         self._count(new, +1)
+        if self.peak_bytes > highest:
+            self.peak_operation = operation
         if block is None:
             weakref.finalize(storage, self._forget, key).atexit = False
         return new
@@ -139,6 +147,8 @@ class Tracker(TorchDispatchMode):
 
     def _count(self, block: _Block, sign: int) -> None:
         if block.category not in HOST_CATEGORIES:
+            if self.events is not None:
+                self.events.append((id(block), block.size_bytes if sign > 0 else 0))
             self.allocated_bytes += sign * block.size_bytes
             if self.allocated_bytes > self.peak_bytes:
                 self.peak_bytes = self.allocated_bytes
@@ -171,6 +181,8 @@ class Tracker(TorchDispatchMode):
         was_on_device = block.category not in HOST_CATEGORIES
         block.category = category
         if was_on_device != (category not in HOST_CATEGORIES):
+            if self.events is not None:
+                self.events.append((id(block), 0 if was_on_device else block.size_bytes))
             self.allocated_bytes += -block.size_bytes if was_on_device else block.size_bytes
             self.peak_bytes = max(self.peak_bytes, self.allocated_bytes)
 

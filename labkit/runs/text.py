@@ -62,7 +62,7 @@ class ProgressPrinter:
                 name = phase.phase.replace("_", " ")
                 self._bar.console.print(
                     f"  step {phase.step} {name:21} {human_bytes(phase.end_bytes):>10}, "
-                    f"peak {human_bytes(phase.peak_bytes):>10}: {_parts(phase.end)}"
+                    f"peak {human_bytes(phase.peak_bytes):>10}: {parts(phase.end)}"
                 )
             case "progress":
                 loss = f"loss {loss_words(event['losses'][-1])}" if event["losses"] else ""
@@ -83,7 +83,7 @@ def summary(record: Record) -> str:
         oom = record.out_of_memory
         lines.append(
             f"  asked for {human_bytes(oom['requested_bytes'])} with {human_bytes(oom['allocated_bytes'])} of "
-            f"{human_bytes(oom['capacity_bytes'])} in use: {_parts(oom['held'])}"
+            f"{human_bytes(oom['capacity_bytes'])} in use: {parts(oom['held'])}"
         )
     elif record.reason:
         lines.append(f"  {record.reason}")
@@ -93,12 +93,12 @@ def summary(record: Record) -> str:
         of = f" of {human_bytes(capacity)}" if capacity else ""
         lines.append(
             f"  peak {human_bytes(record.peak_bytes)}{of} ({source}), "
-            f"in phase {phase.phase.replace('_', ' ')} of step {phase.step}: {_parts(phase.peak)}"
+            f"in phase {phase.phase.replace('_', ' ')} of step {phase.step}: {parts(phase.peak)}"
         )
     if "quantized_bytes" in record.model:
         lines.append(
             f"  weights in 4 bits with their scales {human_bytes(record.model['quantized_bytes'])}, not quantized: "
-            + _parts(record.model["unquantized_bytes"])
+            + parts(record.model["unquantized_bytes"])
         )
     if record.others_bytes:
         lines.append(f"  other processes held {human_bytes(record.others_bytes)} of the GPU when it started")
@@ -203,7 +203,7 @@ def _expected_cell(row: dict[str, Any]) -> str:
     return row["expected"]["status"] + ("" if row["as_expected"] else f" {_place(row['expected'])}").rstrip()
 
 
-def _parts(by_category: Mapping[str, int]) -> str:
+def parts(by_category: Mapping[str, int]) -> str:
     """Largest first; what is in host memory stands behind the rest."""
     on_device, on_host = [
         ", ".join(

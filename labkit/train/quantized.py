@@ -2,9 +2,13 @@
 
 import bitsandbytes
 import torch
+from bitsandbytes.functional import QuantState
 from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 from transformers.integrations.bitsandbytes import replace_with_bnb_linear
+
+BLOCK, BLOCK_OF_SCALES = 64, 256
+"""Numbers that share a scale, and scales that share one in double quantization."""
 
 KEPT = ("lm_head", "qformer", "query_tokens", "wo")
 """What transformers does not quantize in BLIP-2: the output layer, the Q-Former, and ``wo`` of every T5 layer."""
@@ -30,8 +34,11 @@ def materialize_in_4_bits(
         if isinstance(module, bitsandbytes.nn.Linear4bit):
             shape = (module.out_features, module.in_features)
             weight = torch.empty(shape, dtype=torch.bfloat16, device=device).normal_(0.0, weight_std)
-            options = dict(module.weight.__dict__)
-            module.weight = bitsandbytes.nn.Params4bit(weight, requires_grad=False, **options).to(device)
+            if weight.is_meta:
+                module.weight = _packed_on_meta(weight, double_quant)
+            else:
+                options = dict(module.weight.__dict__)
+                module.weight = bitsandbytes.nn.Params4bit(weight, requires_grad=False, **options).to(device)
             del weight  # or it is still there when the next one is made
             if module.bias is not None:
                 module.bias = nn.Parameter(torch.zeros_like(module.bias, device=device), requires_grad=False)
@@ -46,3 +53,30 @@ def materialize_in_4_bits(
     model.initialize_weights()
     model.tie_weights()
     return model
+
+
+def _packed_on_meta(weight: torch.Tensor, double_quant: bool) -> nn.Parameter:
+    """The storages of a quantized weight, as ``bitsandbytes.functional.quantize_4bit`` makes them; it runs on no meta.
+
+    Two numbers a byte, a scale for each block of 64, a code book; with double quantization a byte a scale, with
+    scales, a code book and a mean of their own.
+    """
+    count = weight.numel()
+    meta = {"device": weight.device}
+    scales, state2, offset = -(-count // BLOCK), None, None
+    absmax = torch.empty(scales, **meta)
+    if double_quant:
+        state2 = QuantState(
+            absmax=torch.empty(-(-scales // BLOCK_OF_SCALES), **meta), code=torch.empty(256, **meta),
+            blocksize=BLOCK_OF_SCALES, dtype=torch.float32,
+        )  # fmt: skip
+        absmax, offset = torch.empty(scales, dtype=torch.uint8, **meta), torch.empty((), **meta)
+    state = QuantState(
+        absmax=absmax, shape=weight.shape, code=torch.empty(16, **meta), blocksize=BLOCK, quant_type="nf4",
+        dtype=weight.dtype, offset=offset, state2=state2,
+    )  # fmt: skip
+    packed = torch.empty((count + 1) // 2, 1, dtype=torch.uint8, **meta)
+    return bitsandbytes.nn.Params4bit(
+        packed, requires_grad=False, quant_state=state, quant_type="nf4", compress_statistics=double_quant,
+        bnb_quantized=True,
+    )  # fmt: skip

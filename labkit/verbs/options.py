@@ -3,6 +3,7 @@
 import argparse
 import logging
 import warnings
+from collections.abc import Sequence
 
 from labkit.config.errors import ConfigError
 from labkit.config.layers import DEFAULT_PROFILE, course
@@ -40,3 +41,14 @@ def quiet_libraries() -> None:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     transformers.utils.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+
+
+def pairs(items: Sequence[str]) -> dict[str, str]:
+    """``KEY=VALUE`` as typed; ``ConfigError`` for anything else."""
+    pairs = {}
+    for item in items:
+        key, equals, value = item.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"'{item}' is not KEY=VALUE.")
+        pairs[key] = value
+    return pairs

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -13,7 +12,7 @@ from labkit.config.workspace import Workspace
 from labkit.runs.records import Ledger
 from labkit.runs.runner import run
 from labkit.verbs import compare
-from labkit.verbs.options import EXIT_FAILED, add_profile
+from labkit.verbs.options import EXIT_FAILED, add_profile, pairs
 
 HELP = """\
 Run an experiment in a child process and record how it ended.
@@ -49,7 +48,7 @@ def main(args: argparse.Namespace) -> int:
         raise ConfigError(f"--timeout-s={args.timeout_s:g} must be above 0.")
     workspace = Workspace.find()
     names = list(load_profile(workspace, args.profile).expected) if args.all else [args.experiment]
-    overrides = _pairs(args.overrides)
+    overrides = pairs(args.overrides)
     runs = [resolve(workspace, name, overrides, args.profile) for name in names]
     if args.show_config:
         _show_config(runs, args.json)
@@ -75,16 +74,6 @@ def _run_one(name: str, overrides: dict[str, str], resolved: Resolved, args: arg
     out.print(summary(record))
     out.print(f"  record: {Ledger(Workspace.find().runs).find(record.id).record}\n")
     return record
-
-
-def _pairs(items: Sequence[str]) -> dict[str, str]:
-    pairs = {}
-    for item in items:
-        key, equals, value = item.partition("=")
-        if not equals or not key:
-            raise ConfigError(f"'{item}' is not KEY=VALUE.")
-        pairs[key] = value
-    return pairs
 
 
 def _show_config(runs: list[Resolved], as_json: bool) -> None:

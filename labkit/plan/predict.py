@@ -1,0 +1,145 @@
+"""Predict: two optimizer steps of a run on tensors without storage, reported like a run that was measured."""
+
+import dataclasses
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from PIL import Image
+from torch.autograd.graph import _engine_run_backward
+
+from labkit.config.architectures import Architecture, architecture
+from labkit.config.schema import RunConfig
+from labkit.memory.capture import MemoryCapture
+from labkit.memory.report import MemoryReport
+from labkit.memory.tracker import Tracker, host
+from labkit.plan.allocator import replay
+from labkit.plan.semantics import DeviceSemantics
+from labkit.train.adapters import add_lora
+from labkit.train.models import build_model, dtype_of
+from labkit.train.module import CaptionModule
+from labkit.train.optimizers import build_optimizer
+from labkit.train.processor import IMAGE, TOKEN_IDS, embedded_processor
+from labkit.train.step import Collator
+
+BORDERLINE = 0.05
+"""Share of the capacity within which nobody should rely on a prediction: no GPU has been compared with yet."""
+
+STEPS = 2
+"""The second step meets parameters, old gradients, new optimizer state and activations at once."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What a run is going to hold: its report, and what the caching allocator makes of it under the capacity.
+
+    ``verdict`` is ``fits``, ``borderline`` (within 5% of the capacity either way) or ``out of memory``.
+    ``operation`` is the one that made the peak. ``reserved_bytes`` is the allocator's highest, without a limit.
+    """
+
+    report: MemoryReport
+    operation: str
+    reserved_bytes: int
+    verdict: str
+    margin: float | None
+    """Share of the capacity that stays free at the peak of what is allocated; below zero it is missing."""
+
+
+class PredictionError(Exception):
+    """A run that cannot be predicted; one line: which key, its value, and what to do next."""
+
+
+def predict(config: RunConfig) -> Prediction:
+    """The memory of a run, from the operations of its first two optimizer steps on ``meta`` tensors.
+
+    Model, adapters, optimizer and step are those that training uses, in the order in which Lightning calls them.
+    Micro batches beyond the second of a step repeat it and are left out. Nothing is allocated or downloaded.
+    Raises ``PredictionError`` for a strategy that is not planned.
+    """
+    if config.strategy != "auto" or config.devices != 1:
+        raise PredictionError(f"strategy={config.strategy} cannot be predicted yet; set strategy=auto.")
+    config = dataclasses.replace(config, weights="random", report_every=1)
+    arch = architecture(config.model_name)
+    tracker = Tracker(device_type="meta", keep_events=True)
+    capture = MemoryCapture(tracker)
+    capture.report.source = "predicted"
+    capture.report.capacity_bytes = config.capacity_bytes
+    micro_steps = min(config.accumulate_grad_batches, 2)
+    loop = SimpleNamespace(global_step=0, accumulate_grad_batches=micro_steps, optimizers=[])
+    with DeviceSemantics(config) as semantics, tracker:
+        model = build_model(config, "meta")
+        if config.use_lora or config.use_qlora:
+            model = add_lora(model, config, arch.language)
+        module = CaptionModule(config, model)
+        module.trainer = loop
+        optimizer = build_optimizer(config, module.parameters())
+        loop.optimizers = [optimizer]
+        capture.on_train_start(loop, module)
+        for _ in range(STEPS):
+            for micro_step in range(micro_steps):
+                batch = _batch(config, arch)
+                _micro_step(loop, module, capture, optimizer, semantics, batch, micro_step, micro_steps)
+                del batch  # as Lightning does, before the next one is there
+        capture.teardown(loop, module, "fit")
+    return _judged(capture.report, tracker, config.capacity_bytes)
+
+
+def _judged(report: MemoryReport, tracker: Tracker, capacity_bytes: int | None) -> Prediction:
+    whole = replay(tracker.events or [])
+    operation = str(tracker.peak_operation)
+    if capacity_bytes is None:
+        return Prediction(
+            report=report, operation=operation, reserved_bytes=whole.peak_reserved_bytes, verdict="fits", margin=None
+        )
+    margin = 1 - report.peak_bytes / capacity_bytes
+    verdict = "borderline"
+    if margin < -BORDERLINE:
+        verdict = "out of memory"
+    elif margin > BORDERLINE and replay(tracker.events or [], capacity_bytes).fits:
+        verdict = "fits"
+    return Prediction(
+        report=report, operation=operation, reserved_bytes=whole.peak_reserved_bytes, verdict=verdict, margin=margin
+    )
+
+
+def _micro_step(
+    loop: Any, module: CaptionModule, capture: MemoryCapture, optimizer: torch.optim.Optimizer,
+    semantics: DeviceSemantics, batch: dict[str, torch.Tensor], micro_step: int, micro_steps: int,
+) -> None:  # fmt: skip
+    capture.on_train_batch_start(loop, module, batch, micro_step)
+    with semantics.autocast():
+        loss = module.training_step(batch, micro_step)
+    loss = loss / loop.accumulate_grad_batches
+    if micro_step == 0:
+        optimizer.zero_grad()
+    capture.on_before_backward(loop, module, loss)
+    with semantics.autocast():  # for layers that are computed again
+        # what torch.autograd.backward calls; a torch function mode is left while that runs
+        _engine_run_backward(
+            (loss,), (torch.ones_like(loss),), False, False, (), allow_unreachable=True, accumulate_grad=True
+        )
+    capture.on_after_backward(loop, module)
+    if micro_step == micro_steps - 1:
+        module.on_before_optimizer_step(optimizer)
+        optimizer.step()
+        loop.global_step += 1
+    del loss
+    module.on_train_batch_end(None, batch, micro_step)
+    capture.on_train_batch_end(loop, module, None, batch, micro_step)
+
+
+def _batch(config: RunConfig, arch: Architecture) -> dict[str, torch.Tensor]:
+    """A batch on ``meta`` of the shapes that the collator gives."""
+    processor = embedded_processor(arch)
+    collate = Collator(processor, arch.language, config.max_length, arch.num_query_tokens, TOKEN_IDS[IMAGE])
+    one = collate([(Image.new("RGB", (8, 8)), "a caption")])
+    batch = {}
+    for key, tensor in one.items():
+        made = torch.empty(config.batch_size, *tensor.shape[1:], dtype=tensor.dtype, device="meta")
+        if tensor.is_floating_point() and config.device == "virtual":
+            made = made.to(dtype_of(config.precision))  # Lightning casts in host memory, which is all a CPU has
+        elif tensor.is_floating_point():
+            with host():
+                made = made.to(dtype_of(config.precision))
+        batch[key] = made
+    return batch

@@ -1,0 +1,130 @@
+"""Semantics: what a device does where ``meta`` tensors would go another way: attention, autocast, padding."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch.overrides import TorchFunctionMode
+
+from labkit.config.schema import RunConfig
+
+_AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+_LOWER = {
+    F.linear, F.conv2d, torch.conv2d, torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.bmm,
+    torch.Tensor.bmm, torch.mm, torch.Tensor.mm, torch.addmm, torch.baddbmm,
+    F.scaled_dot_product_attention,
+}  # fmt: skip
+"""Functions that autocast runs in 16 bits, as far as these models call them (aten/src/ATen/autocast_mode.h)."""
+
+_FULL_ON_CUDA = {
+    F.layer_norm, torch.layer_norm, F.softmax, torch.softmax, torch.Tensor.softmax, F.log_softmax, F.cross_entropy,
+    torch.pow, torch.Tensor.pow, torch.Tensor.__pow__, torch.rsqrt, torch.Tensor.rsqrt, torch.sum, torch.Tensor.sum,
+    torch.exp, torch.Tensor.exp, torch.log, torch.Tensor.log,
+}  # fmt: skip
+"""Functions that CUDA's autocast runs in 32 bits; a CPU's leaves these as they come."""
+
+
+class DeviceSemantics(TorchFunctionMode):
+    """A context in which operations on ``meta`` tensors take the way that they take on the run's device."""
+
+    def __init__(self, config: RunConfig) -> None:
+        super().__init__()
+        self._cuda = config.device == "cuda"
+        self._lower_dtype = _AUTOCAST.get(config.precision)
+        self._casting = False
+        self._lowered: dict[int, torch.Tensor] = {}
+
+    @contextlib.contextmanager
+    def autocast(self) -> Iterator[None]:
+        """Cast as ``torch.autocast`` does, if the run's precision is a mixed one; weights are cast once."""
+        self._casting = self._lower_dtype is not None
+        try:
+            yield
+        finally:
+            self._casting = False
+            self._lowered.clear()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.Tensor.__bool__ and args[0].device.type == "meta":
+            return False  # asked of masks: is nothing masked? Captions are padded, so something is
+        if self._casting and func in _LOWER:
+            args, kwargs = _each(self._lower, args, kwargs)
+        elif self._casting and self._cuda and func in _FULL_ON_CUDA:
+            args, kwargs = _each(_full, args, kwargs)
+        if func is F.scaled_dot_product_attention:
+            return (_attention_on_cuda if self._cuda else _attention_on_cpu)(*args, **kwargs)
+        return func(*args, **kwargs)
+
+    def _lower(self, tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.dtype != torch.float32:
+            return tensor
+        if not (tensor.is_leaf and tensor.requires_grad and torch.is_grad_enabled()):
+            return tensor.to(self._lower_dtype)
+        if id(tensor) not in self._lowered:  # autocast keeps the copy of a weight while its context lasts
+            self._lowered[id(tensor)] = tensor.to(self._lower_dtype)
+        return self._lowered[id(tensor)]
+
+
+def _each(change: Callable[[torch.Tensor], torch.Tensor], args: Any, kwargs: Any) -> tuple[Any, Any]:
+    def one(value: Any) -> Any:
+        return change(value) if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+
+    return tuple(one(value) for value in args), {key: one(value) for key, value in kwargs.items()}
+
+
+def _full(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
+
+
+def _attention_on_cpu(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attn_mask: torch.Tensor | None = None,
+    dropout_p: float = 0.0, is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False,
+) -> torch.Tensor:  # fmt: skip
+    """A CPU's choice: the flash kernel without dropout, else plain operations."""
+    mask = _additive(attn_mask, query.dtype)
+    if dropout_p == 0.0:
+        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            query, key, value, dropout_p, is_causal, attn_mask=mask, scale=scale
+        )[0]
+    return torch.ops.aten._scaled_dot_product_attention_math(
+        query, key, value, mask, dropout_p, is_causal, scale=scale
+    )[0]
+
+
+def _attention_on_cuda(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attn_mask: torch.Tensor | None = None,
+    dropout_p: float = 0.0, is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False,
+) -> torch.Tensor:  # fmt: skip
+    """CUDA's choice: flash in 16 bits without a mask, else the memory-efficient kernel, else plain operations.
+
+    The efficient kernel wants the mask's rows padded to a multiple of 8 (``pad_bias`` in sdp_utils.cpp).
+    """
+    half, size = query.dtype in (torch.bfloat16, torch.float16), query.shape[-1]
+    if half and attn_mask is None and size <= 256 and size % 8 == 0:
+        return torch.ops.aten._scaled_dot_product_flash_attention(
+            query, key, value, dropout_p, is_causal, False, scale=scale
+        )[0]
+    mask = _additive(attn_mask, query.dtype)
+    if size % (8 if half else 4) == 0:
+        if mask is not None:
+            length = mask.shape[-1]
+            if length % 8:
+                mask = F.pad(mask, (0, 8 - length % 8))[..., :length]
+            mask = mask.expand(*query.shape[:3], key.shape[2])
+        grad = torch.is_grad_enabled() and any(t.requires_grad for t in (query, key, value))
+        return torch.ops.aten._scaled_dot_product_efficient_attention(
+            query, key, value, mask, grad, dropout_p, is_causal, scale=scale
+        )[0]
+    return torch.ops.aten._scaled_dot_product_attention_math(
+        query, key, value, mask, dropout_p, is_causal, scale=scale
+    )[0]
+
+
+def _additive(mask: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
+    if mask is None or mask.dtype != torch.bool:
+        return mask
+    return torch.zeros_like(mask, dtype=dtype).masked_fill_(mask.logical_not(), float("-inf"))
