@@ -73,7 +73,7 @@ def _tiny(name: str, language: Literal["opt", "t5"], text: dict[str, Any]) -> Ar
 
 
 def _base(name: str) -> Architecture:
-    """Small enough to ship, large enough to know 1,724 emoji by name; labkit.train.pretrain trains it."""
+    """Small enough to ship, large enough to name most of 1,724 emoji; labkit.train.pretrain trains it."""
     vision = {
         "hidden_size": 192, "intermediate_size": 576, "num_hidden_layers": 3, "num_attention_heads": 4,
         "image_size": 64, "patch_size": 16, "qkv_bias": True,

@@ -120,6 +120,11 @@ def resolve(
     if config.global_batch_size is not None:
         origins["accumulate_grad_batches"] = "from global_batch_size"
     arch = architecture(config.model_name)
+    if config.weights == "pretrained" and config.model_name in profile.models.values():
+        raise ConfigError(
+            f"weights=pretrained does not go with model_name={config.model_name}: a stand-in has no checkpoint; leave "
+            "weights=random."
+        )
     room = arch.text.get("max_position_embeddings")  # T5's positions are relative and have no end
     if room is not None and arch.num_query_tokens + config.max_length > room:
         raise ConfigError(

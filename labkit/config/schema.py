@@ -102,7 +102,8 @@ class RunConfig:
     device: Literal["virtual", "cuda"] = "virtual"
     """``virtual`` is the CPU with a hard memory capacity; ``cuda`` a GPU."""
     capacity_gib: float | None = None
-    """Memory of the device in GiB. A virtual GPU needs it; on CUDA it caps this process, empty takes the whole GPU."""
+    """Memory of the device in GiB. A virtual GPU needs it; on CUDA it caps what PyTorch reserves,
+    empty takes the whole GPU."""
     devices: int = 1
     """Number of devices."""
     strategy: Literal["auto", "ddp", "fsdp", "deepspeed_stage_2_offload", "deepspeed_stage_3_offload"] = "auto"

@@ -24,7 +24,7 @@ class MemoryCapture(Callback):
     holds what can be reached from the module, its optimizers and the batch, and what is born in a reported step.
     With the ``tracker`` of a virtual GPU, entered by the caller around model building and ``fit``, nothing escapes.
     ``on_phase`` is called with each ``PhaseMemory``. After an out-of-memory error ``died_in`` tells step, micro step
-    and phase.
+    and phase, and ``held`` the bytes by category, in a reported step.
 
     On CUDA the allocator's counters are the truth: each phase adds up to them, and what the tracker has not seen is
     ``unattributed``. ``owned_by`` gives, for an optimizer that is not torch's, its tensors by category; on the
@@ -45,6 +45,7 @@ class MemoryCapture(Callback):
             capacity_bytes=tracker.capacity_bytes if tracker else None,
         )
         self.died_in: dict[str, Any] | None = None
+        self.held: dict[str, int] | None = None
         self.activity = "load_model"
         self.step = 0
         self.micro_step = 0
@@ -155,7 +156,14 @@ class MemoryCapture(Callback):
             self._tracker.begin_phase()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Note where an out-of-memory error struck."""
+        """Note where an out-of-memory error struck, and in a step that is followed what held the memory."""
+        # a virtual GPU's error has said so itself
+        followed = self._following and self._tracker.capacity_bytes is None
+        if isinstance(exception, torch.OutOfMemoryError) and followed:
+            self._tracker.reassign(UNDECIDED, self._assign_before_error())
+            self.held = self._tracker.breakdown()
+            if self._counters is not None:
+                self.held["unattributed"] += self._counters.read().allocated_bytes - on_device(self.held)
         self._leave()
         self._let_go()
         if isinstance(exception, torch.OutOfMemoryError):

@@ -62,8 +62,9 @@ def settle(
 def used_by_others_bytes() -> int | None:
     """Bytes in use on this process's first GPU; None without ``nvidia-smi``.
 
-    Asked before this process touches CUDA, it is what other processes hold. Process ids would say more, but a
-    container does not see those outside.
+    Asked before this process touches CUDA, it is what other processes hold, and the little that the driver does.
+    Indices are nvidia-smi's, in PCI order; set ``CUDA_DEVICE_ORDER=PCI_BUS_ID`` where GPUs differ. Process ids would
+    say more, but a container does not see those outside.
     """
     program = shutil.which("nvidia-smi")
     if program is None:

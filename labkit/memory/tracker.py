@@ -78,6 +78,7 @@ class Tracker(TorchDispatchMode):
         self.before_error: Callable[[], str] | None = None
         self._log: list[tuple[_Block, int]] | None = None
         self._at_start: list[_Block] = []
+        self._peak_before_bytes = 0
 
     # -- storages
 
@@ -195,6 +196,7 @@ class Tracker(TorchDispatchMode):
         self.reassign(UNDECIDED, "unattributed")
         self._log = []
         self._at_start = list(self._live.values())
+        self._peak_before_bytes = self.peak_bytes
 
     def end_phase(self, survivors: str) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
         """Breakdowns of the phase that ends now: at its end, at its peak, and each category's own maximum.
@@ -216,6 +218,8 @@ class Tracker(TorchDispatchMode):
                 total += size
                 if total > peak_bytes:
                     peak_bytes, peak = total, dict(now)
+        # what turned out to be host memory had counted until it was assigned
+        self.peak_bytes = max(self._peak_before_bytes, peak_bytes)
         return self.breakdown(), peak, highest
 
     def stop_phase(self) -> None:

@@ -81,9 +81,12 @@ def summary(record: Record) -> str:
         lines.append(f"  died in {place}")
     if record.out_of_memory:
         oom = record.out_of_memory
+        asked = oom["requested_bytes"]
+        of = f" of {human_bytes(oom['capacity_bytes'])}" if oom["capacity_bytes"] else ""
+        lines += [f"  {record.reason}"] if asked is None else []
         lines.append(
-            f"  asked for {human_bytes(oom['requested_bytes'])} with {human_bytes(oom['allocated_bytes'])} of "
-            f"{human_bytes(oom['capacity_bytes'])} in use: {parts(oom['held'])}"
+            ("  " if asked is None else f"  asked for {human_bytes(asked)} with ")
+            + f"{human_bytes(oom['allocated_bytes'])}{of} in use: {parts(oom['held'])}"
         )
     elif record.reason:
         lines.append(f"  {record.reason}")
@@ -91,17 +94,17 @@ def summary(record: Record) -> str:
         phase = record.report.peak_phase
         capacity = record.report.capacity_bytes
         of = f" of {human_bytes(capacity)}" if capacity else ""
-        lines.append(
-            f"  peak {human_bytes(record.peak_bytes)}{of} ({source}), "
-            f"in phase {phase.phase.replace('_', ' ')} of step {phase.step}: {parts(phase.peak)}"
-        )
+        where = f"in phase {phase.phase.replace('_', ' ')} of step {phase.step}: {parts(phase.peak)}"
+        if record.peak_bytes > phase.peak_bytes:  # while the model was made, say
+            where = f"outside the reported phases; in these {human_bytes(phase.peak_bytes)}, {where}"
+        lines.append(f"  peak {human_bytes(record.peak_bytes)}{of} ({source}), {where}")
     if "quantized_bytes" in record.model:
         lines.append(
             f"  weights in 4 bits with their scales {human_bytes(record.model['quantized_bytes'])}, not quantized: "
             + parts(record.model["unquantized_bytes"])
         )
     if record.others_bytes:
-        lines.append(f"  other processes held {human_bytes(record.others_bytes)} of the GPU when it started")
+        lines.append(f"  {human_bytes(record.others_bytes)} of the GPU were in use before it started")
     if record.losses:
         lines.append(
             f"  loss {loss_words(record.losses[0])} to {loss_words(record.losses[-1])} in {len(record.losses)} "

@@ -74,4 +74,8 @@ def _open(path: Path) -> Image.Image:
         with Image.open(path) as image:
             return image.convert("RGB")
     except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for bytes that are no image
-        raise DataError(f"{path} cannot be read as an image ({error}); name a picture file.") from None
+        raise DataError(f"{path} cannot be read as an image ({_why(error)}); name a picture file.") from None
+
+
+def _why(error: Exception) -> str:
+    return getattr(error, "strerror", None) or ("it is none" if isinstance(error, OSError) else str(error))

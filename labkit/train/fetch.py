@@ -114,13 +114,6 @@ def download(planned: FetchPlan) -> Path:
     return Path(folder)
 
 
-def fetch(model_name: str) -> Path:
-    """``plan``, ``check_room`` and ``download`` in one: the folder of a model's checkpoint in the cache."""
-    planned = plan(model_name)
-    check_room([planned])
-    return download(planned)
-
-
 def _needed(model_name: str, names: list[str]) -> list[str]:
     """Names of config, tokenizer, processor and safetensors weights, of one set of weights only."""
     weights = [_WHOLE] if _WHOLE in names else sorted(name for name in names if _SHARD.fullmatch(name))

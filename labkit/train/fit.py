@@ -27,6 +27,7 @@ from labkit.config.errors import ConfigError
 from labkit.config.schema import RunConfig
 from labkit.memory.capture import MemoryCapture
 from labkit.memory.cuda import used_by_others_bytes
+from labkit.memory.report import on_device
 from labkit.memory.tracker import Tracker, VirtualOutOfMemoryError
 from labkit.train.adapters import add_lora
 from labkit.train.checkpoints import find_checkpoint, load_processor
@@ -133,7 +134,7 @@ def fit(folder: Path, config: RunConfig, data_folder: Path, events: EventWriter)
             events.write("start", **start, others_bytes=others_bytes, model=weight_facts(model))
             trainer.fit(module, *loaders)
     except torch.OutOfMemoryError as error:
-        result |= _out_of_memory(error, capture)
+        result |= _out_of_memory(config, error, capture)
     if module is not None:
         progress.flush(trainer, module)
         result["validation_losses"] = _finite(module.validation_losses)
@@ -142,7 +143,7 @@ def fit(folder: Path, config: RunConfig, data_folder: Path, events: EventWriter)
             save(model, processor, config, folder)
         except CheckpointError as error:  # the losses and the memory report are there all the same
             result |= {"status": "failed", "reason": str(error)}
-    peak_bytes = virtual.peak_bytes if virtual else capture.peak_bytes
+    peak_bytes = virtual.peak_bytes if virtual else max(capture.peak_bytes, torch.cuda.max_memory_allocated())
     return result | {"peak_bytes": peak_bytes}
 
 
@@ -159,7 +160,7 @@ def _build(config: RunConfig, device: str) -> tuple[torch.nn.Module, Any]:
     return model, processor
 
 
-def _out_of_memory(error: torch.OutOfMemoryError, capture: MemoryCapture) -> dict[str, Any]:
+def _out_of_memory(config: RunConfig, error: torch.OutOfMemoryError, capture: MemoryCapture) -> dict[str, Any]:
     found: dict[str, Any] = {
         "status": "oom",
         "died_in": capture.died_in or {"step": 0, "micro_step": 0, "phase": capture.activity},
@@ -169,6 +170,11 @@ def _out_of_memory(error: torch.OutOfMemoryError, capture: MemoryCapture) -> dic
         found["out_of_memory"] = {
             "requested_bytes": error.requested_bytes, "capacity_bytes": error.capacity_bytes,
             "allocated_bytes": error.allocated_bytes, "operation": error.operation, "held": error.held,
+        }  # fmt: skip
+    elif capture.held is not None:  # CUDA says in its message what was asked for
+        found["out_of_memory"] = {
+            "requested_bytes": None, "capacity_bytes": config.capacity_bytes, "operation": None,
+            "allocated_bytes": on_device(capture.held), "held": capture.held,
         }  # fmt: skip
     return found
 

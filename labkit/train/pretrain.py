@@ -1,4 +1,4 @@
-"""Make the base model that ships with labkit: a tiny BLIP-2 that knows every emoji but the food.
+"""Make the base model that ships with labkit: a tiny BLIP-2 trained on every emoji but the food.
 
     python -m labkit.train.pretrain
 
@@ -206,6 +206,7 @@ def main() -> None:
     processor.save_pretrained(folder)
     figures = {
         "exact_captions": measure(folder),
+        "images": len(renderings.captions),
         "parameters": sum(p.numel() for p in model.parameters()),
         "training_cpu_minutes": minutes,
         "machine": f"1 thread of {_cpu()}",
@@ -229,8 +230,9 @@ def _card(figures: dict) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in figures["versions"].items())
     return f"""# {MODEL}
 
-A BLIP-2 of {figures["parameters"]:,} parameters that says what emoji it sees: "a 3d render of red apple". It knows all
-of labkit's Fluent emoji but the food. `python -m labkit.train.pretrain` made it, and wrote this card.
+A BLIP-2 of {figures["parameters"]:,} parameters that says what emoji it sees: "a 3d render of red apple". It was
+trained on the {figures["images"]:,} Fluent emoji of labkit that are not food. `python -m labkit.train.pretrain` made
+it, and wrote this card.
 
 | exact captions, greedy, of | share |
 |---|---|
@@ -243,7 +245,7 @@ Measured in fp32 on the file as it is here (bf16), after {figures["training_cpu_
 {figures["machine"]}; {versions}.
 
 The images are Microsoft's Fluent Emoji, with names from unicode-emoji-json, both under the MIT licence (`../NOTICE`).
-It has memorised {1724:,} names. It is made to be fine-tuned in lessons and is of no other use.
+It has learnt names by heart and knows no others. It is made to be fine-tuned in lessons and is of no other use.
 """
 
 

@@ -144,9 +144,9 @@ def zero_tensors(optimizer: Any) -> dict[str, list[torch.Tensor]]:
         "optimizer_cpu": in_host_memory,
         "gradients": _leaves([buckets, getattr(optimizer, "temp_grad_buffer_for_gpu_offload", None)]),
     }
-    groups = getattr(optimizer, "fp16_groups", None)  # stage 3
-    if groups is not None:
-        found["parameters_cpu"] = [p.ds_tensor for group in groups for p in group]
+    module = getattr(optimizer, "module", None)  # stage 3, which keeps frozen weights in pieces too
+    if module is not None:
+        found["parameters_cpu"] = [p.ds_tensor for p in module.parameters() if hasattr(p, "ds_tensor")]
     return found
 
 

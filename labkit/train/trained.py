@@ -10,6 +10,7 @@ from peft import PeftModel
 from torch import nn
 from transformers import Blip2Processor
 
+from labkit.config.architectures import architecture
 from labkit.config.schema import RunConfig
 from labkit.memory.units import human_bytes
 from labkit.train.adapters import load_adapter, save_adapter
@@ -63,6 +64,7 @@ def merge(config: RunConfig, folder: Path, target: Path, base: str | None = None
     if target.exists():
         raise CheckpointError(f"{target} exists; name a folder that does not.")
     name = base or config.model_name
+    architecture(name)  # says what there is, if there is no such model
     if config.use_qlora and config.weights == "random" and base is None:
         raise CheckpointError(f"the random base of {folder.name} exists in 4 bits only; --base names another one.")
     weights = "pretrained" if base else config.weights

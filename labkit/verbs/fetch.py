@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Download what is missing."""
-    names = [args.model] if args.model else _checkpoints(args.profile)
+    names = [args.model] if args.model is not None else _checkpoints(args.profile)
     if not names and not args.json:
         print(f"profile {args.profile} needs no checkpoint: its models are stand-ins, packaged or folders.")
     rows = []

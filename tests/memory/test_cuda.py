@@ -271,3 +271,29 @@ def test_without_cuda_there_are_no_counters():
     capture = MemoryCapture(Tracker())
     assert capture._allocator_counters() is None
     assert capture.peak_bytes == capture.report.peak_bytes == 0
+
+
+class Fails(Adam):
+    """Out of memory on the way to the backward of its second step, said as CUDA says it."""
+
+    def on_before_backward(self, loss):
+        if self.trainer.global_step == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+def test_after_out_of_memory_what_was_held_adds_up_to_the_counters():
+    with Tracker() as outer:
+        unseen = torch.zeros(10_000)
+        capture = Counted(outer)
+        trainer = Trainer(
+            accelerator="cpu", max_epochs=1, limit_train_batches=4, limit_val_batches=0, callbacks=[capture],
+            logger=False, enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
+        )  # fmt: skip
+        with pytest.raises(torch.OutOfMemoryError):
+            trainer.fit(Fails())
+        del unseen
+    assert capture.died_in == {"step": 1, "micro_step": 0, "phase": "backward"}
+    assert on_device(capture.held) == capture.counters.read_so_far[-1].allocated_bytes
+    assert (capture.held["parameters"], capture.held["gradients"]) == (2 * 512, 0)  # set to none before backward
+    assert capture.held["optimizer_gpu"] == 2 * 2 * 512
+    assert capture.held["unattributed"] >= 40_448

@@ -131,5 +131,20 @@ def test_host_memory_stands_apart(course_records):
 
 def test_others_on_the_gpu_are_told_of(course_records):
     fits = course_records["reduced_batch"]
-    assert "other processes held 1.00 GiB of the GPU" in summary(replace(fits, others_bytes=2**30))
-    assert "other processes" not in summary(fits)
+    assert "1.00 GiB of the GPU were in use before it started" in summary(replace(fits, others_bytes=2**30))
+    assert "before it started" not in summary(fits)
+
+
+def test_a_peak_outside_the_reported_phases_is_not_put_into_one(course_records):
+    fits = course_records["reduced_batch"]
+    assert "outside" not in summary(fits)
+    text = summary(replace(fits, peak_bytes=fits.peak_bytes + 2**20))
+    assert "outside the reported phases; in these " + human_bytes(fits.report.peak_bytes) in text
+
+
+def test_out_of_memory_on_cuda_says_what_was_held_beside_its_message(course_records):
+    full = course_records["baseline"]
+    found = full.out_of_memory | {"requested_bytes": None, "operation": None, "capacity_bytes": None}
+    text = summary(replace(full, out_of_memory=found, reason="CUDA out of memory. Tried to allocate 2 GiB."))
+    assert "  CUDA out of memory. Tried to allocate 2 GiB.\n" in text
+    assert f"{human_bytes(found['allocated_bytes'])} in use: " in text

@@ -234,3 +234,14 @@ def test_the_cpu_optimizer_steps_as_adamw_does(compiler):
             optimizer.step()
         for one, other in zip(ours, theirs, strict=True):
             assert (one - other).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("keys", [{"use_lora": True}, {"freeze_language": True}], ids=["LoRA", "frozen language"])
+def test_stage_3_keeps_frozen_weights_in_host_memory_too(ledger, offload, keys):
+    stage_3 = {"strategy": "deepspeed_stage_3_offload", "batch_size": 4, "accumulate_grad_batches": 1, "max_steps": 1}
+    record = run("xxl_cpu_offload", stage_3 | keys)
+    assert record.status == "ok", record.reason
+    for phase in record.report.phases:
+        assert phase.end["parameters"] == 0
+        assert phase.end["parameters_cpu"] == pytest.approx(record.model["parameter_bytes"], rel=0.02)
+        assert phase.end["unattributed"] < 0.02 * phase.peak_bytes
