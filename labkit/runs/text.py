@@ -95,7 +95,7 @@ def summary(record: Record) -> str:
         capacity = record.report.capacity_bytes
         of = f" of {human_bytes(capacity)}" if capacity else ""
         where = f"in phase {phase.phase.replace('_', ' ')} of step {phase.step}: {parts(phase.peak)}"
-        if record.peak_bytes > phase.peak_bytes:  # while the model was made, say
+        if record.peak_bytes > 1.01 * phase.peak_bytes:  # while the model was made, say; not a few blocks more
             where = f"outside the reported phases; in these {human_bytes(phase.peak_bytes)}, {where}"
         lines.append(f"  peak {human_bytes(record.peak_bytes)}{of} ({source}), {where}")
     if "quantized_bytes" in record.model:
