@@ -448,7 +448,9 @@ def test_what_differs_in_real_checkpoints_is_no_reason_to_refuse(saved):
     model_config = Blip2Config.from_pretrained(saved[0] / "opt")
     model_config.text_config.eos_token_id = 50118  # Salesforce's OPT models say so, their tokenizer ends with 2
     model_config.text_config.vocab_size = 1024  # rows are padded to a round number
-    load_processor(saved[0] / "opt", model_config)
+    processor = load_processor(saved[0] / "opt", model_config)
+    assert processor.tokenizer.eos_token_id != 50118
+    assert model_config.image_token_index == processor.tokenizer.convert_tokens_to_ids("<image>")
 
 
 def without_placeholder(folder):
