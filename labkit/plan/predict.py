@@ -13,7 +13,7 @@ from labkit.config.schema import RunConfig
 from labkit.memory.capture import MemoryCapture
 from labkit.memory.report import MemoryReport
 from labkit.memory.tracker import Tracker, host
-from labkit.plan.allocator import replay
+from labkit.plan.replay import replay
 from labkit.plan.semantics import DeviceSemantics
 from labkit.train.adapters import add_lora
 from labkit.train.models import build_model, dtype_of

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from labkit.plan.allocator import CachingAllocator, ExpandableAllocator, Mark, replay
+from labkit.plan.allocator import CachingAllocator
+from labkit.plan.expandable import ExpandableAllocator
+from labkit.plan.replay import Mark, replay
 
 KIB, MIB = 2**10, 2**20
 PAGE = {"small": 2 * MIB, "large": 20 * MIB}

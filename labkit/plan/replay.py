@@ -1,0 +1,89 @@
+"""Replay: what a log of births and deaths makes CUDA's caching allocator reserve."""
+
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, field
+
+from labkit.plan.allocator import Block, CachingAllocator
+from labkit.plan.expandable import ExpandableAllocator
+
+Event = tuple[Hashable, int | str]
+"""``(key, size_bytes)`` is a birth, ``(key, 0)`` or a negative size a death, ``(None, name)`` a mark."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mark:
+    """The allocator at a mark of the log, in bytes; peaks are since the mark before."""
+
+    name: str
+    allocated_bytes: int
+    reserved_bytes: int
+    peak_allocated_bytes: int
+    peak_reserved_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replay:
+    """What a log of births and deaths did, in bytes.
+
+    ``allocated_bytes`` and ``reserved_bytes`` are those at the end: of the log, or where it did not go on. In that
+    case ``failed_at`` is the index of the birth that did not fit, counted over all events, ``requested_bytes`` what
+    it asked for, and cached segments were released before. Marks behind it are missing.
+    """
+
+    peak_allocated_bytes: int
+    peak_reserved_bytes: int
+    allocated_bytes: int
+    reserved_bytes: int
+    retries: int
+    marks: list[Mark] = field(default_factory=list)
+    failed_at: int | None = None
+    requested_bytes: int | None = None
+
+    @property
+    def fits(self) -> bool:
+        """Whether the log went through."""
+        return self.failed_at is None
+
+
+def replay(events: Iterable[Event], capacity_bytes: int | None = None, expandable_segments: bool = False) -> Replay:
+    """Feed a log to the caching allocator and say what it allocated and reserved.
+
+    An event is ``(key, size_bytes)`` for a birth, the same key with 0 or a negative size for its death, and
+    ``(None, name)`` for a mark. Without ``capacity_bytes`` nothing fails. A capacity of at least the uncapped peak
+    reserved changes nothing; one below the log's own peak, sizes rounded up to 512 bytes, always fails. In between
+    more capacity is nearly always better, but not always: releasing cached segments early can leave fewer holes.
+
+    Raises ``ValueError`` with the index of an event that is no log: a key born twice, or dead without a birth.
+    """
+    allocator = (ExpandableAllocator if expandable_segments else CachingAllocator)(capacity_bytes)
+    live: dict[Hashable, Block] = {}
+    marks: list[Mark] = []
+    peak_allocated = peak_reserved = 0
+    failed_at = requested = None
+    for index, (key, size) in enumerate(events):
+        if key is None:
+            marks.append(Mark(
+                name=str(size), allocated_bytes=allocator.allocated_bytes, reserved_bytes=allocator.reserved_bytes,
+                peak_allocated_bytes=allocator.peak_allocated_bytes, peak_reserved_bytes=allocator.peak_reserved_bytes,
+            ))  # fmt: skip
+            peak_allocated = max(peak_allocated, allocator.peak_allocated_bytes)
+            peak_reserved = max(peak_reserved, allocator.peak_reserved_bytes)
+            allocator.reset_peaks()
+        elif size > 0:
+            if key in live:
+                raise ValueError(f"event {index}: {key!r} is born a second time")
+            block = allocator.allocate(size)
+            if block is None:
+                failed_at, requested = index, size
+                break
+            live[key] = block
+        elif key in live:
+            allocator.free(live.pop(key))
+        else:
+            raise ValueError(f"event {index}: {key!r} dies and was not alive")
+    return Replay(
+        peak_allocated_bytes=max(peak_allocated, allocator.peak_allocated_bytes),
+        peak_reserved_bytes=max(peak_reserved, allocator.peak_reserved_bytes),
+        allocated_bytes=allocator.allocated_bytes, reserved_bytes=allocator.reserved_bytes,
+        retries=allocator.retries, marks=marks, failed_at=failed_at, requested_bytes=requested,
+    )  # fmt: skip
