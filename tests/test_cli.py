@@ -165,6 +165,11 @@ def test_a_plan_is_printed_for_people_and_for_machines(capsys):
     assert row["margin"] < 0
 
 
+def test_a_plan_that_is_not_built_yet_is_no_success(capsys):
+    assert main(["plan", "xxl_cpu_offload"]) == 1
+    assert "strategy=deepspeed_stage_2_offload cannot be predicted yet" in capsys.readouterr().out
+
+
 def test_a_plan_for_any_gpu_by_name_or_size(capsys):
     for gpu in ("a6000-48gb", "24GiB"):
         assert main(["plan", "xxl_checkpointing", "--gpu", gpu, "--json", "model_name=tiny/blip2-t5-large"]) == 0

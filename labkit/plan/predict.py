@@ -33,7 +33,8 @@ STEPS = 2
 class Prediction:
     """What a run is going to hold: its report, and what the caching allocator makes of it under the capacity.
 
-    ``verdict`` is ``fits``, ``borderline`` (within 5% of the capacity either way) or ``out of memory``.
+    ``verdict`` is ``fits``, ``borderline`` (within 5% of the capacity either way), ``out of memory`` or
+    ``no capacity given``.
     ``operation`` is the one that made the peak. ``reserved_bytes`` is the allocator's highest, without a limit.
     """
 
@@ -85,21 +86,19 @@ def predict(config: RunConfig) -> Prediction:
 
 
 def _judged(report: MemoryReport, tracker: Tracker, capacity_bytes: int | None) -> Prediction:
-    whole = replay(tracker.events or [])
-    operation = str(tracker.peak_operation)
-    if capacity_bytes is None:
-        return Prediction(
-            report=report, operation=operation, reserved_bytes=whole.peak_reserved_bytes, verdict="fits", margin=None
-        )
-    margin = 1 - report.peak_bytes / capacity_bytes
+    events = tracker.events or []
+    margin = None if capacity_bytes is None else 1 - report.peak_bytes / capacity_bytes
     verdict = "borderline"
-    if margin < -BORDERLINE:
+    if margin is None:
+        verdict = "no capacity given"
+    elif margin < -BORDERLINE:
         verdict = "out of memory"
-    elif margin > BORDERLINE and replay(tracker.events or [], capacity_bytes).fits:
+    elif margin > BORDERLINE and replay(events, capacity_bytes).fits:
         verdict = "fits"
     return Prediction(
-        report=report, operation=operation, reserved_bytes=whole.peak_reserved_bytes, verdict=verdict, margin=margin
-    )
+        report=report, operation=str(tracker.peak_operation), reserved_bytes=replay(events).peak_reserved_bytes,
+        verdict=verdict, margin=margin,
+    )  # fmt: skip
 
 
 def _micro_step(

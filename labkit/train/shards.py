@@ -126,8 +126,8 @@ _malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "po
 def _trim_heap() -> None:
     """Give the system back what quantizing the tensor before has freed.
 
-    glibc keeps freed pieces of up to 32 MiB, and what is kept of a quantized layer lies between them: without this a
-    4-bit model of 0.3 GB held 2 GB when it was loaded.
+    glibc keeps freed pieces of up to 32 MiB, and what is kept of a quantized layer lies between them: without this
+    a 4-bit model takes more host memory while it is loaded than its weights in 16 bits.
     """
     if _malloc_trim is not None:
         _malloc_trim(0)

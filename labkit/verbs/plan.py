@@ -9,7 +9,7 @@ from labkit.config.errors import ConfigError
 from labkit.config.layers import DEFAULT_PROFILE, resolve
 from labkit.config.profiles import load_profile
 from labkit.config.workspace import Workspace
-from labkit.verbs.options import pairs, quiet_libraries
+from labkit.verbs.options import EXIT_FAILED, pairs, quiet_libraries
 
 HELP = """\
 What an experiment will hold in memory, predicted from its operations. Nothing is run and no GPU is needed.
@@ -64,7 +64,7 @@ def main(args: argparse.Namespace) -> int:
             print(_line(row), flush=True)
     if args.json:
         print(json.dumps(rows if args.all else rows[0], indent=1))
-    return 0
+    return EXIT_FAILED if not args.all and "error" in rows[0] else 0
 
 
 def _line(row: dict[str, Any]) -> str:

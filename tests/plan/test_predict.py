@@ -90,6 +90,13 @@ def test_the_verdict_goes_by_the_capacity_and_near_it_says_so(capacity, verdict)
     assert found.operation.startswith("aten.")
 
 
+def test_without_a_capacity_there_is_no_verdict():
+    config = RunConfig(**(resolve(WORKSPACE, "bf16_true").config.to_dict() | {"device": "cuda", "capacity_gib": None}))
+    found = predict(config)
+    assert (found.verdict, found.margin) == ("no capacity given", None)
+    assert found.reserved_bytes >= found.report.peak_bytes > 0
+
+
 def test_what_cannot_be_planned_says_so():
     config = resolve(WORKSPACE, "xxl_cpu_offload").config
     with pytest.raises(PredictionError) as caught:
