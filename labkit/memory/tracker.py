@@ -83,7 +83,7 @@ class Tracker(TorchDispatchMode):
     # -- storages
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
+        out = self._compute(func, args, kwargs or {})
         if isinstance(out, torch.Tensor):
             self._see_parts(out, func)
         elif isinstance(out, list | tuple):
@@ -91,6 +91,9 @@ class Tracker(TorchDispatchMode):
                 if isinstance(item, torch.Tensor):
                     self._see_parts(item, func)
         return out
+
+    def _compute(self, func: Any, args: Any, kwargs: Any) -> Any:
+        return func(*args, **kwargs)
 
     def _see_parts(self, tensor: torch.Tensor, operation: Any) -> None:
         for part in _parts(tensor):

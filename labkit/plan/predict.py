@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch.autograd.graph import _engine_run_backward
 
 from labkit.config.architectures import Architecture, architecture
 from labkit.config.schema import RunConfig
@@ -15,6 +14,7 @@ from labkit.memory.report import MemoryReport
 from labkit.memory.tracker import Tracker, host
 from labkit.plan.replay import replay
 from labkit.plan.semantics import DeviceSemantics
+from labkit.plan.shapes import ShapeTracker
 from labkit.train.adapters import add_lora
 from labkit.train.models import build_model, dtype_of
 from labkit.train.module import CaptionModule
@@ -61,7 +61,7 @@ def predict(config: RunConfig) -> Prediction:
         raise PredictionError(f"strategy={config.strategy} cannot be predicted yet; set strategy=auto.")
     config = dataclasses.replace(config, weights="random", report_every=1)
     arch = architecture(config.model_name)
-    tracker = Tracker(device_type="meta", keep_events=True)
+    tracker = ShapeTracker()
     capture = MemoryCapture(tracker)
     capture.report.source = "predicted"
     capture.report.capacity_bytes = config.capacity_bytes
@@ -113,10 +113,7 @@ def _micro_step(
         optimizer.zero_grad()
     capture.on_before_backward(loop, module, loss)
     with semantics.autocast():  # for layers that are computed again
-        # what torch.autograd.backward calls; a torch function mode is left while that runs
-        _engine_run_backward(
-            (loss,), (torch.ones_like(loss),), False, False, (), allow_unreachable=True, accumulate_grad=True
-        )
+        loss.backward()
     capture.on_after_backward(loop, module)
     if micro_step == micro_steps - 1:
         module.on_before_optimizer_step(optimizer)

@@ -1,41 +1,61 @@
 """Semantics: what a device does where ``meta`` tensors would go another way: attention, autocast, padding."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch.overrides import TorchFunctionMode
 
 from labkit.config.schema import RunConfig
 
 _AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
-_LOWER = {
-    F.linear, F.conv2d, torch.conv2d, torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.bmm,
-    torch.Tensor.bmm, torch.mm, torch.Tensor.mm, torch.addmm, torch.baddbmm,
-    F.scaled_dot_product_attention,
-}  # fmt: skip
+_LOWER = (
+    (F, "linear"), (F, "conv2d"), (torch, "conv2d"), (torch, "matmul"), (torch.Tensor, "matmul"),
+    (torch.Tensor, "__matmul__"), (torch, "bmm"), (torch.Tensor, "bmm"), (torch, "mm"), (torch.Tensor, "mm"),
+    (torch, "addmm"), (torch, "baddbmm"),
+)  # fmt: skip
 """Functions that autocast runs in 16 bits, as far as these models call them (aten/src/ATen/autocast_mode.h)."""
 
-_FULL_ON_CUDA = {
-    F.layer_norm, torch.layer_norm, F.softmax, torch.softmax, torch.Tensor.softmax, F.log_softmax, F.cross_entropy,
-    torch.pow, torch.Tensor.pow, torch.Tensor.__pow__, torch.rsqrt, torch.Tensor.rsqrt, torch.sum, torch.Tensor.sum,
-    torch.exp, torch.Tensor.exp, torch.log, torch.Tensor.log,
-}  # fmt: skip
+_FULL_ON_CUDA = (
+    (F, "layer_norm"), (torch, "layer_norm"), (F, "softmax"), (torch, "softmax"), (torch.Tensor, "softmax"),
+    (F, "log_softmax"), (F, "cross_entropy"), (torch, "pow"), (torch.Tensor, "pow"), (torch.Tensor, "__pow__"),
+    (torch, "rsqrt"), (torch.Tensor, "rsqrt"), (torch, "sum"), (torch.Tensor, "sum"), (torch, "exp"),
+    (torch.Tensor, "exp"), (torch, "log"), (torch.Tensor, "log"),
+)  # fmt: skip
 """Functions that CUDA's autocast runs in 32 bits; a CPU's leaves these as they come."""
 
 
-class DeviceSemantics(TorchFunctionMode):
-    """A context in which operations on ``meta`` tensors take the way that they take on the run's device."""
+class DeviceSemantics:
+    """A context in which operations on ``meta`` tensors take the way that they take on the run's device.
+
+    The functions where the ways part are replaced in torch itself while the context lasts; with other tensors they
+    do what they always do. A torch function mode would do the same, see every access to an attribute too, and be
+    left during backward, where checkpointed layers are computed again.
+    """
 
     def __init__(self, config: RunConfig) -> None:
-        super().__init__()
         self._cuda = config.device == "cuda"
         self._lower_dtype = _AUTOCAST.get(config.precision)
         self._casting = False
         self._lowered: dict[int, torch.Tensor] = {}
+        self._replaced: list[tuple[Any, str, Any]] = []
+
+    def __enter__(self) -> "DeviceSemantics":
+        self._replace(torch.Tensor, "__bool__", _mask_bool)
+        self._replace(F, "scaled_dot_product_attention", self._attention)
+        if self._lower_dtype is not None:
+            for owner, name in _LOWER:
+                self._replace(owner, name, self._casts(self._lower))
+            for owner, name in _FULL_ON_CUDA if self._cuda else ():
+                self._replace(owner, name, self._casts(_full))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        while self._replaced:
+            setattr(*self._replaced.pop())
 
     @contextlib.contextmanager
     def autocast(self) -> Iterator[None]:
@@ -47,17 +67,37 @@ class DeviceSemantics(TorchFunctionMode):
             self._casting = False
             self._lowered.clear()
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func is torch.Tensor.__bool__ and args[0].device.type == "meta":
-            return False  # asked of masks: is nothing masked? Captions are padded, so something is
-        if self._casting and func in _LOWER:
-            args, kwargs = _each(self._lower, args, kwargs)
-        elif self._casting and self._cuda and func in _FULL_ON_CUDA:
-            args, kwargs = _each(_full, args, kwargs)
-        if func is F.scaled_dot_product_attention:
-            return (_attention_on_cuda if self._cuda else _attention_on_cpu)(*args, **kwargs)
-        return func(*args, **kwargs)
+    def _replace(self, owner: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+        original = getattr(owner, name)
+        self._replaced.append((owner, name, original))
+        setattr(owner, name, make(original))
+
+    def _attention(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        on_device = _attention_on_cuda if self._cuda else _attention_on_cpu
+
+        @functools.wraps(original)
+        def attend(query: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+            if not query.is_meta:
+                return original(query, *args, **kwargs)
+            if self._casting:
+                (query, *args), kwargs = _each(self._lower, (query, *args), kwargs)
+            return on_device(query, *args, **kwargs)
+
+        return attend
+
+    def _casts(
+        self, cast: Callable[[torch.Tensor], torch.Tensor]
+    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        def make(original: Callable[..., Any]) -> Callable[..., Any]:
+            @functools.wraps(original)
+            def call(*args: Any, **kwargs: Any) -> Any:
+                if self._casting:
+                    args, kwargs = _each(cast, args, kwargs)
+                return original(*args, **kwargs)
+
+            return call
+
+        return make
 
     def _lower(self, tensor: torch.Tensor) -> torch.Tensor:
         if tensor.dtype != torch.float32:
@@ -69,11 +109,20 @@ class DeviceSemantics(TorchFunctionMode):
         return self._lowered[id(tensor)]
 
 
+def _mask_bool(original: Callable[[torch.Tensor], bool]) -> Callable[[torch.Tensor], bool]:
+    """Asked of masks: is nothing masked? Captions are padded, so something is."""
+
+    def ask(tensor: torch.Tensor) -> bool:
+        return False if tensor.is_meta else original(tensor)
+
+    return ask
+
+
 def _each(change: Callable[[torch.Tensor], torch.Tensor], args: Any, kwargs: Any) -> tuple[Any, Any]:
     def one(value: Any) -> Any:
-        return change(value) if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+        return change(value) if isinstance(value, torch.Tensor) and value.is_meta else value
 
-    return tuple(one(value) for value in args), {key: one(value) for key, value in kwargs.items()}
+    return tuple([one(value) for value in args]), {key: one(value) for key, value in kwargs.items()}
 
 
 def _full(tensor: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,134 @@
+"""Shapes: what an operation on ``meta`` tensors gives, asked of torch once and remembered.
+
+Most of torch's rules for ``meta`` tensors are written in Python and slow, and a model repeats its layers. An operation
+that makes new tensors, or writes into its first argument, gives the same shapes, strides and types for the same
+shapes, strides, types and numbers going in. Views, and whatever else shares storage, are always asked of torch.
+"""
+
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_iter
+
+from labkit.memory.tracker import Tracker
+
+_Like = tuple[torch.Size, tuple[int, ...], torch.dtype]
+
+
+class ShapeTracker(Tracker):
+    """A tracker of ``meta`` tensors that keeps its events and remembers what operations give."""
+
+    def __init__(self) -> None:
+        super().__init__(device_type="meta", keep_events=True)
+        self._known: dict[Any, Any] = {}
+
+    def _compute(self, func: Any, args: Any, kwargs: Any) -> Any:
+        answer = _ANSWERS.get(func)
+        if answer is None:
+            answer = _ANSWERS[func] = _answer(func)
+        if answer is _ask:
+            return func(*args, **kwargs)
+        key = (func, _signature(args), _signature(kwargs.items()) if kwargs else None)
+        known = self._known.get(key)
+        if known is not None:
+            return answer(known, args)
+        out = func(*args, **kwargs)
+        if answer is not _new:
+            self._known[key] = True
+        elif _shares(out, args):  # some give an input back without saying so in their schema
+            _ANSWERS[func] = _ask
+        else:
+            self._known[key] = _like(out)
+        return out
+
+
+_ANSWERS: dict[Any, Any] = {}
+
+
+def _ask(known: Any, args: Any) -> Any:
+    """The answer is not remembered."""
+    raise NotImplementedError
+
+
+def _new(known: Any, args: Any) -> Any:
+    """Tensors of their own."""
+    if type(known) is list:
+        return [_new(one, args) for one in known]
+    if known is None:
+        return None
+    if known[0] is None:  # several in a tuple
+        return tuple([_new(one, args) for one in known[1]])
+    size, stride, dtype = known
+    return torch.empty_strided(size, stride, dtype=dtype, device="meta")
+
+
+def _first(known: Any, args: Any) -> Any:
+    """The first argument, written into."""
+    return args[0]
+
+
+def _nothing(known: Any, args: Any) -> Any:
+    """The first argument's tensors are written into, and nothing is given back."""
+    return None
+
+
+def _answer(func: Any) -> Any:
+    schema = func._schema
+    aliased = [argument.alias_info for argument in schema.arguments if argument.alias_info is not None]
+    results = schema.returns
+    if not aliased and results and all(r.alias_info is None for r in results):
+        return _new
+    first = schema.arguments[0] if schema.arguments else None
+    written = len(aliased) == 1 and aliased[0].is_write and first.alias_info is not None
+    # other operations in place, such as transposing, may change the tensor's own shape
+    name = schema.name.removeprefix("aten::")
+    if not written or not (torch.Tag.pointwise in func.tags or name.startswith("_foreach_") or name in _FILLING):
+        return _ask
+    return _first if results else _nothing
+
+
+_FILLING = ("copy_", "zero_", "fill_")
+
+
+def _signature(values: Any) -> tuple[Any, ...]:
+    key: list[Any] = []
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            key += (value.shape, value.stride(), value.dtype, value.device)
+        elif type(value) is list or type(value) is tuple:
+            key.append(_signature(value))
+        else:
+            key += (type(value), value)  # 1, 1.0 and True are equal, and do not give the same
+    return tuple(key)
+
+
+def _like(out: Any) -> Any:
+    if isinstance(out, torch.Tensor):
+        return out.shape, out.stride(), out.dtype
+    if type(out) is list:
+        return [_like(one) for one in out]
+    if type(out) is tuple:
+        return None, [_like(one) for one in out]
+    return out
+
+
+def _shares(out: Any, args: Any) -> bool:
+    seen = {t.untyped_storage()._cdata for t in tree_iter(args) if isinstance(t, torch.Tensor)}
+    for tensor in tree_iter(out):
+        if tensor is None:
+            continue
+        if not isinstance(tensor, torch.Tensor) or tensor.device.type != "meta":
+            return True
+        storage = tensor.untyped_storage()._cdata
+        if storage in seen or tensor.untyped_storage().nbytes() != _span_bytes(tensor):
+            return True
+        seen.add(storage)
+    return False
+
+
+def _span_bytes(tensor: torch.Tensor) -> int:
+    """What ``empty_strided`` gives a tensor of this shape."""
+    if not tensor.numel():
+        return 0
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return (last + 1) * tensor.element_size()
