@@ -12,6 +12,7 @@ from labkit.config.schema import RunConfig
 from labkit.memory.capture import MemoryCapture
 from labkit.memory.report import MemoryReport
 from labkit.memory.tracker import Tracker, host
+from labkit.plan.offload import ZeroOffload
 from labkit.plan.replay import replay
 from labkit.plan.semantics import DeviceSemantics
 from labkit.plan.shapes import ShapeTracker
@@ -57,12 +58,16 @@ def predict(config: RunConfig) -> Prediction:
     Micro batches beyond the second of a step repeat it and are left out. Nothing is allocated or downloaded.
     Raises ``PredictionError`` for a strategy that is not planned.
     """
-    if config.strategy != "auto" or config.devices != 1:
-        raise PredictionError(f"strategy={config.strategy} cannot be predicted yet; set strategy=auto.")
+    offload = config.strategy.startswith("deepspeed")
+    if offload and "mixed" in config.precision:
+        raise PredictionError(
+            f"precision={config.precision} with strategy={config.strategy} cannot be predicted; "
+            "set precision=bf16-true."
+        )
     config = dataclasses.replace(config, weights="random", report_every=1)
     arch = architecture(config.model_name)
     tracker = ShapeTracker()
-    capture = MemoryCapture(tracker)
+    capture = MemoryCapture(tracker, owned_by=(lambda optimizer: optimizer.tensors()) if offload else None)
     capture.report.source = "predicted"
     capture.report.capacity_bytes = config.capacity_bytes
     micro_steps = min(config.accumulate_grad_batches, 2)
@@ -73,7 +78,7 @@ def predict(config: RunConfig) -> Prediction:
             model = add_lora(model, config, arch.language)
         module = CaptionModule(config, model)
         module.trainer = loop
-        optimizer = build_optimizer(config, module.parameters())
+        optimizer = ZeroOffload(config, module) if offload else build_optimizer(config, module.parameters())
         loop.optimizers = [optimizer]
         capture.on_train_start(loop, module)
         for _ in range(STEPS):
@@ -112,8 +117,12 @@ def _micro_step(
     if micro_step == 0:
         optimizer.zero_grad()
     capture.on_before_backward(loop, module, loss)
+    if isinstance(optimizer, ZeroOffload):
+        optimizer.begin_backward(is_last=micro_step == micro_steps - 1)
     with semantics.autocast():  # for layers that are computed again
         loss.backward()
+    if isinstance(optimizer, ZeroOffload):
+        optimizer.end_backward()
     capture.on_after_backward(loop, module)
     if micro_step == micro_steps - 1:
         module.on_before_optimizer_step(optimizer)

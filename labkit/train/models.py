@@ -10,6 +10,7 @@ from transformers import AutoConfig, Blip2Config, Blip2ForConditionalGeneration,
 from labkit.config.architectures import Architecture, architecture
 from labkit.config.schema import RunConfig
 from labkit.memory.capture import quantization_tensors
+from labkit.memory.tracker import host
 from labkit.train.processor import BOS, EOS, IMAGE, PAD, TOKEN_IDS
 
 INITIALIZER_RANGE = 0.02
@@ -86,16 +87,16 @@ def _random_model(config: RunConfig, device: str | torch.device) -> Blip2ForCond
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype_of(config.precision))
     try:
-        with torch.device("meta" if config.use_qlora else device):
-            model = Blip2ForConditionalGeneration(blip2_config(arch, config.dropout))
-            if not config.use_qlora:
-                _finish_random_weights(model, arch)
         if config.use_qlora:
             from labkit.train.quantized import materialize_in_4_bits  # bitsandbytes takes seconds to import
 
+            with host(), torch.device("meta"):  # no device holds it, also where the run itself is on meta
+                model = Blip2ForConditionalGeneration(blip2_config(arch, config.dropout))
             materialize_in_4_bits(model, device, config.double_quant, INITIALIZER_RANGE)
-            with torch.device(device):
-                _finish_random_weights(model, arch)
+        with torch.device(device):
+            if not config.use_qlora:
+                model = Blip2ForConditionalGeneration(blip2_config(arch, config.dropout))
+            _finish_random_weights(model, arch)
     finally:
         torch.set_default_dtype(before)
     return model

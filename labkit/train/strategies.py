@@ -82,16 +82,28 @@ def build_strategy(config: RunConfig) -> str | Strategy:
         "stage": stage, "offload_optimizer": True, "offload_parameters": stage == 3, "logging_level": logging.WARNING,
     }  # fmt: skip
     if config.device == "cuda":
-        return DeepSpeedStrategy(**options)
-    # as the models of the virtual GPU are a thousandth of the real ones, so are the sizes that ZeRO works with
-    buckets = {"reduce_bucket_size": 200_000, "allgather_bucket_size": 200_000}
-    strategy = OffloadOnCPU(**options, **buckets, process_group_backend="gloo")
-    if stage == 3:
-        strategy.config["zero_optimization"] |= {
-            "stage3_prefetch_bucket_size": 50_000, "stage3_param_persistence_threshold": 100,
-            "stage3_max_live_parameters": 1_000_000, "stage3_max_reuse_distance": 1_000_000,
-        }  # fmt: skip
+        strategy = DeepSpeedStrategy(**options)
+    else:
+        strategy = OffloadOnCPU(**options, process_group_backend="gloo")
+    sizes = zero_sizes(config)
+    strategy.config["zero_optimization"] |= {key: n for key, n in sizes.items() if stage == 3 or "stage3" not in key}
     return strategy
+
+
+def zero_sizes(config: RunConfig) -> dict[str, int]:
+    """How many numbers ZeRO works on at a time: Lightning's defaults, stage 3's are DeepSpeed's.
+
+    As the models of the virtual GPU are a thousandth of the real ones, so are these there.
+    """
+    scale = 1 if config.device == "cuda" else 1000
+    return {
+        "reduce_bucket_size": 200_000_000 // scale,
+        "allgather_bucket_size": 200_000_000 // scale,
+        "stage3_prefetch_bucket_size": 50_000_000 // scale,
+        "stage3_param_persistence_threshold": 100_000 // scale,
+        "stage3_max_live_parameters": 1_000_000_000 // scale,
+        "stage3_max_reuse_distance": 1_000_000_000 // scale,
+    }
 
 
 def set_environment(device: str) -> None:

@@ -1,0 +1,142 @@
+"""Offload: what DeepSpeed's ZeRO keeps on the device and in host memory, as tensors on ``meta``.
+
+DeepSpeed runs on no ``meta`` tensor. These are the buffers that its stages 2 and 3 make when all is offloaded, made
+and given back in its order (``stage_1_and_2.py`` and ``stage3.py`` of DeepSpeed 0.19), with Lightning's sizes. On the
+virtual GPU both stages are compared with DeepSpeed itself (tests/plan/test_offload.py).
+
+Nothing is page-locked, since Lightning leaves ``pin_memory`` off; torch would round a page-locked buffer up to a
+power of two.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from labkit.config.schema import RunConfig
+from labkit.memory.tracker import host
+from labkit.plan.gathering import Gathering
+from labkit.train.strategies import zero_sizes
+
+_NORM_NUMBERS = 250_000_000
+"""Stage 3 takes the norm of a gradient in pieces of this many numbers."""
+
+
+class ZeroOffload:
+    """The optimizer of a run with offload, on one device; stage 2 or 3 by ``config.strategy``.
+
+    Makes its buffers when it is made, and a flat one of all trained weights. ``begin_backward`` and ``end_backward``
+    stand around each backward, gradients are taken as they arrive, ``step`` happens in host memory. ``tensors`` says
+    what is what, as ``labkit.train.strategies.zero_tensors`` does for DeepSpeed's own.
+    """
+
+    def __init__(self, config: RunConfig, module: nn.Module) -> None:
+        self._stage = 3 if "stage_3" in config.strategy else 2
+        self._bucket_numbers = zero_sizes(config)["reduce_bucket_size"]
+        self._trained = [p for p in module.parameters() if p.requires_grad]
+        self._dtype = self._trained[0].dtype
+        # in stage 2 sums of gradients have buffers of their own; in stage 3 they are brought back to be added to,
+        # which moves nothing on the virtual GPU
+        self._keeps_sums = self._stage == 2 and config.accumulate_grad_batches > 1
+        self._brings_sums = self._stage == 3 and config.device == "cuda"
+        self._summed: set[int] = set()
+        self._is_last = True
+        self._stepped = False
+        self._bucket: list[torch.Tensor] = []
+        self._bucket_filled = 0
+        self._waiting: list[nn.Parameter] = []
+        self._weights: list[nn.Parameter] = []
+        self._gathering: Gathering | None = None
+        numbers = sum(p.numel() for p in self._trained)
+        largest = max(p.numel() for p in self._trained)
+        with host():
+            # master weights, the gradients that they are stepped with, and weights or gradients on their way
+            self._host = [_empty(numbers, dtype) for dtype in (torch.float32, torch.float32, self._dtype)]
+        if self._stage == 2:
+            with host():
+                self._host.append(_empty(largest, self._dtype))
+            self._gradients = [_empty(largest, self._dtype)]
+            flat, start = _empty(numbers, self._dtype), 0
+            for parameter in self._trained:
+                parameter.data = flat.narrow(0, start, parameter.numel()).view(parameter.shape)
+                start += parameter.numel()
+        else:
+            self._gradients = self._bucket = [_empty(self._bucket_numbers, self._dtype)]
+            self._weights = list(module.parameters())
+            with host():
+                for parameter in self._weights:
+                    parameter.data = torch.empty_like(parameter)
+            if config.device == "cuda":  # on the virtual GPU weights in host memory are used where they are
+                self._gathering = Gathering(module, zero_sizes(config))
+        for parameter in self._trained:
+            parameter.register_post_accumulate_grad_hook(self._take)
+
+    def tensors(self, optimizer: Any = None) -> dict[str, Iterable[torch.Tensor]]:
+        """What ZeRO keeps, by category of memory. There is one optimizer, and the argument is not read."""
+        return {
+            "optimizer_cpu": self._host,
+            "parameters_cpu": self._weights,
+            "gradients": self._gradients,
+            "parameters": self._gathering.tensors() if self._gathering else (),
+        }
+
+    def zero_grad(self) -> None:
+        """Gradients leave as they come, and none is left to be zeroed."""
+
+    def begin_backward(self, is_last: bool) -> None:
+        """A backward begins; ``is_last`` of this optimizer step."""
+        self._is_last = is_last
+        if self._stage == 2:  # overlap_comm: one is filled while the other is reduced
+            self._bucket = [_empty(self._bucket_numbers, self._dtype) for _ in range(2)]
+        if self._gathering:
+            self._gathering.begin_backward()
+
+    def end_backward(self) -> None:
+        """A backward is over: what is in the bucket goes to host memory."""
+        self._empty_bucket()
+        if self._stage == 2:
+            self._bucket = []
+        if self._gathering:
+            self._gathering.end_backward()
+
+    def step(self) -> None:
+        """The optimizer step, in host memory; the first makes Adam's state."""
+        if not self._stepped:
+            with host():
+                self._host += [torch.empty_like(self._host[0]) for _ in range(2)]
+            self._stepped = True
+
+    def _take(self, parameter: torch.Tensor) -> None:
+        if self._bucket_filled + parameter.numel() > self._bucket_numbers:
+            self._empty_bucket()
+        if parameter.numel() <= self._bucket_numbers:  # a larger one waits as it is
+            parameter.grad = self._bucket[0].narrow(0, self._bucket_filled, parameter.numel()).view(parameter.shape)
+            self._bucket.reverse()
+        self._bucket_filled += parameter.numel()
+        self._waiting.append(parameter)
+
+    def _empty_bucket(self) -> None:
+        # stage 3 scatters a bucket of several gradients from a copy
+        scattered = None
+        if self._stage == 3 and len(self._waiting) > 1:
+            scattered = torch.cat([p.grad.view(-1) for p in self._waiting])
+        for parameter in self._waiting:
+            gradient = parameter.grad
+            if self._keeps_sums and id(parameter) not in self._summed:
+                with host():
+                    self._host.append(torch.empty_like(gradient))
+                self._summed.add(id(parameter))
+            if self._brings_sums:
+                gradient = torch.empty_like(gradient)
+            if self._is_last:  # what the norm is of, then what goes to the master weights' gradients
+                for part in gradient.view(-1).split(_NORM_NUMBERS) if self._stage == 3 else [gradient]:
+                    part.to(torch.float64).norm(2)
+                gradient.to(torch.float32)
+            parameter.grad = None
+        del scattered
+        self._waiting, self._bucket_filled = [], 0
+
+
+def _empty(numbers: int, dtype: torch.dtype) -> torch.Tensor:
+    return torch.empty(numbers, dtype=dtype, device="meta")
