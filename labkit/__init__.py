@@ -1,6 +1,6 @@
 """labkit: where GPU memory goes when a large vision-language model is fine-tuned.
 
-``run`` an experiment, read its ``Record``, ``compare`` many; ``MemoryCapture`` reports the memory of any
+``predict`` and ``run`` an experiment, read its ``Record``, ``compare`` many; ``MemoryCapture`` reports the memory of any
 LightningModule, and a ``Tracker`` with a capacity is a virtual GPU. Names are imported when they are used.
 """
 
@@ -15,6 +15,7 @@ _HOMES = {
     "Record": "labkit.runs.records",
     "RunConfig": "labkit.config.schema",
     "Tracker": "labkit.memory.tracker",
+    "predict": "labkit.plan.predict",
     "compare": "labkit.runs.compare",
     "resolve": "labkit.config.layers",
     "run": "labkit.runs.runner",

@@ -59,7 +59,7 @@ class Tracker(TorchDispatchMode):
     GPU that is the CPU, and ``host()`` marks work that a real machine would do in host memory.
 
     With ``keep_events`` every birth and death on the device is kept, for an allocator to replay: ``events`` has
-    (number of the storage, its bytes, 0 for its death).
+    (key of the storage, its bytes, the operation), and 0 bytes for its death.
 
     ``before_error`` is called before the error, to assign what is alive; it returns the category of the rest.
 
@@ -73,7 +73,7 @@ class Tracker(TorchDispatchMode):
         self.allocated_bytes = 0
         self.peak_bytes = 0
         self.peak_operation: Any = None
-        self.events: list[tuple[Any, Any]] | None = [] if keep_events else None
+        self.events: list[tuple[int, int, Any]] | None = [] if keep_events else None
         self._live: dict[int, _Block] = {}
         self.before_error: Callable[[], str] | None = None
         self._log: list[tuple[_Block, int]] | None = None
@@ -122,7 +122,7 @@ class Tracker(TorchDispatchMode):
             self._make_room(size_bytes, operation)
         self._live[key] = new
         highest = self.peak_bytes
-        self._count(new, +1)
+        self._count(new, +1, operation)
         if self.peak_bytes > highest:
             self.peak_operation = operation
         if block is None:
@@ -149,10 +149,10 @@ class Tracker(TorchDispatchMode):
         if block is not None:
             self._count(block, -1)
 
-    def _count(self, block: _Block, sign: int) -> None:
+    def _count(self, block: _Block, sign: int, operation: Any = None) -> None:
         if block.category not in HOST_CATEGORIES:
             if self.events is not None:
-                self.events.append((id(block), block.size_bytes if sign > 0 else 0))
+                self.events.append((id(block), block.size_bytes if sign > 0 else 0, operation))
             self.allocated_bytes += sign * block.size_bytes
             if self.allocated_bytes > self.peak_bytes:
                 self.peak_bytes = self.allocated_bytes
@@ -186,7 +186,7 @@ class Tracker(TorchDispatchMode):
         block.category = category
         if was_on_device != (category not in HOST_CATEGORIES):
             if self.events is not None:
-                self.events.append((id(block), 0 if was_on_device else block.size_bytes))
+                self.events.append((id(block), 0 if was_on_device else block.size_bytes, "assign"))
             self.allocated_bytes += -block.size_bytes if was_on_device else block.size_bytes
             self.peak_bytes = max(self.peak_bytes, self.allocated_bytes)
 

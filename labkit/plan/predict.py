@@ -1,150 +1,99 @@
-"""Predict: two optimizer steps of a run on tensors without storage, reported like a run that was measured."""
+"""Predict: what a run will hold in memory, and whether that fits, said without a GPU and before the run."""
 
 import dataclasses
-from types import SimpleNamespace
+from dataclasses import dataclass
 from typing import Any
 
-import torch
-from PIL import Image
-
-from labkit.config.architectures import Architecture, architecture
+from labkit.config.gpus import find_gpu
 from labkit.config.schema import RunConfig
-from labkit.memory.capture import MemoryCapture
-from labkit.memory.report import MemoryReport
-from labkit.memory.tracker import Tracker, host
-from labkit.plan.offload import ZeroOffload
-from labkit.plan.replay import replay
-from labkit.plan.semantics import DeviceSemantics
-from labkit.plan.shapes import ShapeTracker
-from labkit.train.adapters import add_lora
-from labkit.train.models import build_model, dtype_of
-from labkit.train.module import CaptionModule
-from labkit.train.optimizers import build_optimizer
-from labkit.train.processor import IMAGE, TOKEN_IDS, embedded_processor
-from labkit.train.step import Collator
+from labkit.memory.report import HOST_CATEGORIES, MemoryReport
+from labkit.plan.cache import TraceCache
+from labkit.plan.replay import Replay, replay
+from labkit.plan.trace import Trace
 
 BORDERLINE = 0.05
 """Share of the capacity within which nobody should rely on a prediction: no GPU has been compared with yet."""
 
-STEPS = 2
-"""The second step meets parameters, old gradients, new optimizer state and activations at once."""
+_ACTIVITY = {
+    "before_forward": "load_batch", "after_forward": "forward", "after_backward": "backward",
+    "after_optimizer_step": "optimizer_step",
+}  # fmt: skip
+"""What a run is doing in the time that ends with a phase."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """What a run is going to hold: its report, and what the caching allocator makes of it under the capacity.
+@dataclass(kw_only=True)
+class Prediction(MemoryReport):
+    """The report of a run that has not happened, and what the caching allocator makes of it under the capacity.
 
-    ``verdict`` is ``fits``, ``borderline`` (within 5% of the capacity either way), ``out of memory`` or
-    ``no capacity given``.
-    ``operation`` is the one that made the peak. ``reserved_bytes`` is the allocator's highest, without a limit.
+    ``verdict`` is ``fits``, ``out of memory``, ``borderline`` when 5% more or less capacity would change that, or
+    ``no capacity given``. ``reserved_bytes`` is the most that the allocator reserves, never above the capacity.
+    ``operation`` made the highest peak. For a run that runs out of memory ``died_in`` tells where, as a record does,
+    and ``requested_bytes`` what was asked for there. The phases behind that would be there with more memory.
     """
 
-    report: MemoryReport
     operation: str
     reserved_bytes: int
     verdict: str
     margin: float | None
     """Share of the capacity that stays free at the peak of what is allocated; below zero it is missing."""
+    died_in: dict[str, Any] | None = None
+    requested_bytes: int | None = None
+
+    @property
+    def host_bytes(self) -> int:
+        """Most host memory that offload takes; 0 without."""
+        return max((sum(p.highest[c] for c in HOST_CATEGORIES) for p in self.phases), default=0)
 
 
-class PredictionError(Exception):
-    """A run that cannot be predicted; one line: which key, its value, and what to do next."""
+def predict(config: RunConfig, gpu: str | None = None, cache: TraceCache | None = None) -> Prediction:
+    """The memory of a run, byte by byte and phase by phase, from two optimizer steps on ``meta`` tensors.
 
+        predict(resolve(Workspace.find(), "reduced_batch").config, "a100-80gb").verdict
 
-def predict(config: RunConfig) -> Prediction:
-    """The memory of a run, from the operations of its first two optimizer steps on ``meta`` tensors.
-
-    Model, adapters, optimizer and step are those that training uses, in the order in which Lightning calls them.
-    Micro batches beyond the second of a step repeat it and are left out. Nothing is allocated or downloaded.
-    Raises ``PredictionError`` for a strategy that is not planned.
+    ``gpu`` is a GPU by name or size (``24GiB``) to use in place of the config's device. Steps that were executed
+    before come from the ``cache``, by default that of the workspace's runs. Raises ``ConfigError`` for an unknown GPU
+    and ``PredictionError`` for a run that cannot be predicted.
     """
-    offload = config.strategy.startswith("deepspeed")
-    if offload and "mixed" in config.precision:
-        raise PredictionError(
-            f"precision={config.precision} with strategy={config.strategy} cannot be predicted; "
-            "set precision=bf16-true."
-        )
-    config = dataclasses.replace(config, weights="random", report_every=1)
-    arch = architecture(config.model_name)
-    tracker = ShapeTracker()
-    capture = MemoryCapture(tracker, owned_by=(lambda optimizer: optimizer.tensors()) if offload else None)
-    capture.report.source = "predicted"
-    capture.report.capacity_bytes = config.capacity_bytes
-    micro_steps = min(config.accumulate_grad_batches, 2)
-    loop = SimpleNamespace(global_step=0, accumulate_grad_batches=micro_steps, optimizers=[])
-    with DeviceSemantics(config) as semantics, tracker:
-        model = build_model(config, "meta")
-        if config.use_lora or config.use_qlora:
-            model = add_lora(model, config, arch.language)
-        module = CaptionModule(config, model)
-        module.trainer = loop
-        optimizer = ZeroOffload(config, module) if offload else build_optimizer(config, module.parameters())
-        loop.optimizers = [optimizer]
-        capture.on_train_start(loop, module)
-        for _ in range(STEPS):
-            for micro_step in range(micro_steps):
-                batch = _batch(config, arch)
-                _micro_step(loop, module, capture, optimizer, semantics, batch, micro_step, micro_steps)
-                del batch  # as Lightning does, before the next one is there
-        capture.teardown(loop, module, "fit")
-    return _judged(capture.report, tracker, config.capacity_bytes)
+    if gpu is not None:
+        config = dataclasses.replace(config, device="cuda", capacity_gib=find_gpu(gpu).usable_bytes / 2**30)
+    return judge((cache or TraceCache.find()).trace(config), config.capacity_bytes)
 
 
-def _judged(report: MemoryReport, tracker: Tracker, capacity_bytes: int | None) -> Prediction:
-    events = tracker.events or []
-    margin = None if capacity_bytes is None else 1 - report.peak_bytes / capacity_bytes
-    verdict = "borderline"
-    if margin is None:
-        verdict = "no capacity given"
-    elif margin < -BORDERLINE:
-        verdict = "out of memory"
-    elif margin > BORDERLINE and replay(events, capacity_bytes).fits:
-        verdict = "fits"
+def judge(trace: Trace, capacity_bytes: int | None) -> Prediction:
+    """What a capacity makes of a trace. Only this depends on it, so another capacity costs a replay."""
+    found = replay(trace.events(), capacity_bytes)
+    peak_bytes = trace.report.peak_bytes
+    died_in = requested_bytes = None
+    if found.failed_at is not None:
+        died_in, requested_bytes = _place(trace, found.failed_at), found.requested_bytes
+    phases = [
+        dataclasses.replace(phase, reserved_bytes=mark.reserved_bytes)
+        for phase, mark in zip(trace.report.phases, found.marks[1:], strict=False)
+    ]
     return Prediction(
-        report=report, operation=str(tracker.peak_operation), reserved_bytes=replay(events).peak_reserved_bytes,
-        verdict=verdict, margin=margin,
+        source="predicted", capacity_bytes=capacity_bytes, phases=phases + trace.report.phases[len(phases) :],
+        operation=trace.operation, reserved_bytes=found.peak_reserved_bytes,
+        verdict=_verdict(trace, capacity_bytes, found),
+        margin=None if capacity_bytes is None else 1 - peak_bytes / capacity_bytes,
+        died_in=died_in, requested_bytes=requested_bytes,
     )  # fmt: skip
 
 
-def _micro_step(
-    loop: Any, module: CaptionModule, capture: MemoryCapture, optimizer: torch.optim.Optimizer,
-    semantics: DeviceSemantics, batch: dict[str, torch.Tensor], micro_step: int, micro_steps: int,
-) -> None:  # fmt: skip
-    capture.on_train_batch_start(loop, module, batch, micro_step)
-    with semantics.autocast():
-        loss = module.training_step(batch, micro_step)
-    loss = loss / loop.accumulate_grad_batches
-    if micro_step == 0:
-        optimizer.zero_grad()
-    capture.on_before_backward(loop, module, loss)
-    if isinstance(optimizer, ZeroOffload):
-        optimizer.begin_backward(is_last=micro_step == micro_steps - 1)
-    with semantics.autocast():  # for layers that are computed again
-        loss.backward()
-    if isinstance(optimizer, ZeroOffload):
-        optimizer.end_backward()
-    capture.on_after_backward(loop, module)
-    if micro_step == micro_steps - 1:
-        module.on_before_optimizer_step(optimizer)
-        optimizer.step()
-        loop.global_step += 1
-    del loss
-    module.on_train_batch_end(None, batch, micro_step)
-    capture.on_train_batch_end(loop, module, None, batch, micro_step)
+def _verdict(trace: Trace, capacity_bytes: int | None, found: Replay) -> str:
+    if capacity_bytes is None:
+        return "no capacity given"
+    other = int(capacity_bytes * (1 - BORDERLINE if found.fits else 1 + BORDERLINE))
+    if found.fits and found.peak_reserved_bytes <= other:  # the allocator would not have met that limit either
+        return "fits"
+    if replay(trace.events(), other).fits is not found.fits:
+        return "borderline"
+    return "fits" if found.fits else "out of memory"
 
 
-def _batch(config: RunConfig, arch: Architecture) -> dict[str, torch.Tensor]:
-    """A batch on ``meta`` of the shapes that the collator gives."""
-    processor = embedded_processor(arch)
-    collate = Collator(processor, arch.language, config.max_length, arch.num_query_tokens, TOKEN_IDS[IMAGE])
-    one = collate([(Image.new("RGB", (8, 8)), "a caption")])
-    batch = {}
-    for key, tensor in one.items():
-        made = torch.empty(config.batch_size, *tensor.shape[1:], dtype=tensor.dtype, device="meta")
-        if tensor.is_floating_point() and config.device == "virtual":
-            made = made.to(dtype_of(config.precision))  # Lightning casts in host memory, which is all a CPU has
-        elif tensor.is_floating_point():
-            with host():
-                made = made.to(dtype_of(config.precision))
-        batch[key] = made
-    return batch
+def _place(trace: Trace, event: int) -> dict[str, Any]:
+    move, passed = trace.at(event)
+    place: dict[str, Any] = {"step": 0, "micro_step": 0, "phase": "load_model"}
+    if passed:
+        phase = trace.report.phases[passed - 1]
+        place = {"step": phase.step, "micro_step": phase.micro_step, "phase": _ACTIVITY[phase.phase]}
+    return place | {"operation": trace.operation_of(move)}

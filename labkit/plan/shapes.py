@@ -11,6 +11,7 @@ import torch
 from torch.utils._pytree import tree_iter
 
 from labkit.memory.tracker import Tracker
+from labkit.plan.errors import PredictionError
 
 _Like = tuple[torch.Size, tuple[int, ...], torch.dtype]
 
@@ -27,12 +28,12 @@ class ShapeTracker(Tracker):
         if answer is None:
             answer = _ANSWERS[func] = _answer(func)
         if answer is _ask:
-            return func(*args, **kwargs)
+            return _execute(func, args, kwargs)
         key = (func, _signature(args), _signature(kwargs.items()) if kwargs else None)
         known = self._known.get(key)
         if known is not None:
             return answer(known, args)
-        out = func(*args, **kwargs)
+        out = _execute(func, args, kwargs)
         if answer is not _new:
             self._known[key] = True
         elif _shares(out, args):  # some give an input back without saying so in their schema
@@ -40,6 +41,17 @@ class ShapeTracker(Tracker):
         else:
             self._known[key] = _like(out)
         return out
+
+
+def _execute(func: Any, args: Any, kwargs: Any) -> Any:
+    try:
+        return func(*args, **kwargs)
+    except (NotImplementedError, RuntimeError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise PredictionError(
+            f"operation {func} cannot be executed on meta tensors, so this model cannot be predicted: {reason[0]} "
+            "Keep operations that read values out of the step, or run it instead."
+        ) from error
 
 
 _ANSWERS: dict[Any, Any] = {}

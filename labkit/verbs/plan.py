@@ -3,13 +3,16 @@
 import argparse
 import json
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from labkit.config.errors import ConfigError
-from labkit.config.layers import DEFAULT_PROFILE, resolve
+from labkit.config.layers import DEFAULT_PROFILE, Resolved, resolve
 from labkit.config.profiles import load_profile
 from labkit.config.workspace import Workspace
 from labkit.verbs.options import EXIT_FAILED, pairs, quiet_libraries
+
+if TYPE_CHECKING:
+    from labkit.plan.predict import Prediction
 
 HELP = """\
 What an experiment will hold in memory, predicted from its operations. Nothing is run and no GPU is needed.
@@ -41,30 +44,35 @@ def main(args: argparse.Namespace) -> int:
     names = list(course) if args.all else [args.experiment]
     runs = [resolve(workspace, name, pairs(args.overrides), args.gpu) for name in names]
     quiet_libraries()
-    from labkit.plan.predict import PredictionError, predict
+    from labkit.plan.cache import TraceCache
+    from labkit.plan.errors import PredictionError
+    from labkit.plan.predict import predict
 
+    cache = TraceCache.find()
+    cache.fill(resolved.config for resolved in runs)
     rows: list[dict[str, Any]] = []
     for resolved in runs:
         row: dict[str, Any] = {"experiment": resolved.experiment.name, "gpu": args.gpu}
         try:
-            found = predict(resolved.config)
+            row |= _facts(predict(resolved.config, cache=cache), resolved)
         except PredictionError as error:
             row["error"] = str(error)
-        else:
-            expected = resolved.expected.status if resolved.expected else None
-            row |= {
-                "verdict": found.verdict, "expected": expected, "margin": found.margin, "operation": found.operation,
-                "peak_bytes": found.report.peak_bytes, "reserved_bytes": found.reserved_bytes,
-                "capacity_bytes": resolved.config.capacity_bytes,
-                "peak": asdict(found.report.peak_phase) if found.report.peak_phase else None,
-                "peak_by_category": found.report.category_peaks,
-            }  # fmt: skip
         rows.append(row)
         if not args.json:
             print(_line(row), flush=True)
     if args.json:
         print(json.dumps(rows if args.all else rows[0], indent=1))
     return EXIT_FAILED if not args.all and "error" in rows[0] else 0
+
+
+def _facts(found: "Prediction", resolved: Resolved) -> dict[str, Any]:
+    expected = resolved.expected.status if resolved.expected else None
+    return {
+        "verdict": found.verdict, "expected": expected, "margin": found.margin, "died_in": found.died_in,
+        "requested_bytes": found.requested_bytes, "operation": found.operation, "peak_bytes": found.peak_bytes,
+        "reserved_bytes": found.reserved_bytes, "capacity_bytes": found.capacity_bytes, "host_bytes": found.host_bytes,
+        "peak": asdict(found.peak_phase) if found.peak_phase else None, "peak_by_category": found.category_peaks,
+    }  # fmt: skip
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -74,10 +82,16 @@ def _line(row: dict[str, Any]) -> str:
     if "error" in row:
         return f"{row['experiment']}: {row['error']}"
     of = f" of {human_bytes(row['capacity_bytes'])}, {row['margin']:+.0%} free" if row["capacity_bytes"] else ""
-    peak = row["peak"]
-    return (
-        f"{row['experiment']} on {row['gpu']}: {row['verdict']} (predicted)\n"
+    peak, died = row["peak"], row["died_in"]
+    lines = [
+        f"{row['experiment']} on {row['gpu']}: {row['verdict']} (predicted)",
         f"  peak {human_bytes(row['peak_bytes'])}{of}, reserved {human_bytes(row['reserved_bytes'])}, in phase "
-        f"{peak['phase'].replace('_', ' ')} of step {peak['step']} by {row['operation']}\n"
-        f"  {parts(peak['peak'])}"
-    )
+        f"{peak['phase'].replace('_', ' ')} of step {peak['step']} by {row['operation']}",
+        f"  {parts(peak['peak'])}",
+    ]
+    if died:
+        lines.insert(1, f"  dies in {died['phase'].replace('_', ' ')} of step {died['step']}: {died['operation']} asks "
+                        f"for {human_bytes(row['requested_bytes'])}")  # fmt: skip
+    if row["host_bytes"]:
+        lines.append(f"  host memory {human_bytes(row['host_bytes'])}")
+    return "\n".join(lines)

@@ -1,0 +1,116 @@
+"""Steps: two optimizer steps of a run, executed on tensors without storage."""
+
+import dataclasses
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from PIL import Image
+
+from labkit.config.architectures import Architecture, architecture
+from labkit.config.schema import RunConfig
+from labkit.memory.capture import MemoryCapture
+from labkit.memory.tracker import host
+from labkit.plan.errors import PredictionError
+from labkit.plan.offload import ZeroOffload
+from labkit.plan.semantics import DeviceSemantics
+from labkit.plan.shapes import ShapeTracker
+from labkit.plan.trace import Trace
+from labkit.train.adapters import add_lora
+from labkit.train.models import build_model, dtype_of
+from labkit.train.module import CaptionModule
+from labkit.train.optimizers import build_optimizer
+from labkit.train.processor import IMAGE, TOKEN_IDS, embedded_processor
+from labkit.train.step import Collator
+
+STEPS = 2
+"""The second step meets parameters, old gradients, new optimizer state and activations at once."""
+
+
+def trace(config: RunConfig) -> Trace:
+    """Execute the first two optimizer steps of a run on ``meta`` tensors.
+
+    Model, adapters, optimizer and step are those that training uses, in the order in which Lightning calls them.
+    Micro batches beyond the second of a step repeat it and are left out. Nothing is allocated or downloaded, and the
+    capacity is not looked at. Raises ``PredictionError`` for what is not planned, and for an operation that ``meta``
+    tensors cannot do.
+    """
+    offload = config.strategy.startswith("deepspeed")
+    if offload and "mixed" in config.precision:
+        raise PredictionError(
+            f"precision={config.precision} with strategy={config.strategy} cannot be predicted; "
+            "set precision=bf16-true."
+        )
+    config = dataclasses.replace(config, weights="random", report_every=1)
+    arch = architecture(config.model_name)
+    tracker = ShapeTracker()
+    marks: list[int] = []
+    capture = MemoryCapture(
+        tracker, on_phase=lambda phase: marks.append(len(tracker.events or ())),
+        owned_by=(lambda optimizer: optimizer.tensors()) if offload else None,
+    )  # fmt: skip
+    capture.report.source = "predicted"
+    micro_steps = min(config.accumulate_grad_batches, 2)
+    loop = SimpleNamespace(global_step=0, accumulate_grad_batches=micro_steps, optimizers=[])
+    with DeviceSemantics(config) as semantics, tracker:
+        model = build_model(config, "meta")
+        if config.use_lora or config.use_qlora:
+            model = add_lora(model, config, arch.language)
+        module = CaptionModule(config, model)
+        module.trainer = loop
+        optimizer = ZeroOffload(config, module) if offload else build_optimizer(config, module.parameters())
+        loop.optimizers = [optimizer]
+        capture.on_train_start(loop, module)
+        marks.append(len(tracker.events or ()))
+        for _ in range(STEPS):
+            for micro_step in range(micro_steps):
+                batch = _batch(config, arch)
+                _micro_step(loop, module, capture, optimizer, semantics, batch, micro_step, micro_steps)
+                del batch  # as Lightning does, before the next one is there
+        capture.teardown(loop, module, "fit")
+        events = (tracker.events or [])[: marks[-1]]  # what is taken down after the last step is no prediction
+    return Trace.of(events, marks, capture.report, str(tracker.peak_operation))
+
+
+def _micro_step(
+    loop: Any, module: CaptionModule, capture: MemoryCapture, optimizer: torch.optim.Optimizer,
+    semantics: DeviceSemantics, batch: dict[str, torch.Tensor], micro_step: int, micro_steps: int,
+) -> None:  # fmt: skip
+    capture.on_train_batch_start(loop, module, batch, micro_step)
+    with semantics.autocast():
+        loss = module.training_step(batch, micro_step)
+    loss = loss / loop.accumulate_grad_batches
+    if micro_step == 0:
+        optimizer.zero_grad()
+    capture.on_before_backward(loop, module, loss)
+    if isinstance(optimizer, ZeroOffload):
+        optimizer.begin_backward(is_last=micro_step == micro_steps - 1)
+    with semantics.autocast():  # for layers that are computed again
+        loss.backward()
+    if isinstance(optimizer, ZeroOffload):
+        optimizer.end_backward()
+    capture.on_after_backward(loop, module)
+    if micro_step == micro_steps - 1:
+        module.on_before_optimizer_step(optimizer)
+        optimizer.step()
+        loop.global_step += 1
+    del loss
+    module.on_train_batch_end(None, batch, micro_step)
+    capture.on_train_batch_end(loop, module, None, batch, micro_step)
+
+
+def _batch(config: RunConfig, arch: Architecture) -> dict[str, torch.Tensor]:
+    """A batch on ``meta`` of the shapes that the collator gives."""
+    processor = embedded_processor(arch)
+    collate = Collator(processor, arch.language, config.max_length, arch.num_query_tokens, TOKEN_IDS[IMAGE])
+    one = collate([(Image.new("RGB", (8, 8)), "a caption")])
+    batch = {}
+    for key, tensor in one.items():
+        made = torch.empty(config.batch_size, *tensor.shape[1:], dtype=tensor.dtype, device="meta")
+        if tensor.is_floating_point() and config.device == "virtual":
+            made = made.to(dtype_of(config.precision))  # Lightning casts in host memory, which is all a CPU has
+        elif tensor.is_floating_point():
+            with host():
+                made = made.to(dtype_of(config.precision))
+        batch[key] = made
+    return batch

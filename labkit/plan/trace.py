@@ -1,0 +1,97 @@
+"""Trace: the life of every storage over the steps that were executed on ``meta``, whatever the capacity."""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from labkit.memory.report import MemoryReport
+
+LOADED = "loaded"
+"""Name of the mark behind model and optimizer; each of the others is a phase's."""
+
+Event = tuple[int | None, int | str]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Trace:
+    """Births and deaths in order, and the report of the phases that they happened in.
+
+    ``moves`` has the bytes of a birth, or for a death minus the number of the move that was its birth, minus 1.
+    ``operations`` has for each move an index into ``names``. ``marks`` are the numbers of moves after which the model
+    was loaded and each phase of ``report`` ended. ``operation`` made the highest peak.
+    """
+
+    moves: np.ndarray
+    operations: np.ndarray
+    names: list[str]
+    marks: list[int]
+    report: MemoryReport
+    operation: str
+
+    @classmethod
+    def of(
+        cls, events: Iterable[tuple[int, int, Any]], marks: list[int], report: MemoryReport, operation: str
+    ) -> "Trace":
+        """The trace of a tracker's events. Raises ``ValueError`` for a death without a birth."""
+        moves, operations, numbers = [], [], {}
+        born: dict[int, int] = {}
+        for index, (key, size_bytes, operation_there) in enumerate(events):
+            if size_bytes > 0:
+                born[key] = index
+                moves.append(size_bytes)
+            elif key in born:
+                moves.append(-born.pop(key) - 1)
+            else:
+                raise ValueError(f"event {index}: {key!r} dies and was not alive")
+            operations.append(numbers.setdefault(str(operation_there), len(numbers)))
+        return cls(
+            moves=np.array(moves, np.int64), operations=np.array(operations, np.int32), names=list(numbers),
+            marks=marks, report=report, operation=operation,
+        )  # fmt: skip
+
+    def events(self) -> Iterator[Event]:
+        """What an allocator replays, with a mark behind loading and behind each phase."""
+        start = 0
+        names = [LOADED, *(p.phase for p in self.report.phases)]
+        moves = self.moves.tolist()
+        for name, end in zip(names, self.marks, strict=True):
+            for index in range(start, end):
+                move = moves[index]
+                yield (index, move) if move > 0 else (-move - 1, 0)
+            yield None, name
+            start = end
+
+    def at(self, event: int) -> tuple[int, int]:
+        """Of an index into ``events``: the number of the move, and of the marks before it."""
+        passed = 0
+        for number, end in enumerate(self.marks):  # each mark is an event of its own
+            if event - number < end:
+                break
+            passed = number + 1
+        return event - passed, passed
+
+    def operation_of(self, move: int) -> str:
+        """The operation that made a move."""
+        return self.names[self.operations[move]]
+
+    def save(self, path: Path) -> None:
+        """Write one file, whole or not at all."""
+        facts = {
+            "names": self.names, "marks": self.marks, "operation": self.operation, "report": self.report.to_dict(),
+        }  # fmt: skip
+        unfinished = path.with_suffix(".part")
+        with unfinished.open("wb") as file:
+            np.savez_compressed(file, moves=self.moves, operations=self.operations, facts=np.array(json.dumps(facts)))
+        unfinished.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> "Trace":
+        """Read what ``save`` wrote. Raises ``OSError``, ``ValueError`` or ``KeyError`` for a file that is none."""
+        with np.load(path, allow_pickle=False) as data:
+            facts = json.loads(str(data["facts"]))
+            report = MemoryReport.from_dict(facts.pop("report"))
+            return cls(moves=data["moves"], operations=data["operations"], report=report, **facts)
