@@ -8,8 +8,8 @@ import pytest
 import labkit
 
 NAMES = [
-    "ConfigError", "Ledger", "MemoryCapture", "MemoryReport", "Record", "RunConfig", "Tracker", "compare", "resolve",
-    "run",
+    "ConfigError", "Ledger", "MemoryCapture", "MemoryReport", "Record", "RunConfig", "Tracker", "compare", "predict",
+    "resolve", "run",
 ]  # fmt: skip
 
 

@@ -183,3 +183,19 @@ class CachingAllocator:
             block.after = other.after
             if block.after is not None:
                 block.after.before = block
+
+
+class VirtualAllocator(CachingAllocator):
+    """The virtual GPU: every block is its own, nothing is cached, and what is reserved is what is allocated."""
+
+    def allocate(self, size_bytes: int) -> Block | None:
+        """A block of exactly ``size_bytes``, or None when the capacity does not allow one."""
+        if not self._reserve(size_bytes):
+            return None
+        self.allocated_bytes = self.reserved_bytes
+        self.peak_allocated_bytes = self.peak_reserved_bytes
+        return Block(0, size_bytes, self._large)
+
+    def free(self, block: Block) -> None:
+        """Give back a block in use."""
+        self.allocated_bytes = self.reserved_bytes = self.reserved_bytes - block.size_bytes

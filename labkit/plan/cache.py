@@ -62,7 +62,7 @@ class TraceCache:
             return None
         try:
             return Trace.load(self.folder / f"{key}.npz")
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError):
             return None
 
     def _execute(self, key: str, config: RunConfig) -> Trace:

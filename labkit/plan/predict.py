@@ -7,6 +7,7 @@ from typing import Any
 from labkit.config.gpus import find_gpu
 from labkit.config.schema import RunConfig
 from labkit.memory.report import HOST_CATEGORIES, MemoryReport
+from labkit.plan.allocator import CachingAllocator, VirtualAllocator
 from labkit.plan.cache import TraceCache
 from labkit.plan.replay import Replay, replay
 from labkit.plan.trace import Trace
@@ -26,13 +27,14 @@ class Prediction(MemoryReport):
     """The report of a run that has not happened, and what the caching allocator makes of it under the capacity.
 
     ``verdict`` is ``fits``, ``out of memory``, ``borderline`` when 5% more or less capacity would change that, or
-    ``no capacity given``. ``reserved_bytes`` is the most that the allocator reserves, never above the capacity.
+    ``no capacity given``. ``reserved_bytes`` is the most that the allocator reserves, never above the capacity; the
+    virtual GPU has no allocator.
     ``operation`` made the highest peak. For a run that runs out of memory ``died_in`` tells where, as a record does,
     and ``requested_bytes`` what was asked for there. The phases behind that would be there with more memory.
     """
 
     operation: str
-    reserved_bytes: int
+    reserved_bytes: int | None
     verdict: str
     margin: float | None
     """Share of the capacity that stays free at the peak of what is allocated; below zero it is missing."""
@@ -56,36 +58,37 @@ def predict(config: RunConfig, gpu: str | None = None, cache: TraceCache | None 
     """
     if gpu is not None:
         config = dataclasses.replace(config, device="cuda", capacity_gib=find_gpu(gpu).usable_bytes / 2**30)
-    return judge((cache or TraceCache.find()).trace(config), config.capacity_bytes)
+    kind = CachingAllocator if config.device == "cuda" else VirtualAllocator
+    return judge((cache or TraceCache.find()).trace(config), config.capacity_bytes, kind)
 
 
-def judge(trace: Trace, capacity_bytes: int | None) -> Prediction:
-    """What a capacity makes of a trace. Only this depends on it, so another capacity costs a replay."""
-    found = replay(trace.events(), capacity_bytes)
+def judge(trace: Trace, capacity_bytes: int | None, kind: type[CachingAllocator] = CachingAllocator) -> Prediction:
+    """What a capacity and an allocator make of a trace. Only this depends on them: another capacity costs a replay."""
+    found = replay(trace.events(), capacity_bytes, kind)
     peak_bytes = trace.report.peak_bytes
     died_in = requested_bytes = None
     if found.failed_at is not None:
         died_in, requested_bytes = _place(trace, found.failed_at), found.requested_bytes
     phases = [
-        dataclasses.replace(phase, reserved_bytes=mark.reserved_bytes)
+        dataclasses.replace(phase, reserved_bytes=None if kind is VirtualAllocator else mark.reserved_bytes)
         for phase, mark in zip(trace.report.phases, found.marks[1:], strict=False)
     ]
     return Prediction(
         source="predicted", capacity_bytes=capacity_bytes, phases=phases + trace.report.phases[len(phases) :],
-        operation=trace.operation, reserved_bytes=found.peak_reserved_bytes,
-        verdict=_verdict(trace, capacity_bytes, found),
+        operation=trace.operation, reserved_bytes=None if kind is VirtualAllocator else found.peak_reserved_bytes,
+        verdict=_verdict(trace, capacity_bytes, kind, found),
         margin=None if capacity_bytes is None else 1 - peak_bytes / capacity_bytes,
         died_in=died_in, requested_bytes=requested_bytes,
     )  # fmt: skip
 
 
-def _verdict(trace: Trace, capacity_bytes: int | None, found: Replay) -> str:
+def _verdict(trace: Trace, capacity_bytes: int | None, kind: type[CachingAllocator], found: Replay) -> str:
     if capacity_bytes is None:
         return "no capacity given"
     other = int(capacity_bytes * (1 - BORDERLINE if found.fits else 1 + BORDERLINE))
     if found.fits and found.peak_reserved_bytes <= other:  # the allocator would not have met that limit either
         return "fits"
-    if replay(trace.events(), other).fits is not found.fits:
+    if replay(trace.events(), other, kind).fits is not found.fits:
         return "borderline"
     return "fits" if found.fits else "out of memory"
 

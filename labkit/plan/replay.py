@@ -4,7 +4,6 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 
 from labkit.plan.allocator import Block, CachingAllocator
-from labkit.plan.expandable import ExpandableAllocator
 
 Event = tuple[Hashable, int | str]
 """``(key, size_bytes)`` is a birth, ``(key, 0)`` or a negative size a death, ``(None, name)`` a mark."""
@@ -45,17 +44,20 @@ class Replay:
         return self.failed_at is None
 
 
-def replay(events: Iterable[Event], capacity_bytes: int | None = None, expandable_segments: bool = False) -> Replay:
-    """Feed a log to the caching allocator and say what it allocated and reserved.
+def replay(
+    events: Iterable[Event], capacity_bytes: int | None = None, kind: type[CachingAllocator] = CachingAllocator
+) -> Replay:
+    """Feed a log to an allocator and say what it allocated and reserved.
 
     An event is ``(key, size_bytes)`` for a birth, the same key with 0 or a negative size for its death, and
-    ``(None, name)`` for a mark. Without ``capacity_bytes`` nothing fails. A capacity of at least the uncapped peak
-    reserved changes nothing; one below the log's own peak, sizes rounded up to 512 bytes, always fails. In between
-    more capacity is nearly always better, but not always: releasing cached segments early can leave fewer holes.
+    ``(None, name)`` for a mark. ``kind`` is the caching allocator, ``ExpandableAllocator`` or ``VirtualAllocator``.
+    Without ``capacity_bytes`` nothing fails. A capacity of at least the uncapped peak reserved changes nothing; one
+    below the log's own peak, sizes rounded up to 512 bytes, always fails. In between more capacity is nearly always
+    better, but not always: releasing cached segments early can leave fewer holes.
 
     Raises ``ValueError`` with the index of an event that is no log: a key born twice, or dead without a birth.
     """
-    allocator = (ExpandableAllocator if expandable_segments else CachingAllocator)(capacity_bytes)
+    allocator = kind(capacity_bytes)
     live: dict[Hashable, Block] = {}
     marks: list[Mark] = []
     peak_allocated = peak_reserved = 0

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -90,8 +91,11 @@ class Trace:
 
     @classmethod
     def load(cls, path: Path) -> "Trace":
-        """Read what ``save`` wrote. Raises ``OSError``, ``ValueError`` or ``KeyError`` for a file that is none."""
-        with np.load(path, allow_pickle=False) as data:
-            facts = json.loads(str(data["facts"]))
-            report = MemoryReport.from_dict(facts.pop("report"))
-            return cls(moves=data["moves"], operations=data["operations"], report=report, **facts)
+        """Read what ``save`` wrote. Raises ``OSError`` or ``ValueError`` for a file that is none."""
+        try:
+            with np.load(path, allow_pickle=False) as data:
+                facts = json.loads(str(data["facts"]))
+                report = MemoryReport.from_dict(facts.pop("report"))
+                return cls(moves=data["moves"], operations=data["operations"], report=report, **facts)
+        except (EOFError, BadZipFile, AttributeError, KeyError, TypeError) as error:  # each is numpy's way to say so
+            raise ValueError(f"{path} is no trace: {error}") from error

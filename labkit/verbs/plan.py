@@ -82,10 +82,11 @@ def _line(row: dict[str, Any]) -> str:
     if "error" in row:
         return f"{row['experiment']}: {row['error']}"
     of = f" of {human_bytes(row['capacity_bytes'])}, {row['margin']:+.0%} free" if row["capacity_bytes"] else ""
+    reserved = f", reserved {human_bytes(row['reserved_bytes'])}" if row["reserved_bytes"] else ""
     peak, died = row["peak"], row["died_in"]
     lines = [
         f"{row['experiment']} on {row['gpu']}: {row['verdict']} (predicted)",
-        f"  peak {human_bytes(row['peak_bytes'])}{of}, reserved {human_bytes(row['reserved_bytes'])}, in phase "
+        f"  peak {human_bytes(row['peak_bytes'])}{of}{reserved}, in phase "
         f"{peak['phase'].replace('_', ' ')} of step {peak['step']} by {row['operation']}",
         f"  {parts(peak['peak'])}",
     ]

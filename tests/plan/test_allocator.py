@@ -7,11 +7,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from labkit.plan.allocator import CachingAllocator
+from labkit.plan.allocator import CachingAllocator, VirtualAllocator
 from labkit.plan.expandable import ExpandableAllocator
 from labkit.plan.replay import Mark, replay
 
 KIB, MIB = 2**10, 2**20
+KINDS = {False: CachingAllocator, True: ExpandableAllocator}
 PAGE = {"small": 2 * MIB, "large": 20 * MIB}
 
 
@@ -20,11 +21,22 @@ def births(*sizes):
 
 
 def reserved(*sizes, expandable=False):
-    return replay(births(*sizes), expandable_segments=expandable).peak_reserved_bytes
+    return replay(births(*sizes), kind=KINDS[expandable]).peak_reserved_bytes
 
 
 def rounded(size):
     return max(512, -(-size // 512) * 512)
+
+
+def test_the_virtual_gpu_counts_bytes_and_nothing_else():
+    log = [("a", 512), ("b", 3 * MIB), ("a", 0), (None, "here"), ("c", 5 * MIB), ("b", -1)]
+    found = replay(log, 8 * MIB, VirtualAllocator)
+    assert found.fits
+    assert (found.peak_allocated_bytes, found.peak_reserved_bytes) == (8 * MIB, 8 * MIB)
+    assert (found.marks[0].allocated_bytes, found.marks[0].peak_allocated_bytes) == (3 * MIB, 3 * MIB + 512)
+    assert found.allocated_bytes == found.reserved_bytes == 5 * MIB
+    less = replay(log, 8 * MIB - 1, VirtualAllocator)
+    assert (less.failed_at, less.requested_bytes, less.allocated_bytes) == (4, 5 * MIB, 3 * MIB)
 
 
 # -- the rules, by hand
@@ -191,20 +203,20 @@ def test_an_expandable_segment_grows_by_pages(sizes, mapped):
 
 def test_an_expandable_segment_has_no_rests_that_stay_with_a_block():
     log = [("a", 12 * MIB), ("a", 0), ("b", 11 * MIB)]
-    assert replay(log, expandable_segments=True).allocated_bytes == 11 * MIB
+    assert replay(log, kind=ExpandableAllocator).allocated_bytes == 11 * MIB
 
 
 def test_a_larger_block_grows_from_the_free_end():
     log = [("a", 30 * MIB), ("a", 0), ("b", 60 * MIB)]
     assert replay(log).reserved_bytes == 90 * MIB
-    assert replay(log, expandable_segments=True).reserved_bytes == 60 * MIB
+    assert replay(log, kind=ExpandableAllocator).reserved_bytes == 60 * MIB
 
 
 def test_pages_without_a_block_in_use_are_unmapped_at_the_capacity():
     log = [("a", 70 * MIB), ("b", 5 * MIB), ("a", 0), ("c", 75 * MIB)]
     # b holds the fourth page, so 20 MiB stay mapped; c takes the last 5 of them and needs four pages more behind
-    assert not replay(log, 100 * MIB - 1, expandable_segments=True).fits
-    capped = replay(log, 100 * MIB, expandable_segments=True)
+    assert not replay(log, 100 * MIB - 1, kind=ExpandableAllocator).fits
+    capped = replay(log, 100 * MIB, kind=ExpandableAllocator)
     assert (capped.fits, capped.retries, capped.reserved_bytes) == (True, 1, 100 * MIB)
 
 
@@ -439,7 +451,7 @@ def test_live_blocks_hold_what_was_asked_and_never_overlap(log, expandable, capa
 @given(log=logs(everything_dies=True), expandable=st.booleans())
 @settings(deadline=None)
 def test_when_all_is_dead_nothing_is_allocated_and_all_can_be_released(log, expandable):
-    done = replay(log, expandable_segments=expandable)
+    done = replay(log, kind=KINDS[expandable])
     assert done.allocated_bytes == 0
     assert done.reserved_bytes == done.peak_reserved_bytes  # nothing was released without a capacity
     allocator = ALLOCATORS[expandable][0]()
@@ -456,10 +468,10 @@ def test_when_all_is_dead_nothing_is_allocated_and_all_can_be_released(log, expa
 @given(log=logs(), expandable=st.booleans(), more=st.integers(0, 50 * MIB))
 @settings(deadline=None)
 def test_a_capacity_of_the_uncapped_peak_or_more_changes_nothing(log, expandable, more):
-    free = replay(log, expandable_segments=expandable)
+    free = replay(log, kind=KINDS[expandable])
     assert free.fits
     assert free.retries == 0
-    assert replay(log, free.peak_reserved_bytes + more, expandable) == free
+    assert replay(log, free.peak_reserved_bytes + more, KINDS[expandable]) == free
 
 
 @given(log=logs(), expandable=st.booleans(), below=st.integers(1, 200 * MIB))
@@ -469,7 +481,7 @@ def test_a_capacity_of_the_uncapped_peak_or_more_changes_nothing(log, expandable
 def test_a_capacity_below_what_is_alive_at_the_peak_always_fails(log, expandable, below):
     peak = max(live_bytes(log), default=0)
     if peak:
-        failed = replay(log, max(0, peak - below), expandable)
+        failed = replay(log, max(0, peak - below), KINDS[expandable])
         assert not failed.fits
         assert failed.requested_bytes == log[failed.failed_at][1]
 
@@ -477,9 +489,9 @@ def test_a_capacity_below_what_is_alive_at_the_peak_always_fails(log, expandable
 @given(log=logs(), expandable=st.booleans(), data=st.data())
 @settings(deadline=None)
 def test_a_capped_replay_is_the_uncapped_one_until_its_first_retry(log, expandable, data):
-    free = replay(log, expandable_segments=expandable)
+    free = replay(log, kind=KINDS[expandable])
     capacity = data.draw(st.integers(0, free.peak_reserved_bytes))
-    capped = replay(log, capacity, expandable)
+    capped = replay(log, capacity, KINDS[expandable])
     assert capped.peak_reserved_bytes <= capacity
     assert capped.fits or capped.retries > 0
     assert (capped.retries > 0) == (capacity < free.peak_reserved_bytes)
@@ -489,7 +501,7 @@ def test_a_capped_replay_is_the_uncapped_one_until_its_first_retry(log, expandab
 @settings(deadline=None)
 def test_marks_change_nothing_and_their_highest_peak_is_the_peak(log, expandable):
     marked = [event for i, pair in enumerate(log) for event in (pair, (None, str(i)))]
-    plain, done = replay(log, expandable_segments=expandable), replay(marked, expandable_segments=expandable)
+    plain, done = replay(log, kind=KINDS[expandable]), replay(marked, kind=KINDS[expandable])
     assert done.peak_allocated_bytes == plain.peak_allocated_bytes
     assert done.peak_reserved_bytes == plain.peak_reserved_bytes
     assert max((m.peak_reserved_bytes for m in done.marks), default=0) == plain.peak_reserved_bytes
@@ -504,5 +516,5 @@ def test_100_000_events_take_well_under_a_second(expandable):
             log += [((step, i), 3000 * (i + 1)), ("t", 50_000 * (i % 40 + 1)), ("t", 0)]
         log += [((step, i), 0) for i in reversed(range(1000))]
     started = time.process_time()
-    assert replay(log, expandable_segments=expandable).fits
+    assert replay(log, kind=KINDS[expandable]).fits
     assert time.process_time() - started < 2  # 0.1 s on two idle cores; a slow machine is no failure

@@ -5,73 +5,101 @@ import dataclasses
 import pytest
 import torch
 
+from labkit.config.errors import ConfigError
+from labkit.config.gpus import GPUS
 from labkit.config.layers import resolve
 from labkit.config.profiles import load_profile
 from labkit.config.schema import RunConfig
 from labkit.config.workspace import Workspace
 from labkit.memory.report import CATEGORIES, PHASES
-from labkit.plan.predict import PredictionError, predict
+from labkit.plan.allocator import VirtualAllocator
+from labkit.plan.cache import TraceCache
+from labkit.plan.predict import judge, predict
 
 WORKSPACE = Workspace.find()
-PLANNED = [name for name in load_profile(WORKSPACE, "tiny").expected if name != "xxl_cpu_offload"]
+COURSE = list(load_profile(WORKSPACE, "tiny").expected)
 PEAK, SHARE = 0.01, 0.02
 """What is claimed: a run's peak within 1%, every category within 2%. Measured: 0.05%, but where captions vary."""
+CACHE = TraceCache(None)
 
 
-def phases_of(report, steps=2, micro_steps=2):
-    return {(p.step, p.micro_step, p.phase): p for p in report.phases if p.step < steps and p.micro_step < micro_steps}
+def config_of(name, **overrides):
+    return resolve(WORKSPACE, name, {key: str(value) for key, value in overrides.items()}).config
 
 
-@pytest.fixture(scope="module")
-def predicted():
-    return {name: predict(resolve(WORKSPACE, name).config).report for name in PLANNED}
+def predicted(name, **overrides):
+    return predict(config_of(name, **overrides), cache=CACHE)
 
 
-@pytest.mark.parametrize("name", PLANNED)
-def test_the_peak_is_the_measured_one(name, predicted, course_records):
-    record, report = course_records[name], predicted[name]
+def phases_of(report, steps=2):
+    return {(p.step, p.micro_step, p.phase): p for p in report.phases if p.step < steps}
+
+
+def pairs(name, record):
+    """Phases of a prediction and of the run. Of more than two micro steps the last is planned as the second."""
+    last = record.config["accumulate_grad_batches"] - 1
+    measured = phases_of(record.report)
+    for (step, micro_step, phase), found in phases_of(predicted(name)).items():
+        key = (step, last if micro_step else 0, phase)
+        if key in measured:  # a run that died has not come to all
+            yield key, found, measured[key]
+
+
+@pytest.mark.parametrize("name", COURSE)
+def test_the_peak_and_the_end_are_the_measured_ones(name, course_records):
+    record, found = course_records[name], predicted(name)
     if record.status == "ok":
-        assert report.peak_bytes == pytest.approx(record.report.peak_bytes, rel=PEAK)
-        assert report.peak_phase.phase == record.report.peak_phase.phase
+        assert found.verdict == "fits"
+        assert found.peak_bytes == pytest.approx(record.report.peak_bytes, rel=PEAK)
+        assert found.peak_phase.phase == record.report.peak_phase.phase
     else:
-        assert report.peak_bytes > record.report.capacity_bytes
+        assert found.verdict == "out of memory"
+        died = {key: found.died_in[key] for key in ("step", "micro_step", "phase")}
+        assert died == record.died_in
+        assert found.requested_bytes == pytest.approx(record.out_of_memory["requested_bytes"], rel=SHARE)
 
 
-@pytest.mark.parametrize("name", PLANNED)
-def test_every_category_of_every_phase_is_the_measured_one(name, predicted, course_records):
-    found, measured = phases_of(predicted[name]), phases_of(course_records[name].report)
+@pytest.mark.parametrize("name", COURSE)
+def test_every_category_of_every_phase_is_the_measured_one(name, course_records):
     compared = 0
-    for key, phase in measured.items():
-        if key not in found:  # the last of more than two micro steps is planned as the second
-            continue
+    for key, found, phase in pairs(name, course_records[name]):
         for category in set(CATEGORIES) - {"temporaries", "unattributed"}:
             slack = SHARE * phase.end[category] + 0.001 * phase.peak_bytes  # numbers of 512 bytes here and there
-            assert abs(found[key].end[category] - phase.end[category]) <= slack, (key, category)
+            assert abs(found.end[category] - phase.end[category]) <= slack, (key, category)
             compared += 1
-        assert found[key].peak_bytes == pytest.approx(phase.peak_bytes, rel=SHARE), key
+        assert found.peak_bytes == pytest.approx(phase.peak_bytes, rel=SHARE), key
     assert compared >= 2 * 7
 
 
-def test_a_prediction_has_the_phases_of_a_run_and_says_what_it_is(predicted):
-    report = predicted["reduced_batch"]
-    assert report.source == "predicted"
-    assert report.capacity_bytes == resolve(WORKSPACE, "reduced_batch").config.capacity_bytes
-    assert [(p.step, p.phase) for p in report.phases] == [(step, name) for step in (0, 1) for name in PHASES]
+def test_a_prediction_has_the_phases_of_a_run_and_says_what_it_is():
+    found = predicted("reduced_batch")
+    assert found.source == "predicted"
+    assert found.capacity_bytes == config_of("reduced_batch").capacity_bytes
+    assert [(p.step, p.phase) for p in found.phases] == [(step, name) for step in (0, 1) for name in PHASES]
+    assert found.reserved_bytes is None  # there is no allocator on the virtual GPU
+    assert found.host_bytes == found.category_peaks["optimizer_cpu"] > 0  # adamw's step counters
 
 
-def test_nothing_is_allocated_and_no_mode_is_left(predicted):
-    before = torch.get_default_dtype()
-    predict(resolve(WORKSPACE, "bf16_true").config)
-    assert torch.get_default_dtype() == before
+def test_nothing_is_allocated_and_torch_is_as_before():
+    functions = torch.nn.functional
+    before = torch.get_default_dtype(), functions.scaled_dot_product_attention, functions.linear, torch.Tensor.__bool__
+    predict(config_of("bf16_mixed"), cache=TraceCache(None))
+    after = torch.get_default_dtype(), functions.scaled_dot_product_attention, functions.linear, torch.Tensor.__bool__
+    assert after == before
     assert torch.zeros(1).device.type == "cpu"
     assert bool(torch.ones(1))
 
 
 def test_double_quantization_saves_its_share():
-    config = resolve(WORKSPACE, "xxl_qlora").config
-    plain, double = (predict(RunConfig(**(config.to_dict() | {"double_quant": on}))).report for on in (False, True))
+    plain, double = (predicted("xxl_qlora", double_quant=on) for on in ("false", "true"))
     saved = plain.at("before_forward", 0).end["parameters"] - double.at("before_forward", 0).end["parameters"]
     assert saved > 0
+
+
+def test_4_bit_weights_are_never_there_in_full():
+    """Loading holds the packed weights and one layer, so it is below the peak of a step by far."""
+    found = predicted("xxl_qlora", capacity_gib=0.02)
+    assert found.died_in["phase"] == "forward"
 
 
 @pytest.mark.parametrize(
@@ -79,27 +107,51 @@ def test_double_quantization_saves_its_share():
     [(2.0, "fits"), (1.06, "fits"), (1.04, "borderline"), (0.96, "borderline"), (0.94, "out of memory")],
 )
 def test_the_verdict_goes_by_the_capacity_and_near_it_says_so(capacity, verdict):
-    config = resolve(WORKSPACE, "bf16_true").config
-    peak_bytes = predict(config).report.peak_bytes
-    found = predict(dataclasses.replace(config, capacity_gib=capacity * peak_bytes / 2**30))
+    trace = CACHE.trace(config_of("bf16_true"))
+    peak_bytes = trace.report.peak_bytes
+    found = judge(trace, int(capacity * peak_bytes), VirtualAllocator)
     assert found.margin == pytest.approx(1 - 1 / capacity, abs=1e-6)
-    if found.verdict != verdict:  # what the allocator reserves may not fit where what is allocated does
-        assert (capacity, found.verdict) == (1.06, "borderline")
-        assert found.reserved_bytes > capacity * peak_bytes
-    assert found.reserved_bytes >= found.report.peak_bytes
+    assert found.verdict == verdict
+    assert (found.died_in is None) == (capacity > 1)
+    cached = judge(trace, int(capacity * peak_bytes))
+    if cached.verdict != verdict:  # what the allocator reserves may not fit where what is allocated does
+        assert cached.reserved_bytes > 0.95 * capacity * peak_bytes
     assert found.operation.startswith("aten.")
 
 
+def test_what_does_not_fit_says_where_it_dies():
+    trace = CACHE.trace(config_of("bf16_true"))
+    for capacity, phase in ((10 * 2**20, "load_model"), (15 * 2**20, "forward")):
+        found = judge(trace, capacity, VirtualAllocator)
+        assert (found.died_in["step"], found.died_in["phase"]) == (0, phase)
+        assert found.died_in["operation"].startswith("aten.")
+        assert 0 < found.requested_bytes < capacity
+    assert len(found.phases) == len(trace.report.phases)  # what there would be with more memory
+
+
 def test_without_a_capacity_there_is_no_verdict():
-    config = RunConfig(**(resolve(WORKSPACE, "bf16_true").config.to_dict() | {"device": "cuda", "capacity_gib": None}))
-    found = predict(config)
+    config = RunConfig(**(config_of("bf16_true").to_dict() | {"device": "cuda", "capacity_gib": None}))
+    found = predict(config, cache=CACHE)
     assert (found.verdict, found.margin) == ("no capacity given", None)
-    assert found.reserved_bytes >= found.report.peak_bytes > 0
+    assert found.reserved_bytes >= found.peak_bytes > 0
 
 
-def test_what_cannot_be_planned_says_so():
-    config = resolve(WORKSPACE, "xxl_cpu_offload").config
-    with pytest.raises(PredictionError) as caught:
-        predict(config)
-    assert "strategy=deepspeed_stage_2_offload" in str(caught.value)
-    assert len(str(caught.value).splitlines()) == 1
+def test_reserved_is_told_phase_by_phase_and_never_above_the_capacity():
+    found = predict(config_of("grad_accumulation"), "24GiB", CACHE)
+    assert all(phase.reserved_bytes >= phase.end_bytes for phase in found.phases)
+    assert max(phase.reserved_bytes for phase in found.phases) <= found.reserved_bytes <= found.capacity_bytes
+
+
+def test_a_gpu_is_given_by_name_or_size():
+    config = config_of("bf16_true")
+    assert predict(config, "a100-80gb", CACHE).capacity_bytes == pytest.approx(GPUS["a100-80gb"].usable_bytes, abs=1)
+    assert predict(config, "24GiB", CACHE).verdict == "fits"
+    with pytest.raises(ConfigError, match="a100-80gb"):
+        predict(config, "a100-80", CACHE)
+
+
+def test_host_memory_is_told_apart():
+    found = predicted("xxl_cpu_offload")
+    numbers = found.at("before_forward", 0).end["parameters"] / 2
+    assert found.host_bytes == pytest.approx(20 * numbers, rel=0.02)
+    assert dataclasses.replace(found, phases=[]).host_bytes == 0
