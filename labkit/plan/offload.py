@@ -41,6 +41,7 @@ class ZeroOffload:
         self._keeps_sums = self._stage == 2 and config.accumulate_grad_batches > 1
         self._brings_sums = self._stage == 3 and config.device == "cuda"
         self._summed: set[int] = set()
+        self._norms: list[torch.Tensor] = []  # each in a block of the allocator's
         self._is_last = True
         self._stepped = False
         self._bucket: list[torch.Tensor] = []
@@ -106,6 +107,7 @@ class ZeroOffload:
             with host():
                 self._host += [torch.empty_like(self._host[0]) for _ in range(2)]
             self._stepped = True
+        self._norms.clear()
 
     def _take(self, parameter: torch.Tensor) -> None:
         if self._bucket_filled + parameter.numel() > self._bucket_numbers:
@@ -131,7 +133,7 @@ class ZeroOffload:
                 gradient = torch.empty_like(gradient)
             if self._is_last:  # what the norm is of, then what goes to the master weights' gradients
                 for part in gradient.view(-1).split(_NORM_NUMBERS) if self._stage == 3 else [gradient]:
-                    part.to(torch.float64).norm(2)
+                    self._norms.append(part.to(torch.float64).norm(2))
                 gradient.to(torch.float32)
             parameter.grad = None
         del scattered

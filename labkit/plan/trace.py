@@ -93,7 +93,7 @@ class Trace:
     def load(cls, path: Path) -> "Trace":
         """Read what ``save`` wrote. Raises ``OSError`` or ``ValueError`` for a file that is none."""
         try:
-            with np.load(path, allow_pickle=False) as data:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
                 facts = json.loads(str(data["facts"]))
                 report = MemoryReport.from_dict(facts.pop("report"))
                 return cls(moves=data["moves"], operations=data["operations"], report=report, **facts)
