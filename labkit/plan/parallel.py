@@ -1,0 +1,58 @@
+"""Parallel: one rank of a run on several devices, for a prediction to build its model and run its steps under."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from torch import nn
+
+from labkit.config.schema import RunConfig
+from labkit.memory.tracker import Tracker
+from labkit.plan.ddp import BucketedGradients
+
+
+class Rank(Protocol):
+    """What a strategy does around the steps of one rank."""
+
+    tracker: Tracker
+    """Follows the rank's memory; the caller enters it."""
+
+    def building(self) -> contextlib.AbstractContextManager[Any]:
+        """A context to build the model in, adapters included."""
+
+    def apply(self, model: nn.Module) -> None:
+        """Put the strategy onto the model, before there is an optimizer."""
+
+    def before_forward(self, last_micro_step: bool) -> None:
+        """Call ahead of every micro step; the last one of an optimizer step reduces the gradients."""
+
+
+@contextlib.contextmanager
+def rank(config: RunConfig, **keys: Any) -> Iterator[Rank]:
+    """The rank of ``config.strategy`` and ``config.devices``; ``keys`` are the tracker's."""
+    if config.strategy == "fsdp":
+        from labkit.plan.fsdp import ShardedModel, ShardTracker  # takes half a second to import
+
+        with ShardedModel(config, ShardTracker(**keys)) as sharded:
+            yield sharded
+    elif config.strategy == "ddp":
+        yield BucketedGradients(Tracker(**keys))
+    else:
+        yield _Single(Tracker(**keys))
+
+
+class _Single:
+    """One device, with nothing to share."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self.tracker = tracker
+
+    @staticmethod
+    def building() -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+    def apply(self, model: nn.Module) -> None:
+        return
+
+    def before_forward(self, last_micro_step: bool) -> None:
+        return
