@@ -15,6 +15,7 @@ from torch.distributed.tensor import DTensor
 
 from labkit.config.schema import RunConfig
 from labkit.memory.tracker import Tracker, host
+from labkit.plan.shapes import ShapeTracker
 
 _GATHERED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
@@ -87,6 +88,10 @@ class ShardTracker(Tracker):
         return super().category(_local(tensor))
 
 
+class _ShardShapeTracker(ShardTracker, ShapeTracker):
+    """The same for tensors on ``meta``."""
+
+
 class ShardedModel:
     """One rank of FSDP2, the first of ``config.devices``, in a process group that only has a size.
 
@@ -99,9 +104,9 @@ class ShardedModel:
     longer because another stream uses them.
     """
 
-    def __init__(self, config: RunConfig, tracker: ShardTracker) -> None:
+    def __init__(self, config: RunConfig) -> None:
         self.config = config
-        self.tracker = tracker
+        self.tracker: ShardTracker = _ShardShapeTracker()
         self._warnings = warnings.catch_warnings()
 
     def __enter__(self) -> "ShardedModel":

@@ -9,6 +9,7 @@ from torch import nn
 from labkit.config.schema import RunConfig
 from labkit.memory.tracker import Tracker
 from labkit.plan.ddp import BucketedGradients
+from labkit.plan.shapes import ShapeTracker
 
 
 class Rank(Protocol):
@@ -27,18 +28,32 @@ class Rank(Protocol):
         """Call ahead of every micro step; the last one of an optimizer step reduces the gradients."""
 
 
-@contextlib.contextmanager
-def rank(config: RunConfig, **keys: Any) -> Iterator[Rank]:
-    """The rank of ``config.strategy`` and ``config.devices``; ``keys`` are the tracker's."""
-    if config.strategy == "fsdp":
-        from labkit.plan.fsdp import ShardedModel, ShardTracker  # takes half a second to import
+def unplanned(config: RunConfig) -> str | None:
+    """Why the strategy is not planned with the other keys, in a line that says what to do next; None if it is."""
+    if config.devices != 1 and config.strategy not in ("ddp", "fsdp"):
+        return (
+            f"devices={config.devices} with strategy={config.strategy} cannot be predicted; "
+            "set strategy=ddp or strategy=fsdp."
+        )
+    if config.strategy == "fsdp" and config.use_qlora:
+        return "use_qlora with strategy=fsdp cannot be predicted: 4-bit weights are not sharded; set strategy=ddp."
+    if config.strategy == "fsdp" and config.optim == "adam_8bit":
+        return "optim=adam_8bit with strategy=fsdp cannot be predicted: bitsandbytes takes no shards; set optim=adamw."
+    return None
 
-        with ShardedModel(config, ShardTracker(**keys)) as sharded:
+
+@contextlib.contextmanager
+def rank(config: RunConfig) -> Iterator[Rank]:
+    """The first rank of ``config.strategy`` and ``config.devices``, on ``meta``."""
+    if config.strategy == "fsdp":
+        from labkit.plan.fsdp import ShardedModel  # takes half a second to import
+
+        with ShardedModel(config) as sharded:
             yield sharded
     elif config.strategy == "ddp":
-        yield BucketedGradients(Tracker(**keys))
+        yield BucketedGradients(ShapeTracker())
     else:
-        yield _Single(Tracker(**keys))
+        yield _Single(ShapeTracker())
 
 
 class _Single:

@@ -1,6 +1,6 @@
-"""One of two real processes that train for two steps; ``test_parallel`` starts it. Writes its report as JSON.
+"""One of two real processes that train for two steps with each config; ``test_parallel`` starts it.
 
-Arguments: rank, port, config as JSON, file to write.
+Arguments: rank, file to meet at, a list of configs as JSON, file to write the reports to.
 """
 
 import contextlib
@@ -66,8 +66,9 @@ def batch_of(config):
     collate = Collator(
         embedded_processor(arch), arch.language, config.max_length, arch.num_query_tokens, TOKEN_IDS[IMAGE]
     )
-    batch = collate([emoji[i] for i in range(config.batch_size)])
-    return batch | {"pixel_values": batch["pixel_values"].to(dtype_of(config.precision))}
+    batch = {key: tensor.clone() for key, tensor in collate([emoji[i] for i in range(config.batch_size)]).items()}
+    batch["pixel_values"] = batch["pixel_values"].to(dtype_of(config.precision))  # on the virtual GPU, as Lightning
+    return batch
 
 
 def train(config):
@@ -102,8 +103,7 @@ def train(config):
         capture.on_train_start(loop, module)
         for _ in range(2):
             for micro_step in range(config.accumulate_grad_batches):
-                with host():
-                    batch = batch_of(config)
+                batch = batch_of(config)
                 last = micro_step == config.accumulate_grad_batches - 1
                 capture.on_train_batch_start(loop, module, batch, micro_step)
                 with contextlib.nullcontext() if sharded or last else model.no_sync():
@@ -126,13 +126,13 @@ def train(config):
     return capture.report.to_dict() | {"losses": module.take_losses()}
 
 
-def main(rank, port, config, path):
+def main(rank, meeting, configs, path):
     # torch's own: DTensor, DDP and FSDP on a CPU have nothing more to say
     warnings.simplefilter("ignore")
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GLOO_SOCKET_IFNAME": "lo"}
-    config = RunConfig(**json.loads(config))
-    dist.init_process_group("gloo", rank=int(rank), world_size=config.devices)
-    found = train(config)
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    configs = [RunConfig(**keys) for keys in json.loads(configs)]
+    dist.init_process_group("gloo", f"file://{meeting}", rank=int(rank), world_size=configs[0].devices)
+    found = [train(config) for config in configs]
     dist.destroy_process_group()
     Path(path).write_text(json.dumps(found))
 
