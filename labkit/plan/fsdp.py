@@ -65,13 +65,12 @@ def follow_gathered(model: nn.Module, tracker: "ShardTracker") -> None:
 class ShardTracker(Tracker):
     """A tracker that looks through sharded tensors at what a rank keeps of them."""
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if DTensor in types:
-            if not func.__name__.startswith(_ELEMENTWISE):
-                return NotImplemented  # a sharded tensor then asks for the operation on its shard, which comes here
-            args, types = [_locals(value) for value in args], ()
-            kwargs = {key: _locals(value) for key, value in (kwargs or {}).items()}
-        return super().__torch_dispatch__(func, types, args, kwargs)
+    def _compute(self, func: Any, args: Any, kwargs: Any) -> Any:
+        if not any(_is_sharded(value) for value in args):
+            return super()._compute(func, args, kwargs)
+        if not func.__name__.startswith(_ELEMENTWISE):
+            return NotImplemented  # a sharded tensor then asks for the operation on its shard, which comes here
+        return super()._compute(func, [_locals(value) for value in args], kwargs)
 
     def gathered(self, tensors: Iterable[torch.Tensor]) -> None:
         """Weights of all ranks have their memory here, or have given it back."""
@@ -193,5 +192,10 @@ def _local(tensor: torch.Tensor) -> torch.Tensor:
     return tensor._local_tensor if isinstance(tensor, DTensor) else tensor
 
 
+def _is_sharded(value: Any) -> bool:
+    """Whether it is a sharded tensor or a list of such; every operation asks, so there is no search."""
+    return type(value[0] if type(value) is list and value else value) is DTensor
+
+
 def _locals(value: Any) -> Any:
-    return [_local(item) for item in value] if isinstance(value, list | tuple) else _local(value)
+    return [_local(item) for item in value] if type(value) is list else _local(value)

@@ -130,7 +130,8 @@ def test_ddp_holds_the_gradients_of_one_device_and_never_gives_them_back(model_n
     report = predict(config_of(model_name=model_name, strategy="ddp")).report
     alone = predict(config_of(model_name=model_name, devices=1)).report
     assert state_bytes(report) == pytest.approx(state_bytes(alone), rel=0.01)
-    assert report.peak_bytes >= alone.peak_bytes * 0.9999  # blocks of one bucket are rounded up once
+    rounding = BLOCK_BYTES * sum(1 for _ in build_model(config_of(model_name=model_name), "meta").parameters())
+    assert report.peak_bytes >= alone.peak_bytes - rounding  # a bucket is rounded up once, gradients one by one
     gradients = state_bytes(report)["gradients"]
     for phase in report.phases:
         assert phase.end["gradients"] == pytest.approx(gradients, rel=0.01), (phase.step, phase.phase)
