@@ -21,8 +21,9 @@ import torch.distributed as dist
 from labkit.config.schema import RunConfig
 from labkit.memory.report import MemoryReport
 from labkit.memory.tracker import BLOCK_BYTES
+from labkit.plan.errors import PredictionError
 from labkit.plan.fsdp import sharded_modules
-from labkit.plan.predict import PredictionError, predict
+from labkit.plan.steps import trace
 from labkit.train.adapters import add_lora
 from labkit.train.models import build_model
 
@@ -80,7 +81,7 @@ def measured(tmp_path_factory):
 
 @pytest.mark.parametrize("name", MEASURED)
 def test_two_real_processes_hold_what_is_planned(name, measured):
-    planned = predict(config_of(**MEASURED[name])).report
+    planned = trace(config_of(**MEASURED[name])).report
     losses = [rank.pop("losses") for rank in measured[name]]
     assert losses[0] == losses[1]  # the same batch on both, so they stay in step
     for real_report in map(MemoryReport.from_dict, measured[name]):
@@ -103,9 +104,9 @@ def test_a_sharded_rank_keeps_its_share_and_the_padding(model_name, devices):
     shards = [-(-p.shape[0] // devices) * p[0].numel() * p.itemsize for p in model.parameters()]
     kept = sum(-(-size // BLOCK_BYTES) * BLOCK_BYTES for size in shards)
     buffers = sum(-(-b.nbytes // BLOCK_BYTES) * BLOCK_BYTES for b in model.buffers())
-    report = predict(config).report
+    report = trace(config).report
     assert report.at("before_forward", 0).end["parameters"] == kept + buffers
-    alone = predict(config_of(model_name=model_name, devices=1)).report
+    alone = trace(config_of(model_name=model_name, devices=1)).report
     found, whole = state_bytes(report), state_bytes(alone)
     for category, size in found.items():
         assert size == pytest.approx(whole[category] / devices, rel=0.03), category
@@ -114,7 +115,7 @@ def test_a_sharded_rank_keeps_its_share_and_the_padding(model_name, devices):
 
 
 def test_after_forward_what_is_left_of_the_root_is_there_in_16_bits():
-    full, mixed = (predict(config_of(strategy="fsdp", model_name=OPT, precision=p)).report for p in
+    full, mixed = (trace(config_of(strategy="fsdp", model_name=OPT, precision=p)).report for p in
                    ("32-true", "bf16-mixed"))  # fmt: skip
     gathered = []
     for report in (full, mixed):
@@ -127,8 +128,8 @@ def test_after_forward_what_is_left_of_the_root_is_there_in_16_bits():
 
 @pytest.mark.parametrize("model_name", [OPT, T5])
 def test_ddp_holds_the_gradients_of_one_device_and_never_gives_them_back(model_name):
-    report = predict(config_of(model_name=model_name, strategy="ddp")).report
-    alone = predict(config_of(model_name=model_name, devices=1)).report
+    report = trace(config_of(model_name=model_name, strategy="ddp")).report
+    alone = trace(config_of(model_name=model_name, devices=1)).report
     assert state_bytes(report) == pytest.approx(state_bytes(alone), rel=0.01)
     rounding = BLOCK_BYTES * sum(1 for _ in build_model(config_of(model_name=model_name), "meta").parameters())
     assert report.peak_bytes >= alone.peak_bytes - rounding  # a bucket is rounded up once, gradients one by one
@@ -138,7 +139,7 @@ def test_ddp_holds_the_gradients_of_one_device_and_never_gives_them_back(model_n
 
 
 def test_ddp_has_the_gradients_twice_until_the_last_micro_batch():
-    report = predict(config_of(model_name=OPT, strategy="ddp", accumulate_grad_batches=3)).report
+    report = trace(config_of(model_name=OPT, strategy="ddp", accumulate_grad_batches=3)).report
     buckets = report.at("before_forward", 0).end["gradients"]
     assert report.at("after_backward", 1, 0).end["gradients"] == pytest.approx(2 * buckets, rel=0.01)
     assert report.at("after_backward", 1, 1).end["gradients"] == pytest.approx(buckets, rel=0.01)
@@ -160,11 +161,11 @@ def test_layers_of_all_three_parts_are_sharded_one_by_one(model_name, layers, us
 
 def test_nothing_is_left_behind():
     resize = torch.UntypedStorage.resize_
-    predict(config_of(model_name=OPT, strategy="fsdp"))
+    trace(config_of(model_name=OPT, strategy="fsdp"))
     assert not dist.is_initialized()
     assert torch.UntypedStorage.resize_ is resize
     assert torch.zeros(1).device.type == "cpu"
-    predict(config_of(model_name=OPT, strategy="fsdp", devices=4))  # a group of another size
+    trace(config_of(model_name=OPT, strategy="fsdp", devices=4))  # a group of another size
 
 
 @pytest.mark.parametrize(
@@ -177,6 +178,6 @@ def test_nothing_is_left_behind():
 )
 def test_what_is_not_planned_says_so(keys, said):
     with pytest.raises(PredictionError) as caught:
-        predict(config_of(model_name=OPT, **keys))
+        trace(config_of(model_name=OPT, **keys))
     assert said in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
