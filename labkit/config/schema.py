@@ -249,7 +249,3 @@ def _check_combinations(config: RunConfig) -> None:
     for broken, one, other, why in rules:
         if broken:
             raise ConfigError(f"{one}={getattr(config, one)} does not go with {other}={getattr(config, other)}: {why}.")
-    # The place of the next piece of the course: refused by name until it is built, never silently left out.
-    if config.devices != 1 or not (config.strategy == "auto" or deepspeed):
-        key = "devices" if config.devices != 1 else "strategy"
-        raise ConfigError(f"{key}={getattr(config, key)} is not part of this version yet; runs use one device.")

@@ -13,8 +13,8 @@ from labkit.memory.capture import MemoryCapture
 from labkit.memory.tracker import host
 from labkit.plan.errors import PredictionError
 from labkit.plan.offload import ZeroOffload
+from labkit.plan.parallel import Rank, rank, unplanned
 from labkit.plan.semantics import DeviceSemantics
-from labkit.plan.shapes import ShapeTracker
 from labkit.plan.trace import Trace
 from labkit.train.adapters import add_lora
 from labkit.train.models import build_model, dtype_of
@@ -41,21 +41,25 @@ def trace(config: RunConfig) -> Trace:
             f"precision={config.precision} with strategy={config.strategy} cannot be predicted; "
             "set precision=bf16-true."
         )
+    refused = unplanned(config)
+    if refused is not None:
+        raise PredictionError(refused)
     config = dataclasses.replace(config, weights="random", report_every=1)
     arch = architecture(config.model_name)
-    tracker = ShapeTracker()
-    marks: list[int] = []
-    capture = MemoryCapture(
-        tracker, on_phase=lambda phase: marks.append(len(tracker.events or ())),
-        owned_by=(lambda optimizer: optimizer.tensors()) if offload else None,
-    )  # fmt: skip
-    capture.report.source = "predicted"
     micro_steps = min(config.accumulate_grad_batches, 2)
     loop = SimpleNamespace(global_step=0, accumulate_grad_batches=micro_steps, optimizers=[])
-    with DeviceSemantics(config) as semantics, tracker:
-        model = build_model(config, "meta")
-        if config.use_lora or config.use_qlora:
-            model = add_lora(model, config, arch.language)
+    with rank(config) as this_rank, DeviceSemantics(config) as semantics, this_rank.tracker as tracker:
+        marks: list[int] = []
+        capture = MemoryCapture(
+            tracker, on_phase=lambda phase: marks.append(len(tracker.events or ())),
+            owned_by=(lambda optimizer: optimizer.tensors()) if offload else None,
+        )  # fmt: skip
+        capture.report.source = "predicted"
+        with this_rank.building():
+            model = build_model(config, "meta")
+            if config.use_lora or config.use_qlora:
+                model = add_lora(model, config, arch.language)
+        this_rank.apply(model)
         module = CaptionModule(config, model)
         module.trainer = loop
         optimizer = ZeroOffload(config, module) if offload else build_optimizer(config, module.parameters())
@@ -65,7 +69,7 @@ def trace(config: RunConfig) -> Trace:
         for _ in range(STEPS):
             for micro_step in range(micro_steps):
                 batch = _batch(config, arch)
-                _micro_step(loop, module, capture, optimizer, semantics, batch, micro_step, micro_steps)
+                _micro_step(loop, module, capture, optimizer, semantics, this_rank, batch, micro_step, micro_steps)
                 del batch  # as Lightning does, before the next one is there
         capture.teardown(loop, module, "fit")
         events = (tracker.events or [])[: marks[-1]]  # what is taken down after the last step is no prediction
@@ -74,9 +78,10 @@ def trace(config: RunConfig) -> Trace:
 
 def _micro_step(
     loop: Any, module: CaptionModule, capture: MemoryCapture, optimizer: torch.optim.Optimizer,
-    semantics: DeviceSemantics, batch: dict[str, torch.Tensor], micro_step: int, micro_steps: int,
+    semantics: DeviceSemantics, this_rank: Rank, batch: dict[str, torch.Tensor], micro_step: int, micro_steps: int,
 ) -> None:  # fmt: skip
     capture.on_train_batch_start(loop, module, batch, micro_step)
+    this_rank.before_forward(last_micro_step=micro_step == micro_steps - 1)
     with semantics.autocast():
         loss = module.training_step(batch, micro_step)
     loss = loss / loop.accumulate_grad_batches

@@ -1,0 +1,88 @@
+"""DDP: what DistributedDataParallel adds to a rank's memory, on tensors without storage."""
+
+import contextlib
+import sys
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from labkit.memory.tracker import Tracker
+
+BUCKET_BYTES = 25 * 2**20
+"""Size at which a bucket is full: ``bucket_cap_mb`` of DistributedDataParallel."""
+
+FIRST_BUCKET_BYTES = 2**20
+"""The same for the bucket that is reduced first: ``dist._DEFAULT_FIRST_BUCKET_BYTES``."""
+
+
+class BucketedGradients:
+    """Gradients as DDP keeps them with ``gradient_as_bucket_view=True``: views into buckets that are never freed.
+
+    ``apply`` the object to the model, then call ``before_forward`` ahead of every micro step. As in torch 2.13
+    (``torch/nn/parallel/distributed.py`` and ``torch/csrc/distributed/c10d/reducer.cpp``):
+
+    - one bucket for each dtype is there before the first forward, whose gradients are therefore allocated already
+      (``_ddp_init_helper`` without unused parameters; ``Reducer::initialize_buckets``);
+    - a gradient is made outside its bucket, copied in when it is accumulated, and its own memory is freed
+      (``mark_variable_ready_dense``);
+    - under ``no_sync`` it stays outside (``autograd_hook`` returns early). Micro batches that are accumulated hold
+      buckets and gradients at once, until the last one copies them in;
+    - before the forward that follows the first reduction, buckets of 1 and then 25 MiB are made in the order in which
+      gradients arrived, while the old bucket lives (``_rebuild_buckets``);
+    - ``zero_grad`` takes the views away, and no memory.
+
+    Not here: what NCCL holds for itself, and a copy of the parameters in pieces of 250 MiB while DDP is set up.
+    """
+
+    def __init__(self, tracker: Tracker) -> None:
+        self.tracker = tracker
+        self._views: dict[nn.Parameter, torch.Tensor] = {}
+        self._arrived: list[nn.Parameter] = []
+        self._rebuilt = False
+        self._sync = True
+
+    @staticmethod
+    def building() -> contextlib.AbstractContextManager[None]:
+        """A context to build the model in: every rank holds all of it."""
+        return contextlib.nullcontext()
+
+    def apply(self, model: nn.Module) -> None:
+        """Make the first buckets, and catch the gradients of the parameters that are trained."""
+        trained = [p for p in model.parameters() if p.requires_grad]
+        self._make_buckets(trained, [sys.maxsize])
+        for parameter in trained:
+            parameter.register_post_accumulate_grad_hook(self._accumulated)
+
+    def before_forward(self, last_micro_step: bool) -> None:
+        """What DDP does before a forward; all micro steps but the last run under ``no_sync``."""
+        self._sync = last_micro_step
+        if self._arrived and not self._rebuilt:
+            self._rebuilt = True
+            self._views.clear()  # where there are gradients they keep the old bucket
+            self._make_buckets(self._arrived, [FIRST_BUCKET_BYTES, BUCKET_BYTES])
+
+    def _make_buckets(self, parameters: Sequence[nn.Parameter], limits_bytes: list[int]) -> None:
+        buckets, _ = dist._compute_bucket_assignment_by_size(list(parameters), limits_bytes)
+        for indices in buckets:
+            self._make_bucket([parameters[i] for i in indices])
+
+    def _make_bucket(self, parameters: Sequence[nn.Parameter]) -> None:
+        first = parameters[0]
+        numel = sum(p.numel() for p in parameters)
+        bucket, offset = torch.empty(numel, dtype=first.dtype, device=first.device), 0
+        self.tracker.assign([bucket], "gradients")
+        for parameter in parameters:
+            view = bucket.as_strided(parameter.size(), parameter.stride(), offset)
+            offset += parameter.numel()
+            self._views[parameter] = view
+            if parameter.grad is not None:
+                parameter.grad = view
+
+    def _accumulated(self, parameter: nn.Parameter) -> None:
+        if not self._sync:
+            return
+        if not self._rebuilt:
+            self._arrived.append(parameter)
+        parameter.grad = self._views[parameter]

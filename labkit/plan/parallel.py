@@ -1,0 +1,73 @@
+"""Parallel: one rank of a run on several devices, for a prediction to build its model and run its steps under."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from torch import nn
+
+from labkit.config.schema import RunConfig
+from labkit.memory.tracker import Tracker
+from labkit.plan.ddp import BucketedGradients
+from labkit.plan.shapes import ShapeTracker
+
+
+class Rank(Protocol):
+    """What a strategy does around the steps of one rank."""
+
+    tracker: Tracker
+    """Follows the rank's memory; the caller enters it."""
+
+    def building(self) -> contextlib.AbstractContextManager[Any]:
+        """A context to build the model in, adapters included."""
+
+    def apply(self, model: nn.Module) -> None:
+        """Put the strategy onto the model, before there is an optimizer."""
+
+    def before_forward(self, last_micro_step: bool) -> None:
+        """Call ahead of every micro step; the last one of an optimizer step reduces the gradients."""
+
+
+def unplanned(config: RunConfig) -> str | None:
+    """Why the strategy is not planned with the other keys, in a line that says what to do next; None if it is."""
+    if config.devices != 1 and config.strategy not in ("ddp", "fsdp"):
+        return (
+            f"devices={config.devices} with strategy={config.strategy} cannot be predicted; "
+            "set strategy=ddp or strategy=fsdp."
+        )
+    if config.strategy == "fsdp" and config.use_qlora:
+        return "use_qlora with strategy=fsdp cannot be predicted: 4-bit weights are not sharded; set strategy=ddp."
+    if config.strategy == "fsdp" and config.optim == "adam_8bit":
+        return "optim=adam_8bit with strategy=fsdp cannot be predicted: bitsandbytes takes no shards; set optim=adamw."
+    return None
+
+
+@contextlib.contextmanager
+def rank(config: RunConfig) -> Iterator[Rank]:
+    """The first rank of ``config.strategy`` and ``config.devices``, on ``meta``."""
+    if config.strategy == "fsdp":
+        from labkit.plan.fsdp import ShardedModel  # takes half a second to import
+
+        with ShardedModel(config) as sharded:
+            yield sharded
+    elif config.strategy == "ddp":
+        yield BucketedGradients(ShapeTracker())
+    else:
+        yield _Single(ShapeTracker())
+
+
+class _Single:
+    """One device, with nothing to share."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self.tracker = tracker
+
+    @staticmethod
+    def building() -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+    def apply(self, model: nn.Module) -> None:
+        return
+
+    def before_forward(self, last_micro_step: bool) -> None:
+        return
