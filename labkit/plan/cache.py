@@ -7,12 +7,12 @@ import os
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
-from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 
 from labkit.config.architectures import architecture
 from labkit.config.schema import RunConfig
+from labkit.config.versions import version_of
 from labkit.config.workspace import Workspace
 from labkit.plan.errors import PredictionError
 from labkit.plan.trace import Trace
@@ -40,6 +40,13 @@ class TraceCache:
         """The one of the workspace's runs."""
         return _of_folder(Workspace.find().runs / ".predictions")
 
+    def has(self, config: RunConfig) -> bool:
+        """Whether nothing needs to be executed."""
+        key = _key(config)
+        if key not in self._known and (found := self._read(key)) is not None:
+            self._known[key] = found
+        return key in self._known
+
     def trace(self, config: RunConfig) -> Trace:
         """The first two steps of a run; executed if they have not been. Raises ``PredictionError``."""
         key = _key(config)
@@ -49,8 +56,7 @@ class TraceCache:
 
     def fill(self, configs: Iterable[RunConfig]) -> None:
         """Execute what is missing of many runs, in a process for each core; without a folder nothing is done."""
-        missing = {_key(config): config for config in configs}
-        missing = {key: config for key, config in missing.items() if not (key in self._known or self._read(key))}
+        missing = {_key(config): config for config in configs if not self.has(config)}
         workers = min(os.cpu_count() or 1, len(missing))
         if self.folder is None or workers < 2:
             return
@@ -107,4 +113,4 @@ def _versions() -> list[str]:
         for path in sorted((Path(__file__).parents[1] / room).glob("*.py")):
             text.update(path.read_bytes())
     names = ("torch", "transformers", "peft", "bitsandbytes")
-    return [*(f"{name} {version(name)}" for name in names), text.hexdigest()]
+    return [*(f"{name} {version_of(name)}" for name in names), text.hexdigest()]

@@ -46,6 +46,11 @@ class Prediction(MemoryReport):
         """Most host memory that offload takes; 0 without."""
         return max((sum(p.highest[c] for c in HOST_CATEGORIES) for p in self.phases), default=0)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON; ``MemoryReport.from_dict`` reads the report in it."""
+        names = ("operation", "reserved_bytes", "verdict", "margin", "died_in", "requested_bytes")
+        return super().to_dict() | {name: getattr(self, name) for name in names} | {"host_bytes": self.host_bytes}
+
 
 def predict(config: RunConfig, gpu: str | None = None, cache: TraceCache | None = None) -> Prediction:
     """The memory of a run, byte by byte and phase by phase, from two optimizer steps on ``meta`` tensors.

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,7 @@ class Trace:
         facts = {
             "names": self.names, "marks": self.marks, "operation": self.operation, "report": self.report.to_dict(),
         }  # fmt: skip
-        unfinished = path.with_suffix(".part")
+        unfinished = path.with_suffix(f".{os.getpid()}.part")
         with unfinished.open("wb") as file:
             np.savez_compressed(file, moves=self.moves, operations=self.operations, facts=np.array(json.dumps(facts)))
         unfinished.replace(path)

@@ -7,6 +7,7 @@ from typing import Any
 from labkit.config.layers import Experiment, Resolved, course, resolve
 from labkit.config.profiles import load_profile
 from labkit.config.workspace import Workspace
+from labkit.runs.prediction import foretold
 from labkit.runs.records import Ledger, Record
 
 
@@ -14,9 +15,10 @@ def compare(workspace: Workspace, ledger: Ledger, profile: str) -> list[dict[str
     """The newest run of each experiment on ``profile``, in the order of the course; runs with typed values after it.
 
     Each row has ``number, experiment, overrides, changed, status, expected_status, expected, as_expected, outdated,
-    died_in, reason, source, peak_bytes, capacity_bytes, peak_by_category, phases, train_seconds, losses, samples,
-    run``. ``phases`` has for each phase the reported occurrence with the highest peak. ``outdated`` tells that the
-    experiment or the profile was edited since. Raises ``ConfigError`` for an unknown profile.
+    died_in, reason, source, peak_bytes, capacity_bytes, peak_by_category, predicted, phases, train_seconds, losses,
+    samples, run``. ``phases`` has for each phase the reported occurrence with the highest peak, ``predicted`` what
+    ``foretold`` gives. ``outdated`` tells that the experiment or the profile was edited since. Raises
+    ``ConfigError`` for an unknown profile.
     """
     load_profile(workspace, profile)
     newest = {(r.experiment, json.dumps(r.overrides, sort_keys=True)): r for r in ledger.records(profile)}
@@ -64,6 +66,7 @@ def _row(resolved: Resolved, record: Record) -> dict[str, Any]:
         "peak_bytes": record.peak_bytes,
         "capacity_bytes": report.capacity_bytes if report else resolved.config.capacity_bytes,
         "peak_by_category": record.category_peaks,
+        "predicted": foretold(record),
         "phases": phases,
         "train_seconds": record.train_seconds,
         "losses": record.losses,

@@ -29,6 +29,7 @@ class Record:
     the bytes asked for, and what held the memory by category. ``losses``: one value an optimizer step, None where it
     was not a finite number. ``samples``: seen in finished optimizer steps. ``model``: what ``weight_facts`` counts.
     ``others_bytes``: what other processes held on the GPU when the run started, None where nobody could say.
+    ``prediction``: what was predicted for this run, as ``Prediction.to_dict`` gives it, or why not (``error``).
     """
 
     id: str
@@ -49,6 +50,7 @@ class Record:
     model: dict[str, Any] = field(default_factory=dict)
     others_bytes: int | None = None
     memory: dict[str, Any] | None = None
+    prediction: dict[str, Any] | None = None
     peak_bytes: int = 0
     losses: list[float | None] = field(default_factory=list)
     samples: int = 0

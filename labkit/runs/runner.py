@@ -10,10 +10,12 @@ from collections.abc import Callable
 from typing import Any
 
 from labkit.config.datasets import find_dataset
+from labkit.config.errors import ConfigError
 from labkit.config.layers import DEFAULT_PROFILE, Resolved, resolve
-from labkit.config.schema import coerce
+from labkit.config.schema import RunConfig, coerce
 from labkit.config.workspace import Workspace
 from labkit.runs.events import EventReader
+from labkit.runs.prediction import in_background
 from labkit.runs.records import Ledger, Record, RunFolder
 
 POLL_S = 0.1
@@ -41,6 +43,7 @@ def run(
     """
     workspace = Workspace.find()
     resolved = resolve(workspace, experiment, overrides, profile)
+    _check_devices(resolved.config)
     read = {key: coerce(key, value) for key, value in (overrides or {}).items()}
     typed = {key: list(value) if isinstance(value, tuple) else value for key, value in read.items()}
     if not resolved.skip_reason:
@@ -55,7 +58,9 @@ def run(
             if resolved.skip_reason:
                 record.status, record.reason = "skipped", resolved.skip_reason
             else:
-                _watch(folder, record, resolved, timeout_s, on_event)
+                with in_background(folder, resolved.config) as prediction:
+                    _watch(folder, record, resolved, timeout_s, on_event)
+                    record.prediction = prediction.result()
         except BaseException as error:
             if record.status == "running":  # a record of a run that is over never says that it goes on
                 record.status, record.reason = "killed", f"its watcher stopped: {type(error).__name__} {error}".strip()
@@ -67,6 +72,16 @@ def run(
                 record.as_expected = resolved.expected.matches(record.status, record.died_in)
             folder.write(record)
     return record
+
+
+def _check_devices(config: RunConfig) -> None:
+    # the place of the next piece of the course: refused by name until it is built, never silently left out
+    if config.devices != 1 or config.strategy in ("ddp", "fsdp"):
+        key = "devices" if config.devices != 1 else "strategy"
+        raise ConfigError(
+            f"{key}={getattr(config, key)} is not part of this version yet; runs use one device. "
+            "'labkit plan' predicts what a device of several holds."
+        )
 
 
 def _watch(

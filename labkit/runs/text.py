@@ -21,6 +21,9 @@ _SHORT = {
 }  # fmt: skip
 _SHORT_OTHERS = {"parameters_cpu": "params cpu", "optimizer_cpu": "optim cpu", "unattributed": "unattr"}
 
+_VISIBLE = 2**20 // 200
+"""Bytes that a table in MiB with two digits shows."""
+
 
 def console() -> Console:
     """Where text goes: as wide as the terminal, or wide enough for the table when there is none."""
@@ -148,12 +151,13 @@ def compare_table(rows: list[dict[str, Any]], profile: str) -> Table:
     table.add_column("what changed", max_width=44)
     for column in ("status", "expected", "died in"):
         table.add_column(column, min_width=len("optimizer step, step 0") if column == "died in" else None)
-    for column in ("peak", "of", *_SHORT.values(), "host", "time s", "loss"):
+    for column in ("peak", "predicted", "error", "of", *_SHORT.values(), "host", "time s", "loss"):
         table.add_column(column, justify="right", no_wrap=True)
     numbers = {row["experiment"]: row["number"] for row in rows}
     for row in rows:
         found = row["peak_by_category"]
-        mib = [row["peak_bytes"], row["capacity_bytes"] or 0, *(found[c] for c in _SHORT)]
+        predicted = row["predicted"]
+        mib = [row["capacity_bytes"] or 0, *(found[c] for c in _SHORT)]
         mib.append(sum(found[c] for c in HOST_CATEGORIES))
         table.add_row(
             str(row["number"]),
@@ -162,10 +166,38 @@ def compare_table(rows: list[dict[str, Any]], profile: str) -> Table:
             row["status"] + (" (config edited since)" if row["outdated"] else ""),
             _expected_cell(row),
             _place(row["died_in"]),
+            f"{row['peak_bytes'] / 2**20:.1f}",
+            f"{predicted['peak_bytes'] / 2**20:.1f}" if predicted else "-",
+            error_words(predicted["error"]) if predicted else "-",
             *(f"{n / 2**20:.1f}" for n in mib),
             f"{row['train_seconds']:.1f}",
             loss_words(row["losses"][-1]) if row["losses"] else "-",
         )
+    return table
+
+
+def error_words(error: float | None) -> str:
+    """A signed error in percent; None where there is nothing to compare with."""
+    return "-" if error is None else f"{error:+.2%}"
+
+
+def beside_table(rows: list[dict[str, Any]]) -> Table:
+    """What was predicted for every phase, in MiB, and the signed error against what was measured."""
+    table = Table(title="predicted in MiB, and its error", box=None, title_justify="left")
+    for column in ("step", "micro", "phase"):
+        table.add_column(column, no_wrap=True)
+    names = _SHORT | _SHORT_OTHERS
+    shown = list(dict.fromkeys(r["what"] for r in rows if max(r["predicted_bytes"], r["measured_bytes"]) >= _VISIBLE))
+    for what in shown:
+        table.add_column(names.get(what, what), justify="right", no_wrap=True)
+    cells: dict[tuple[int, int, str], dict[str, str]] = {}
+    for r in rows:
+        visible = max(r["predicted_bytes"], r["measured_bytes"]) >= _VISIBLE
+        error = f" {error_words(r['error'])}" if visible else ""
+        place = r["step"], r["micro_step"], r["phase"]
+        cells.setdefault(place, {})[r["what"]] = f"{r['predicted_bytes'] / 2**20:.2f}{error}"
+    for (step, micro_step, phase), row in cells.items():
+        table.add_row(str(step), str(micro_step), phase.replace("_", " "), *(row.get(what, "-") for what in shown))
     return table
 
 

@@ -14,7 +14,6 @@ import platform
 import sys
 import threading
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from labkit.config.architectures import architecture
 from labkit.config.errors import ConfigError
 from labkit.config.schema import RunConfig
+from labkit.config.versions import version_of
 from labkit.memory.capture import MemoryCapture
 from labkit.memory.cuda import used_by_others_bytes
 from labkit.memory.report import on_device
@@ -195,7 +195,7 @@ def _start(config: RunConfig, batches: int) -> dict[str, Any]:
         "device": device,
         "versions": {
             "python": platform.python_version(),
-            **{name: version(name) for name in ("torch", "lightning", "transformers", "bitsandbytes")},
+            **{name: version_of(name) for name in ("torch", "lightning", "transformers", "bitsandbytes")},
         },
     }
 

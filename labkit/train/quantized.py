@@ -7,6 +7,8 @@ from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 
+from labkit.memory.tracker import host
+
 BLOCK, BLOCK_OF_SCALES = 64, 256
 """Numbers that share a scale, and scales that share one in double quantization."""
 
@@ -28,7 +30,8 @@ def materialize_in_4_bits(
         bnb_4bit_compute_dtype=torch.bfloat16,
         bnb_4bit_use_double_quant=double_quant,
     )
-    replace_with_bnb_linear(model, list(KEPT), config)
+    with host():  # it makes layers on meta, which no device holds, also where the run itself is on meta
+        replace_with_bnb_linear(model, list(KEPT), config)
     made: dict[int, nn.Parameter] = {}  # by the one on meta, which several modules may share
     for module in model.modules():
         if isinstance(module, bitsandbytes.nn.Linear4bit):

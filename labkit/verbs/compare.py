@@ -46,6 +46,7 @@ def print_table(profile: str) -> None:
     total = len(load_profile(workspace, profile).expected)
     console().print(compare_table(rows, profile))
     print(f"\n{total - len(wrong)} of {total} as expected. Steps count from 0.")
+    print("predicted: the peak with memory enough. error: predicted over measured, in the phases that were reached.")
     print("Each category shows its own peak; temp is what is born and gone inside one phase.")
     print("host is kept in host memory: step counters, and what is offloaded. The virtual GPU tells it by owner.")
     print(f"Records: {workspace.runs / profile}")

@@ -25,10 +25,16 @@ def main(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(asdict(record), indent=1))
         return 0
-    from labkit.runs.text import console, phase_table, summary
+    from labkit.runs.prediction import beside
+    from labkit.runs.text import beside_table, console, phase_table, summary
 
     out = console()
     out.print(summary(record))
     out.print(f"  config {record.config_hash}, started {record.created} (UTC), {record.device or 'no device'}\n")
     out.print(phase_table(record))
+    if rows := beside(record):
+        out.print("")
+        out.print(beside_table(rows))
+    elif record.prediction and "error" in record.prediction:
+        out.print(f"\n  no prediction: {record.prediction['error']}")
     return 0

@@ -21,8 +21,8 @@ ONE_STEP = {"max_steps": 1, "num_train_samples": 32}
 WAIT_S = 60.0
 
 
-def processes_of(folder: Path) -> list[int]:
-    """Live processes whose command line names the folder."""
+def processes_of(folder: Path, module: str = "") -> list[int]:
+    """Live processes whose command line names the folder, and the module that they run."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -31,7 +31,7 @@ def processes_of(folder: Path) -> list[int]:
                 state = (entry / "stat").read_text().rsplit(")", 1)[1].split()[0]
             except (FileNotFoundError, ProcessLookupError):
                 continue
-            if str(folder).encode() in line and state != "Z":
+            if str(folder).encode() in line and module.encode() in line and state != "Z":
                 found.append(int(entry.name))
     return found
 
@@ -82,7 +82,7 @@ def test_a_child_that_is_killed_is_recorded_as_killed(ledger):
     def kill_at_start(event):
         if event["event"] == "start":
             (folder,) = ledger.folders()
-            os.kill(processes_of(folder.path)[0], signal.SIGKILL)
+            os.kill(processes_of(folder.path, "labkit.train.fit")[0], signal.SIGKILL)
 
     record = run("reduced_batch", on_event=kill_at_start)
     assert (record.status, record.exit_code) == ("killed", -signal.SIGKILL)

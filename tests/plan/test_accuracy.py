@@ -1,0 +1,133 @@
+"""Predictions against PyTorch's profiler, at 40 million parameters: Lightning trains, and nobody of ours is watching.
+
+The profiler is called by the CPU's allocator. Its events are rounded to blocks of 512 bytes, as a prediction's are.
+At the course's batch of 16; with 4 samples backward peaks in the patch convolution, whose CPU kernel makes a copy of
+its weight's gradient for itself, and that phase alone is predicted up to 0.8% too low.
+"""
+
+import dataclasses
+import gc
+
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer
+from torch.profiler import ProfilerActivity, profile, record_function
+from torch.utils.data import DataLoader, Dataset
+
+from labkit import assets
+from labkit.config.architectures import ARCHITECTURES, architecture
+from labkit.config.schema import RunConfig
+from labkit.plan.cache import TraceCache
+from labkit.plan.predict import predict
+from labkit.train.data import EmojiZip
+from labkit.train.models import build_model
+from labkit.train.module import CaptionModule
+from labkit.train.processor import IMAGE, TOKEN_IDS, embedded_processor
+from labkit.train.step import Collator
+
+torch.set_num_threads(1)
+
+TOLERANCE = 0.005
+"""What is claimed. Measured with torch 2.13: 0.03%, in the first forward under autocast 0.4%."""
+BATCH, LENGTH = 16, 16
+VISION = {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 4, "num_attention_heads": 8}
+QFORMER = {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 2, "num_attention_heads": 4}
+TEXT = {
+    "opt": {"hidden_size": 512, "word_embed_proj_dim": 512, "ffn_dim": 2048, "num_hidden_layers": 8,
+            "num_attention_heads": 8},
+    "t5": {"d_model": 512, "d_ff": 1024, "num_layers": 4, "num_decoder_layers": 4, "num_heads": 8, "d_kv": 64},
+}  # fmt: skip
+BASES = {"opt": "tiny/blip2-opt-small", "t5": "tiny/blip2-t5-small"}
+MARK = "end of "
+
+
+class Copies(Dataset):
+    """Two batches, each made anew when it is asked for, as a loader makes them."""
+
+    def __init__(self, batch):
+        self.batch = batch
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return {key: tensor.clone() for key, tensor in self.batch.items()}
+
+
+class Marks(Callback):
+    """Puts a mark into the profile where a phase ends."""
+
+    def __init__(self):
+        self.step = 0
+
+    def mark(self, name):
+        with record_function(f"{MARK}{self.step} {name}"):
+            pass
+
+    def on_train_start(self, trainer, module):
+        self.mark("loading")
+
+    def on_train_batch_start(self, trainer, module, batch, index):
+        self.mark("before_forward")
+
+    def on_before_backward(self, trainer, module, loss):
+        self.mark("after_forward")
+
+    def on_after_backward(self, trainer, module):
+        self.mark("after_backward")
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, index):
+        self.mark("after_optimizer_step")
+        self.step += 1
+
+
+def rounded(size_bytes):
+    blocks = -(-abs(size_bytes) // 512) * 512
+    return blocks if size_bytes > 0 else -blocks
+
+
+def peaks_by_profiler(config):
+    """Highest bytes of each phase, as the allocator's events add up to."""
+    arch, emoji = architecture(config.model_name), EmojiZip(assets.FLUENT_EMOJI)
+    collate = Collator(embedded_processor(arch), arch.language, LENGTH, arch.num_query_tokens, TOKEN_IDS[IMAGE])
+    batch = collate([emoji[i] for i in range(BATCH)])
+    trainer = Trainer(
+        accelerator="cpu", precision=config.precision, max_steps=2, limit_val_batches=0, callbacks=[Marks()],
+        logger=False, enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
+    )  # fmt: skip
+    gc.collect()  # what dies later would count as given back by the run
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        loader = DataLoader(Copies(batch), batch_size=None)
+        trainer.fit(CaptionModule(config, build_model(config, "cpu")), loader, loader)
+    found, now, peak = {}, 0, 0
+    for event in sorted(profiler.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
+        if event.name() == "[memory]":
+            now += rounded(event.nbytes())
+            peak = max(peak, now)
+        elif event.name().startswith(MARK):
+            found[event.name().removeprefix(MARK)] = peak
+            peak = now
+    return found
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-true", "bf16-mixed"])
+@pytest.mark.parametrize("language", ["opt", "t5"])
+def test_the_predicted_peak_of_every_phase_is_the_allocators(language, precision, monkeypatch):
+    base = architecture(BASES[language])
+    name = f"test/forty-{language}"
+    forty = dataclasses.replace(
+        base, name=name, vision=base.vision | VISION, qformer=base.qformer | QFORMER, text=base.text | TEXT[language]
+    )
+    monkeypatch.setitem(ARCHITECTURES, name, forty)
+    config = RunConfig(
+        model_name=name, weights="random", precision=precision, capacity_gib=4, batch_size=BATCH, max_length=LENGTH,
+        num_workers=0,
+    )  # fmt: skip
+    found = predict(config, cache=TraceCache(None))
+    numbers = found.at("before_forward", 0).end["parameters"] / (2 if precision == "bf16-true" else 4)
+    assert numbers == pytest.approx(40e6, rel=0.05)
+    real = peaks_by_profiler(config)
+    for phase in found.phases:
+        assert phase.peak_bytes == pytest.approx(real[f"{phase.step} {phase.phase}"], rel=TOLERANCE), phase.phase
+    highest = max(peak for name, peak in real.items() if not name.endswith("loading"))
+    assert found.peak_bytes == pytest.approx(highest, rel=TOLERANCE)
