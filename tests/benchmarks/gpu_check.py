@@ -495,6 +495,8 @@ class Results:
         try:
             data = json.loads(self.json.read_text(encoding="utf-8"))
             self.setups, self.rows = dict(data["setups"]), dict(data["rows"])
+            for row in self.rows.values():
+                self.setups[row["setup"]]
             markdown(self)  # what cannot be told is damaged too
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             self.setups, self.rows = {}, {}
@@ -528,8 +530,8 @@ def markdown(results: Results) -> str:
 EXPLANATION = f"""\
 Written by `tests/benchmarks/gpu_check.py`. Error is predicted / measured - 1: above zero too much was predicted.
 Judged against {LIMIT:.0%} are {", ".join(JUDGED)} of every phase; the largest of these errors is "worst". A share of a
-small number says little, so categories are told and not judged. Samples a second are those of the third step, in which
-nobody reports on memory."""
+small number says little, so categories are told and not judged. Of a run that died, the phases before are compared.
+Samples a second are those of the third step, in which nobody reports on memory."""
 
 
 def _section(setup: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
