@@ -262,7 +262,7 @@ def predict_all(rows: list[Resolved]) -> dict[str, Prediction | str]:
 
 
 def _why(error: BaseException) -> str:
-    if isinstance(error, ModuleNotFoundError):
+    if isinstance(error, ModuleNotFoundError) and error.name:  # transformers raises some without
         return f"{error.name} is not installed, and labkit's prediction asks for it"
     return f"no prediction: {type(error).__name__}: {error}".splitlines()[0]
 

@@ -224,6 +224,8 @@ def test_a_prediction_that_fails_says_so_in_its_row_alone(monkeypatch):
     said = "bitsandbytes is not installed, and labkit's prediction asks for it"
     assert gpu_check.predict_all(rows) == {"bf16_true": "a prediction", "xxl_qlora": said}
     assert gpu_check._why(ValueError("one\ntwo")) == "no prediction: ValueError: one"
+    unnamed = ModuleNotFoundError("Could not import module 'X'")  # transformers raises such
+    assert gpu_check._why(unnamed) == "no prediction: ModuleNotFoundError: Could not import module 'X'"
 
 
 def test_a_row_without_a_prediction_is_skipped(machine, tmp_path):
