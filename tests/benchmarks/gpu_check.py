@@ -174,7 +174,7 @@ def cuda_facts() -> dict[str, Any] | None:
         "attention": {
             name: getattr(torch.backends.cuda, f"{name}_sdp_enabled")() for name in ("flash", "mem_efficient", "math")
         },
-        "tf32": torch.backends.cuda.matmul.allow_tf32,
+        "float32_matmul_precision": torch.get_float32_matmul_precision(),
     }
 
 
@@ -638,12 +638,12 @@ def check(args: argparse.Namespace, begun: float) -> int:
     results = Results(args.out, args.profile)
     results.setups.pop(setup["id"], None)  # the newest comes last
     results.setups[setup["id"]] = setup
-    print(f"{args.profile} on {machine['gpu']}: {len(rows)} experiments, at most {args.budget_s:g} s")
+    print(f"{args.profile} on {machine['gpu']}: {len(rows)} experiments, at most {args.budget_s:g} s", flush=True)
     left = []
     for row in rows:
         known = results.rows.get(_key(setup["id"], row), {})
         if known.get("state") == "compared" and not args.again:
-            print(f"{row.experiment.name}: compared before, {_verdict_words(known)}")
+            print(f"{row.experiment.name}: compared before, {_verdict_words(known)}", flush=True)
         elif reason := impossible(row, machine.get("total_bytes")):
             _note(results, setup["id"], row, profile.expected, "skipped", reason)
         else:
