@@ -14,9 +14,10 @@ test: $(READY)  ## lint, then all tests
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
 
-bench: $(READY)  ## measure what reporting costs and how fast the command answers
+bench: $(READY)  ## measure what reporting and predicting cost, and how fast the command answers
 	$(BIN)/python tests/benchmarks/reporting_cost.py
 	$(BIN)/python tests/benchmarks/start_up.py
+	$(BIN)/python tests/benchmarks/prediction_cost.py
 
 clean:  ## remove the environment; runs stay
 	rm -rf $(VENV) build *.egg-info

@@ -266,10 +266,14 @@ def _state(optimizer: torch.optim.Optimizer) -> dict[str, list[torch.Tensor]]:
     return found
 
 
+_PLAIN = {bool, int, float, str, type(None)}
+"""Most attributes, which hold no tensor; passing them by takes half of the time."""
+
+
 def _attributes(module: torch.nn.Module) -> Iterator[torch.Tensor]:
     """Tensors in plain attributes of a module and its parts, lists and dictionaries included."""
     for part in module.modules():
         for name, value in vars(part).items():
             # parameters and buffers have their category; Lightning hangs the trainer, which leads everywhere
-            if name not in ("_parameters", "_buffers", "_modules", "_trainer", "_fabric"):
+            if type(value) not in _PLAIN and name not in ("_parameters", "_buffers", "_modules", "_trainer", "_fabric"):
                 yield from (leaf for leaf in tree_iter(value) if type(leaf) is torch.Tensor)

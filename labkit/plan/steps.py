@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from labkit.config.architectures import Architecture, architecture
+from labkit.config.architectures import architecture
 from labkit.config.schema import RunConfig
 from labkit.memory.capture import MemoryCapture
 from labkit.memory.tracker import host
@@ -68,7 +68,7 @@ def trace(config: RunConfig) -> Trace:
         marks.append(len(tracker.events or ()))
         for _ in range(STEPS):
             for micro_step in range(micro_steps):
-                batch = _batch(config, arch)
+                batch = batch_of(config)
                 _micro_step(loop, module, capture, optimizer, semantics, this_rank, batch, micro_step, micro_steps)
                 del batch  # as Lightning does, before the next one is there
         capture.teardown(loop, module, "fit")
@@ -104,8 +104,9 @@ def _micro_step(
     capture.on_train_batch_end(loop, module, None, batch, micro_step)
 
 
-def _batch(config: RunConfig, arch: Architecture) -> dict[str, torch.Tensor]:
+def batch_of(config: RunConfig) -> dict[str, torch.Tensor]:
     """A batch on ``meta`` of the shapes that the collator gives."""
+    arch = architecture(config.model_name)
     processor = embedded_processor(arch)
     collate = Collator(processor, arch.language, config.max_length, arch.num_query_tokens, TOKEN_IDS[IMAGE])
     one = collate([(Image.new("RGB", (8, 8)), "a caption")])

@@ -270,18 +270,6 @@ def test_a_combination_that_works_is_taken(values):
     assert {key: getattr(config, key) for key in values} == values
 
 
-@pytest.mark.parametrize(
-    ("values", "key"),
-    [
-        ({"devices": 2}, "devices"),
-        ({"strategy": "ddp"}, "strategy"), ({"strategy": "fsdp"}, "strategy"),
-    ],
-)  # fmt: skip
-def test_what_is_not_built_yet_is_refused_by_name(values, key):
-    text = refusal(cuda, **values)
-    assert text.startswith(f"{key}={values[key]} is not part of this version yet")
-
-
 def test_global_batch_size_sets_the_accumulation():
     config = cuda(batch_size=16, global_batch_size=64)
     assert config.accumulate_grad_batches == 4
