@@ -18,6 +18,8 @@ from labkit.plan.search import LargestBatch, largest_batch, search, with_batch
 
 State = tuple[Rung, ...]
 
+_OFFLOAD = ("offload", "offload of weights")
+
 LONG_TRACE = 20_000
 """Moves of a trace from which it pays to execute several at once, each in a process that first loads torch."""
 
@@ -42,10 +44,14 @@ class Proposal:
 
     def command(self, experiment: str, profile: str, typed: dict[str, Any] | None = None) -> str:
         """What to type in a shell; ``typed`` are the overrides that the run had before."""
-        pairs = {**(typed or {}), **self.overrides}
-        words = [f"{key}={value}" for key, value in self.environment.items()]
-        words += ["labkit", "run", experiment, *(f"{key}={_typed(value)}" for key, value in pairs.items())]
-        return " ".join([*words, "--profile", profile])
+        before = {key: value for key, value in (typed or {}).items() if key not in self.overrides}
+        environment = [f"{key}={value}" for key, value in self.environment.items()]
+        pairs = [*_pairs(before), *self.words()]
+        return " ".join([*environment, "labkit", "run", experiment, *pairs, "--profile", profile])
+
+    def words(self) -> list[str]:
+        """The overrides as they are typed."""
+        return _pairs(self.overrides)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -99,9 +105,9 @@ def advise(
 
     ``gpu`` is a GPU by name or size in place of the config's device; without it ``bf16`` says whether the device has
     that. Every proposal was planned, and its verdict is ``fits``. Single changes come from ``labkit.plan.ladder``,
-    whose order ranks them. Where none fits, or only one that costs numerics or quality, changes are combined: the
-    ladder is climbed until the run fits, and each change that turns out not to be needed is dropped again, the
-    costliest first. So no single change can be left out of a combination; another combination may still be better.
+    whose order ranks them. Where none fits, or only one that costs numerics, quality or offload, changes are
+    combined: the ladder is climbed until the run fits, and each change that turns out not to be needed is dropped
+    again, the costliest first. So no single change can be left out of a combination; another combination may still be better.
     ``say`` hears what is planned.
 
     Raises ``ConfigError`` for an unknown GPU, a run without a capacity or one that the GPU cannot do, and
@@ -121,8 +127,7 @@ def advise(
         found_batch = largest_batch(config, cache=plans.cache)
         return Advice(config=config, prediction=plans.base, largest=found_batch, plans=1 + found_batch.plans)
     proposals = _single_changes(plans)
-    if not proposals or proposals[0].kind in ("numerics", "quality"):
-        proposals += _combinations(plans, proposals[0] if proposals else None)
+    proposals += _combinations(plans, proposals)
     proposals.sort(key=plans.rank)
     nearest = min(plans.tried, key=lambda p: p.prediction.peak_bytes, default=None) if not proposals else None
     return Advice(
@@ -245,17 +250,21 @@ def _can_reach(rung: Rung, base: Prediction) -> bool:
     return True
 
 
-def _combinations(plans: _Plans, single: Proposal | None) -> list[Proposal]:
-    """Changes together, cheaper than the cheapest that fits alone: with offload and, if that is in it, without."""
+def _combinations(plans: _Plans, single: list[Proposal]) -> list[Proposal]:
+    """Changes together, where none alone fits for nothing or for time: with offload, and without.
+
+    Offload alone is no end of the search, since not every host has the memory for it.
+    """
     names = [rung.name for rung in plans.ladder]
-    rungs = plans.ladder[: names.index(single.changes[0])] if single else plans.ladder
     found: list[Proposal] = []
-    for barred in ((), ("offload", "offload of weights")):
+    for barred in ((), _OFFLOAD):
+        alone = [proposal for proposal in single if proposal.changes[0] not in barred]
+        if alone and alone[0].kind in ("none", "time"):
+            continue
+        rungs = plans.ladder[: names.index(alone[0].changes[0])] if alone else plans.ladder
         proposal = _climb(plans, [rung for rung in rungs if rung.name not in barred])
-        if proposal is not None and proposal.changes not in [p.changes for p in found] and len(proposal.changes) > 1:
+        if proposal is not None and proposal.changes not in [p.changes for p in (*found, *single)]:
             found.append(proposal)
-        if proposal is None or not any(name.startswith("offload") for name in proposal.changes):
-            break
     return found
 
 
@@ -293,6 +302,10 @@ def _cost(rung: Rung, config: RunConfig, found: Prediction) -> str:
     if rung.name == "batch":
         return f"{rung.cost} ({config.accumulate_grad_batches} of {config.batch_size})"
     return rung.cost
+
+
+def _pairs(values: dict[str, Any]) -> list[str]:
+    return [f"{key}={_typed(value)}" for key, value in values.items()]
 
 
 def _typed(value: Any) -> str:

@@ -154,7 +154,10 @@ def _adapters(quantized: bool) -> Callable[[RunConfig], Changes | None]:
     def change(config: RunConfig) -> Changes | None:
         if config.use_qlora or (config.use_lora and not quantized):
             return None
-        return {"use_lora": False, "use_qlora": True, "act_ckpt": True} if quantized else {"use_lora": True}
+        if not quantized:
+            return {"use_lora": True}
+        precision = "32-true" if config.precision.endswith("-true") else config.precision  # of what is not in 4 bits
+        return {"use_lora": False, "use_qlora": True, "act_ckpt": True, "precision": precision}
 
     return change
 

@@ -100,7 +100,7 @@ def _proposal(proposal: "Proposal") -> str:
     from labkit.memory.units import human_bytes
 
     found = proposal.prediction
-    values = " ".join(f"{key}={value}" for key, value in {**proposal.environment, **proposal.overrides}.items())
+    values = " ".join([*(f"{key}={value}" for key, value in proposal.environment.items()), *proposal.words()])
     saved = f"{human_bytes(proposal.saved_bytes)} less"
     if not proposal.overrides and found.reserved_bytes:
         saved = f"reserved {human_bytes(found.reserved_bytes)}"
