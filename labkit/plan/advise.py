@@ -20,6 +20,9 @@ State = tuple[Rung, ...]
 
 _OFFLOAD = ("offload", "offload of weights")
 
+_TOPS = 3
+"""Longest climbs looked at before it is said that none fits; the last rung can be one that does not help."""
+
 LONG_TRACE = 20_000
 """Moves of a trace from which it pays to execute several at once, each in a process that first loads torch."""
 
@@ -129,7 +132,7 @@ def advise(
     proposals = _single_changes(plans)
     proposals += _combinations(plans, proposals)
     proposals.sort(key=plans.rank)
-    nearest = min(plans.tried, key=lambda p: p.prediction.peak_bytes, default=None) if not proposals else None
+    nearest = None if proposals else min(plans.tried, key=_distance, default=None)
     return Advice(
         config=config, prediction=plans.base, proposals=proposals, nearest=nearest, plans=len(plans.known)
     )  # fmt: skip
@@ -276,9 +279,11 @@ def _climb(plans: _Plans, rungs: list[Rung]) -> Proposal | None:
         if state is not None:
             states.append(state)
     plans.say("planning changes together")
-    if not states or not _fits(plans, states[-1]):
+    tops = range(len(states) - 1, max(len(states) - 1 - _TOPS, -1), -1)
+    high = next((at for at in tops if _fits(plans, states[at])), None)
+    if high is None:
         return None
-    low, high = -1, len(states) - 1
+    low = -1
     while high - low > 1:  # a longer climb nearly always holds less; what comes out is planned in any case
         middle = (low + high) // 2
         low, high = (low, middle) if _fits(plans, states[middle]) else (middle, high)
@@ -294,6 +299,11 @@ def _climb(plans: _Plans, rungs: list[Rung]) -> Proposal | None:
 def _fits(plans: _Plans, state: State) -> bool:
     proposal = plans.propose(state)
     return proposal is not None and proposal.prediction.verdict == "fits"
+
+
+def _distance(proposal: Proposal) -> tuple[bool, int]:
+    found = proposal.prediction
+    return found.verdict != "borderline", found.peak_bytes
 
 
 def _cost(rung: Rung, config: RunConfig, found: Prediction) -> str:

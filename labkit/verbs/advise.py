@@ -91,9 +91,17 @@ def _lines(advice: "Advice", args: argparse.Namespace, typed: dict[str, str]) ->
     if not advice.fits and not advice.proposals:
         lines.append("nothing that labkit can change makes it fit")
         if advice.nearest is not None:
-            lack = f"{human_bytes(advice.missing_bytes)} are missing" if advice.missing_bytes else "too little is free"
-            lines.append(f"nearest, {lack}: {_proposal(advice.nearest)}")
+            lines.append(f"nearest, {_lack(advice)}: {_proposal(advice.nearest)}")
     return lines
+
+
+def _lack(advice: "Advice") -> str:
+    from labkit.memory.units import human_bytes
+
+    died = advice.nearest.prediction.died_in if advice.nearest else None
+    if advice.missing_bytes:
+        return f"{human_bytes(advice.missing_bytes)} are missing"
+    return f"it dies in {died['phase'].replace('_', ' ')}" if died else "too little would stay free"
 
 
 def _proposal(proposal: "Proposal") -> str:
