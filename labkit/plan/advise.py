@@ -110,8 +110,8 @@ def advise(
     that. Every proposal was planned, and its verdict is ``fits``. Single changes come from ``labkit.plan.ladder``,
     whose order ranks them. Where none fits, or only one that costs numerics, quality or offload, changes are
     combined: the ladder is climbed until the run fits, and each change that turns out not to be needed is dropped
-    again, the costliest first. So no single change can be left out of a combination; another combination may still be better.
-    ``say`` hears what is planned.
+    again, the costliest first. So no single change can be left out of a combination; another combination may still
+    be better. ``say`` hears what is planned.
 
     Raises ``ConfigError`` for an unknown GPU, a run without a capacity or one that the GPU cannot do, and
     ``PredictionError`` for a run that cannot be predicted.
