@@ -132,10 +132,14 @@ def _course(workspace: Workspace) -> dict[str, Any]:
 
 
 def _nearest_scales(capacity_bytes: int) -> list[str | None]:
-    """Shares of the layers, nearest to the GPU's share of an H100 first: the full size is the course's on that GPU."""
+    """The share of the layers nearest to the GPU's share of an H100, where the full size is the course's; then smaller
+    ones, since what takes more bytes than in the course may still fit there; then larger ones."""
     share = capacity_bytes / GPUS["h100-94gb"].usable_bytes
     shares: dict[str | None, float] = {None: 1.0, **{word: 1 / parts for word, parts in SCALES.items()}}
-    return sorted(shares, key=lambda word: abs(math.log(shares[word] / share)))[:MOST_SCALES]
+    nearest = min(shares, key=lambda word: abs(math.log(shares[word] / share)))
+    smaller = [word for word in shares if shares[word] < shares[nearest]]
+    larger = [word for word in reversed(shares) if shares[word] > shares[nearest]]
+    return [nearest, *smaller, *larger][:MOST_SCALES]
 
 
 class _Attempt:
@@ -162,12 +166,13 @@ class _Attempt:
         if lacking is None:
             return lesson
         no_bf16 = f"{self.gpu.name} has no bf16"
-        mixed = {"precision": "16-mixed"}
+        # DeepSpeed with mixed precision is not planned; in 32 bits it shows the same
+        precision = "32-true" if lesson.config.strategy.startswith("deepspeed") else "16-mixed"
         if lesson.experiment in _ABOUT_16_BITS or lesson.config.use_qlora:
             return dataclasses.replace(lesson, reason=f"needs {lacking}, and {no_bf16}")
-        config = dataclasses.replace(lesson.config, precision="16-mixed")
+        config = dataclasses.replace(lesson.config, precision=precision)
         comment = f"original: {lesson.config.precision}; {no_bf16}"
-        return dataclasses.replace(lesson, config=config, values=mixed, comments=(comment,))
+        return dataclasses.replace(lesson, config=config, values={"precision": precision}, comments=(comment,))
 
     def lessons(self) -> list[Lesson]:
         """All lessons, in the order of the course."""
@@ -191,7 +196,9 @@ class _Attempt:
             return dataclasses.replace(lesson, reason=f"cannot be predicted: {error}")
         if found.batch_size is None or found.prediction is None:
             return dataclasses.replace(lesson, prediction=found.above, reason=self._too_large(found.above, sizes[0]))
-        why = "" if found.above is None else f"{found.above_batch_size} takes {found.above.peak_bytes / 2**30:.1f} GiB"
+        above, why = found.above, ""
+        if above is not None:
+            why = f"{found.above_batch_size} is {above.verdict}, peak {above.peak_bytes / 2**30:.1f} GiB"
         return self._with_batch(lesson, found.batch_size, found.prediction, why)
 
     def _same_batch(self, group: list[Lesson], found: dict[str, Lesson]) -> None:
