@@ -4,8 +4,8 @@ The order, and why:
 
 - *none* comes first: the same numbers in the same time.
 - *time* is paid and the result is the same, up to rounding: an optimizer without foreach and smaller micro batches
-  with more of them cost least (they fill the GPU less), layers computed again cost about a third more arithmetic, and offload waits for the host's
-  memory and processor in every step.
+  with more of them cost least (they fill the GPU less), layers computed again cost about a third more arithmetic,
+  and offload waits for the host's memory and processor in every step.
 - *numerics* come next: the same is trained, with fewer bits. Mixed precision keeps the weights in 32, an 8-bit
   optimizer rounds its own state only, 16-bit weights round every update.
 - *quality* is last: something else is trained. Captions are cut, parts stay as they are, adapters take the place of

@@ -39,7 +39,7 @@ def workspace(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tuned(workspace, cache):
-    return tune(workspace, "8GiB", cache, scales=["sixteenth"])
+    return tune(workspace, "24GiB", cache, scales=["quarter"])
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_what_is_written_holds_when_it_is_planned_again(name, written, workspace
     found = predict(resolved.config, cache=cache)
     assert found.verdict == ("out of memory" if name in OUT_OF_MEMORY else "fits")
     assert resolved.expected.matches("oom" if found.died_in else "ok", found.died_in)
-    assert resolved.config.model_name.startswith("sixteenth/")
+    assert resolved.config.model_name.startswith("quarter/")
     assert resolved.config.weights == "random"
     assert written.expected[name].phase is not None or name not in OUT_OF_MEMORY
 
@@ -82,8 +82,10 @@ def test_every_value_that_differs_has_its_reason_beside_it(tuned):
         assert "batch_size" not in line or "# original: " in line
 
 
-def test_a_gpu_without_bf16_says_which_lessons_it_cannot_have(workspace, cache):
-    found = tune(workspace, "v100-16gb", cache, scales=[None], models_of=tiny_models, capacity_bytes=150 * 2**20)
+def test_a_gpu_without_bf16_says_which_lessons_it_cannot_have(workspace):
+    found = tune(
+        workspace, "v100-16gb", TraceCache(None), scales=[None], models_of=tiny_models, capacity_bytes=150 * 2**20
+    )
     assert {"bf16_true", "larger_model", "xxl_qlora"} <= set(found.skipped)
     assert all("bf16" in found.skipped[name] for name in ("bf16_true", "larger_model", "xxl_qlora"))
     for lesson in found.held:
@@ -95,8 +97,8 @@ def test_a_gpu_without_bf16_says_which_lessons_it_cannot_have(workspace, cache):
     assert profile.experiments["bf16_mixed"]["precision"] == "16-mixed"
 
 
-def test_what_cannot_be_had_names_the_bytes(workspace, cache):
-    found = tune(workspace, "1GiB", cache, scales=[None], models_of=tiny_models, capacity_bytes=40 * 2**20)
+def test_what_cannot_be_had_names_the_bytes(workspace):
+    found = tune(workspace, "1GiB", TraceCache(None), scales=[None], models_of=tiny_models, capacity_bytes=40 * 2**20)
     assert "GiB are there" in found.skipped["xxl_lora"]
     assert found.lessons[0].reason is None  # out of memory it runs anyway
 
