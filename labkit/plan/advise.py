@@ -240,9 +240,7 @@ def _can_reach(rung: Rung, base: Prediction) -> bool:
     for phase in base.phases:
         in_step = phase.phase == "after_optimizer_step"
         untouched = 0
-        if (rung.reach == "optimizer step" and not in_step) or (
-            rung.reach == "optimizer" and phase.step == 0 and not in_step
-        ):
+        if rung.reach == "optimizer" and phase.step == 0 and not in_step:
             untouched = phase.peak_bytes
         elif rung.reach == "activations":
             held = phase.peak if in_step else phase.end

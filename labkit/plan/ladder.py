@@ -3,16 +3,16 @@
 The order, and why:
 
 - *none* comes first: the same numbers in the same time.
-- *time* is paid and the result is the same, up to rounding: an optimizer without foreach and smaller micro batches
-  with more of them cost least (they fill the GPU less), layers computed again cost about a third more arithmetic,
-  and offload waits for the host's memory and processor in every step.
+- *time* is paid and the result is the same, up to rounding: smaller micro batches with more of them cost least
+  (they fill the GPU less), layers computed again cost about a third more arithmetic, and offload waits for the host's
+  memory and processor in every step.
 - *numerics* come next: the same is trained, with fewer bits. Mixed precision keeps the weights in 32, an 8-bit
   optimizer rounds its own state only, 16-bit weights round every update.
 - *quality* is last: something else is trained. Captions are cut, parts stay as they are, adapters take the place of
   the weights and then of 4-bit ones, the optimizer loses its state, and at the very end the model is another.
 
-Within a kind the order is an estimate. No GPU has been compared with. ``optim_impl=fused`` would be free of charge and
-is not here: torch's fused optimizers refuse tensors on ``meta``, so it cannot be planned.
+Within a kind the order is an estimate. No GPU has been compared with. ``optim_impl`` is not here: on ``meta`` torch
+refuses fused optimizers, and one that walks parameter by parameter reads its step counter, so neither can be planned.
 """
 
 import dataclasses
@@ -49,7 +49,7 @@ class Rung:
     cost: str
     change: Callable[[RunConfig], Changes | None]
     group: str = ""
-    reach: Literal["all", "activations", "optimizer", "optimizer step"] = "all"
+    reach: Literal["all", "activations", "optimizer"] = "all"
     environment: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
@@ -189,13 +189,6 @@ LADDER: tuple[Rung, ...] = (
     Rung(
         name="expandable", kind="none", cost="nothing: segments that grow leave fewer holes",
         change=lambda config: {} if config.device == "cuda" else None, environment=EXPANDABLE,
-    ),
-    Rung(
-        name="parameter by parameter", kind="time", group="optimizer", reach="optimizer step",
-        cost="a little time: the optimizer updates one parameter after the other, without foreach's temporaries",
-        change=_set(
-            "optim_impl", lambda c: "for-loop", lambda c: c.optim in ("adamw", "sgd") and c.optim_impl == "foreach"
-        ),
     ),
     BATCH,
     Rung(
