@@ -2,6 +2,7 @@
 
 Full sizes: the published ``config.json`` of each checkpoint. Tiny stand-ins: the same parts at about one thousandth
 of the parameters, so that 2.7b, 6.7b and xxl (3.7, 7.8 and 12.2 billion) become 4.0, 8.1 and 12.0 million.
+Stand-ins for smaller GPUs: full sizes with a share of the layers, such as ``quarter/blip2-opt-2.7b``.
 Their layers have widths that are multiples of 64, as the real ones: NF4 quantizes in blocks of 64, and bitsandbytes
 0.50 reads a layer of another width back wrongly on a CPU.
 """
@@ -99,14 +100,38 @@ _ALL = (
 )
 ARCHITECTURES: dict[str, Architecture] = {a.name: a for a in _ALL}
 
+SCALES = {"half": 2, "third": 3, "quarter": 4, "sixth": 6, "eighth": 8, "sixteenth": 16}
+"""Shares of a full size's layers that a stand-in for a smaller GPU has; labkit.plan.tune picks one."""
+
+
+def _fewer_layers(word: str, parts: int, full: Architecture) -> Architecture:
+    """A full size with a share of its layers, as wide as they were: nearly that share of weights and activations."""
+
+    def cut(part: dict[str, Any]) -> dict[str, Any]:
+        return {k: max(1, round(v / parts)) if k.endswith("_layers") or k == "num_layers" else v
+                for k, v in part.items()}  # fmt: skip
+
+    return Architecture(
+        name=f"{word}/{full.name.partition('/')[2]}", language=full.language, vision=cut(full.vision),
+        qformer=cut(full.qformer), text=cut(full.text), num_query_tokens=full.num_query_tokens,
+    )  # fmt: skip
+
+
+STAND_INS: dict[str, Architecture] = {
+    a.name: a
+    for full in _ALL if full.name.startswith("Salesforce/")
+    for a in (_fewer_layers(word, parts, full) for word, parts in SCALES.items())
+}  # fmt: skip
+"""Full sizes with fewer layers, for a real GPU that is smaller than the course's. They have no checkpoint."""
+
 
 def architecture(name: str) -> Architecture:
     """The architecture called ``name``, or of the model in the folder ``name`` that ``save_pretrained`` wrote.
 
     Raises ``ConfigError`` with the nearest known name, or with what the folder lacks.
     """
-    if name in ARCHITECTURES:
-        return ARCHITECTURES[name]
+    if name in ARCHITECTURES or name in STAND_INS:
+        return ARCHITECTURES.get(name) or STAND_INS[name]
     if os.path.isdir(name):  # noqa: PTH112 - says no to a name that is too long, where Path raises
         return _from_folder(name)
     raise ConfigError(

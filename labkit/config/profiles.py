@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from labkit.config.architectures import ARCHITECTURES
+from labkit.config.architectures import ARCHITECTURES, STAND_INS
 from labkit.config.datasets import DATASETS
 from labkit.config.errors import ConfigError, nearest
 from labkit.config.gpus import GPUS, find_gpu
@@ -111,7 +111,7 @@ def load_profile(workspace: Workspace, name: str) -> Profile:
         if type(cap) not in (int, float):
             raise ConfigError(f"{path}: caps has {key}={cap!r}; a cap is a number.")
     for model in [*data.get("models", {}), *data.get("models", {}).values()]:
-        if not isinstance(model, str) or model not in ARCHITECTURES:
+        if not isinstance(model, str) or (model not in ARCHITECTURES and model not in STAND_INS):
             raise ConfigError(f"{path}: models names {model!r}, which is not known.{nearest(model, ARCHITECTURES)}")
     for dataset in [*data.get("datasets", {}), *data.get("datasets", {}).values()]:
         if not isinstance(dataset, str) or dataset not in DATASETS:

@@ -1,0 +1,324 @@
+"""Advise: the changes that would make a run fit, each of them planned, the cheapest first."""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from labkit.config.errors import ConfigError
+from labkit.config.gpus import find_gpu
+from labkit.config.schema import RunConfig
+from labkit.plan.allocator import CachingAllocator, VirtualAllocator
+from labkit.plan.cache import TraceCache
+from labkit.plan.errors import PredictionError
+from labkit.plan.expandable import ExpandableAllocator
+from labkit.plan.ladder import BATCH, KINDS, Kind, Rung, add, combine, ladder, missing_bf16, overrides, smaller_batches
+from labkit.plan.predict import Prediction, judge
+from labkit.plan.search import LargestBatch, largest_batch, search, with_batch
+
+State = tuple[Rung, ...]
+
+_OFFLOAD = ("offload", "offload of weights")
+
+_TOPS = 3
+"""Longest climbs looked at before it is said that none fits; the last rung can be one that does not help."""
+
+LONG_TRACE = 20_000
+"""Moves of a trace from which it pays to execute several at once, each in a process that first loads torch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proposal:
+    """One change, or several together, and what planning them predicted.
+
+    ``overrides`` are the keys to type and ``environment`` what is set for the process. ``cost`` says in words what is
+    paid and ``kind`` what with: nothing, time, numerics or quality. ``saved_bytes`` is off the peak of the run as it
+    was.
+    """
+
+    changes: tuple[str, ...]
+    overrides: dict[str, Any]
+    environment: dict[str, str]
+    kind: Kind
+    cost: str
+    config: RunConfig
+    prediction: Prediction
+    saved_bytes: int
+
+    def command(self, experiment: str, profile: str, typed: dict[str, Any] | None = None) -> str:
+        """What to type in a shell; ``typed`` are the overrides that the run had before."""
+        before = {key: value for key, value in (typed or {}).items() if key not in self.overrides}
+        environment = [f"{key}={value}" for key, value in self.environment.items()]
+        pairs = [*_pairs(before), *self.words()]
+        return " ".join([*environment, "labkit", "run", experiment, *pairs, "--profile", profile])
+
+    def words(self) -> list[str]:
+        """The overrides as they are typed."""
+        return _pairs(self.overrides)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        found = self.prediction
+        return {
+            "changes": list(self.changes), "overrides": self.overrides, "environment": self.environment,
+            "kind": self.kind, "cost": self.cost, "verdict": found.verdict, "margin": found.margin,
+            "peak_bytes": found.peak_bytes, "reserved_bytes": found.reserved_bytes, "host_bytes": found.host_bytes,
+            "saved_bytes": self.saved_bytes,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Advice:
+    """What would make a run fit. ``proposals`` all fit, the cheapest first; of a run that fits there are none.
+
+    ``largest`` is the largest batch of a run that fits. Where nothing fits ``nearest`` is what comes closest, and
+    ``missing_bytes`` what its peak lacks; 0 if only the allocator's holes or the margin are in the way. ``plans``
+    counts the runs that were planned.
+    """
+
+    config: RunConfig
+    prediction: Prediction
+    proposals: list[Proposal] = field(default_factory=list)
+    largest: LargestBatch | None = None
+    nearest: Proposal | None = None
+    plans: int = 0
+
+    @property
+    def fits(self) -> bool:
+        """Whether the run fits as it is."""
+        return self.prediction.verdict == "fits"
+
+    @property
+    def missing_bytes(self) -> int:
+        """Of what comes nearest: how much its peak is above the capacity."""
+        if self.nearest is None:
+            return 0
+        found = self.nearest.prediction
+        return max(0, found.peak_bytes - (found.capacity_bytes or 0))
+
+
+def advise(
+    config: RunConfig, gpu: str | None = None, cache: TraceCache | None = None, *, bf16: bool = True,
+    say: Callable[[str], None] | None = None,
+) -> Advice:  # fmt: skip
+    """The changes that would make a run fit, ranked by what they cost; of a run that fits, the largest batch.
+
+        for proposal in advise(config, "24GiB").proposals:
+            print(proposal.overrides, proposal.cost, proposal.prediction.peak_bytes)
+
+    ``gpu`` is a GPU by name or size in place of the config's device; without it ``bf16`` says whether the device has
+    that. Every proposal was planned, and its verdict is ``fits``. Single changes come from ``labkit.plan.ladder``,
+    whose order ranks them. Where none fits, or only one that costs numerics, quality or offload, changes are
+    combined: the ladder is climbed until the run fits, and each change that turns out not to be needed is dropped
+    again, the costliest first. So no single change can be left out of a combination; another combination may still
+    be better. ``say`` hears what is planned.
+
+    Raises ``ConfigError`` for an unknown GPU, a run without a capacity or one that the GPU cannot do, and
+    ``PredictionError`` for a run that cannot be predicted.
+    """
+    if gpu is not None:
+        found = find_gpu(gpu)
+        bf16 = found.bf16
+        config = dataclasses.replace(config, device="cuda", capacity_gib=found.usable_bytes / 2**30)
+    if config.capacity_gib is None:
+        raise ConfigError("capacity_gib is empty, so anything fits; give a GPU, or set capacity_gib.")
+    if not bf16 and (lacking := missing_bf16(config)):
+        raise ConfigError(f"{lacking} does not go with this GPU, which has no bf16; set precision=16-mixed or 32-true.")
+    plans = _Plans(config, cache or TraceCache.find(), bf16, say or (lambda text: None))
+    if plans.base.verdict == "fits":
+        plans.say("planning larger batches")
+        found_batch = largest_batch(config, cache=plans.cache)
+        return Advice(config=config, prediction=plans.base, largest=found_batch, plans=1 + found_batch.plans)
+    proposals = _single_changes(plans)
+    proposals += _combinations(plans, proposals)
+    proposals.sort(key=plans.rank)
+    nearest = None if proposals else min(plans.tried, key=_distance, default=None)
+    return Advice(
+        config=config, prediction=plans.base, proposals=proposals, nearest=nearest, plans=len(plans.known)
+    )  # fmt: skip
+
+
+class _Plans:
+    """Plans of a run and of its changes, each made once."""
+
+    def __init__(self, config: RunConfig, cache: TraceCache, bf16: bool, say: Callable[[str], None]) -> None:
+        self.config = config
+        self.cache = cache
+        self.bf16 = bf16
+        self.say = say
+        self.ladder = ladder(bf16)
+        self.known: dict[tuple[str, bool], Prediction | None] = {}
+        self.tried: list[Proposal] = []
+        trace = cache.trace(config)
+        self._at_once = len(trace.moves) > LONG_TRACE
+        self.base = judge(trace, config.capacity_bytes, self._kind(False))
+        self.known[config.hash, False] = self.base
+
+    def _kind(self, expandable: bool) -> type[CachingAllocator]:
+        if self.config.device != "cuda":
+            return VirtualAllocator
+        return ExpandableAllocator if expandable else CachingAllocator
+
+    def fill(self, states: Iterable[State]) -> None:
+        """Execute what several states need at once, if they are long."""
+        configs = [config for state in states if (config := combine(self.config, state, self.bf16)) is not None]
+        if self._at_once and len(configs) > 1:
+            self.cache.fill(configs)
+
+    def predict(self, config: RunConfig, expandable: bool) -> Prediction | None:
+        """What a config would hold; None for one that cannot be predicted."""
+        key = config.hash, expandable
+        if key not in self.known:
+            try:
+                self.known[key] = judge(self.cache.trace(config), config.capacity_bytes, self._kind(expandable))
+            except (PredictionError, ConfigError):
+                self.known[key] = None
+        return self.known[key]
+
+    def propose(self, rungs: State, config: RunConfig | None = None) -> Proposal | None:
+        """The rungs as a proposal, whatever its verdict; ``config`` if a batch was chosen. None if not to be had."""
+        config = config or combine(self.config, rungs, self.bf16)
+        if config is None:
+            return None
+        expandable = any(rung.environment for rung in rungs)
+        found = self.predict(config, expandable)
+        if found is None:
+            return None
+        worst = max((rung.kind for rung in rungs), key=KINDS.index)
+        proposal = Proposal(
+            changes=tuple(rung.name for rung in rungs), overrides=overrides(self.config, config),
+            environment={key: value for rung in rungs for key, value in rung.environment.items()},
+            kind=worst, cost="; ".join(_cost(rung, config, found) for rung in rungs), config=config, prediction=found,
+            saved_bytes=self.base.peak_bytes - found.peak_bytes,
+        )  # fmt: skip
+        self.tried.append(proposal)
+        return proposal
+
+    def with_largest_batch(self, rungs: State) -> Proposal | None:
+        """The rungs with the largest batch below the run's that fits and keeps the samples of an optimizer step."""
+        others = tuple(rung for rung in rungs if rung is not BATCH)
+        rest = combine(self.config, others, self.bf16)
+        if rest is None:
+            return None
+        expandable = any(rung.environment for rung in rungs)
+
+        def plan(size: int) -> Prediction:
+            found = self.predict(with_batch(rest, size, keep_global=True), expandable)
+            if found is None:
+                raise PredictionError(f"batch_size={size} cannot be predicted.")
+            return found
+
+        try:
+            found = search(smaller_batches(rest), plan, near=rest.batch_size // 2)
+        except PredictionError:
+            return None
+        size = found.batch_size or 1
+        proposal = self.propose(rungs, with_batch(rest, size, keep_global=True))
+        return proposal if found.batch_size is not None else None
+
+    def rank(self, proposal: Proposal) -> tuple[int, int, int]:
+        """Kind of cost, then the costliest rung, then how many there are."""
+        names = [rung.name for rung in self.ladder]
+        return (
+            KINDS.index(proposal.kind), max(names.index(name) for name in proposal.changes), len(proposal.changes)
+        )  # fmt: skip
+
+
+def _single_changes(plans: _Plans) -> list[Proposal]:
+    states = [(rung,) for rung in plans.ladder if _can_reach(rung, plans.base) and add(plans.config, (), rung)]
+    plans.say(f"planning {len(states)} single changes")
+    plans.fill(state for state in states if state != (BATCH,))
+    found = [plans.with_largest_batch(state) if state == (BATCH,) else plans.propose(state) for state in states]
+    return [proposal for proposal in found if proposal is not None and proposal.prediction.verdict == "fits"]
+
+
+def _can_reach(rung: Rung, base: Prediction) -> bool:
+    """Whether what the change leaves as it is leaves room at all; if not, no plan is needed to see that it fails."""
+    capacity = base.capacity_bytes or 0
+    if rung.environment:  # no allocator makes room for what is allocated
+        return base.peak_bytes <= capacity
+    for phase in base.phases:
+        in_step = phase.phase == "after_optimizer_step"
+        untouched = 0
+        if rung.reach == "optimizer" and phase.step == 0 and not in_step:
+            untouched = phase.peak_bytes
+        elif rung.reach == "activations":
+            held = phase.peak if in_step else phase.end
+            kept = ("parameters", "gradients", "optimizer_gpu", *(["temporaries"] if in_step else []))
+            untouched = sum(held[category] for category in kept)
+        if untouched > capacity:
+            return False
+    return True
+
+
+def _combinations(plans: _Plans, single: list[Proposal]) -> list[Proposal]:
+    """Changes together, where none alone fits for nothing or for time: with offload, and without.
+
+    Offload alone is no end of the search, since not every host has the memory for it.
+    """
+    names = [rung.name for rung in plans.ladder]
+    found: list[Proposal] = []
+    for barred in ((), _OFFLOAD):
+        alone = [proposal for proposal in single if proposal.changes[0] not in barred]
+        if alone and alone[0].kind in ("none", "time"):
+            continue
+        rungs = plans.ladder[: names.index(alone[0].changes[0])] if alone else plans.ladder
+        proposal = _climb(plans, [rung for rung in rungs if rung.name not in barred])
+        if proposal is not None and proposal.changes not in [p.changes for p in (*found, *single)]:
+            found.append(proposal)
+    return found
+
+
+def _climb(plans: _Plans, rungs: list[Rung]) -> Proposal | None:
+    """Rungs added one by one, as far as needed, less those that are not."""
+    states: list[State] = []
+    for rung in rungs:
+        state = add(plans.config, states[-1] if states else (), rung, plans.bf16)
+        if state is not None:
+            states.append(state)
+    plans.say("planning changes together")
+    tops = range(len(states) - 1, max(len(states) - 1 - _TOPS, -1), -1)
+    high = next((at for at in tops if _fits(plans, states[at])), None)
+    if high is None:
+        return None
+    low = -1
+    while high - low > 1:  # a longer climb nearly always holds less; what comes out is planned in any case
+        middle = (low + high) // 2
+        low, high = (low, middle) if _fits(plans, states[middle]) else (middle, high)
+    state = states[high]
+    plans.fill(tuple(r for r in state if r is not rung) for rung in state[:-1])
+    for rung in reversed(state[:-1]):
+        less = tuple(r for r in state if r is not rung)
+        if less and _fits(plans, less):
+            state = less
+    return plans.with_largest_batch(state) if BATCH in state else plans.propose(state)
+
+
+def _fits(plans: _Plans, state: State) -> bool:
+    proposal = plans.propose(state)
+    return proposal is not None and proposal.prediction.verdict == "fits"
+
+
+def _distance(proposal: Proposal) -> tuple[bool, int]:
+    found = proposal.prediction
+    return found.verdict != "borderline", found.peak_bytes
+
+
+def _cost(rung: Rung, config: RunConfig, found: Prediction) -> str:
+    if rung.name.startswith("offload"):
+        return f"{rung.cost}; {found.host_bytes / 2**30:.1f} GiB of host memory"
+    if rung.name == "batch":
+        return f"{rung.cost} ({config.accumulate_grad_batches} of {config.batch_size})"
+    return rung.cost
+
+
+def _pairs(values: dict[str, Any]) -> list[str]:
+    return [f"{key}={_typed(value)}" for key, value in values.items()]
+
+
+def _typed(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return ",".join(value)
+    return "" if value is None else str(value)

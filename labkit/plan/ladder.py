@@ -1,0 +1,268 @@
+"""Ladder: the changes that take memory off a run, in the order of what they cost.
+
+The order, and why:
+
+- *none* comes first: the same numbers in the same time.
+- *time* is paid and the result is the same, up to rounding: smaller micro batches with more of them cost least
+  (they fill the GPU less), layers computed again cost about a third more arithmetic, and offload waits for the host's
+  memory and processor in every step.
+- *numerics* come next: the same is trained, with fewer bits. Mixed precision keeps the weights in 32, an 8-bit
+  optimizer rounds its own state only, 16-bit weights round every update.
+- *quality* is last: something else is trained. Captions are cut, parts stay as they are, adapters take the place of
+  the weights and then of 4-bit ones, the optimizer loses its state, and at the very end the model is another.
+
+Within a kind the order is an estimate. No GPU has been compared with. ``optim_impl`` is not here: on ``meta`` torch
+refuses fused optimizers, and one that walks parameter by parameter reads its step counter, so neither can be planned.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from labkit.config.architectures import ARCHITECTURES, Architecture, architecture
+from labkit.config.errors import ConfigError
+from labkit.config.schema import RunConfig
+from labkit.plan.search import samples_per_step, with_batch
+
+Kind = Literal["none", "time", "numerics", "quality"]
+KINDS: tuple[Kind, ...] = ("none", "time", "numerics", "quality")
+"""What a change can cost, least first."""
+
+EXPANDABLE = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
+
+LEAST_LENGTH, LEAST_RANK = 4, 4
+
+Changes = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rung:
+    """One change. ``change`` gives the keys for a run, or None where there is nothing to change.
+
+    Rungs of one ``group`` replace each other. ``reach`` names what the change can make smaller, ``all`` if anything:
+    no plan is spent on a change that cannot reach the peak. ``environment`` is set for the process.
+    """
+
+    name: str
+    kind: Kind
+    cost: str
+    change: Callable[[RunConfig], Changes | None]
+    group: str = ""
+    reach: Literal["all", "activations", "optimizer"] = "all"
+    environment: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+def combine(base: RunConfig, rungs: Iterable[Rung], bf16: bool = True) -> RunConfig | None:
+    """The run with all of these changes, or None where one has nothing to change, or they do not go together."""
+    config = base
+    for rung in rungs:
+        changes = rung.change(config)
+        if changes is None:
+            return None
+        try:
+            config = dataclasses.replace(config, **changes)
+        except ConfigError:
+            return None
+    return config if bf16 or missing_bf16(config) is None else None
+
+
+def missing_bf16(config: RunConfig) -> str | None:
+    """The key and value of a run that a GPU without bf16 cannot do; None for a run that it can."""
+    if config.precision.startswith("bf16"):
+        return f"precision={config.precision}"
+    return "use_qlora=true" if config.use_qlora else None  # whose 4-bit weights are multiplied in bf16
+
+
+def add(base: RunConfig, rungs: tuple[Rung, ...], rung: Rung, bf16: bool = True) -> tuple[Rung, ...] | None:
+    """The rungs with one more; it replaces those of its group, and the optimizer's if they do not go with it."""
+    for left_out in ({rung.group}, {rung.group, "optimizer"}):
+        kept = (*(r for r in rungs if not r.group or r.group not in left_out), rung)
+        if combine(base, kept, bf16) is not None:
+            return kept
+    return None
+
+
+def overrides(base: RunConfig, config: RunConfig) -> Changes:
+    """The keys to type that make ``base`` into ``config``."""
+    before, after = base.to_dict(), config.to_dict()
+    changed = {key: value for key, value in after.items() if value != before[key]}
+    if config.global_batch_size is not None:
+        changed.pop("accumulate_grad_batches", None)  # follows from it
+    return changed
+
+
+def smaller_batches(config: RunConfig) -> list[int]:
+    """Batch sizes below the run's that keep the samples of an optimizer step, ascending."""
+    return [size for size in range(1, config.batch_size) if samples_per_step(config) % size == 0]
+
+
+def smaller_model(config: RunConfig) -> str | None:
+    """The next smaller known model of the same scale."""
+    scale = config.model_name.partition("/")[0]
+    if config.model_name not in ARCHITECTURES:
+        return None
+    here = rough_size(architecture(config.model_name))
+    sizes = {name: rough_size(arch) for name, arch in ARCHITECTURES.items() if name.partition("/")[0] == scale}
+    sizes = {name: size for name, size in sizes.items() if size < here and "-base" not in name}
+    return max(sizes, key=lambda name: sizes[name], default=None)
+
+
+def rough_size(arch: Architecture) -> int:
+    """Weights of the language model's layers and words; enough to tell which of two models is larger."""
+    text = arch.text
+    if arch.language == "opt":
+        return text["num_hidden_layers"] * 12 * text["hidden_size"] ** 2 + text["vocab_size"] * text["hidden_size"]
+    attention = 4 * text["d_model"] * text["num_heads"] * text["d_kv"]
+    layer = 3 * attention + 6 * text["d_model"] * text["d_ff"]  # an encoder's and a decoder's
+    return text["num_layers"] * layer + 2 * text["vocab_size"] * text["d_model"]
+
+
+def _one_by_one(config: RunConfig) -> Changes | None:
+    if config.batch_size == 1:
+        return None
+    one = with_batch(config, 1, keep_global=True)
+    return overrides(config, one)
+
+
+def _offload(stage: int) -> Callable[[RunConfig], Changes | None]:
+    def change(config: RunConfig) -> Changes | None:
+        adapters = config.use_lora or config.use_qlora
+        if config.optim != "adamw" or (adapters and stage == 2):  # adapters have next to nothing to move
+            return None
+        return {
+            "strategy": f"deepspeed_stage_{stage}_offload", "optim": "deepspeed_cpu", "loss_average": "batches",
+            "optim_impl": "foreach",
+        }  # fmt: skip
+
+    return change
+
+
+def _optimizer(name: str) -> Callable[[RunConfig], Changes | None]:
+    def change(config: RunConfig) -> Changes | None:
+        worse = ("adamw", "adam_8bit") if name == "sgd" else ("adamw",)
+        impl = config.optim_impl if name == "sgd" else "foreach"
+        return {"optim": name, "optim_impl": impl} if config.optim in worse else None
+
+    return change
+
+
+def _precision(name: str, *before: str) -> Callable[[RunConfig], Changes | None]:
+    return lambda config: {"precision": name} if config.precision in before else None
+
+
+def _adapters(quantized: bool) -> Callable[[RunConfig], Changes | None]:
+    def change(config: RunConfig) -> Changes | None:
+        if config.use_qlora or (config.use_lora and not quantized):
+            return None
+        if not quantized:
+            return {"use_lora": True}
+        precision = "32-true" if config.precision.endswith("-true") else config.precision  # of what is not in 4 bits
+        return {"use_lora": False, "use_qlora": True, "act_ckpt": True, "precision": precision}
+
+    return change
+
+
+def _frozen(part: str) -> Callable[[RunConfig], Changes | None]:
+    def change(config: RunConfig) -> Changes | None:
+        adapters = config.use_lora or config.use_qlora  # whose base is frozen anyway
+        return None if adapters or getattr(config, part) else {part: True}
+
+    return change
+
+
+def _set(key: str, value: Callable[[RunConfig], Any], where: Callable[[RunConfig], bool]) -> Callable[..., Any]:
+    return lambda config: {key: value(config)} if where(config) else None
+
+
+def _another_model(config: RunConfig) -> Changes | None:
+    name = smaller_model(config)
+    return None if name is None else {"model_name": name}
+
+
+BATCH = Rung(
+    name="batch", kind="time", reach="activations", change=_one_by_one,
+    cost="a little time: more and smaller micro batches make the same optimizer step",
+)  # fmt: skip
+
+LADDER: tuple[Rung, ...] = (
+    Rung(
+        name="expandable", kind="none", cost="nothing: segments that grow leave fewer holes",
+        change=lambda config: {} if config.device == "cuda" else None, environment=EXPANDABLE,
+    ),
+    BATCH,
+    Rung(
+        name="checkpointing", kind="time", reach="activations",
+        cost="time: about a third more arithmetic, since layers are computed again in backward",
+        change=_set("act_ckpt", lambda c: True, lambda c: not c.act_ckpt),
+    ),
+    Rung(
+        name="offload", kind="time", group="optimizer", change=_offload(2),
+        cost="much time: every optimizer step runs in host memory, on the processor",
+    ),
+    Rung(
+        name="offload of weights", kind="time", group="optimizer", change=_offload(3),
+        cost="very much time: weights come from host memory layer by layer, the optimizer step runs there",
+    ),
+    Rung(
+        name="mixed precision", kind="numerics", group="precision",
+        cost="arithmetic in bf16, weights stay in 32 bits; time falls",
+        change=_precision("bf16-mixed", "32-true"),
+    ),
+    Rung(
+        name="mixed precision, fp16", kind="numerics", group="precision",
+        cost="arithmetic in fp16 with a scaled loss, weights stay in 32 bits; time falls",
+        change=lambda c: {"precision": "16-mixed"} if c.precision == "32-true" and c.device == "cuda" else None,
+    ),
+    Rung(
+        name="double quantization", kind="numerics", cost="the scales of 4-bit blocks are rounded too",
+        change=_set("double_quant", lambda c: True, lambda c: c.use_qlora and not c.double_quant),
+    ),
+    Rung(
+        name="8-bit optimizer", kind="numerics", group="optimizer", reach="optimizer",
+        cost="optimizer state in 8 bits", change=_optimizer("adam_8bit"),
+    ),
+    Rung(
+        name="bf16 weights", kind="numerics", group="precision",
+        cost="weights in bf16: small updates are rounded away; time falls",
+        change=_precision("bf16-true", "32-true", "bf16-mixed"),
+    ),
+    Rung(
+        name="shorter captions", kind="quality", reach="activations", cost="longer captions are cut",
+        change=_set("max_length", lambda c: c.max_length // 2, lambda c: c.max_length >= 2 * LEAST_LENGTH),
+    ),
+    Rung(
+        name="frozen vision", kind="quality", group="trained", cost="the vision tower is not trained",
+        change=_frozen("freeze_vision"),
+    ),
+    Rung(
+        name="frozen language", kind="quality", group="trained", cost="the language model is not trained",
+        change=_frozen("freeze_language"),
+    ),
+    Rung(
+        name="lora", kind="quality", group="trained", change=_adapters(False),
+        cost="adapters are trained in place of the weights; the learning rate wants another value",
+    ),
+    Rung(
+        name="qlora", kind="quality", group="trained", change=_adapters(True),
+        cost="adapters on weights in 4 bits, layers computed again; the learning rate wants another value",
+    ),
+    Rung(
+        name="smaller adapters", kind="quality", cost="adapters that can learn less",
+        change=_set(
+            "lora_r", lambda c: max(LEAST_RANK, c.lora_r // 4),
+            lambda c: (c.use_lora or c.use_qlora) and c.lora_r > LEAST_RANK,
+        ),
+    ),
+    Rung(
+        name="sgd", kind="quality", group="optimizer", reach="optimizer", change=_optimizer("sgd"),
+        cost="an optimizer without state: the loss may stay high; the learning rate wants another value",
+    ),
+    Rung(name="smaller model", kind="quality", cost="another, smaller model", change=_another_model),
+)  # fmt: skip
+"""All changes, the cheapest first."""
+
+
+def ladder(bf16: bool) -> tuple[Rung, ...]:
+    """The changes for a GPU with or without bf16; where there is bf16, fp16 and its scaled loss are not needed."""
+    return tuple(rung for rung in LADDER if not (bf16 and rung.name == "mixed precision, fp16"))
