@@ -161,13 +161,48 @@ def test_a_plan_is_printed_for_people_and_for_machines(capsys):
     row = json.loads(capsys.readouterr().out)
     assert (row["verdict"], row["expected"]) == ("out of memory", None)
     assert row["peak_bytes"] > row["capacity_bytes"]
-    assert row["reserved_bytes"] >= row["peak_bytes"]
+    assert (row["reserved_bytes"], row["host_bytes"] > 0) == (None, True)
+    assert row["died_in"]["phase"] == "forward"
+    assert row["requested_bytes"] > 0
     assert row["margin"] < 0
+    assert main(["plan", "xxl_lora", "--gpu", "tiny", "batch_size=32"]) == 0
+    assert "dies in forward of step 0: aten." in capsys.readouterr().out
 
 
-def test_a_plan_that_is_not_built_yet_is_no_success(capsys):
-    assert main(["plan", "xxl_cpu_offload"]) == 1
-    assert "strategy=deepspeed_stage_2_offload cannot be predicted yet" in capsys.readouterr().out
+def test_a_plan_of_several_devices_is_one_of_each(capsys):
+    peaks = []
+    for typed in ([], ["strategy=ddp", "devices=4"], ["strategy=fsdp", "devices=4"]):
+        assert main(["plan", "bf16_true", "--json", *typed]) == 0
+        peaks.append(json.loads(capsys.readouterr().out)["peak_bytes"])
+    alone, ddp, fsdp = peaks
+    assert fsdp < alone < ddp
+
+
+def test_offload_is_planned_with_its_host_memory(capsys):
+    assert main(["plan", "xxl_cpu_offload"]) == 0
+    assert "host memory 230." in capsys.readouterr().out
+
+
+def test_a_plan_that_cannot_be_made_is_no_success(capsys):
+    assert main(["plan", "xxl_cpu_offload", "precision=bf16-mixed"]) == 1
+    assert "precision=bf16-mixed with strategy=deepspeed_stage_2_offload cannot be predicted" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--gpu", "a100-80"], "Did you mean 'a100-80gb'"),
+        (["--gpu", "0GiB"], "1GiB to 1024GiB"),
+        (["model_name=Salesforce/blip2-opt-2.8b"], "Did you mean 'Salesforce/blip2-opt-2.7b'"),
+        (["batch_size=-3"], "batch_size=-3"),
+        (["max_length=many"], "max_length='many'"),
+    ],
+)
+def test_bad_input_to_a_plan_is_one_line(words, said, capsys):
+    assert main(["plan", "reduced_batch", *words]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert said in err
 
 
 def test_a_plan_for_any_gpu_by_name_or_size(capsys):

@@ -86,6 +86,11 @@ def find_gpu(name: str) -> Gpu:
     )
 
 
+def is_size(name: str) -> bool:
+    """Whether this is meant as a size and not as a name, be it one that a GPU can have or not."""
+    return _SIZE.fullmatch(name.strip().lower()) is not None
+
+
 def _of_size(name: Any, number: str, unit: str) -> Gpu:
     try:
         size_bytes = float(number) * _UNITS[unit]

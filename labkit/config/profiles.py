@@ -8,7 +8,7 @@ from typing import Any
 from labkit.config.architectures import ARCHITECTURES, STAND_INS
 from labkit.config.datasets import DATASETS
 from labkit.config.errors import ConfigError, nearest
-from labkit.config.gpus import GPUS, find_gpu
+from labkit.config.gpus import GPUS, find_gpu, is_size
 from labkit.config.schema import coerce, keys
 from labkit.config.workspace import Workspace
 from labkit.config.yaml_files import read_yaml
@@ -131,6 +131,8 @@ def _of_gpu(name: str, profiles: list[str]) -> Profile:
     try:
         gpu = find_gpu(name)
     except ConfigError:
+        if is_size(name):
+            raise
         known = [*profiles, *GPUS]
         raise ConfigError(
             f"no profile '{name}'.{nearest(name, known)} There are: {', '.join(profiles)}; the GPUs "

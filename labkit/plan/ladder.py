@@ -11,8 +11,7 @@ The order, and why:
 - *quality* is last: something else is trained. Captions are cut, parts stay as they are, adapters take the place of
   the weights and then of 4-bit ones, the optimizer loses its state, and at the very end the model is another.
 
-Within a kind the order is an estimate. No GPU has been compared with. ``optim_impl`` is not here: on ``meta`` torch
-refuses fused optimizers, and one that walks parameter by parameter reads its step counter, so neither can be planned.
+Within a kind the order is an estimate. No GPU has been compared with.
 """
 
 import dataclasses
@@ -186,6 +185,10 @@ BATCH = Rung(
 )  # fmt: skip
 
 LADDER: tuple[Rung, ...] = (
+    Rung(
+        name="fused optimizer", kind="none", cost="nothing: one kernel that needs no temporaries",
+        change=lambda c: {"optim_impl": "fused"} if c.optim == "adamw" and c.optim_impl == "foreach" else None,
+    ),
     Rung(
         name="expandable", kind="none", cost="nothing: segments that grow leave fewer holes",
         change=lambda config: {} if config.device == "cuda" else None, environment=EXPANDABLE,

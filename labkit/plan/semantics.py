@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import importlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -28,6 +29,9 @@ _FULL_ON_CUDA = (
 """Functions that CUDA's autocast runs in 32 bits; a CPU's leaves these as they come."""
 
 
+_OPTIMIZER = importlib.import_module("torch.optim.optimizer")  # torch.optim takes the name away
+
+
 class DeviceSemantics:
     """A context in which operations on ``meta`` tensors take the way that they take on the run's device.
 
@@ -46,6 +50,7 @@ class DeviceSemantics:
     def __enter__(self) -> "DeviceSemantics":
         self._replace(torch.Tensor, "__bool__", _mask_bool)
         self._replace(F, "scaled_dot_product_attention", self._attention)
+        self._replace(_OPTIMIZER, "_get_fused_kernels_supported_devices", _with_meta)
         if self._lower_dtype is not None:
             for owner, name in _LOWER:
                 self._replace(owner, name, self._casts(self._lower))
@@ -107,6 +112,11 @@ class DeviceSemantics:
         if id(tensor) not in self._lowered:  # autocast keeps the copy of a weight while its context lasts
             self._lowered[id(tensor)] = tensor.to(self._lower_dtype)
         return self._lowered[id(tensor)]
+
+
+def _with_meta(original: Callable[[], list[str]]) -> Callable[[], list[str]]:
+    """Devices with fused optimizers: where the run has one, ``meta`` has one."""
+    return lambda: [*original(), "meta"]
 
 
 def _mask_bool(original: Callable[[torch.Tensor], bool]) -> Callable[[torch.Tensor], bool]:

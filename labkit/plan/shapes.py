@@ -28,28 +28,33 @@ class ShapeTracker(Tracker):
         if answer is None:
             answer = _ANSWERS[func] = _answer(func)
         if answer is _ask:
-            return _execute(func, args, kwargs)
+            return None if func in _WITHOUT_META else _execute(func, args, kwargs)
         key = (func, _signature(args), _signature(kwargs.items()) if kwargs else None)
         known = self._known.get(key)
         if known is not None:
             return answer(known, args)
         out = _execute(func, args, kwargs)
         if answer is not _new:
-            self._known[key] = True
+            if all(t.is_meta for t in tree_iter(args[0])):  # others have values, which change each time
+                self._known[key] = True
         elif _shares(out, args):  # some give an input back without saying so in their schema
             _ANSWERS[func] = _ask
-        else:
+        elif _is_plain(out):
             self._known[key] = _like(out)
         return out
+
+
+_WITHOUT_META = {torch.ops.aten._fused_sgd_.default, torch.ops.aten._fused_sgd_.tensor_lr}
+"""Operations that write into their arguments, make nothing, and that torch has not written down for ``meta``."""
 
 
 def _execute(func: Any, args: Any, kwargs: Any) -> Any:
     try:
         return func(*args, **kwargs)
     except (NotImplementedError, RuntimeError) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0].rstrip(".")
         raise PredictionError(
-            f"operation {func} cannot be executed on meta tensors, so this model cannot be predicted: {reason[0]} "
+            f"operation {func} cannot be executed on meta tensors, so this model cannot be predicted: {reason}. "
             "Keep operations that read values out of the step, or run it instead."
         ) from error
 
@@ -99,7 +104,7 @@ def _answer(func: Any) -> Any:
     return _first if results else _nothing
 
 
-_FILLING = ("copy_", "zero_", "fill_")
+_FILLING = ("copy_", "zero_", "fill_", "bernoulli_", "uniform_", "normal_")
 
 
 def _signature(values: Any) -> tuple[Any, ...]:
@@ -125,17 +130,25 @@ def _like(out: Any) -> Any:
 
 
 def _shares(out: Any, args: Any) -> bool:
+    """Whether an output shares storage with an input or another output."""
     seen = {t.untyped_storage()._cdata for t in tree_iter(args) if isinstance(t, torch.Tensor)}
     for tensor in tree_iter(out):
-        if tensor is None:
-            continue
-        if not isinstance(tensor, torch.Tensor) or tensor.device.type != "meta":
-            return True
-        storage = tensor.untyped_storage()._cdata
-        if storage in seen or tensor.untyped_storage().nbytes() != _span_bytes(tensor):
-            return True
-        seen.add(storage)
+        if isinstance(tensor, torch.Tensor):
+            if tensor.untyped_storage()._cdata in seen:
+                return True
+            seen.add(tensor.untyped_storage()._cdata)
     return False
+
+
+def _is_plain(out: Any) -> bool:
+    """Whether ``_new`` can make the like: tensors on ``meta`` that fill their storages, or None."""
+    return all(
+        tensor is None
+        or isinstance(tensor, torch.Tensor)
+        and tensor.is_meta
+        and tensor.untyped_storage().nbytes() == _span_bytes(tensor)
+        for tensor in tree_iter(out)
+    )
 
 
 def _span_bytes(tensor: torch.Tensor) -> int:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from labkit.config.layers import resolve
 from labkit.config.workspace import Workspace
 from labkit.memory.tracker import Tracker
-from labkit.plan import steps
+from labkit.plan import parallel, steps
 from labkit.plan.errors import PredictionError
 from labkit.plan.shapes import ShapeTracker
 
@@ -87,11 +87,22 @@ def test_outputs_that_are_the_input_are_not_taken_for_new():
         assert tracker.allocated_bytes == x.nbytes
 
 
+def test_what_is_not_on_meta_does_not_end_the_memory_of_an_operation():
+    with ShapeTracker() as tracker:
+        torch.ones(2) * 2
+        x = torch.empty(3, device="meta")
+        x * 2
+        known = len(tracker._known)
+        x * 2
+        assert len(tracker._known) == known
+        assert any(key[0] is torch.ops.aten.mul.Tensor for key in tracker._known)
+
+
 @pytest.mark.parametrize("name", ["grad_accumulation", "bf16_mixed", "xxl_qlora", "xxl_adam8bit", "xxl_checkpointing"])
 def test_whole_steps_are_the_same_with_and_without_a_memory(name, monkeypatch):
     config = resolve(Workspace.find(), name).config
     quick = steps.trace(config)
-    monkeypatch.setattr(steps, "ShapeTracker", Forgetful)
+    monkeypatch.setattr(parallel, "ShapeTracker", Forgetful)
     slow = steps.trace(config)
     assert quick.moves.tolist() == slow.moves.tolist()
     assert quick.report == slow.report
