@@ -3,7 +3,9 @@
 import contextlib
 import hashlib
 import json
+import logging
 import os
+import warnings
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
@@ -89,6 +91,8 @@ def _fill(folder: Path, config: RunConfig) -> None:
     import torch
 
     torch.set_num_threads(1)
+    logging.disable(logging.WARNING)  # what libraries say while they load
+    warnings.simplefilter("ignore")
     with contextlib.suppress(PredictionError):
         TraceCache(folder).trace(config)
 

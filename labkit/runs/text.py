@@ -201,6 +201,29 @@ def beside_table(rows: list[dict[str, Any]]) -> Table:
     return table
 
 
+def plan_table(rows: list[dict[str, Any]], gpu: str) -> Table:
+    """One line a prediction; in GiB, or in MiB where the GPU holds less than one. Each category's own peak."""
+    large = max((row.get("capacity_bytes") or row.get("peak_bytes", 0) for row in rows), default=0) >= 2**30
+    unit, words = (2**30, "GiB") if large else (2**20, "MiB")
+    table = Table(title=f"predicted for {gpu}, {words}", box=None, title_justify="left")
+    table.add_column("experiment", no_wrap=True)
+    for column in ("verdict", "dies in"):
+        table.add_column(column, no_wrap=True)
+    for column in ("peak", "of", "free", "reserved", *_SHORT.values(), "host"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        if "error" in row:
+            table.add_row(row["experiment"], "not predicted")
+            continue
+        found = row["peak_by_category"]
+        numbers = [row["peak_bytes"], row["capacity_bytes"], None, row["reserved_bytes"]]
+        numbers += [*(found[c] for c in _SHORT), row["host_bytes"]]
+        cells = ["-" if n is None else f"{n / unit:.1f}" for n in numbers]
+        cells[2] = "-" if row["margin"] is None else f"{row['margin']:+.0%}"
+        table.add_row(row["experiment"], row["verdict"], _place(row["died_in"]), *cells)
+    return table
+
+
 def changed_words(changed: Mapping[str, list[Any]]) -> str:
     """``"batch_size 32 > 16, lr 0.0005 > 0.002"``."""
 

@@ -19,7 +19,8 @@ What an experiment will hold in memory, predicted from its operations. Nothing i
 
   labkit plan reduced_batch --gpu h100-94gb       a GPU by its profile, its name or its size (24GiB)
   labkit plan xxl_lora batch_size=8 --gpu a100-80gb
-  labkit plan --all --gpu h100-94gb               every experiment of the course
+  labkit plan --all --gpu h100-94gb               every experiment of the course, in a table
+  labkit plan bf16_true strategy=fsdp devices=4 --gpu h100-94gb      one GPU of four
 
 Not compared with a GPU yet. On the profile tiny it agrees with the virtual GPU (tests/plan/test_predict.py).
 """
@@ -58,11 +59,26 @@ def main(args: argparse.Namespace) -> int:
         except PredictionError as error:
             row["error"] = str(error)
         rows.append(row)
-        if not args.json:
+        if not (args.json or args.all):
             print(_line(row), flush=True)
     if args.json:
         print(json.dumps(rows if args.all else rows[0], indent=1))
+    elif args.all:
+        _print_table(rows, args.gpu)
     return EXIT_FAILED if not args.all and "error" in rows[0] else 0
+
+
+def _print_table(rows: list[dict[str, Any]], gpu: str) -> None:
+    from labkit.runs.text import console, plan_table
+
+    console().print(plan_table(rows, gpu))
+    print(
+        "\npeak: with memory enough. free: at the peak of what is allocated. reserved: by the caching allocator, at most."
+    )
+    print("Each category shows its own peak; temp is what is born and gone inside one phase; host is in host memory.")
+    for row in rows:
+        if "error" in row:
+            print(f"{row['experiment']}: {row['error']}")
 
 
 def _facts(found: "Prediction", resolved: Resolved) -> dict[str, Any]:
