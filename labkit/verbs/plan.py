@@ -72,9 +72,7 @@ def _print_table(rows: list[dict[str, Any]], gpu: str) -> None:
     from labkit.runs.text import console, plan_table
 
     console().print(plan_table(rows, gpu))
-    print(
-        "\npeak: with memory enough. free: at the peak of what is allocated. reserved: by the caching allocator, at most."
-    )
+    print("\npeak: with memory enough. free: at that peak. reserved: by the caching allocator, at most.")
     print("Each category shows its own peak; temp is what is born and gone inside one phase; host is in host memory.")
     for row in rows:
         if "error" in row:
