@@ -39,7 +39,9 @@ class Configs:
     @property
     def variables(self) -> dict[str, str]:
         """Where the services look for their configuration."""
-        names = {name: f"OS_{name.upper()}_CONFIG_DIR" for name in ("keystone", "glance", "nova", "placement", "blazar")}
+        names = {
+            name: f"OS_{name.upper()}_CONFIG_DIR" for name in ("keystone", "glance", "nova", "placement", "blazar")
+        }
         found = {variable: str(self.etc(name)) for name, variable in names.items()}
         return found | {"OS_NEUTRON_CONFIG_DIR": str(self.etc("neutron")), "OS_NEUTRON_CONFIG_FILES": "neutron.conf"}
 
@@ -59,7 +61,10 @@ class Configs:
         self._write("cinder", "cinder.conf", self._cinder())
         self._write("blazar", "blazar.conf", self._blazar())
         # users may read which nodes there are and when they are taken, as on Chameleon
-        rules = ['"blazar:oshosts:get": "rule:admin_or_owner"', '"blazar:oshosts:get_allocations": "rule:admin_or_owner"']
+        rules = [
+            '"blazar:oshosts:get": "rule:admin_or_owner"',
+            '"blazar:oshosts:get_allocations": "rule:admin_or_owner"',
+        ]
         (self.etc("blazar") / "policy.yaml").write_text("\n".join(rules) + "\n")
 
     def _write(self, service: str, name: str, sections: Sections) -> None:

@@ -4,7 +4,9 @@ An address accepts the key that the server behind it was made with, as long as t
 has a home folder of its own. Commands that would need a real machine are stand-ins on the PATH of the session.
 """
 
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 from .block import SSH_PORT, Block
@@ -37,14 +39,19 @@ Match LocalAddress {address}
 """
 SESSION = """\
 #!/bin/bash
-# the inside of a node: a home folder for each server, stand-ins first on the PATH
+# the inside of a node: a home folder for each server, stand-ins and plain tools on the PATH, nothing else
 server=$({query} -e "select i.uuid {server}")
-export HOME={folder}/homes/$server
-export PATH={stand_ins}:/usr/bin:/bin NODE_CALLS=$HOME/.calls NODE_FAULTS=$HOME/.faults
-mkdir -p "$HOME/.ssh" && cd "$HOME" || exit 1
+export HOME={folder}/homes/$server STAND_INS={stand_ins}
+export PATH=$STAND_INS:$HOME/.bin:{folder}/tools
+export NODE_CALLS=$HOME/.calls NODE_FAULTS=$HOME/.faults DOCKER_DAEMON_JSON=$HOME/daemon.json
+mkdir -p "$HOME/.ssh" "$HOME/.bin" && cd "$HOME" || exit 1
 ln -sf {folder}/also_allowed/$1 "$HOME/.ssh/authorized_keys"
 exec bash -c "${{SSH_ORIGINAL_COMMAND:-true}}"
 """
+TOOLS = """
+bash cat cp cut env find grep gzip head id ln mkdir mv printf python3 rm sed seq sha256sum sleep sort tar touch uname
+"""
+"""What a node has of this machine. No apt-get, docker or systemctl: a test can never reach the real ones."""
 
 
 class Nodes:
@@ -56,6 +63,11 @@ class Nodes:
     def start(self) -> None:
         """Start sshd on all addresses."""
         (self.folder / "also_allowed").mkdir(parents=True, exist_ok=True)
+        tools = self.folder / "tools"
+        tools.mkdir(exist_ok=True)
+        for tool in TOOLS.split():
+            if not (tools / tool).exists():
+                (tools / tool).symlink_to(sys.executable if tool == "python3" else shutil.which(tool, path="/usr/bin:/bin"))
         Path("/run/sshd").mkdir(exist_ok=True)  # sshd refuses to start without it
         make_key = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.folder / "host_key")]
         if not (self.folder / "host_key").exists():

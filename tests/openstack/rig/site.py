@@ -11,10 +11,10 @@ from .configs import REGIONS
 from .identity import admin
 
 IMAGE = "CC-Ubuntu24.04-CUDA"
-FLAVORS = {  # name: vcpus, MiB; the larger one fits its host once, so a second lease of it is refused
-    "g1.h100.pci.1": (16, 131072),
-    "g1.h100.pci.4": (64, 524288),
-    "baremetal": (1, 1024),
+FLAVORS = {  # name: vcpus, MiB, GiB; the larger one fits its host once, so a second lease of it is refused
+    "g1.h100.pci.1": (16, 131072, 0),
+    "g1.h100.pci.4": (64, 524288, 0),
+    "baremetal": (1, 1024, 10),
 }
 NODES = {"kvm-h100": "gpu_h100_kvm", "gigaio-1": "compute_gigaio", "a100-pcie-1": "gpu_a100_pcie"}
 
@@ -27,8 +27,8 @@ def seed(block: Block) -> None:
             validate_checksum=False, wait=True, timeout=60,
         )  # fmt: skip
         _seed_networks(connection, block)
-        for name, (vcpus, ram) in FLAVORS.items():
-            connection.compute.create_flavor(name=name, vcpus=vcpus, ram=ram, disk=0, is_public=True)
+        for name, (vcpus, ram, disk) in FLAVORS.items():
+            connection.compute.create_flavor(name=name, vcpus=vcpus, ram=ram, disk=disk, is_public=True)
         connection.block_storage.create_type(name="ceph-ssd")
         connection.compute.create_aggregate(name="freepool")
         blazar = Client("1", service_type="reservation", session=connection.session, region_name=REGIONS[0])
