@@ -3,9 +3,10 @@
 import json
 import os
 import re
+import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from provisioning.sites import Node, Site, find_node
 TAG = "labkit_owner"
 """The key of the tag on everything that is made; only what carries it is ever deleted."""
 SAY_EVERY_S = 30.0
+DEFAULT_LENGTH = timedelta(hours=2, minutes=50)
 
 
 @dataclass
@@ -31,6 +33,8 @@ class Booking:
     """On this machine: the SSH key, the hosts it knows, logs, and what was collected."""
     say: Callable[[str], None] = print
     poll_s: float = 5.0
+    stop: threading.Event = field(default_factory=threading.Event)
+    """Set, it ends the next wait."""
 
     @property
     def name(self) -> str:
@@ -57,7 +61,8 @@ class Booking:
             if current != last or took - said >= SAY_EVERY_S:
                 self.say(f"{what}: {current}, {took:.0f} s of at most {bound_s:.0f} s")
                 said, last = took, current
-            time.sleep(self.poll_s)
+            if self.stop.wait(self.poll_s):
+                raise TooSlowError(f"{what}: interrupted while {current}. Run the same again to go on.")
         return current
 
 
@@ -96,6 +101,3 @@ def resume(say: Callable[[str], None] = print) -> Booking:
     except OSError:
         raise UsageError("nothing is booked from this machine. Run 1_reserve.ipynb first.") from None
     return book(kept["netid"], kept["node"], say)
-
-
-DEFAULT_LENGTH = timedelta(hours=2, minutes=50)

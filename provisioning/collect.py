@@ -28,6 +28,9 @@ class Collected:
 
 def collect(booking: Booking) -> Collected | None:
     """Bring home what there is, checked by unpacking it; None when there is no work on the node."""
+    if servers.find(booking) is None:
+        booking.say(f"collect {booking.name}: there is no server")
+        return None
     way = access.way_in(booking)
     # before the archive: what is written meanwhile counts as not collected
     digest = way.run("work", "digest", WORKSPACE).strip()

@@ -7,6 +7,10 @@ from collections.abc import Iterable
 class ProvisioningError(RuntimeError):
     """Anything that stops a step; nothing was deleted because of it."""
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows in place of a traceback: the one line that says what to do."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class UsageError(ProvisioningError):
     """A value that cannot be used."""

@@ -7,7 +7,15 @@ from typing import Any
 from provisioning import times
 from provisioning.booking import DEFAULT_LENGTH, Booking
 from provisioning.cloud import asking
-from provisioning.errors import FailedError, LeaseOverError, NoSlotError, ServiceError, UnknownNameError, known
+from provisioning.errors import (
+    FailedError,
+    LeaseOverError,
+    NoSlotError,
+    ServiceError,
+    UnknownNameError,
+    UsageError,
+    known,
+)
 from provisioning.slots import next_slot
 
 CHANGING = ("CREATING", "STARTING", "UPDATING", "TERMINATING", "DELETING")
@@ -177,6 +185,21 @@ def free_from(booking: Booking, length: timedelta = DEFAULT_LENGTH) -> datetime 
         raise UnknownNameError(f"node type '{kind}' is not at {booking.site.name}. {known(kind, types)}")
     ids = {str(host["id"]) for host in hosts if host.get("node_type") == kind}
     return next_slot(ids, allocations, length, times.now())
+
+
+def starting(booking: Booking, text: str, length: timedelta = DEFAULT_LENGTH) -> datetime | None:
+    """The start that ``text`` means: ``now`` (None), ``next`` (the next free slot) or a time to come."""
+    if text == "now":
+        return None
+    if text != "next":
+        start = times.parse_start(text)
+        if start < times.now():
+            raise UsageError(f"start {text} is over. Give a time to come, or now.")
+        return start
+    free = free_from(booking, length)
+    if free is None:
+        raise UsageError(f"{booking.site.name} does not tell when a node is free. Give a time, or now.")
+    return free if free > times.now() else None
 
 
 def _no_slot(booking: Booking, length: timedelta, start: datetime | None) -> NoSlotError:

@@ -10,4 +10,6 @@ if ! command -v docker > /dev/null; then
 fi
 sudo systemctl enable --now docker >&2 || problem "Docker does not start. Look at 'journalctl -u docker' on the node"
 id -nG | grep -qw docker || sudo usermod -aG docker "$(id -un)" >&2
-echo "Docker $(sudo docker version --format '{{.Server.Version}}')"
+version=$(sudo docker version --format '{{.Server.Version}}') ||
+  problem "Docker does not answer. Look at 'journalctl -u docker' on the node"
+echo "Docker $version"

@@ -67,7 +67,9 @@ class Nodes:
         tools.mkdir(exist_ok=True)
         for tool in TOOLS.split():
             if not (tools / tool).exists():
-                (tools / tool).symlink_to(sys.executable if tool == "python3" else shutil.which(tool, path="/usr/bin:/bin"))
+                (tools / tool).symlink_to(
+                    sys.executable if tool == "python3" else shutil.which(tool, path="/usr/bin:/bin")
+                )
         Path("/run/sshd").mkdir(exist_ok=True)  # sshd refuses to start without it
         make_key = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.folder / "host_key")]
         if not (self.folder / "host_key").exists():
