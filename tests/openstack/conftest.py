@@ -5,9 +5,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-
-HERE = Path(__file__).parent
-
 from rig.block import SSH_PORT
 from rig.identity import student_environment
 from rig.plane import ControlPlane
@@ -15,6 +12,7 @@ from rig.remains import remains
 
 from provisioning import booking, sites, teardown
 
+HERE = Path(__file__).parent
 VM, LARGE_VM, METAL = "g1.h100.pci.1", "g1.h100.pci.4", "compute_gigaio"
 POLL_S = 0.3
 SSH_TIMEOUT_S = 20
