@@ -94,7 +94,9 @@ def asking(doing: str) -> Iterator[None]:
     except (keystoneauth1.exceptions.MissingRequiredOptions, keystoneauth1.exceptions.AuthPluginException) as error:
         raise CredentialsError(f"{doing}: {error}. Source the site's openrc file.") from None
     except refusals as error:
-        raise refusal(doing, _code(error), _text(error)) from None
+        if "logging in" in doing:  # Keystone answers 404 to a token that is over
+            raise refusal(doing, 401, str(error)) from None
+        raise refusal(doing, _code(error), str(error)) from None
 
 
 def _code(error: Exception) -> int | None:
@@ -104,7 +106,3 @@ def _code(error: Exception) -> int | None:
         if isinstance(code, int):
             return code
     return None
-
-
-def _text(error: Exception) -> str:
-    return str(getattr(error, "message", None) or error)

@@ -142,9 +142,8 @@ def _create(booking: Booking, length: timedelta, start: datetime | None) -> Leas
         with asking(f"making lease {booking.name}"):
             made = booking.cloud.blazar.lease.create(draft.name, draft.start_date, draft.end_date, reservations, [])
     except ServiceError as error:
-        if "not enough" not in str(error).lower():
-            raise
-        raise _no_slot(booking, length, start) from None
+        refused = _no_slot(booking, length, start)  # or an unknown node type, which Blazar does not tell apart
+        raise refused if "not enough" in str(error).lower() else error from None
     return _settle(booking, made["id"])
 
 

@@ -132,7 +132,9 @@ class ControlPlane:
             self._run(program, "nova/nova.conf")
         for program in ("cinder-scheduler", "cinder-volume"):
             self._run(program, "cinder/cinder.conf")
-        self._run("blazar-manager", "blazar/blazar.conf")
+        config = ["--config-file", str(self.folder / "etc" / "blazar" / "blazar.conf")]
+        manager = [str(self.bin / "python"), str(HERE / "blazar_manager.py"), *config]
+        self.processes.start("blazar-manager", manager, self.env)
         for name in ("placement", "glance", "neutron", "cinder", "nova", "blazar"):
             self.processes.wait_for_port(name, self.block.host, PORTS[name])
         for host in COMPUTES:
