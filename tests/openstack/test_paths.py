@@ -29,6 +29,9 @@ def run_notebook(name: str, **parameters) -> dict:
             assert set(parameters) <= set(names)
             cell.source += "\n" + "\n".join(f"{key} = {value!r}" for key, value in parameters.items())
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(path.parent)}}).execute()
+    executed = booking.home() / "executed"  # pytest keeps it, for a person to look at
+    executed.mkdir(exist_ok=True)
+    nbformat.write(notebook, executed / name)
     return notebook
 
 

@@ -97,6 +97,8 @@ class Configs:
         return {
             "DEFAULT": {"use_stderr": True},
             "database": {"connection": self.database("keystone")},
+            "identity": {"password_hash_rounds": 4},  # each call of a service costs a hash; these are no secrets
+            "cache": {"enabled": True, "backend": "dogpile.cache.memory"},
             "token": {"provider": "fernet"},
             "fernet_tokens": {"key_repository": keys},
             "fernet_receipts": {"key_repository": keys},
