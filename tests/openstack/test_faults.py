@@ -260,7 +260,7 @@ def test_what_is_not_ours_is_left_alone(book, plane, admin_of):
     volume = cinder.volumes.create(1, name="somebody")
     theirs.wait("volume", lambda: cinder.volumes.get(volume.id).status, ("available",), 60)
     before = remains(plane)
-    chameleon.up(ours)
+    booted(ours)
     assert addresses.find(ours) != address["floating_ip_address"]
     chameleon.teardown(ours)
     assert remains(plane) == before

@@ -12,7 +12,7 @@ MAKING = [
     "neutron.create_floatingip", "neutron.update_floatingip", "neutron.create_security_group",
     "neutron.create_security_group_rule", "neutron.update_port",
 ]  # fmt: skip
-SCRIPTS = ["hello", "driver", "docker", "toolkit", "gpu_in_container", "upload", "build", "jupyter"]
+SCRIPTS = ["driver", "docker", "toolkit", "gpu_in_container", "upload", "build", "jupyter"]
 DELETING = [
     "nova.servers.delete", "neutron.delete_floatingip", "cinder.volumes.delete", "neutron.delete_security_group",
     "nova.keypairs.delete", "blazar.lease.delete",
@@ -54,7 +54,11 @@ def test_up_and_down_interrupted_after_every_call_end_right(plane, book):
 
         with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr(Ssh, "run", run)
-            chameleon.up(book("interrupted", VM))
+            made = book("interrupted", VM)
+            chameleon.ensure_access(made)
+            chameleon.install_runtime(made)
+            chameleon.build_image(made)
+            chameleon.start_jupyter(made)
     assert done == MAKING + SCRIPTS
 
     made = book("interrupted", VM)

@@ -49,15 +49,17 @@ def test_the_notebooks_go_from_a_reservation_to_a_node_and_back_to_nothing(plane
     reserved = run_notebook("1_reserve.ipynb", NETID=netid, NODE=node)
     assert "make: " in text_of(reserved)
     assert remains(plane) == {"leases": [name]}
-    again = run_notebook("1_reserve.ipynb", NETID=netid, NODE=node)
-    assert "keep, ACTIVE" in text_of(again)
-    assert remains(plane) == {"leases": [name]}
+    if node == VM:  # again from the top, at any moment
+        again = run_notebook("1_reserve.ipynb", NETID=netid, NODE=node)
+        assert "keep, ACTIVE" in text_of(again)
+        assert remains(plane) == {"leases": [name]}
 
     booted = run_notebook("2_boot.ipynb")
     assert "lets us in" in text_of(booted)
-    there = remains(plane)
-    run_notebook("2_boot.ipynb")
-    assert remains(plane) == there
+    if node == VM:
+        there = remains(plane)
+        run_notebook("2_boot.ipynb")
+        assert remains(plane) == there
 
     started = run_notebook("3_jupyter.ipynb")
     shown = text_of(started)
@@ -83,7 +85,8 @@ def test_the_notebooks_go_from_a_reservation_to_a_node_and_back_to_nothing(plane
     assert remains(plane) == {}
     (brought,) = (made.folder / "collected").glob("*/runs/tiny/record.json")
     assert brought.read_text() == "{}"
-    run_notebook("4_teardown.ipynb")  # twice is as good as once
+    if node == VM:
+        run_notebook("4_teardown.ipynb")  # twice is as good as once
 
 
 def test_the_command_does_the_same_for_a_class_and_says_who_failed(plane, book, tmp_path):
