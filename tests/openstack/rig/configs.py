@@ -181,6 +181,7 @@ class Configs:
             "auth_strategy": "keystone", "api_paste_config": self.etc("cinder") / "api-paste.ini",
             "enabled_backends": "none", "default_volume_type": "ceph-ssd", "backend_host": "cinder",
             "glance_api_servers": self.block.url("glance"), "quota_gigabytes": 10000,
+            "backend_stats_polling_interval": 5,
             "resource_query_filters_file": self.etc("cinder") / "resource_filters.json",
             "allowed_direct_url_schemes": "",
         }  # fmt: skip

@@ -1,6 +1,7 @@
 """What the sites offer: image, networks, flavors, nodes to reserve; named as on Chameleon."""
 
 import json
+import time
 from pathlib import Path
 
 from blazarclient.client import Client
@@ -9,7 +10,9 @@ from openstack.connection import Connection
 from .block import Block
 from .configs import REGIONS
 from .identity import admin
+from .processes import RigError
 
+VOLUMES_S = 120.0
 IMAGE = "CC-Ubuntu24.04-CUDA"
 FLAVORS = {  # name: vcpus, MiB, GiB; the larger one fits its host once, so a second lease of it is refused
     "g1.h100.pci.1": (16, 131072, 0),
@@ -30,10 +33,20 @@ def seed(block: Block) -> None:
         for name, (vcpus, ram, disk) in FLAVORS.items():
             connection.compute.create_flavor(name=name, vcpus=vcpus, ram=ram, disk=disk, is_public=True)
         connection.block_storage.create_type(name="ceph-ssd")
+        _wait_for_volumes(connection)
         connection.compute.create_aggregate(name="freepool")
         blazar = Client("1", service_type="reservation", session=connection.session, region_name=REGIONS[0])
         for host, kind in NODES.items():
             blazar.host.create(name=host, node_type=kind)
+
+
+def _wait_for_volumes(connection: Connection) -> None:
+    """Until Cinder's scheduler has heard of the volume service: before, each volume goes to error."""
+    deadline = time.monotonic() + VOLUMES_S
+    while not list(connection.block_storage.backend_pools()):
+        if time.monotonic() > deadline:
+            raise RigError(f"cinder-volume has not reported to its scheduler in {VOLUMES_S:g} s")
+        time.sleep(1)
 
 
 def _seed_networks(connection: Connection, block: Block) -> None:
