@@ -8,7 +8,7 @@ from provisioning import access, servers, times, volumes
 from provisioning.booking import Booking
 from provisioning.errors import LeaseOverError, RemoteError, SshError, UncollectedWorkError
 from provisioning.runtime import WORKSPACE
-from provisioning.volumes import COLLECTED, WORK
+from provisioning.volumes import COLLECTED, WORK, YES
 
 BOUND_S = 1800.0
 NONE = "none"
@@ -45,7 +45,7 @@ def collect(booking: Booking) -> Collected | None:
         way.run("work", "archive", WORKSPACE, to=file, bound_s=BOUND_S)
     files = unpack(partial, folder)
     partial.rename(archive)
-    servers.mark(booking, {WORK: "yes", COLLECTED: f"{digest} {times.now():%Y-%m-%d %H:%M} UTC"})
+    servers.mark(booking, {WORK: YES, COLLECTED: f"{digest} {times.now():%Y-%m-%d %H:%M} UTC"})
     booking.say(f"collect {booking.name}: {files} files in {archive}")
     return Collected(archive, folder, files)
 
@@ -75,9 +75,11 @@ def uncollected(booking: Booking) -> str | None:
     The services know whether there may be work, and what was collected last, so any machine can ask.
     """
     server = servers.find(booking)
+    if getattr(server, "OS-EXT-STS:task_state", None) == "deleting":
+        server = None
     volume = volumes.find(booking) if booking.site.virtual_machine else None
     metadata = server.metadata if server is not None else (volume.metadata if volume is not None else {})
-    if WORK not in metadata:
+    if metadata.get(WORK) != YES:
         return None
     digest, _, when = metadata.get(COLLECTED, "").partition(" ")
     last = f"last collected at {when}" if when else "never collected"

@@ -7,7 +7,7 @@ from provisioning import access, project, servers
 from provisioning.booking import Booking
 from provisioning.errors import RemoteError
 from provisioning.jupyter import Link
-from provisioning.volumes import WORK
+from provisioning.volumes import WORK, YES
 
 CUDA_MAJOR = 13
 """Of the torch that requirements.txt pins: its build on PyPI is made for CUDA 13.0."""
@@ -59,7 +59,7 @@ def start_jupyter(booking: Booking, open_port: bool = False) -> Link:
     if open_port:
         access.open_jupyter(booking)
     # before anything can be written there: from now on a teardown asks for the work
-    servers.mark(booking, {WORK: "yes"})
+    servers.mark(booking, {WORK: YES})
     bind = "0.0.0.0" if open_port else "127.0.0.1"
     arguments = (SOURCE, WORKSPACE, f"labkit:{digest}", bind, str(access.JUPYTER_PORT))
     log = booking.folder / "logs" / "jupyter.log"

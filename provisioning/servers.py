@@ -78,10 +78,7 @@ def mark(booking: Booking, values: dict[str, str]) -> None:
     if server is not None:
         with asking(f"marking server {booking.name}"):
             booking.cloud.nova.servers.set_meta(server.id, values)
-    volume = volumes.find(booking) if booking.site.virtual_machine else None
-    if volume is not None:
-        with asking(f"marking volume {booking.name}"):
-            booking.cloud.cinder.volumes.set_metadata(volume.id, values)
+    volumes.mark(booking, values)
 
 
 def _state(booking: Booking, server_id: str) -> str:

@@ -28,6 +28,9 @@ def teardown(booking: Booking, discard: bool = False) -> list[str]:
         return []
     if not discard:
         collect.refuse_to_lose(booking)
+    # what follows may be interrupted once the server is gone, and nobody could look into the volume then. The server
+    # keeps its mark: as long as it lives, it is asked
+    volumes.mark(booking, {volumes.WORK: volumes.NO})
     for server in servers.find_all(booking):
         servers.delete(booking, server)
     for address in addresses.find_all(booking):

@@ -8,6 +8,7 @@ from provisioning.errors import FailedError, NotOursError, UncollectedWorkError,
 
 WORK, COLLECTED = "labkit_work", "labkit_collected"
 """Keys of metadata on server and volume: there may be work on it; and what was last brought home of it."""
+YES, NO = "yes", "no"
 BOUND_S = 1800.0
 TRIES = 2
 
@@ -38,7 +39,7 @@ def ensure(booking: Booking) -> Any | None:
         if status != "error":
             booking.say(f"volume {booking.name}: {status}, {volume.size} GiB")
             return _get(booking, volume.id)
-        if WORK in volume.metadata:
+        if volume.metadata.get(WORK) == YES:
             raise UncollectedWorkError(f"volume {booking.name} is in error and holds work. Ask the site to repair it.")
         booking.say(f"volume {booking.name}: in error, replaced")
         delete(booking, volume)
@@ -67,6 +68,14 @@ def delete(booking: Booking, volume: Any) -> None:
     end = booking.wait(what, lambda: _state(booking, volume.id), ("gone", "error_deleting"), BOUND_S)
     if end == "error_deleting":
         raise FailedError(f"{what} ({volume.id}) cannot be deleted by the site. Ask the site to remove it.")
+
+
+def mark(booking: Booking, values: dict[str, str]) -> None:
+    """Write metadata on the volume, if there is one."""
+    volume = find(booking) if booking.site.virtual_machine else None
+    if volume is not None:
+        with asking(f"marking volume {booking.name}"):
+            booking.cloud.cinder.volumes.set_metadata(volume.id, values)
 
 
 def image(booking: Booking) -> Any:
