@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+CHI := .venv-chi
 
-.PHONY: demo test bench clean
+.PHONY: demo test test-system bench clean
 
 demo: $(READY)  ## run experiments 1 to 15 on the virtual GPU and print the table
 	$(BIN)/labkit run --all --profile tiny
@@ -14,17 +15,26 @@ test: $(READY)  ## lint, then all tests
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
 
+test-system: $(CHI)/.ready  ## provisioning against a real OpenStack control plane; needs root on Debian
+	$(CHI)/bin/python -m pytest --confcutdir=tests/openstack tests/openstack
+
 bench: $(READY)  ## measure what reporting and predicting cost, and how fast the command answers
 	$(BIN)/python tests/benchmarks/reporting_cost.py
 	$(BIN)/python tests/benchmarks/start_up.py
 	$(BIN)/python tests/benchmarks/prediction_cost.py
 
-clean:  ## remove the environment; runs stay
-	rm -rf $(VENV) build *.egg-info
+clean:  ## remove the environments; runs stay
+	rm -rf $(VENV) $(CHI) .venv-openstack build *.egg-info
 
 $(READY): requirements.txt tests/requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -r requirements.txt -r tests/requirements.txt --editable .
 	@# DeepSpeed compiles its CPU optimizer at the first use, for minutes; without a compiler that experiment is skipped
 	-$(BIN)/python -W ignore -m labkit.train.compile
+	touch $@
+
+# an environment without torch: who only reserves a node needs none
+$(CHI)/.ready: provisioning/requirements.txt
+	$(PYTHON) -m venv $(CHI)
+	$(CHI)/bin/python -m pip install --quiet -r provisioning/requirements.txt
 	touch $@

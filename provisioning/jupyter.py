@@ -1,0 +1,105 @@
+"""The way to a Jupyter server: an SSH tunnel, or an open port; its token stays out of what is displayed."""
+
+import contextlib
+import os
+import shlex
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+import webbrowser
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from provisioning.errors import SshError
+from provisioning.ssh import Ssh
+
+LOCAL_PORT = 8889
+"""Not 8888: that is where the Jupyter that runs these notebooks listens."""
+TUNNEL_S = 30.0
+
+
+@dataclass
+class Link:
+    """Shown without its token, so that no saved notebook gives it away; ``link.url`` has it."""
+
+    way: Ssh
+    port: int
+    token: str = field(repr=False)
+    is_open: bool = False
+    local_port: int = LOCAL_PORT
+    file: Path | None = None
+    _tunnel: subprocess.Popen | None = field(default=None, repr=False)
+
+    @property
+    def _base(self) -> str:
+        return f"http://{self.way.address}:{self.port}" if self.is_open else f"http://127.0.0.1:{self.local_port}"
+
+    @property
+    def url(self) -> str:
+        """The address with the token: whoever has it can use the node."""
+        return f"{self._base}/lab?token={self.token}"
+
+    @property
+    def tunnel_command(self) -> str:
+        """The command that opens the tunnel from any machine that has the key."""
+        forward = f"{self.local_port}:127.0.0.1:{self.port}"
+        return shlex.join(["ssh", "-N", "-L", forward, "-i", str(self.way.key), "-p", str(self.way.port),
+                           self.way.target])  # fmt: skip
+
+    def __str__(self) -> str:
+        if self.is_open:
+            return f"Jupyter: {self._base}/lab, for this machine only.\nThe address with its token is in {self.file}."
+        return (
+            f"Tunnel:  {self.tunnel_command}\nJupyter: {self._base}/lab, while the tunnel is open.\n"
+            f"The address with its token is in {self.file}."
+        )
+
+    __repr__ = __str__
+
+    def keep(self, file: Path) -> None:
+        """Write the address with its token to a file that only its owner can read."""
+        file.unlink(missing_ok=True)
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as out:
+            out.write(self.url + "\n")
+        self.file = file
+
+    def open(self, browser: bool = True) -> None:
+        """Open the tunnel from here, and the browser at its end. ``close`` closes it, and so does the kernel's end."""
+        if not self.is_open and (self._tunnel is None or self._tunnel.poll() is not None):
+            self.local_port = _free_port(self.local_port)
+            forward = f"127.0.0.1:{self.local_port}:127.0.0.1:{self.port}"
+            command = ["ssh", *self.way.options, "-o", "ExitOnForwardFailure=yes", "-N", "-L", forward, self.way.target]
+            self._tunnel = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            if self.file is not None:
+                self.keep(self.file)  # the port may have changed
+        self._wait()
+        if browser:
+            webbrowser.open(self.url)
+
+    def close(self) -> None:
+        """Close the tunnel."""
+        if self._tunnel is not None:
+            self._tunnel.terminate()
+            self._tunnel.wait()
+            self._tunnel = None
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + TUNNEL_S
+        while time.monotonic() < deadline:
+            with contextlib.suppress(urllib.error.URLError, OSError), \
+                    urllib.request.urlopen(f"{self._base}/api/status?token={self.token}", timeout=5):  # fmt: skip
+                return
+            time.sleep(0.2)
+        self.close()
+        raise SshError(f"Jupyter does not answer at {self._base}. Start it again with start_jupyter.")
+
+
+def _free_port(first: int) -> int:
+    for port in range(first, first + 100):
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
+    raise SshError(f"no port from {first} on is free here. Close a tunnel.")

@@ -1,0 +1,3 @@
+#!/usr/bin/env bash
+# Says that somebody is at home.
+echo hello

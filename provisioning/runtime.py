@@ -1,0 +1,79 @@
+"""On the node: Docker with the GPU inside, the image, Jupyter. Steps are the scripts in ``remote/``."""
+
+import json
+import tempfile
+
+from provisioning import access, project, servers
+from provisioning.booking import Booking
+from provisioning.errors import RemoteError
+from provisioning.jupyter import Link
+from provisioning.volumes import WORK, YES
+
+CUDA_MAJOR = 13
+"""Of the torch that requirements.txt pins: its build on PyPI is made for CUDA 13.0."""
+MIN_DRIVER = {12: 525, 13: 580}
+"""The oldest NVIDIA driver that runs programs of a CUDA major version."""
+INSTALL_S, BUILD_S, START_S = 1200.0, 3600.0, 300.0
+SOURCE, WORKSPACE = "labkit-source", "workspace"
+"""Folders in the node's home: what is uploaded and replaced, and what is the student's and never overwritten."""
+
+
+def install_runtime(booking: Booking) -> None:
+    """Docker and the NVIDIA container toolkit, checked by nvidia-smi in a container. Installed where missing."""
+    way = access.way_in(booking)
+    steps = (
+        ("driver", (str(MIN_DRIVER[CUDA_MAJOR]), str(CUDA_MAJOR))),
+        ("docker", ()),
+        ("toolkit", ()),
+        ("gpu_in_container", ()),
+    )
+    for script, arguments in steps:
+        log = booking.folder / "logs" / f"{script}.log"
+        printed = way.run(script, *arguments, bound_s=INSTALL_S, say=booking.say, log=log)
+        booking.say(f"{script}: {_last(printed)}")
+
+
+def build_image(booking: Booking) -> str:
+    """Upload the project and build its image there; the image's name. The same project is built once."""
+    way = access.way_in(booking)
+    data, digest = project.archive()
+    image = f"labkit:{digest}"
+    with tempfile.TemporaryFile() as file:
+        file.write(data)
+        file.seek(0)
+        way.run("upload", SOURCE, digest, data=file, bound_s=INSTALL_S, log=booking.folder / "logs" / "upload.log")
+    log = booking.folder / "logs" / "build.log"
+    printed = way.run("build", SOURCE, image, bound_s=BUILD_S, say=booking.say, log=log)
+    booking.say(f"build: {_last(printed)}")
+    return image
+
+
+def start_jupyter(booking: Booking, open_port: bool = False) -> Link:
+    """Start Jupyter in the image and return the way to it.
+
+    It listens on the node's loopback, and is reached through an SSH tunnel. With ``open_port`` it listens on its public
+    address, and only this machine is let through.
+    """
+    way = access.way_in(booking)
+    _, digest = project.archive()
+    if open_port:
+        access.open_jupyter(booking)
+    # before anything can be written there: from now on a teardown asks for the work
+    servers.mark(booking, {WORK: YES})
+    bind = "0.0.0.0" if open_port else "127.0.0.1"
+    arguments = (SOURCE, WORKSPACE, f"labkit:{digest}", bind, str(access.JUPYTER_PORT))
+    log = booking.folder / "logs" / "jupyter.log"
+    printed = way.run("jupyter", *arguments, bound_s=START_S, say=booking.say, log=log)
+    try:
+        token = json.loads(_last(printed))["token"]
+    except (ValueError, KeyError, TypeError):
+        raise RemoteError(f"jupyter on {way.address} did not say its token. Run this step again.") from None
+    link = Link(way, access.JUPYTER_PORT, token, open_port)
+    link.keep(booking.folder / "jupyter-link")
+    booking.say(f"jupyter: answers on {bind}:{access.JUPYTER_PORT} of the node")
+    return link
+
+
+def _last(printed: str) -> str:
+    lines = printed.strip().splitlines()
+    return lines[-1] if lines else ""

@@ -1,0 +1,133 @@
+"""The server: the node once it is booted."""
+
+from typing import Any
+
+from provisioning import keys, leases, volumes
+from provisioning.booking import TAG, Booking
+from provisioning.cloud import asking
+from provisioning.errors import FailedError, LeaseOverError, NotOursError, ServiceError, UnknownNameError, known
+from provisioning.leases import Lease
+
+LEASE = "labkit_lease"
+"""Metadata: the lease that the server was made under."""
+TRIES = 2
+STOP_BOUND_S = 600.0
+
+
+def find_all(booking: Booking) -> list[Any]:
+    """All servers that carry the owner's tag; ``NotOursError`` for one that has the name only."""
+    with asking("reading the servers"):
+        servers = booking.cloud.nova.servers.list()
+    for server in servers:
+        if server.name == booking.name and server.metadata.get(TAG) != booking.name:
+            raise NotOursError(f"server {server.name} ({server.id}) lacks the tag {booking.tag_text}. Rename it.")
+    return [server for server in servers if server.metadata.get(TAG) == booking.name]
+
+
+def find(booking: Booking) -> Any | None:
+    """The server, if there is one."""
+    return next(iter(find_all(booking)), None)
+
+
+def ensure(booking: Booking) -> Any:
+    """The server, made when it is missing or in ERROR, and started when it is shut off."""
+    lease = leases.active(booking)
+    for _ in range(TRIES):
+        server = find(booking) or _create(booking, lease)
+        _same_lease(booking, server, lease)
+        what, bound_s = f"server {booking.name}", booking.site.boot_timeout_min * 60
+        ends = ("ACTIVE", "ERROR", "SHUTOFF", "gone")
+        status = booking.wait(what, lambda s=server: _state(booking, s.id), ends, bound_s)
+        if status == "SHUTOFF":
+            with asking(f"starting {what}"):
+                booking.cloud.nova.servers.start(server.id)
+            status = booking.wait(what, lambda s=server: _state(booking, s.id), ("ACTIVE", "ERROR"), bound_s)
+        if status == "ACTIVE":
+            booking.say(f"{what}: ACTIVE")
+            return find(booking)
+        server = find(booking)
+        reason = getattr(server, "fault", {}).get("message", "no reason given")
+        booking.say(f"{what}: {status} ({reason}), replaced")
+        if server is not None:
+            delete(booking, server)
+    raise FailedError(
+        f"server {booking.name} went to ERROR {TRIES} times: {reason}. Try another node, or ask the site."
+    )
+
+
+def plan(booking: Booking) -> str:
+    """What ``ensure`` would do."""
+    server = find(booking)
+    if server is None:
+        how = "from its volume" if booking.site.virtual_machine else f"from {booking.site.image}"
+        return f"make: boots {how}, up to {booking.site.boot_timeout_min:g} min"
+    return "replace the one in ERROR" if server.status == "ERROR" else f"keep, {server.status}"
+
+
+def delete(booking: Booking, server: Any) -> None:
+    """Delete one of our servers, and wait until it is gone."""
+    what = f"server {booking.name}"
+    with asking(f"deleting {what}"):
+        booking.cloud.nova.servers.delete(server.id)
+    booking.wait(what, lambda: _state(booking, server.id), ("gone",), STOP_BOUND_S)
+
+
+def mark(booking: Booking, values: dict[str, str]) -> None:
+    """Write metadata on the server and on its volume, where any machine can read it back."""
+    server = find(booking)
+    if server is not None:
+        with asking(f"marking server {booking.name}"):
+            booking.cloud.nova.servers.set_meta(server.id, values)
+    volumes.mark(booking, values)
+
+
+def _state(booking: Booking, server_id: str) -> str:
+    return next((server.status for server in find_all(booking) if server.id == server_id), "gone")
+
+
+def _same_lease(booking: Booking, server: Any, lease: Lease) -> None:
+    made_under = server.metadata.get(LEASE)
+    if made_under != lease.id and server.status != "ERROR":
+        raise LeaseOverError(f"server {booking.name} is of an earlier lease. Collect its work, then tear it down.")
+
+
+def _network(booking: Booking) -> str:
+    name = booking.site.network
+    with asking("reading the networks"):
+        networks = booking.cloud.neutron.list_networks()["networks"]
+    found = next((network["id"] for network in networks if network["name"] == name), None)
+    if found is None:
+        names = [network["name"] for network in networks]
+        raise UnknownNameError(f"network '{name}' is not at {booking.site.name}. {known(name, names)}")
+    return found
+
+
+def _create(booking: Booking, lease: Lease) -> Any:
+    options: dict[str, Any] = {}
+    if booking.site.virtual_machine:
+        volume = volumes.ensure(booking)
+        kind, image = _reserved_flavor(booking, lease), None
+        # not deleted with the server: one in ERROR is replaced without losing the disk
+        disk = {"boot_index": 0, "uuid": volume.id, "source_type": "volume", "destination_type": "volume"}
+        options["block_device_mapping_v2"] = [disk | {"delete_on_termination": False}]
+    else:
+        kind, image = leases.flavor(booking, booking.site.flavor), volumes.image(booking)
+        options["scheduler_hints"] = {"reservation": lease.reservation_id}
+    with asking(f"making server {booking.name}"):
+        return booking.cloud.nova.servers.create(
+            booking.name, image=image, flavor=kind, key_name=keys.ensure(booking),
+            nics=[{"net-id": _network(booking)}], meta=booking.tag | {LEASE: lease.id}, **options,
+        )  # fmt: skip
+
+
+def _reserved_flavor(booking: Booking, lease: Lease) -> Any:
+    """The flavor that Blazar made for the reservation; no other one may be started under it."""
+    with asking("reading the flavors"):
+        flavors = booking.cloud.nova.flavors.list()
+    key = "aggregate_instance_extra_specs:reservation"
+    for flavor in flavors:
+        if flavor.name == f"reservation:{lease.reservation_id}" or (
+            getattr(flavor, "extra_specs", {}).get(key) == lease.reservation_id
+        ):
+            return flavor
+    raise ServiceError(f"lease {booking.name} is active, but its flavor is not there yet. Run this again in a minute.")

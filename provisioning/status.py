@@ -1,0 +1,103 @@
+"""How things stand: a table that a terminal and a notebook can show."""
+
+import html
+import threading
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from provisioning import addresses, leases, servers, times, volumes
+from provisioning.booking import Booking
+from provisioning.leases import Lease
+from provisioning.tables import as_html, as_text
+
+WARN_BEFORE = timedelta(minutes=15)
+
+
+@dataclass
+class Status:
+    """Rows of (thing, state, detail), and what a class list sums up."""
+
+    name: str
+    rows: list[tuple[str, str, str]]
+    warning: str = ""
+    hours: float = 0.0
+    cost: float | None = None
+    """None where the price is unknown."""
+    exists: bool = False
+    lease: Lease | None = field(default=None, repr=False)
+
+    def __str__(self) -> str:
+        return as_text(self.name, self.rows) + (f"\n  ! {self.warning}" if self.warning else "")
+
+    def _repr_html_(self) -> str:
+        return as_html(self.name, self.rows) + (f"<p><b>{html.escape(self.warning)}</b></p>" if self.warning else "")
+
+    @property
+    def line(self) -> str:
+        """All of it in one line, for a class list."""
+        return "; ".join(" ".join(part for part in row if part) for row in self.rows)
+
+
+def status(booking: Booking) -> Status:
+    """Read everything back from the services."""
+    lease = leases.find(booking) or next(iter(leases.find_all(booking)), None)
+    server, address = servers.find(booking), addresses.find(booking)
+    volume = volumes.find(booking) if booking.site.virtual_machine else None
+    hours = _hours(lease)
+    price = booking.node.price_per_hour
+    cost = None if price is None else hours * price
+    rows = [
+        ("lease", lease.status if lease else "none", _when(lease) if lease else ""),
+        ("server", server.status if server else "none", f"{booking.node.count} x {booking.node.gpu}"),
+    ]
+    if booking.site.virtual_machine:
+        rows.append(("volume", volume.status if volume else "none", f"{volume.size} GiB" if volume else ""))
+    rows.append(("address", address or "none", ""))
+    rows.append(("cost", "unknown" if cost is None else f"${cost:.2f}", f"{hours:.1f} node hours so far"))
+    exists = any((lease, server, volume, address))
+    return Status(booking.name, rows, _warning(lease), hours, cost, exists, lease)
+
+
+def _hours(lease: Lease | None) -> float:
+    if lease is None:
+        return 0.0
+    return max(0.0, (min(times.now(), lease.end) - lease.start).total_seconds() / 3600)
+
+
+def _when(lease: Lease) -> str:
+    if lease.status == "PENDING":
+        return f"starts at {times.show(lease.start)}, ends at {times.show(lease.end)}"
+    if lease.left <= timedelta(0):
+        return f"over since {times.show(lease.end)}"
+    return f"{times.length(lease.left)} left, until {times.show(lease.end)}"
+
+
+def _warning(lease: Lease | None) -> str:
+    if lease is None or lease.status != "ACTIVE" or lease.left > WARN_BEFORE:
+        return ""
+    if lease.left <= timedelta(0):
+        return f"The lease ended at {times.show(lease.end)}."
+    return (
+        f"The lease ends in {times.length(lease.left)}, at {times.show(lease.end)}. "
+        "Collect your work, or extend the lease, now."
+    )
+
+
+def warn_before_end(booking: Booking) -> threading.Timer:
+    """Say a warning 15 minutes before the lease ends, while this program or notebook runs."""
+    lease = leases.active(booking)
+    timer = threading.Timer(max(0.0, (lease.left - WARN_BEFORE).total_seconds()), _warn, (booking,))
+    timer.daemon = True
+    timer.start()
+    booking.say(f"a warning comes at {times.show(max(times.now(), lease.end - WARN_BEFORE))}")
+    return timer
+
+
+def _warn(booking: Booking) -> None:
+    lease = leases.find(booking)  # it may have been extended, or be gone
+    if lease is None:
+        return
+    if lease.left > WARN_BEFORE:
+        warn_before_end(booking)
+    else:
+        booking.say(f"! {_warning(lease) or 'The lease is over.'}")

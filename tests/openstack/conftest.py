@@ -1,0 +1,87 @@
+"""One control plane for all system tests, and a student of its own for each."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from rig.block import SSH_PORT
+from rig.identity import student_environment
+from rig.plane import ControlPlane
+from rig.remains import remains
+
+from provisioning import booking, sites, teardown
+
+HERE = Path(__file__).parent
+VM, LARGE_VM, METAL = "g1.h100.pci.1", "g1.h100.pci.4", "compute_gigaio"
+POLL_S = 0.7
+SSH_TIMEOUT_S = 20
+
+
+def pytest_collection_modifyitems(items) -> None:
+    for item in items:
+        # python-chi and the clients warn of what they will do next year; a warning of ours stays an error
+        item.add_marker(pytest.mark.filterwarnings("default"))
+        item.add_marker(pytest.mark.filterwarnings("error:::provisioning"))
+
+
+@pytest.fixture(scope="session")
+def plane():
+    with ControlPlane() as plane:
+        print(f"control plane up: {plane.took_s}")
+        yield plane
+
+
+@pytest.fixture(scope="session")
+def site_file(plane, tmp_path_factory):
+    """``sites.yaml`` as it is, but for how a node is logged into."""
+    data = yaml.safe_load((sites.HERE / "sites.yaml").read_text())
+    for site in data.values():
+        site |= {"ssh_user": "root", "ssh_port": SSH_PORT, "ssh_timeout_s": SSH_TIMEOUT_S}
+    path = tmp_path_factory.mktemp("sites") / "sites.yaml"
+    path.write_text(yaml.safe_dump(data, sort_keys=False))
+    return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def environment(plane, site_file, tmp_path_factory):
+    """What a student's shell has, for this process and all that it starts; returns the folder of the bookings."""
+    home = tmp_path_factory.mktemp("home")
+    values = student_environment(plane.block) | {
+        "PROVISIONING_SITES": str(site_file), "PROVISIONING_POLL_S": str(POLL_S), "LABKIT_HOME": str(home),
+        "LABKIT_PROJECT": str(HERE / "project"), "PYTHONPATH": str(HERE.parents[1]), "HOME": str(home),
+    }  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        for key, value in values.items():
+            patch.setenv(key, value)
+        yield home
+
+
+@pytest.fixture
+def book(plane):
+    """Makes bookings whose messages are kept; whatever a test leaves of them is torn down after it."""
+    made = []
+
+    def book(netid: str, node: str = VM) -> booking.Booking:
+        said = []
+        new = booking.book(netid, node, said.append)
+        new.said = said
+        made.append(new)
+        return new
+
+    yield book
+    for one in made:
+        teardown.teardown(one, discard=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_stays(plane, environment):
+    """After all tests the services have nothing of anybody."""
+    yield
+    assert remains(plane) == {}
+
+
+def text_of(notebook: dict) -> str:
+    """All that a notebook's outputs show."""
+    outputs = [output for cell in notebook["cells"] for output in cell.get("outputs", ())]
+    return json.dumps(outputs)

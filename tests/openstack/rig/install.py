@@ -1,0 +1,45 @@
+"""What the control plane needs on the machine: Debian packages, and an environment for the services."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[3]
+REQUIREMENTS = Path(__file__).parents[1] / "requirements.txt"
+PACKAGES = {
+    "mariadb-server": "mariadbd",
+    "rabbitmq-server": "rabbitmq-server",
+    "openssh-server": "sshd",
+    "openssh-client": "ssh",
+    "shellcheck": "shellcheck",
+}
+PLACES = os.pathsep.join(("/usr/sbin", "/usr/bin", "/usr/lib/rabbitmq/bin"))
+
+
+def install_packages() -> None:
+    """Install those Debian packages whose program is missing, without starting any of their servers."""
+    missing = [package for package, program in PACKAGES.items() if shutil.which(program, path=PLACES) is None]
+    if not missing:
+        return
+    # run level 1 keeps invoke-rc.d from starting what is installed; the rig starts its own
+    env = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+    apt = ["apt-get", "-q", "-o", "Dpkg::Use-Pty=0"]
+    subprocess.run([*apt, "update"], check=True, env=env, stdout=subprocess.DEVNULL)
+    install = [*apt, "install", "-y", "--no-install-recommends", *missing]
+    subprocess.run(install, check=True, env=env, stdout=subprocess.DEVNULL)
+
+
+def services_environment() -> Path:
+    """The ``bin`` of the services' environment, made when it is missing or its pins have changed."""
+    home = ROOT / ".venv-openstack"
+    ready = home / "pins.txt"
+    pins = REQUIREMENTS.read_text(encoding="utf-8")
+    if not ready.exists() or ready.read_text(encoding="utf-8") != pins:
+        shutil.rmtree(home, ignore_errors=True)
+        subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
+        pip = [str(home / "bin" / "python"), "-m", "pip", "install", "--quiet"]
+        subprocess.run([*pip, "-r", str(REQUIREMENTS)], check=True)
+        ready.write_text(pins, encoding="utf-8")
+    return home / "bin"

@@ -1,0 +1,102 @@
+"""Nodes: one sshd on all floating IPs, which lets in whom Nova says, into the server that holds the address.
+
+An address accepts the key that the server behind it was made with, as long as that server is active, and every server
+has a home folder of its own. Commands that would need a real machine are stand-ins on the PATH of the session.
+"""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from .block import SSH_PORT, Block
+from .processes import Processes
+from .stores import Database
+
+STAND_INS = Path(__file__).parents[1] / "stand_ins"
+SERVER_OF = (
+    "from neutron.floatingips f join neutron.ports p on p.id = f.fixed_port_id "
+    "join nova_cell1.instances i on i.uuid = p.device_id "
+    "where i.vm_state = 'active' and i.deleted = 0 and f.floating_ip_address = '{address}'"
+)
+CONFIG = """\
+Port {port}
+HostKey {folder}/host_key
+PidFile none
+PermitRootLogin prohibit-password
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+StrictModes no
+UsePAM no
+AuthorizedKeysFile none
+"""
+OF_ONE_ADDRESS = """\
+Match LocalAddress {address}
+    AuthorizedKeysCommand {query} -e "select i.key_data {server}"
+    AuthorizedKeysCommandUser root
+    AuthorizedKeysFile {folder}/also_allowed/{address}
+    ForceCommand {folder}/session {address}
+"""
+SESSION = """\
+#!/bin/bash
+# the inside of a node: a home folder for each server, stand-ins and plain tools on the PATH, nothing else
+server=$({query} -e "select i.uuid {server}")
+export HOME={folder}/homes/$server STAND_INS={stand_ins}
+export PATH=$STAND_INS:$HOME/.bin:{folder}/tools
+export NODE_CALLS=$HOME/.calls NODE_FAULTS=$HOME/.faults DOCKER_DAEMON_JSON=$HOME/daemon.json
+mkdir -p "$HOME/.ssh" "$HOME/.bin" && cd "$HOME" || exit 1
+ln -sf {folder}/also_allowed/$1 "$HOME/.ssh/authorized_keys"
+exec bash -c "${{SSH_ORIGINAL_COMMAND:-true}}"
+"""
+TOOLS = """
+bash cat cp cut env find grep gzip head id ln mkdir mv printf python3 rm sed seq sha256sum sleep sort tar touch uname
+"""
+"""What a node has of this machine. No apt-get, docker or systemctl: a test can never reach the real ones."""
+
+
+class Nodes:
+    """What lies behind the floating IPs."""
+
+    def __init__(self, folder: Path, block: Block, database: Database, processes: Processes) -> None:
+        self.folder, self.block, self.database, self.processes = folder, block, database, processes
+
+    def start(self) -> None:
+        """Start sshd on all addresses."""
+        (self.folder / "also_allowed").mkdir(parents=True, exist_ok=True)
+        tools = self.folder / "tools"
+        tools.mkdir(exist_ok=True)
+        for tool in TOOLS.split():
+            if not (tools / tool).exists():
+                (tools / tool).symlink_to(
+                    sys.executable if tool == "python3" else shutil.which(tool, path="/usr/bin:/bin")
+                )
+        Path("/run/sshd").mkdir(exist_ok=True)  # sshd refuses to start without it
+        make_key = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.folder / "host_key")]
+        if not (self.folder / "host_key").exists():
+            subprocess.run(make_key, check=True)
+        query = " ".join(self.database.query)
+        config = CONFIG.format(port=SSH_PORT, folder=self.folder)
+        config += "".join(f"ListenAddress {address}\n" for address in self.block.nodes)
+        for address in self.block.nodes:
+            server = SERVER_OF.format(address=address)
+            config += OF_ONE_ADDRESS.format(address=address, query=query, server=server, folder=self.folder)
+        (self.folder / "sshd_config").write_text(config)
+        session = self.folder / "session"
+        server = SERVER_OF.format(address="$1")
+        session.write_text(SESSION.format(query=query, server=server, folder=self.folder, stand_ins=STAND_INS))
+        session.chmod(0o755)
+        self.processes.start("sshd", ["/usr/sbin/sshd", "-D", "-e", "-f", str(self.folder / "sshd_config")])
+        self.processes.wait_for_port("sshd", self.block.nodes[0], SSH_PORT)
+
+    def stop(self) -> None:
+        """Nobody answers on any address any more."""
+        self.processes.stop("sshd")
+
+    def home(self, server_id: str) -> Path:
+        """The home folder of a server's user."""
+        return self.folder / "homes" / server_id
+
+    def calls(self, server_id: str) -> list[str]:
+        """What stand-in commands were called on a server, in order."""
+        path = self.home(server_id) / ".calls"
+        return path.read_text().splitlines() if path.exists() else []

@@ -1,0 +1,113 @@
+"""The way into a node, with a program in the place of ssh that answers as ssh does."""
+
+import shlex
+import stat
+
+import pytest
+
+from provisioning import errors
+from provisioning.jupyter import Link
+from provisioning.ssh import Ssh
+
+
+@pytest.fixture
+def way(tmp_path):
+    return Ssh("203.0.113.7", "cc", 22, tmp_path / "key", tmp_path / "known hosts", "server-id")
+
+
+@pytest.fixture
+def ssh(tmp_path, monkeypatch):
+    """Puts a shell script in the place of ssh."""
+
+    def install(text):
+        path = tmp_path / "bin" / "ssh"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!/bin/bash\n{text}\n")
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+        monkeypatch.setenv("PATH", f"{path.parent}:/usr/bin:/bin")
+
+    return install
+
+
+def test_arguments_arrive_as_they_are(way, ssh, tmp_path, monkeypatch):
+    (tmp_path / "echo.sh").write_text("printf '<%s>' \"$@\"; cat\n")
+    monkeypatch.setattr("provisioning.ssh.REMOTE", tmp_path)
+    ssh('exec bash -c "${@: -1}"')
+    odd = ["a b", "$HOME", "it's", "; exit 3", "`id`", ""]
+    with (tmp_path / "data").open("w+b") as data:
+        data.write(b"through standard input")
+        data.seek(0)
+        assert way.run("echo", *odd, data=data) == "".join(f"<{item}>" for item in odd) + "through standard input"
+
+
+def test_nothing_of_the_users_own_configuration_and_no_question_is_asked(way):
+    options = shlex.join(way.options)
+    assert "-F none" in options
+    for option in ("BatchMode=yes", "IdentitiesOnly=yes", "HostKeyAlias=server-id", "StrictHostKeyChecking=accept-new"):
+        assert f"-o {option}" in options
+    assert "known hosts" in options
+
+
+@pytest.mark.parametrize(
+    ("script", "error", "says"),
+    [
+        ("echo 'cc@x: Permission denied (publickey).' >&2; exit 255", errors.SshError, "key .* is refused"),
+        ("echo 'connect to host x port 22: Connection refused' >&2; exit 255", errors.SshError, "no answer .*refused"),
+        ("echo 'connect to host x port 22: Connection timed out' >&2; exit 255", errors.SshError, "no answer"),
+        ("echo 'tar: x: Cannot write: No space left on device' >&2; exit 2", errors.DiskFullError, "a disk is full"),
+        ("echo 'problem: do this' >&2; echo later >&2; exit 4", errors.RemoteError, "failed: do this .exit code 4"),
+        ("echo 'just words' >&2; exit 1", errors.RemoteError, "failed: just words"),
+        ("exit 1", errors.RemoteError, "failed: no output"),
+    ],
+)
+def test_a_failure_has_a_name_and_one_line(way, ssh, script, error, says, tmp_path):
+    ssh(script)
+    with pytest.raises(error, match=says) as raised:
+        way.run("hello", log=tmp_path / "logs" / "hello.log")
+    assert type(raised.value) is error
+    assert "\n" not in str(raised.value)
+    assert (tmp_path / "logs" / "hello.log").exists()
+
+
+def test_a_machine_without_ssh_is_told(way, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(errors.UsageError, match="ssh is not on this machine. Install"):
+        way.run("hello")
+
+
+def test_a_script_that_hangs_is_stopped(way, ssh):
+    ssh("exec sleep 30")
+    with pytest.raises(errors.RemoteError, match="was stopped after 1 s"):
+        way.run("hello", bound_s=1)
+
+
+def test_waiting_goes_on_until_the_node_answers_and_no_longer_than_its_bound(way, ssh, tmp_path):
+    tries = tmp_path / "tries"
+    ssh(f"echo x >> {tries}; [ $(wc -l < {tries}) -ge 3 ] || {{ echo 'Connection refused' >&2; exit 255; }}")
+    said = []
+    way.wait(30, 0.01, said.append)
+    assert len(tries.read_text().split()) == 3
+    assert len(said) == 1  # now and then, not at each try
+    ssh("echo 'Connection refused' >&2; exit 255")
+    with pytest.raises(errors.SshError, match="no answer"):
+        way.wait(0, 0.01, said.append)
+
+
+def test_output_goes_to_a_file_when_asked(way, ssh, tmp_path):
+    ssh("echo bytes; echo words >&2")
+    with (tmp_path / "out").open("wb") as out:
+        assert way.run("hello", to=out) == ""
+    assert (tmp_path / "out").read_bytes() == b"bytes\n"
+
+
+def test_a_link_shows_the_tunnel_and_not_the_token(way, tmp_path):
+    link = Link(way, 8888, "s3cret")
+    link.keep(tmp_path / "link")
+    for shown in (str(link), repr(link)):
+        assert "s3cret" not in shown
+        assert f"ssh -N -L 8889:127.0.0.1:8888 -i {tmp_path / 'key'} -p 22 cc@203.0.113.7" in shown
+    assert link.url == "http://127.0.0.1:8889/lab?token=s3cret"
+    assert (tmp_path / "link").stat().st_mode & 0o777 == 0o600
+    opened = Link(way, 8888, "s3cret", is_open=True, file=tmp_path / "link")
+    assert opened.url == "http://203.0.113.7:8888/lab?token=s3cret"
+    assert "s3cret" not in str(opened)
