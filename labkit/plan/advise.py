@@ -12,8 +12,8 @@ from labkit.plan.allocator import CachingAllocator, VirtualAllocator
 from labkit.plan.cache import TraceCache
 from labkit.plan.errors import PredictionError
 from labkit.plan.expandable import ExpandableAllocator
-from labkit.plan.ladder import BATCH, KINDS, Kind, Rung, add, combine, ladder, missing_bf16, overrides, smaller_batches
-from labkit.plan.predict import Prediction, judge
+from labkit.plan.ladder import BATCH, KINDS, Kind, Rung, add, combine, ladder, overrides, smaller_batches
+from labkit.plan.predict import Prediction, judge, missing_bf16
 from labkit.plan.search import LargestBatch, largest_batch, search, with_batch
 
 State = tuple[Rung, ...]

@@ -22,6 +22,7 @@ from typing import Any, Literal
 from labkit.config.architectures import ARCHITECTURES, Architecture, architecture
 from labkit.config.errors import ConfigError
 from labkit.config.schema import RunConfig
+from labkit.plan.predict import missing_bf16
 from labkit.plan.search import samples_per_step, with_batch
 
 Kind = Literal["none", "time", "numerics", "quality"]
@@ -64,13 +65,6 @@ def combine(base: RunConfig, rungs: Iterable[Rung], bf16: bool = True) -> RunCon
         except ConfigError:
             return None
     return config if bf16 or missing_bf16(config) is None else None
-
-
-def missing_bf16(config: RunConfig) -> str | None:
-    """The key and value of a run that a GPU without bf16 cannot do; None for a run that it can."""
-    if config.precision.startswith("bf16"):
-        return f"precision={config.precision}"
-    return "use_qlora=true" if config.use_qlora else None  # whose 4-bit weights are multiplied in bf16
 
 
 def add(base: RunConfig, rungs: tuple[Rung, ...], rung: Rung, bf16: bool = True) -> tuple[Rung, ...] | None:

@@ -9,6 +9,7 @@ from labkit.config.schema import RunConfig
 from labkit.memory.report import HOST_CATEGORIES, MemoryReport
 from labkit.plan.allocator import CachingAllocator, VirtualAllocator
 from labkit.plan.cache import TraceCache
+from labkit.plan.errors import PredictionError
 from labkit.plan.replay import Replay, replay
 from labkit.plan.trace import Trace
 
@@ -62,9 +63,19 @@ def predict(config: RunConfig, gpu: str | None = None, cache: TraceCache | None 
     and ``PredictionError`` for a run that cannot be predicted.
     """
     if gpu is not None:
-        config = dataclasses.replace(config, device="cuda", capacity_gib=find_gpu(gpu).usable_bytes / 2**30)
+        found = find_gpu(gpu)
+        if not found.bf16 and (value := missing_bf16(config)):
+            raise PredictionError(f"{value} needs bf16, which {found.name} does not have; set precision=16-mixed.")
+        config = dataclasses.replace(config, device="cuda", capacity_gib=found.usable_bytes / 2**30)
     kind = CachingAllocator if config.device == "cuda" else VirtualAllocator
     return judge((cache or TraceCache.find()).trace(config), config.capacity_bytes, kind)
+
+
+def missing_bf16(config: RunConfig) -> str | None:
+    """The key and value of a run that a GPU without bf16 cannot do; None for a run that it can."""
+    if config.precision.startswith("bf16"):
+        return f"precision={config.precision}"
+    return "use_qlora=true" if config.use_qlora else None  # whose 4-bit weights are multiplied in bf16
 
 
 def judge(trace: Trace, capacity_bytes: int | None, kind: type[CachingAllocator] = CachingAllocator) -> Prediction:

@@ -21,7 +21,7 @@ from labkit.config.schema import RunConfig
 from labkit.config.workspace import Workspace
 from labkit.plan.cache import TraceCache
 from labkit.plan.errors import PredictionError
-from labkit.plan.ladder import missing_bf16
+from labkit.plan.predict import missing_bf16
 from labkit.plan.predict import Prediction, predict
 from labkit.plan.search import samples_per_step, search, with_batch
 

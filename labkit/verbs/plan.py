@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from labkit.config.errors import ConfigError
+from labkit.config.gpus import GPUS
 from labkit.config.layers import DEFAULT_PROFILE, Resolved, resolve
 from labkit.config.profiles import load_profile
 from labkit.config.workspace import Workspace
@@ -55,7 +56,9 @@ def main(args: argparse.Namespace) -> int:
     for resolved in runs:
         row: dict[str, Any] = {"experiment": resolved.experiment.name, "gpu": args.gpu}
         try:
-            row |= _facts(predict(resolved.config, cache=cache), resolved)
+            # a GPU's name says more than its profile does, which knows its memory only
+            gpu = args.gpu if args.gpu.lower() in GPUS and not resolved.profile.expected else None
+            row |= _facts(predict(resolved.config, gpu, cache), resolved)
         except PredictionError as error:
             row["error"] = str(error)
         rows.append(row)

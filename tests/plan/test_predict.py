@@ -14,6 +14,7 @@ from labkit.config.workspace import Workspace
 from labkit.memory.report import CATEGORIES, PHASES
 from labkit.plan.allocator import VirtualAllocator
 from labkit.plan.cache import TraceCache
+from labkit.plan.errors import PredictionError
 from labkit.plan.predict import judge, predict
 
 WORKSPACE = Workspace.find()
@@ -150,6 +151,13 @@ def test_a_gpu_is_given_by_name_or_size():
     assert predict(config, "24GiB", CACHE).verdict == "fits"
     with pytest.raises(ConfigError, match="a100-80gb"):
         predict(config, "a100-80", CACHE)
+
+
+def test_a_gpu_without_bf16_is_told_by_name():
+    with pytest.raises(PredictionError, match="precision=bf16-true needs bf16, which v100-16gb does not have"):
+        predict(config_of("bf16_true"), "v100-16gb", CACHE)
+    half = dataclasses.replace(config_of("bf16_true"), device="cuda", precision="16-mixed")
+    assert predict(half, "v100-16gb", CACHE).verdict == "fits"
 
 
 def test_host_memory_is_told_apart():
