@@ -14,7 +14,7 @@ from labkit.config import values
 from labkit.config.errors import ConfigError, nearest
 
 Precision = Literal["32-true", "bf16-true", "bf16-mixed", "16-mixed", "16-true"]
-Optim = Literal["adamw", "sgd", "adam_8bit", "deepspeed_cpu"]
+Optim = Literal["adamw", "sgd", "adam_8bit", "paged_adam_8bit", "deepspeed_cpu"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,8 @@ class RunConfig:
     precision: Precision = "32-true"
     """Number format of weights and arithmetic, in Lightning's words."""
     optim: Optim = "adamw"
-    """Optimizer; ``adam_8bit`` is AdamW with 8-bit state from bitsandbytes."""
+    """Optimizer; ``adam_8bit`` is AdamW with 8-bit state from bitsandbytes. ``paged_adam_8bit`` keeps that state in
+    memory that CUDA moves between host and GPU as it is used; it counts as the host's."""
     optim_impl: Literal["foreach", "fused", "for-loop"] = "foreach"
     """How adamw and sgd walk the parameters; foreach needs temporaries as large as the parameters."""
     dropout: float | None = None
@@ -233,7 +234,9 @@ def _check_combinations(config: RunConfig) -> None:
          "half precision gives NaN on a CPU; use bf16-true or bf16-mixed"),
         (config.precision == "16-true" and config.optim != "sgd", "precision", "optim",
          "Adam's epsilon is zero in half precision and the loss turns NaN; use bf16-true, or 16-mixed on a GPU"),
-        (config.optim_impl == "fused" and config.optim in ("adam_8bit", "deepspeed_cpu"), "optim_impl", "optim",
+        (config.optim == "paged_adam_8bit" and config.device == "virtual", "optim", "device",
+         "a CPU has no paged memory; use adam_8bit"),
+        (config.optim_impl == "fused" and config.optim not in ("adamw", "sgd"), "optim_impl", "optim",
          "this optimizer has one implementation; leave optim_impl at foreach"),
         (config.double_quant and not config.use_qlora, "double_quant", "use_qlora",
          "there are no 4-bit scales to quantize; set use_qlora=true"),

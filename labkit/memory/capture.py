@@ -261,7 +261,8 @@ def _state(optimizer: torch.optim.Optimizer) -> dict[str, list[torch.Tensor]]:
     for state in optimizer.state.values():
         for key, value in state.items():
             # torch keeps the step counters of adamw in host memory, unless it is fused or capturable
-            category = "optimizer_cpu" if key == "step" and not fused else "optimizer_gpu"
+            in_host_memory = (key == "step" and not fused) or getattr(value, "is_paged", False)  # bitsandbytes' mark
+            category = "optimizer_cpu" if in_host_memory else "optimizer_gpu"
             found[category] += [leaf for leaf in tree_iter(value) if isinstance(leaf, torch.Tensor)]
     return found
 

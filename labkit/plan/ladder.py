@@ -131,9 +131,13 @@ def _offload(stage: int) -> Callable[[RunConfig], Changes | None]:
     return change
 
 
+_OPTIMIZERS = ("adamw", "adam_8bit", "paged_adam_8bit", "sgd")
+"""With less and less on the GPU."""
+
+
 def _optimizer(name: str) -> Callable[[RunConfig], Changes | None]:
     def change(config: RunConfig) -> Changes | None:
-        worse = ("adamw", "adam_8bit") if name == "sgd" else ("adamw",)
+        worse = _OPTIMIZERS[: _OPTIMIZERS.index(name)]
         impl = config.optim_impl if name == "sgd" else "foreach"
         return {"optim": name, "optim_impl": impl} if config.optim in worse else None
 
@@ -218,6 +222,10 @@ LADDER: tuple[Rung, ...] = (
     Rung(
         name="8-bit optimizer", kind="numerics", group="optimizer", reach="optimizer",
         cost="optimizer state in 8 bits", change=_optimizer("adam_8bit"),
+    ),
+    Rung(
+        name="paged 8-bit optimizer", kind="numerics", group="optimizer", reach="optimizer",
+        cost="optimizer state in 8 bits, fetched from host memory as it is used", change=_optimizer("paged_adam_8bit"),
     ),
     Rung(
         name="bf16 weights", kind="numerics", group="precision",

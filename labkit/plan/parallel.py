@@ -37,8 +37,11 @@ def unplanned(config: RunConfig) -> str | None:
         )
     if config.strategy == "fsdp" and config.use_qlora:
         return "use_qlora with strategy=fsdp cannot be predicted: 4-bit weights are not sharded; set strategy=ddp."
-    if config.strategy == "fsdp" and config.optim == "adam_8bit":
-        return "optim=adam_8bit with strategy=fsdp cannot be predicted: bitsandbytes takes no shards; set optim=adamw."
+    if config.strategy == "fsdp" and "8bit" in config.optim:
+        return (
+            f"optim={config.optim} with strategy=fsdp cannot be predicted: bitsandbytes takes no shards; "
+            "set optim=adamw."
+        )
     return None
 
 

@@ -13,6 +13,7 @@ from labkit.memory.capture import MemoryCapture
 from labkit.memory.tracker import host
 from labkit.plan.errors import PredictionError
 from labkit.plan.offload import ZeroOffload
+from labkit.plan.paged import build_paged
 from labkit.plan.parallel import Rank, rank, unplanned
 from labkit.plan.semantics import DeviceSemantics
 from labkit.plan.trace import Trace
@@ -62,7 +63,11 @@ def trace(config: RunConfig) -> Trace:
         this_rank.apply(model)
         module = CaptionModule(config, model)
         module.trainer = loop
-        optimizer = ZeroOffload(config, module) if offload else build_optimizer(config, module.parameters())
+        if offload:
+            optimizer = ZeroOffload(config, module)
+        else:
+            build = build_paged if config.optim == "paged_adam_8bit" else build_optimizer
+            optimizer = build(config, module.parameters())
         loop.optimizers = [optimizer]
         capture.on_train_start(loop, module)
         marks.append(len(tracker.events or ()))

@@ -21,8 +21,7 @@ from labkit.config.schema import RunConfig
 from labkit.config.workspace import Workspace
 from labkit.plan.cache import TraceCache
 from labkit.plan.errors import PredictionError
-from labkit.plan.predict import missing_bf16
-from labkit.plan.predict import Prediction, predict
+from labkit.plan.predict import Prediction, missing_bf16, predict
 from labkit.plan.search import samples_per_step, search, with_batch
 
 REAL = {name: name for name in ARCHITECTURES if name.startswith("Salesforce/")}

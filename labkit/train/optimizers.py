@@ -22,6 +22,10 @@ def build_optimizer(config: RunConfig, parameters: Iterable[torch.nn.Parameter])
             import bitsandbytes
 
             return bitsandbytes.optim.AdamW8bit(trainable, lr=config.lr)
+        case "paged_adam_8bit":
+            import bitsandbytes
+
+            return bitsandbytes.optim.PagedAdamW8bit(trainable, lr=config.lr)
         case "deepspeed_cpu":
             from deepspeed.ops.adam import DeepSpeedCPUAdam
 

@@ -101,7 +101,7 @@ def missing(modules: Iterable[str]) -> list[str]:
 
 def needs(config: RunConfig) -> list[str]:
     """Libraries that this run takes beside those that all take."""
-    found = ["bitsandbytes"] if config.optim == "adam_8bit" or config.use_qlora else []
+    found = ["bitsandbytes"] if "8bit" in config.optim or config.use_qlora else []
     return found + (["deepspeed"] if config.strategy.startswith("deepspeed") else [])
 
 
