@@ -1,5 +1,6 @@
 """Profiles: the facts of a machine, and what each experiment does on it."""
 
+import contextlib
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,6 +73,9 @@ def profile_names(workspace: Workspace) -> list[str]:
 def load_profile(workspace: Workspace, name: str) -> Profile:
     """The profile called ``name``; ``ConfigError`` for an unknown name or a file that is not one."""
     path = workspace.profiles / f"{name}.yaml"
+    if not path.is_file():
+        with contextlib.suppress(ConfigError):  # case does not count in the name of a GPU
+            path = workspace.profiles / f"{find_gpu(name).name}.yaml"
     if not path.is_file():
         return _of_gpu(name, profile_names(workspace))
     data = read_yaml(path)

@@ -2,13 +2,14 @@
 
     python -m labkit.plan.background RUN_FOLDER
 
-Leaves the trace in the workspace's cache.
+Leaves the trace in the workspace's cache. Ends when its standard input does, so that it never outlives the run.
 """
 
 import contextlib
 import json
 import os
 import sys
+import threading
 from pathlib import Path
 
 from labkit.config.errors import ConfigError
@@ -20,10 +21,17 @@ EXIT_REFUSED = 3
 """Exit code when the last line printed says why there is no prediction."""
 
 
+def _end_with_parent() -> None:
+    while os.read(0, 1):
+        pass
+    os._exit(1)
+
+
 def main() -> None:
     """Read the folder's config and fill the cache, when nobody else needs the cores."""
     with contextlib.suppress(OSError):
         os.nice(10)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     config = json.loads((Path(sys.argv[1]) / "config.json").read_text(encoding="utf-8"))["config"]
     import torch
 

@@ -13,6 +13,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from labkit.config.architectures import architecture
+from labkit.config.errors import ConfigError
 from labkit.config.schema import RunConfig
 from labkit.config.versions import version_of
 from labkit.config.workspace import Workspace
@@ -93,7 +94,7 @@ def _fill(folder: Path, config: RunConfig) -> None:
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)  # what libraries say while they load
     warnings.simplefilter("ignore")
-    with contextlib.suppress(PredictionError):
+    with contextlib.suppress(PredictionError, ConfigError):
         TraceCache(folder).trace(config)
 
 

@@ -91,12 +91,13 @@ def smaller_batches(config: RunConfig) -> list[int]:
 
 
 def smaller_model(config: RunConfig) -> str | None:
-    """The next smaller known model of the same scale."""
+    """The next smaller known model of the same scale and language model, whose layers have the same names."""
     scale = config.model_name.partition("/")[0]
     if config.model_name not in ARCHITECTURES:
         return None
-    here = rough_size(architecture(config.model_name))
-    sizes = {name: rough_size(arch) for name, arch in ARCHITECTURES.items() if name.partition("/")[0] == scale}
+    here, language = rough_size(architecture(config.model_name)), architecture(config.model_name).language
+    same = {name: arch for name, arch in ARCHITECTURES.items() if name.partition("/")[0] == scale}
+    sizes = {name: rough_size(arch) for name, arch in same.items() if arch.language == language}
     sizes = {name: size for name, size in sizes.items() if size < here and "-base" not in name}
     return max(sizes, key=lambda name: sizes[name], default=None)
 
@@ -199,11 +200,12 @@ LADDER: tuple[Rung, ...] = (
     ),
     Rung(
         name="offload", kind="time", group="optimizer", change=_offload(2),
-        cost="much time: every optimizer step runs in host memory, on the processor",
+        cost="much time: every optimizer step runs in host memory, on the processor; the loss is averaged over batches",
     ),
     Rung(
         name="offload of weights", kind="time", group="optimizer", change=_offload(3),
-        cost="very much time: weights come from host memory layer by layer, the optimizer step runs there",
+        cost="very much time: weights come from host memory layer by layer, the optimizer step runs there; "
+        "the loss is averaged over batches",
     ),
     Rung(
         name="mixed precision", kind="numerics", group="precision",

@@ -35,6 +35,8 @@ def unplanned(config: RunConfig) -> str | None:
             f"devices={config.devices} with strategy={config.strategy} cannot be predicted; "
             "set strategy=ddp or strategy=fsdp."
         )
+    if config.strategy == "fsdp" and config.devices == 1:
+        return "strategy=fsdp with devices=1 shards nothing; set devices to 2 or more, or strategy=auto."
     if config.strategy == "fsdp" and config.use_qlora:
         return "use_qlora with strategy=fsdp cannot be predicted: 4-bit weights are not sharded; set strategy=ddp."
     if config.strategy == "fsdp" and "8bit" in config.optim:

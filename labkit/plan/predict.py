@@ -1,15 +1,17 @@
 """Predict: what a run will hold in memory, and whether that fits, said without a GPU and before the run."""
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from typing import Any
 
-from labkit.config.gpus import find_gpu
+from labkit.config.gpus import GPUS, find_gpu
 from labkit.config.schema import RunConfig
 from labkit.memory.report import HOST_CATEGORIES, MemoryReport
 from labkit.plan.allocator import CachingAllocator, VirtualAllocator
 from labkit.plan.cache import TraceCache
 from labkit.plan.errors import PredictionError
+from labkit.plan.expandable import ExpandableAllocator
 from labkit.plan.replay import Replay, replay
 from labkit.plan.trace import Trace
 
@@ -64,11 +66,29 @@ def predict(config: RunConfig, gpu: str | None = None, cache: TraceCache | None 
     """
     if gpu is not None:
         found = find_gpu(gpu)
-        if not found.bf16 and (value := missing_bf16(config)):
-            raise PredictionError(f"{value} needs bf16, which {found.name} does not have; set precision=16-mixed.")
+        refuse_without_bf16(config, found.name)
         config = dataclasses.replace(config, device="cuda", capacity_gib=found.usable_bytes / 2**30)
-    kind = CachingAllocator if config.device == "cuda" else VirtualAllocator
-    return judge((cache or TraceCache.find()).trace(config), config.capacity_bytes, kind)
+    trace = (cache or TraceCache.find()).trace(config).first(_optimizer_steps(config))
+    return judge(trace, config.capacity_bytes, _allocator(config))
+
+
+def _allocator(config: RunConfig) -> type[CachingAllocator]:
+    """What the run will have: on CUDA as the environment sets it, which a run inherits."""
+    if config.device != "cuda":
+        return VirtualAllocator
+    names = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+    settings = ",".join(os.environ.get(name, "") for name in names).replace(" ", "").lower()
+    return ExpandableAllocator if "expandable_segments:true" in settings else CachingAllocator
+
+
+def _optimizer_steps(config: RunConfig) -> int | None:
+    """How many optimizer steps the run has, as far as its config says; None if it does not."""
+    steps = None
+    if config.num_train_samples is not None:
+        samples = config.num_train_samples - int(config.num_train_samples * config.val_fraction)
+        batches = min(samples // config.batch_size // config.devices, config.limit_train_batches or samples)
+        steps = -(-batches // config.accumulate_grad_batches) * config.max_epochs
+    return min((n for n in (steps, config.max_steps) if n), default=None)
 
 
 def missing_bf16(config: RunConfig) -> str | None:
@@ -76,6 +96,13 @@ def missing_bf16(config: RunConfig) -> str | None:
     if config.precision.startswith("bf16"):
         return f"precision={config.precision}"
     return "use_qlora=true" if config.use_qlora else None  # whose 4-bit weights are multiplied in bf16
+
+
+def refuse_without_bf16(config: RunConfig, gpu: str) -> None:
+    """Raise ``PredictionError`` for a run in bf16 on a GPU, called by its name, that has none."""
+    known = GPUS.get(gpu.lower())
+    if known is not None and not known.bf16 and (value := missing_bf16(config)):
+        raise PredictionError(f"{value} needs bf16, which {known.name} does not have; set precision=16-mixed.")
 
 
 def judge(trace: Trace, capacity_bytes: int | None, kind: type[CachingAllocator] = CachingAllocator) -> Prediction:

@@ -44,7 +44,6 @@ class DeviceSemantics:
         self._cuda = config.device == "cuda"
         self._lower_dtype = _AUTOCAST.get(config.precision)
         self._casting = False
-        self._lowered: dict[int, torch.Tensor] = {}
         self._replaced: list[tuple[Any, str, Any]] = []
 
     def __enter__(self) -> "DeviceSemantics":
@@ -64,13 +63,12 @@ class DeviceSemantics:
 
     @contextlib.contextmanager
     def autocast(self) -> Iterator[None]:
-        """Cast as ``torch.autocast`` does, if the run's precision is a mixed one; weights are cast once."""
+        """Cast as ``torch.autocast`` does, if the run's precision is a mixed one."""
         self._casting = self._lower_dtype is not None
         try:
             yield
         finally:
             self._casting = False
-            self._lowered.clear()
 
     def _replace(self, owner: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
         original = getattr(owner, name)
@@ -105,13 +103,8 @@ class DeviceSemantics:
         return make
 
     def _lower(self, tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.dtype != torch.float32:
-            return tensor
-        if not (tensor.is_leaf and tensor.requires_grad and torch.is_grad_enabled()):
-            return tensor.to(self._lower_dtype)
-        if id(tensor) not in self._lowered:  # autocast keeps the copy of a weight while its context lasts
-            self._lowered[id(tensor)] = tensor.to(self._lower_dtype)
-        return self._lowered[id(tensor)]
+        # each use makes a copy of its own: Lightning's autocast has cache_enabled=False
+        return tensor.to(self._lower_dtype) if tensor.dtype == torch.float32 else tensor
 
 
 def _with_meta(original: Callable[[], list[str]]) -> Callable[[], list[str]]:
@@ -143,9 +136,9 @@ def _attention_on_cpu(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attn_mask: torch.Tensor | None = None,
     dropout_p: float = 0.0, is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False,
 ) -> torch.Tensor:  # fmt: skip
-    """A CPU's choice: the flash kernel without dropout, else plain operations."""
+    """A CPU's choice: the flash kernel without dropout and without a mask that is learnt, else plain operations."""
     mask = _additive(attn_mask, query.dtype)
-    if dropout_p == 0.0:
+    if dropout_p == 0.0 and not (mask is not None and mask.requires_grad and torch.is_grad_enabled()):
         return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
             query, key, value, dropout_p, is_causal, attn_mask=mask, scale=scale
         )[0]

@@ -1,5 +1,6 @@
 """Steps: two optimizer steps of a run, executed on tensors without storage."""
 
+import contextlib
 import dataclasses
 from types import SimpleNamespace
 from typing import Any
@@ -36,6 +37,16 @@ def trace(config: RunConfig) -> Trace:
     capacity is not looked at. Raises ``PredictionError`` for what is not planned, and for an operation that ``meta``
     tensors cannot do.
     """
+    try:
+        return _trace(config)
+    except (RuntimeError, NotImplementedError) as error:  # torch's, from outside of an operation
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise PredictionError(
+            f"the step cannot be executed on meta tensors, so it cannot be predicted: {reason}"
+        ) from error
+
+
+def _trace(config: RunConfig) -> Trace:
     offload = config.strategy.startswith("deepspeed")
     if offload and "mixed" in config.precision:
         raise PredictionError(
@@ -63,6 +74,9 @@ def trace(config: RunConfig) -> Trace:
         this_rank.apply(model)
         module = CaptionModule(config, model)
         module.trainer = loop
+        if config.precision in ("bf16-true", "16-true"):
+            with host() if offload else contextlib.nullcontext():  # DeepSpeed does it while it is set up
+                _cast(module, dtype_of(config.precision))
         if offload:
             optimizer = ZeroOffload(config, module)
         else:
@@ -78,7 +92,14 @@ def trace(config: RunConfig) -> Trace:
                 del batch  # as Lightning does, before the next one is there
         capture.teardown(loop, module, "fit")
         events = (tracker.events or [])[: marks[-1]]  # what is taken down after the last step is no prediction
-    return Trace.of(events, marks, capture.report, str(tracker.peak_operation))
+    return Trace.of(events, marks, capture.report)
+
+
+def _cast(module: CaptionModule, dtype: torch.dtype) -> None:
+    """What Lightning's precision does to a module: adapters are made in 32 bits."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.is_floating_point() and tensor.dtype != dtype:
+            tensor.data = tensor.data.to(dtype)
 
 
 def _micro_step(

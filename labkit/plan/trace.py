@@ -24,7 +24,7 @@ class Trace:
 
     ``moves`` has the bytes of a birth, or for a death minus the number of the move that was its birth, minus 1.
     ``operations`` has for each move an index into ``names``. ``marks`` are the numbers of moves after which the model
-    was loaded and each phase of ``report`` ended. ``operation`` made the highest peak.
+    was loaded and each phase of ``report`` ended.
     """
 
     moves: np.ndarray
@@ -32,12 +32,9 @@ class Trace:
     names: list[str]
     marks: list[int]
     report: MemoryReport
-    operation: str
 
     @classmethod
-    def of(
-        cls, events: Iterable[tuple[int, int, Any]], marks: list[int], report: MemoryReport, operation: str
-    ) -> "Trace":
+    def of(cls, events: Iterable[tuple[int, int, Any]], marks: list[int], report: MemoryReport) -> "Trace":
         """The trace of a tracker's events. Raises ``ValueError`` for a death without a birth."""
         moves, operations, numbers = [], [], {}
         born: dict[int, int] = {}
@@ -52,7 +49,25 @@ class Trace:
             operations.append(numbers.setdefault(str(operation_there), len(numbers)))
         return cls(
             moves=np.array(moves, np.int64), operations=np.array(operations, np.int32), names=list(numbers),
-            marks=marks, report=report, operation=operation,
+            marks=marks, report=report,
+        )  # fmt: skip
+
+    @property
+    def operation(self) -> str:
+        """The operation that made the highest peak behind loading."""
+        start = self.marks[0]
+        changes = np.where(self.moves > 0, self.moves, -self.moves[np.where(self.moves > 0, 0, -self.moves - 1)])
+        return self.operation_of(start + int(np.cumsum(changes)[start:].argmax()))
+
+    def first(self, steps: int | None) -> "Trace":
+        """The part up to the end of so many optimizer steps; None is all of it."""
+        phases = [p for p in self.report.phases if steps is None or p.step < steps]
+        if len(phases) == len(self.report.phases):
+            return self
+        marks = self.marks[: len(phases) + 1]
+        return dataclasses.replace(
+            self, moves=self.moves[: marks[-1]], operations=self.operations[: marks[-1]], marks=marks,
+            report=dataclasses.replace(self.report, phases=phases),
         )  # fmt: skip
 
     def events(self) -> Iterator[Event]:
@@ -83,12 +98,17 @@ class Trace:
     def save(self, path: Path) -> None:
         """Write one file, whole or not at all."""
         facts = {
-            "names": self.names, "marks": self.marks, "operation": self.operation, "report": self.report.to_dict(),
+            "names": self.names, "marks": self.marks, "report": self.report.to_dict(),
         }  # fmt: skip
         unfinished = path.with_suffix(f".{os.getpid()}.part")
-        with unfinished.open("wb") as file:
-            np.savez_compressed(file, moves=self.moves, operations=self.operations, facts=np.array(json.dumps(facts)))
-        unfinished.replace(path)
+        try:
+            with unfinished.open("wb") as file:
+                np.savez_compressed(
+                    file, moves=self.moves, operations=self.operations, facts=np.array(json.dumps(facts))
+                )
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: Path) -> "Trace":

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from labkit.config.errors import ConfigError
 from labkit.config.schema import RunConfig
 from labkit.memory.report import CATEGORIES, MemoryReport
 from labkit.runs.records import Record, RunFolder
@@ -28,7 +29,7 @@ class Background:
         self._process: subprocess.Popen | None = None
         if not self._cache.has(config):
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "labkit.plan.background", str(folder.path)], stdin=subprocess.DEVNULL,
+                [sys.executable, "-m", "labkit.plan.background", str(folder.path)], stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True,
             )  # fmt: skip
 
@@ -51,9 +52,12 @@ class Background:
                 return {"error": f"the prediction was not ready {wait_s:g} s after the run; 'labkit plan' makes it"}
             if self._process.returncode == EXIT_REFUSED:
                 return {"error": said.strip().splitlines()[-1]}
-        if not self._cache.has(self._config):  # this process is not to be slowed by executing it here
-            return {"error": "the prediction's process ended without one; 'labkit plan' says why"}
-        return predict(self._config, cache=self._cache).to_dict()
+        try:
+            if self._cache.has(self._config):  # this process is not to be slowed by executing it here
+                return predict(self._config, cache=self._cache).to_dict()
+        except ConfigError as error:  # a folder that was the model, and is gone
+            return {"error": str(error)}
+        return {"error": "the prediction's process ended without one; 'labkit plan' says why"}
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from labkit.config.layers import DEFAULT_PROFILE, Resolved, resolve
 from labkit.config.schema import RunConfig, coerce
 from labkit.config.workspace import Workspace
 from labkit.runs.events import EventReader
-from labkit.runs.prediction import in_background
+from labkit.runs.prediction import WAIT_S, in_background
 from labkit.runs.records import Ledger, Record, RunFolder
 
 POLL_S = 0.1
@@ -60,13 +60,15 @@ def run(
             else:
                 with in_background(folder, resolved.config) as prediction:
                     _watch(folder, record, resolved, timeout_s, on_event)
-                    record.prediction = prediction.result()
+                    record.wall_seconds = round(time.monotonic() - started, 3)
+                    # a run that has measured nothing has nothing to stand beside it, and need not wait
+                    record.prediction = prediction.result(WAIT_S if record.memory else 0)
         except BaseException as error:
             if record.status == "running":  # a record of a run that is over never says that it goes on
                 record.status, record.reason = "killed", f"its watcher stopped: {type(error).__name__} {error}".strip()
             raise
         finally:
-            record.wall_seconds = round(time.monotonic() - started, 3)
+            record.wall_seconds = record.wall_seconds or round(time.monotonic() - started, 3)
             # what was skipped has neither met nor missed what was expected, unless just this was
             if resolved.expected and (record.status != "skipped" or resolved.expected.status == "skipped"):
                 record.as_expected = resolved.expected.matches(record.status, record.died_in)

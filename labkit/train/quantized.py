@@ -65,7 +65,7 @@ def _packed_on_meta(weight: torch.Tensor, double_quant: bool) -> nn.Parameter:
     scales, a code book and a mean of their own.
     """
     count = weight.numel()
-    meta = {"device": weight.device}
+    meta = {"device": weight.device, "dtype": torch.float32}  # whatever the default is
     scales, state2, offset = -(-count // BLOCK), None, None
     absmax = torch.empty(scales, **meta)
     if double_quant:
@@ -73,12 +73,12 @@ def _packed_on_meta(weight: torch.Tensor, double_quant: bool) -> nn.Parameter:
             absmax=torch.empty(-(-scales // BLOCK_OF_SCALES), **meta), code=torch.empty(256, **meta),
             blocksize=BLOCK_OF_SCALES, dtype=torch.float32,
         )  # fmt: skip
-        absmax, offset = torch.empty(scales, dtype=torch.uint8, **meta), torch.empty((), **meta)
+        absmax, offset = torch.empty(scales, dtype=torch.uint8, device=weight.device), torch.empty((), **meta)
     state = QuantState(
         absmax=absmax, shape=weight.shape, code=torch.empty(16, **meta), blocksize=BLOCK, quant_type="nf4",
         dtype=weight.dtype, offset=offset, state2=state2,
     )  # fmt: skip
-    packed = torch.empty((count + 1) // 2, 1, dtype=torch.uint8, **meta)
+    packed = torch.empty((count + 1) // 2, 1, dtype=torch.uint8, device=weight.device)
     return bitsandbytes.nn.Params4bit(
         packed, requires_grad=False, quant_state=state, quant_type="nf4", compress_statistics=double_quant,
         bnb_quantized=True,

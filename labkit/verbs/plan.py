@@ -6,7 +6,6 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from labkit.config.errors import ConfigError
-from labkit.config.gpus import GPUS
 from labkit.config.layers import DEFAULT_PROFILE, Resolved, resolve
 from labkit.config.profiles import load_profile
 from labkit.config.workspace import Workspace
@@ -48,7 +47,7 @@ def main(args: argparse.Namespace) -> int:
     quiet_libraries()
     from labkit.plan.cache import TraceCache
     from labkit.plan.errors import PredictionError
-    from labkit.plan.predict import predict
+    from labkit.plan.predict import predict, refuse_without_bf16
 
     cache = TraceCache.find()
     cache.fill(resolved.config for resolved in runs)
@@ -56,10 +55,9 @@ def main(args: argparse.Namespace) -> int:
     for resolved in runs:
         row: dict[str, Any] = {"experiment": resolved.experiment.name, "gpu": args.gpu}
         try:
-            # a GPU's name says more than its profile does, which knows its memory only
-            gpu = args.gpu if args.gpu.lower() in GPUS and not resolved.profile.expected else None
-            row |= _facts(predict(resolved.config, gpu, cache), resolved)
-        except PredictionError as error:
+            refuse_without_bf16(resolved.config, args.gpu)
+            row |= _facts(predict(resolved.config, cache=cache), resolved)
+        except (PredictionError, ConfigError) as error:
             row["error"] = str(error)
         rows.append(row)
         if not (args.json or args.all):
@@ -68,7 +66,7 @@ def main(args: argparse.Namespace) -> int:
         print(json.dumps(rows if args.all else rows[0], indent=1))
     elif args.all:
         _print_table(rows, args.gpu)
-    return EXIT_FAILED if not args.all and "error" in rows[0] else 0
+    return EXIT_FAILED if all("error" in row for row in rows) else 0
 
 
 def _print_table(rows: list[dict[str, Any]], gpu: str) -> None:

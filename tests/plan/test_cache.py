@@ -17,10 +17,11 @@ from labkit.plan.predict import predict
 CONFIG = resolve(Workspace.find(), "reduced_batch").config
 OTHER = {  # a valid value for each key that is said to have no effect
     "weights": "pretrained", "dataset": "fluent_emoji_food", "num_train_samples": 8, "val_fraction": 0.5,
-    "num_workers": 0, "lr": 1e-3, "lr_schedule": "linear", "warmup_steps": 3, "global_batch_size": None,
+    "num_workers": 0, "lr": 1e-3, "lr_schedule": "linear", "warmup_steps": 3, "global_batch_size": 16,
     "max_epochs": 9, "max_steps": 9, "limit_train_batches": 9, "seed": 1, "lora_alpha": 8, "capacity_gib": 1.0,
-    "report_every": 3, "enable_checkpointing": True, "save_every": None, "save_model": True,
+    "report_every": 3, "enable_checkpointing": True, "save_every": 5, "save_model": True,
 }  # fmt: skip
+NEEDS = {"save_every": {"enable_checkpointing": True}}
 
 
 @pytest.fixture
@@ -87,8 +88,14 @@ def test_a_folder_that_cannot_be_written_costs_nothing_but_time(tmp_path, execut
 
 @pytest.mark.parametrize("key", sorted(WITHOUT_EFFECT))
 def test_keys_without_effect_have_none(key):
-    changed = RunConfig(**(CONFIG.to_dict() | {key: OTHER[key]}))
+    changed = RunConfig(**(CONFIG.to_dict() | {key: OTHER[key]} | NEEDS.get(key, {})))
     assert cache_module._key(changed) == cache_module._key(CONFIG)
+
+
+def test_what_has_no_effect_gives_the_same_steps():
+    lora = RunConfig(**(CONFIG.to_dict() | {"use_lora": True}))
+    others = {"lr": 1e-3, "seed": 1, "lora_alpha": 8, "lr_schedule": "linear", "warmup_steps": 3, "max_steps": 9}
+    assert same(labkit.plan.steps.trace(lora), labkit.plan.steps.trace(dataclasses.replace(lora, **others)))
 
 
 @pytest.mark.parametrize(
@@ -96,7 +103,10 @@ def test_keys_without_effect_have_none(key):
     [
         {"batch_size": 8}, {"max_length": 13}, {"precision": "bf16-true"}, {"accumulate_grad_batches": 2},
         {"optim": "sgd"}, {"act_ckpt": True}, {"freeze_vision": True}, {"use_lora": True}, {"device": "cuda"},
-        {"model_name": "tiny/blip2-t5-small"}, {"dropout": 0.0}, {"optim_impl": "fused"},
+        {"model_name": "tiny/blip2-t5-small"}, {"devices": 2, "strategy": "ddp"}, {"use_lora": True, "lora_r": 8},
+        {"use_qlora": True}, {"use_qlora": True, "double_quant": True}, {"use_lora": True, "lora_dropout": 0.0},
+        {"use_lora": True, "lora_targets": ("fc1",)}, {"loss_average": "batches"}, {"dropout": 0.0},
+        {"optim_impl": "fused"},
     ],
     ids=str,
 )  # fmt: skip

@@ -25,7 +25,12 @@ def predicted(profile="tiny", **overrides):
         {"strategy": "deepspeed_stage_3_offload"},
         {"strategy": "deepspeed_stage_2_offload", "accumulate_grad_batches": 1},
         {"strategy": "deepspeed_stage_3_offload", "accumulate_grad_batches": 1, "freeze_vision": True},
-        {"strategy": "deepspeed_stage_2_offload", "freeze_language": True},
+        {
+            "strategy": "deepspeed_stage_2_offload",
+            "freeze_language": True,
+            "use_lora": True,
+            "lora_targets": "query,value",
+        },
     ],
     ids=str,
 )

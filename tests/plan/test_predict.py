@@ -160,6 +160,27 @@ def test_a_gpu_without_bf16_is_told_by_name():
     assert predict(half, "v100-16gb", CACHE).verdict == "fits"
 
 
+def test_a_run_of_one_step_is_judged_by_that_step():
+    one, two = (predicted("reduced_batch", max_steps=n) for n in (1, 2))
+    assert {p.step for p in one.phases} == {0}
+    assert one.peak_bytes < two.peak_bytes
+    assert predicted("reduced_batch", num_train_samples=16, max_epochs=1).phases == one.phases
+    tight = one.peak_bytes / 0.94 / 2**30
+    assert predicted("reduced_batch", max_steps=1, capacity_gib=tight).verdict == "fits"
+    assert one.operation.startswith("aten._foreach")
+
+
+def test_expandable_segments_are_taken_from_the_environment(monkeypatch):
+    config = dataclasses.replace(config_of("xxl_qlora"), device="cuda")
+    plain = predict(config, cache=CACHE)
+    monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+    assert predict(config, cache=CACHE).reserved_bytes != plain.reserved_bytes
+
+
+def test_qlora_in_bf16_is_predicted():
+    assert predicted("xxl_qlora", precision="bf16-true").verdict == "fits"
+
+
 def test_host_memory_is_told_apart():
     found = predicted("xxl_cpu_offload")
     numbers = found.at("before_forward", 0).end["parameters"] / 2

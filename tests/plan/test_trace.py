@@ -17,7 +17,7 @@ def made(marks=(1, 3, 5)):
         for name in ("before_forward", "after_forward")
     ]
     report = MemoryReport(source="predicted", phases=phases)
-    return Trace.of(EVENTS, list(marks), report, "mul")
+    return Trace.of(EVENTS, list(marks), report)
 
 
 def test_births_and_deaths_come_back_with_marks_between():
@@ -40,7 +40,7 @@ def test_an_event_is_found_again(event, move, passed):
 
 def test_a_death_without_a_birth_is_no_trace():
     with pytest.raises(ValueError, match="event 1"):
-        Trace.of([(1, 512, "a"), (2, 0, None)], [2], MemoryReport(source="predicted"), "a")
+        Trace.of([(1, 512, "a"), (2, 0, None)], [2], MemoryReport(source="predicted"))
 
 
 def test_what_is_saved_is_what_is_read(tmp_path):
