@@ -13,7 +13,7 @@ from labkit.memory.report import CATEGORIES, HOST_CATEGORIES, PhaseMemory
 from labkit.memory.units import human_bytes
 from labkit.runs.records import Record
 
-WIDTH_WITHOUT_TERMINAL = 176
+WIDTH_WITHOUT_TERMINAL = 196
 
 _SHORT = {
     "parameters": "params", "gradients": "grads", "optimizer_gpu": "optim", "activations": "activ",
