@@ -71,12 +71,12 @@ def _trace(config: RunConfig) -> Trace:
             model = build_model(config, "meta")
             if config.use_lora or config.use_qlora:
                 model = add_lora(model, config, arch.language)
+            if config.precision in ("bf16-true", "16-true"):
+                with host() if offload else contextlib.nullcontext():  # DeepSpeed does it while it is set up
+                    _cast(model, dtype_of(config.precision))
         this_rank.apply(model)
         module = CaptionModule(config, model)
         module.trainer = loop
-        if config.precision in ("bf16-true", "16-true"):
-            with host() if offload else contextlib.nullcontext():  # DeepSpeed does it while it is set up
-                _cast(module, dtype_of(config.precision))
         if offload:
             optimizer = ZeroOffload(config, module)
         else:
@@ -95,7 +95,7 @@ def _trace(config: RunConfig) -> Trace:
     return Trace.of(events, marks, capture.report)
 
 
-def _cast(module: CaptionModule, dtype: torch.dtype) -> None:
+def _cast(module: torch.nn.Module, dtype: torch.dtype) -> None:
     """What Lightning's precision does to a module: adapters are made in 32 bits."""
     for tensor in (*module.parameters(), *module.buffers()):
         if tensor.is_floating_point() and tensor.dtype != dtype:

@@ -47,11 +47,14 @@ class Background:
 
         if self._process is not None:
             try:
-                said, _ = self._process.communicate(timeout=wait_s)
+                self._process.wait(wait_s)  # not communicate, which closes its standard input, and that ends it
             except subprocess.TimeoutExpired:
                 return {"error": f"the prediction was not ready {wait_s:g} s after the run; 'labkit plan' makes it"}
-            if self._process.returncode == EXIT_REFUSED:
-                return {"error": said.strip().splitlines()[-1]}
+            else:
+                if self._process.returncode == EXIT_REFUSED:
+                    return {"error": self._process.stdout.read().strip().splitlines()[-1]}
+            finally:
+                self.stop()
         try:
             if self._cache.has(self._config):  # this process is not to be slowed by executing it here
                 return predict(self._config, cache=self._cache).to_dict()

@@ -77,12 +77,14 @@ def train(config):
     tracker = (ShardTracker if sharded else Tracker)(device_type="cpu")
     capture = MemoryCapture(tracker)
     loop = SimpleNamespace(global_step=0, accumulate_grad_batches=config.accumulate_grad_batches)
-    autocast = torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16-mixed")
+    autocast = torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16-mixed", cache_enabled=False)
     with tracker:
         with host() if sharded else contextlib.nullcontext():
             model = build_model(config, "cpu")
             if config.use_lora:
                 model = add_lora(model, config, architecture(config.model_name).language)
+            if config.precision == "bf16-true":
+                model.to(torch.bfloat16)  # as Lightning does: adapters are made in 32 bits
             if sharded:
                 shard(model, config, init_device_mesh("cpu", (config.devices,)))
                 for part in filter(lambda part: isinstance(part, FSDPModule), model.modules()):
