@@ -139,4 +139,4 @@ def test_a_smaller_model_is_the_next_of_its_scale():
     assert smaller_model(config_of("xxl")) == "tiny/blip2-t5-small"  # whose layers have the same names
     assert smaller_model(RunConfig(device="cuda")) is None
     xxl = RunConfig(device="cuda", model_name="Salesforce/blip2-flan-t5-xxl")
-    assert smaller_model(xxl) == "Salesforce/blip2-opt-6.7b"
+    assert smaller_model(xxl) == "Salesforce/blip2-flan-t5-xl"
