@@ -72,7 +72,6 @@ class Tracker(TorchDispatchMode):
         self.device_type = device_type
         self.allocated_bytes = 0
         self.peak_bytes = 0
-        self.peak_operation: Any = None
         self.events: list[tuple[int, int, Any]] | None = [] if keep_events else None
         self._live: dict[int, _Block] = {}
         self.before_error: Callable[[], str] | None = None
@@ -121,10 +120,7 @@ class Tracker(TorchDispatchMode):
         ):
             self._make_room(size_bytes, operation)
         self._live[key] = new
-        highest = self.peak_bytes
         self._count(new, +1, operation)
-        if self.peak_bytes > highest:
-            self.peak_operation = operation
         if block is None:
             weakref.finalize(storage, self._forget, key).atexit = False
         return new

@@ -36,7 +36,7 @@ class ControlPlane:
     def __enter__(self) -> "ControlPlane":
         try:
             self._start()
-        except BaseException:
+        except BaseException:  # Ctrl-C too: servers that were started are stopped, and the error goes on
             self.__exit__()
             raise
         return self
