@@ -9,9 +9,9 @@ from typing import Any
 class EventReader:
     """Events of a file that still grows; each call of ``new`` gives those since the last."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, from_end: bool = False) -> None:
         self.path = path
-        self._offset = 0
+        self._offset = path.stat().st_size if from_end else 0
 
     def new(self) -> Iterator[dict[str, Any]]:
         """Events that have become whole since the last call. A line without an end is left for the next."""

@@ -6,11 +6,12 @@ import json
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from labkit.config.layers import Resolved
 from labkit.memory.report import CATEGORIES, MemoryReport, PhaseMemory
@@ -29,6 +30,7 @@ class Record:
     the bytes asked for, and what held the memory by category. ``losses``: one value an optimizer step, None where it
     was not a finite number. ``samples``: seen in finished optimizer steps. ``model``: what ``weight_facts`` counts.
     ``others_bytes``: what other processes held on the GPU when the run started, None where nobody could say.
+    ``attempts``: how the run ended before it went on from a saved step, oldest first, and at which step it went on.
     ``prediction``: what was predicted for this run, as ``Prediction.to_dict`` gives it, or why not (``error``).
     """
 
@@ -58,6 +60,7 @@ class Record:
     train_seconds: float = 0.0
     wall_seconds: float = 0.0
     exit_code: int | None = None
+    attempts: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def report(self) -> MemoryReport | None:
@@ -70,7 +73,8 @@ class Record:
             case "start":
                 self.device, self.versions, self.model = event["device"], event["versions"], event["model"]
                 self.others_bytes = event.get("others_bytes")
-                self.memory = {"source": event["source"], "capacity_bytes": event["capacity_bytes"], "phases": []}
+                phases = self.memory["phases"] if self.memory else []  # of a run that goes on
+                self.memory = {"source": event["source"], "capacity_bytes": event["capacity_bytes"], "phases": phases}
             case "phase" if self.memory is not None:
                 phase = {key: value for key, value in event.items() if key not in ("event", "time")}
                 self.memory["phases"].append(phase)
@@ -83,6 +87,20 @@ class Record:
                     if key in event:
                         setattr(self, key, event[key])
                 self.peak_bytes = max(self.peak_bytes, event.get("peak_bytes", 0))
+            case "resumed":
+                self._go_on(event)
+
+    def _go_on(self, event: dict[str, Any]) -> None:
+        """Forget what came behind the saved step, but not how the run had ended."""
+        step = event["step"]
+        self.attempts.append(event["ended"] | {"resumed_at_step": step})
+        self.losses = self.losses[:step]
+        self.samples, self.train_seconds = event["samples"], event["train_seconds"]
+        self.validation_losses = event["validation_losses"]
+        if self.memory:
+            self.memory["phases"] = [phase for phase in self.memory["phases"] if phase["step"] < step]
+        self.status, self.exit_code = "running", None
+        self.reason = self.died_in = self.out_of_memory = self.as_expected = None
 
     @property
     def category_peaks(self) -> dict[str, int]:
@@ -102,10 +120,12 @@ class RunFolder:
         self.events = path / "events.jsonl"
         self.log = path / "log.txt"
         self.record = path / "record.json"
+        self.lock: int | None = None
+        """File descriptor of the lock, while this process holds it; the child keeps it too."""
 
     @property
     def is_watched(self) -> bool:
-        """Whether a process is alive that watches this run."""
+        """Whether a process is alive that watches this run, or is it."""
         try:
             with (self.path / "lock").open() as lock:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -120,7 +140,13 @@ class RunFolder:
 
         Raises ``LedgerError`` for a folder that is damaged.
         """
-        watched = self.is_watched  # asked first: a run that ends in between has a record by now
+        return self._read(self.is_watched)  # asked first: a run that ends in between has a record by now
+
+    def read_ended(self) -> Record:
+        """The record of a run that nobody watches; the same as ``read`` for whoever holds its lock."""
+        return self._read(watched=False)
+
+    def _read(self, watched: bool) -> Record:
         try:
             if self.record.exists():
                 return Record(**json.loads(self.record.read_text(encoding="utf-8")))
@@ -134,6 +160,10 @@ class RunFolder:
             return record
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise LedgerError(f"{self.path} holds no readable run ({error}); move the folder away.") from None
+
+    def saved_step(self) -> Path | None:
+        """The newest step that the run has saved; None when there is none."""
+        return max(self.path.glob("checkpoints/step-*/place.json"), default=None, key=str)
 
     def write(self, record: Record) -> None:
         """Put the record there, whole or not at all."""
@@ -166,17 +196,34 @@ class Ledger:
             try:
                 hidden.mkdir(parents=True)
                 lock = stack.enter_context((hidden / "lock").open("w"))
-                fcntl.flock(lock, fcntl.LOCK_EX)
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 request = {"config": record.config, "origins": resolved.origins, "record": asdict(record), **extra}
                 write_whole(hidden / "config.json", request)
-                folder = hidden.rename(parent / run_id)
+                folder = RunFolder(hidden.rename(parent / run_id))
+                folder.lock = lock.fileno()
             except OSError as error:
                 shutil.rmtree(hidden, ignore_errors=True)
                 raise LedgerError(
                     f"the run's folder {parent} cannot be written: {error.strerror}. "
                     "Set LABKIT_RUNS to a folder that can."
                 ) from None
-            yield RunFolder(folder)
+            yield folder
+
+    @contextlib.contextmanager
+    def reopen(self, folder: RunFolder) -> Iterator[Record]:
+        """Lock a run that is over, to go on with it; its record. Raises ``LedgerError`` while it still runs."""
+        with contextlib.ExitStack() as stack:
+            try:
+                lock = stack.enter_context((folder.path / "lock").open("a"))
+                _lock(lock)
+            except BlockingIOError:
+                raise LedgerError(f"the run {folder.path.name} still goes on; wait for its end, or stop it.") from None
+            except OSError as error:
+                raise LedgerError(f"the run's folder {folder.path} cannot be written: {error.strerror}.") from None
+            record = folder.read_ended()
+            folder.lock = lock.fileno()
+            yield record
+            folder.lock = None
 
     def folders(self, profile: str | None = None, experiment: str | None = None) -> list[RunFolder]:
         """Run folders, oldest first."""
@@ -198,6 +245,18 @@ class Ledger:
             said = "no run" if not found else f"{len(found)} runs"
             raise LedgerError(f"{said} in {self.root} with an id that begins with '{run_id}'; see 'labkit compare'.")
         return found[0]
+
+
+def _lock(file: IO[str]) -> None:
+    """Lock at once, or as soon as somebody has looked whether it is locked; ``BlockingIOError`` after a second."""
+    deadline = time.monotonic() + 1
+    while True:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
 
 
 def write_whole(path: Path, data: Any) -> None:
