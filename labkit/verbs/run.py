@@ -2,17 +2,19 @@
 
 import argparse
 import json
+from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
 
 from labkit.config.errors import ConfigError
 from labkit.config.layers import Resolved, resolve
 from labkit.config.profiles import load_profile
 from labkit.config.workspace import Workspace
-from labkit.runs.records import Ledger
-from labkit.runs.runner import run
+from labkit.runs.records import Ledger, Record, RunFolder
+from labkit.runs.runner import OnEvent, resume, run
 from labkit.verbs import compare
-from labkit.verbs.options import EXIT_FAILED, add_profile, pairs
+from labkit.verbs.options import EXIT_FAILED, add_profile, find_run, pairs
+
+BAD = ("failed", "killed", "timeout")
 
 HELP = """\
 Run an experiment in a child process and record how it ended.
@@ -21,6 +23,9 @@ Run an experiment in a child process and record how it ended.
   labkit run reduced_batch batch_size=8       with a value of your own; 'labkit configs --keys' lists all keys
   labkit run reduced_batch --show-config      print every value and the layer it comes from, and run nothing
   labkit run --all                            the whole course, then the table
+  labkit run food_lora enable_checkpointing=true   save the run's state now and then; the same line again after a
+                                              crash, a kill or Ctrl-C goes on where it stopped (--fresh starts anew)
+  labkit run --resume 20260102-1504           the same for a run by its id
 
 Out of memory is a result like any other. Exit code: 0 for ok, out of memory and skipped; 1 for failed, killed and
 timeout, and with --all for a run that ends otherwise than the profile expects; 2 for a config that cannot work;
@@ -35,6 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_profile(parser)
     parser.add_argument("--all", action="store_true", help="run every experiment of the profile")
     parser.add_argument("--show-config", action="store_true", help="print the values and where they come from")
+    parser.add_argument("--resume", metavar="RUN", help="go on with a stopped run from the step it saved last")
+    parser.add_argument("--fresh", action="store_true", help="start anew, also if the same run has stopped before")
     parser.add_argument("--timeout-s", type=float, metavar="S", help="stop the run after this many seconds")
 
 
@@ -42,11 +49,14 @@ def main(args: argparse.Namespace) -> int:
     """Run one experiment or all of them."""
     if args.all and "=" in (args.experiment or ""):
         args.experiment, args.overrides = None, [args.experiment, *args.overrides]
-    if args.all == bool(args.experiment):
-        raise ConfigError("give the name of an experiment, or --all for the whole course.")
+    if sum(map(bool, (args.all, args.experiment, args.resume))) != 1:
+        raise ConfigError("give the name of an experiment, --resume RUN, or --all for the whole course.")
     if args.timeout_s is not None and not args.timeout_s > 0:
         raise ConfigError(f"--timeout-s={args.timeout_s:g} must be above 0.")
     workspace = Workspace.find()
+    if args.resume:
+        args.run = args.resume
+        return _resume(find_run(args), args)
     names = list(load_profile(workspace, args.profile).expected) if args.all else [args.experiment]
     overrides = pairs(args.overrides)
     runs = [resolve(workspace, name, overrides, args.profile) for name in names]
@@ -59,18 +69,37 @@ def main(args: argparse.Namespace) -> int:
         print(json.dumps(found if args.all else found[0], indent=1))
     elif args.all:
         compare.print_table(args.profile)
-    bad = [r for r in records if r.status in ("failed", "killed", "timeout") or (args.all and r.as_expected is False)]
+    bad = [r for r in records if r.status in BAD or (args.all and r.as_expected is False)]
     return EXIT_FAILED if bad else 0
 
 
-def _run_one(name: str, overrides: dict[str, str], resolved: Resolved, args: argparse.Namespace) -> Any:
+def _run_one(name: str, overrides: dict[str, str], resolved: Resolved, args: argparse.Namespace) -> Record:
+    def start(on_event: OnEvent | None) -> Record:
+        return run(name, overrides, args.profile, args.timeout_s, on_event, args.fresh)
+
+    return start(None) if args.json else _shown(name, resolved.config.accumulate_grad_batches, start)
+
+
+def _resume(folder: RunFolder, args: argparse.Namespace) -> int:
+    before = folder.read()
+
+    def start(on_event: OnEvent | None) -> Record:
+        return resume(folder, args.timeout_s, on_event)
+
     if args.json:
-        return run(name, overrides, args.profile, args.timeout_s)
+        record = start(None)
+        print(json.dumps(asdict(record), indent=1))
+    else:
+        record = _shown(before.experiment, before.config["accumulate_grad_batches"], start)
+    return EXIT_FAILED if record.status in BAD else 0
+
+
+def _shown(title: str, micro_steps: int, start: Callable[[OnEvent], Record]) -> Record:
     from labkit.runs.text import ProgressPrinter, console, summary
 
     out = console()
-    with ProgressPrinter(out, resolved.experiment.name, resolved.config.accumulate_grad_batches) as printer:
-        record = run(name, overrides, args.profile, args.timeout_s, printer)
+    with ProgressPrinter(out, title, micro_steps) as printer:
+        record = start(printer)
     out.print(summary(record))
     out.print(f"  record: {Ledger(Workspace.find().runs).find(record.id).record}\n")
     return record
