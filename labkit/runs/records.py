@@ -31,6 +31,7 @@ class Record:
     was not a finite number. ``samples``: seen in finished optimizer steps. ``model``: what ``weight_facts`` counts.
     ``others_bytes``: what other processes held on the GPU when the run started, None where nobody could say.
     ``attempts``: how the run ended before it went on from a saved step, oldest first, and at which step it went on.
+    ``rung``: what a climb changed against its first run, and what was predicted of that.
     ``prediction``: what was predicted for this run, as ``Prediction.to_dict`` gives it, or why not (``error``).
     """
 
@@ -61,6 +62,7 @@ class Record:
     wall_seconds: float = 0.0
     exit_code: int | None = None
     attempts: list[dict[str, Any]] = field(default_factory=list)
+    rung: dict[str, Any] | None = None
 
     @property
     def report(self) -> MemoryReport | None:

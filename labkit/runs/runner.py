@@ -41,6 +41,7 @@ def run(
     timeout_s: float | None = None,
     on_event: OnEvent | None = None,
     fresh: bool = False,
+    rung: dict[str, Any] | None = None,
 ) -> Record:
     """Run ``experiment`` on ``profile``'s machine and return its record, however it ended.
 
@@ -51,7 +52,8 @@ def run(
     stopped. Ctrl-C stops the child, writes the record and goes on as ``KeyboardInterrupt``.
 
     With ``enable_checkpointing`` a run that stopped goes on when it is called again, from the step it saved last:
-    its first event is ``resumed``. ``fresh`` starts anew. Raises ``ConfigError`` and ``LedgerError`` before anything
+    its first event is ``resumed``. ``fresh`` starts anew. ``rung`` is kept in the record, and its ``environment`` is
+    set for the child (``labkit.runs.climb``). Raises ``ConfigError`` and ``LedgerError`` before anything
     has started.
     """
     workspace = Workspace.find()
@@ -66,6 +68,7 @@ def run(
         find_dataset(resolved.config.dataset, workspace.data)
     with ledger.open_run(resolved, typed, {"data_folder": str(workspace.data)}) as folder:
         record = folder.read()
+        record.rung = rung
         begin = {"event": "created", "folder": str(folder.path)}
         _carry_out(folder, record, resolved.config, resolved.skip_reason, None, begin, timeout_s, on_event)
     return record
@@ -140,7 +143,7 @@ def _watch(
 
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     grace_s = SAVE_GRACE_S if config.enable_checkpointing else GRACE_S
-    with _child(folder, config, saved) as child:
+    with _child(folder, record, config, saved) as child:
         try:
             while child.poll() is None:
                 read_events()
@@ -167,9 +170,9 @@ def _watch(
 
 
 @contextlib.contextmanager
-def _child(folder: RunFolder, config: RunConfig, saved: Path | None) -> Any:
+def _child(folder: RunFolder, record: Record, config: RunConfig, saved: Path | None) -> Any:
     """The training process, in a session of its own; nothing of it is left when the context ends."""
-    env = os.environ | {"TOKENIZERS_PARALLELISM": "false"}
+    env = os.environ | {"TOKENIZERS_PARALLELISM": "false"} | (record.rung or {}).get("environment", {})
     if config.device == "virtual":
         # one thread: runs side by side do not slow each other, and sums have one order on every machine
         env |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}

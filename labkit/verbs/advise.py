@@ -5,8 +5,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from labkit.config.errors import ConfigError
-from labkit.config.gpus import find_gpu
+from labkit.config.gpus import has_bf16
 from labkit.config.layers import DEFAULT_PROFILE, resolve
 from labkit.config.workspace import Workspace
 from labkit.verbs.options import EXIT_FAILED, pairs, quiet_libraries
@@ -37,7 +36,7 @@ def main(args: argparse.Namespace) -> int:
     """Print the proposals. The exit code is 1 where nothing fits."""
     typed = pairs(args.overrides)
     resolved = resolve(Workspace.find(), args.experiment, typed, args.gpu)
-    bf16 = _has_bf16(args.gpu)
+    bf16 = has_bf16(args.gpu)
     quiet_libraries()
     from labkit.plan.advise import advise
     from labkit.plan.errors import PredictionError
@@ -53,13 +52,6 @@ def main(args: argparse.Namespace) -> int:
     else:
         print("\n".join(_lines(advice, args, typed)))
     return 0 if advice.fits or advice.proposals else EXIT_FAILED
-
-
-def _has_bf16(gpu: str) -> bool:
-    try:
-        return find_gpu(gpu).bf16
-    except ConfigError:  # a profile that is not named after a GPU; nothing says that it has none
-        return True
 
 
 def _facts(advice: "Advice", args: argparse.Namespace, typed: dict[str, str]) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
+from typing import Any
 
 from labkit.config.errors import ConfigError
 from labkit.config.layers import Resolved, resolve
@@ -12,7 +14,7 @@ from labkit.config.workspace import Workspace
 from labkit.runs.records import Ledger, Record, RunFolder
 from labkit.runs.runner import OnEvent, resume, run
 from labkit.verbs import compare
-from labkit.verbs.options import EXIT_FAILED, add_profile, find_run, pairs
+from labkit.verbs.options import EXIT_FAILED, add_profile, find_run, pairs, quiet_libraries
 
 BAD = ("failed", "killed", "timeout")
 
@@ -25,6 +27,7 @@ Run an experiment in a child process and record how it ended.
   labkit run --all                            the whole course, then the table
   labkit run food_lora enable_checkpointing=true   save the run's state now and then; the same line again after a
                                               crash, a kill or Ctrl-C goes on where it stopped (--fresh starts anew)
+  labkit run xxl_smallest_batch --fit         climb: run again with the cheapest change that is planned to fit
   labkit run --resume 20260102-1504           the same for a run by its id
 
 Out of memory is a result like any other. Exit code: 0 for ok, out of memory and skipped; 1 for failed, killed and
@@ -40,6 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_profile(parser)
     parser.add_argument("--all", action="store_true", help="run every experiment of the profile")
     parser.add_argument("--show-config", action="store_true", help="print the values and where they come from")
+    parser.add_argument("--fit", action="store_true", help="when memory runs out run again with what is planned to fit")
+    parser.add_argument("--allow-quality", action="store_true", help="with --fit, also train something else")
     parser.add_argument("--resume", metavar="RUN", help="go on with a stopped run from the step it saved last")
     parser.add_argument("--fresh", action="store_true", help="start anew, also if the same run has stopped before")
     parser.add_argument("--timeout-s", type=float, metavar="S", help="stop the run after this many seconds")
@@ -53,6 +58,10 @@ def main(args: argparse.Namespace) -> int:
         raise ConfigError("give the name of an experiment, --resume RUN, or --all for the whole course.")
     if args.timeout_s is not None and not args.timeout_s > 0:
         raise ConfigError(f"--timeout-s={args.timeout_s:g} must be above 0.")
+    if args.fit and (args.all or args.resume):
+        raise ConfigError(f"--fit climbs with one experiment; leave out {'--all' if args.all else '--resume'}.")
+    if args.allow_quality and not args.fit:
+        raise ConfigError("--allow-quality belongs to --fit.")
     workspace = Workspace.find()
     if args.resume:
         args.run = args.resume
@@ -63,6 +72,8 @@ def main(args: argparse.Namespace) -> int:
     if args.show_config:
         _show_config(runs, args.json)
         return 0
+    if args.fit:
+        return _climb(names[0], overrides, runs[0], args)
     records = [_run_one(name, overrides, resolved, args) for name, resolved in zip(names, runs, strict=True)]
     if args.json:
         found = [asdict(record) for record in records]
@@ -92,6 +103,36 @@ def _resume(folder: RunFolder, args: argparse.Namespace) -> int:
     else:
         record = _shown(before.experiment, before.config["accumulate_grad_batches"], start)
     return EXIT_FAILED if record.status in BAD else 0
+
+
+def _climb(name: str, overrides: dict[str, str], resolved: Resolved, args: argparse.Namespace) -> int:
+    quiet_libraries()
+    from labkit.memory.units import human_bytes
+    from labkit.plan.errors import PredictionError
+    from labkit.runs.climb import climb, words
+
+    def run_one(changed: dict[str, Any], rung: dict[str, Any] | None) -> Record:
+        def start(on_event: OnEvent | None) -> Record:
+            return run(name, changed, args.profile, args.timeout_s, on_event, args.fresh, rung)
+
+        if args.json:
+            return start(None)
+        if rung is not None:
+            print(f"next rung: {words(rung)}, predicted peak {human_bytes(rung['peak_bytes'])}; "
+                  f"costs {rung['kind']}: {rung['cost']}")  # fmt: skip
+        return _shown(name, resolved.config.accumulate_grad_batches, start)
+
+    try:
+        records, stopped = climb(name, overrides, args.profile, run_one, args.allow_quality)
+    except PredictionError as error:
+        print(f"error: {name}: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    if args.json:
+        print(json.dumps({"records": [asdict(record) for record in records], "stopped": stopped}, indent=1))
+    elif stopped:
+        hint = "; --allow-quality runs it" if "something else" in stopped else ""
+        print(f"stopped: {stopped}{hint}. 'labkit advise {name}' lists what else was planned.")
+    return EXIT_FAILED if stopped or records[-1].status in BAD else 0
 
 
 def _shown(title: str, micro_steps: int, start: Callable[[OnEvent], Record]) -> Record:
