@@ -241,8 +241,9 @@ class Ledger:
         return found
 
     def find(self, run_id: str) -> RunFolder:
-        """The run whose id is, or begins with, ``run_id``; ``LedgerError`` when none or several do."""
+        """The run whose id is, or else begins with, ``run_id``; ``LedgerError`` when none or several do."""
         found = [folder for folder in self.folders() if folder.path.name.startswith(run_id)]
+        found = [folder for folder in found if folder.path.name == run_id] or found
         if len(found) != 1:
             said = "no run" if not found else f"{len(found)} runs"
             raise LedgerError(f"{said} in {self.root} with an id that begins with '{run_id}'; see 'labkit compare'.")

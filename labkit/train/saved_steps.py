@@ -21,6 +21,7 @@ from labkit.config.schema import RunConfig
 from labkit.memory.tracker import host
 from labkit.memory.units import human_bytes
 from labkit.train.errors import CheckpointError
+from labkit.train.optimizers import count_up
 
 FOLDER = "checkpoints"
 """Below a run's folder: one folder a saved step, ``step-000012``, whole or not there."""
@@ -87,9 +88,11 @@ class SavedSteps(Callback):
     # -- Lightning's hooks
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Take the random state up where it was: here, since the loaders have drawn from it by now."""
+        """Take random state and optimizer up where they were: here, since the loaders have drawn by now."""
         self._step = trainer.global_step
         if self._random_state is not None:
+            with host():
+                count_up(trainer.optimizers[0], trainer.global_step)
             _set_random_state(self._random_state)
             self._random_state = None
 
