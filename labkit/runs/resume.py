@@ -11,12 +11,18 @@ from labkit.runs.records import Ledger, LedgerError, Record, RunFolder
 DONE = ("ok", "skipped")
 """How a run ends that has nothing left to do."""
 
+ENDING_S = 6.0
+"""How long to wait for what a killed run has left: a loader worker looks every 5 s whether its parent is there."""
+
 
 def unfinished(ledger: Ledger, resolved: Resolved) -> RunFolder | None:
     """The newest run of the experiment, if it is the same one, stopped before its end and has saved a step."""
     if not resolved.config.enable_checkpointing:
         return None
     folders = ledger.folders(resolved.profile.name, resolved.experiment.name)
+    deadline = time.monotonic() + ENDING_S
+    while folders and folders[-1].is_watched and time.monotonic() < deadline:
+        time.sleep(0.1)
     if not folders or folders[-1].is_watched:
         return None
     record = folders[-1].read()

@@ -249,6 +249,8 @@ def _end_with_parent() -> None:
     def watch() -> None:
         while os.read(0, 1):
             pass
+        if os.getpgrp() == os.getpid():  # as the watcher starts it: its loader workers are in the group
+            os.killpg(0, signal.SIGKILL)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
