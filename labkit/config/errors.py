@@ -3,9 +3,17 @@
 import difflib
 from collections.abc import Iterable
 
+from labkit.config.secrets import redact
+
 
 class ConfigError(ValueError):
-    """A value that cannot be used; the message is one line that names the key, the value and the next step."""
+    """A value that cannot be used; the message is one line that names the key, the value and the next step.
+
+    Values are what somebody typed, so secrets are taken out of the message before anybody sees it.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(redact(message))
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -13,6 +13,7 @@ from labkit.config.datasets import find_dataset
 from labkit.config.errors import ConfigError
 from labkit.config.layers import DEFAULT_PROFILE, Resolved, resolve
 from labkit.config.schema import RunConfig, coerce
+from labkit.config.secrets import child_environment, redact_file
 from labkit.config.workspace import Workspace
 from labkit.runs.events import EventReader
 from labkit.runs.prediction import WAIT_S, in_background
@@ -123,7 +124,7 @@ def _watch(
 @contextlib.contextmanager
 def _child(folder: RunFolder, resolved: Resolved) -> Any:
     """The training process, in a session of its own; nothing of it is left when the context ends."""
-    env = os.environ | {"TOKENIZERS_PARALLELISM": "false"}
+    env = child_environment() | {"TOKENIZERS_PARALLELISM": "false"}
     if resolved.config.device == "virtual":
         # one thread: runs side by side do not slow each other, and sums have one order on every machine
         env |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -136,6 +137,7 @@ def _child(folder: RunFolder, resolved: Resolved) -> Any:
         yield child
     finally:
         _stop(child, signal.SIGTERM)
+        redact_file(folder.log)
 
 
 def _stop(child: subprocess.Popen, first: signal.Signals) -> None:
