@@ -1,5 +1,6 @@
 """Secrets: told apart from other text, so that they reach no file, no output and no child process."""
 
+import contextlib
 import os
 import re
 from pathlib import Path
@@ -36,19 +37,20 @@ def child_environment() -> dict[str, str]:
 def redact_file(path: Path) -> None:
     """Take secrets out of a text file; one that cannot be written again is removed rather than left with them."""
     try:
-        text = path.read_text(encoding="utf-8", errors="surrogateescape")
-    except FileNotFoundError:
-        return
-    clean = redact(text)
-    if clean == text:
+        text = path.read_bytes().decode("utf-8", "surrogateescape")
+        clean = redact(text)
+        if clean == text:
+            return
+    except OSError:  # there is none, or nobody may read it
         return
     partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_text(clean, encoding="utf-8", errors="surrogateescape")
+        partial.write_bytes(clean.encode("utf-8", "surrogateescape"))
         partial.replace(path)
     except OSError:
-        partial.unlink(missing_ok=True)
-        path.unlink()
+        for rest in (path, partial):
+            with contextlib.suppress(OSError):
+                rest.unlink()
 
 
 def _redacted(data: Any, values: list[str]) -> Any:
