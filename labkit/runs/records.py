@@ -166,8 +166,14 @@ class RunFolder:
             raise LedgerError(f"{self.path} holds no readable run ({why}); move the folder away.") from None
 
     def write(self, record: Record) -> None:
-        """Put the record there, whole or not at all."""
-        write_whole(self.record, asdict(record))
+        """Put the record there, whole or not at all; ``LedgerError`` when the disk does not take it."""
+        try:
+            write_whole(self.record, asdict(record))
+        except OSError as error:
+            raise LedgerError(
+                f"{self.record} cannot be written: {error.strerror}. How the run ended ({record.status}) is in "
+                f"{self.events.name} beside it; make room, or set LABKIT_RUNS to another disk."
+            ) from None
 
 
 class Ledger:
