@@ -297,7 +297,7 @@ resolved = resolve(workspace, "baseline")
 for _ in range(100):
     with Ledger(workspace.runs).open_run(resolved, {}, {}) as folder:
         record = folder.read()
-        record.status, record.losses = "ok", [1.0] * 2000
+        record.status, record.losses = "ok", [1.0] * 20000
         folder.write(record)
 """
 
@@ -307,7 +307,7 @@ def test_two_processes_write_two_hundred_runs_and_a_reader_sees_only_whole_ones(
     seen, said = set(), []
     while any(writer.poll() is None for writer in writers):
         for record in ledger.records(on_skipped=said.append):
-            assert record.status == "running" or (record.status == "ok" and len(record.losses) == 2000)
+            assert record.status == "running" or (record.status == "ok" and len(record.losses) == 20000)
             seen.add(record.status)
     assert [writer.returncode for writer in writers] == [0, 0]
     records = ledger.records(on_skipped=said.append)
@@ -315,3 +315,17 @@ def test_two_processes_write_two_hundred_runs_and_a_reader_sees_only_whole_ones(
     assert "ok" in seen
     assert len({record.id for record in records}) == len(records) == 200
     assert {record.status for record in records} == {"ok"}
+
+
+def test_a_secret_that_comes_into_a_record_is_not_written(runs, monkeypatch):
+    monkeypatch.setenv("SOME_TOKEN", "planted-in-a-reason")
+    _, folder = runs
+    record = folder.read()
+    record.reason = "cannot open planted-in-a-reason"
+    folder.write(record)
+    assert folder.read().reason == "cannot open [redacted]"
+
+
+def test_a_file_that_is_too_large_is_not_read(ledger, runs):
+    huge(runs[1])
+    assert "64 it may have" in skipped_in(ledger)[1][0]
