@@ -18,10 +18,11 @@ test: $(READY)  ## lint, then all tests
 test-system: $(CHI)/.ready  ## provisioning against a real OpenStack control plane; needs root on Debian
 	$(CHI)/bin/python -m pytest --confcutdir=tests/openstack tests/openstack
 
-bench: $(READY)  ## measure what reporting and predicting cost, and how fast the command answers
+bench: $(READY)  ## measure what reporting, predicting and the ledger cost, and how fast the command answers
 	$(BIN)/python tests/benchmarks/reporting_cost.py
 	$(BIN)/python tests/benchmarks/start_up.py
 	$(BIN)/python tests/benchmarks/prediction_cost.py
+	$(BIN)/python tests/benchmarks/ledger.py
 
 clean:  ## remove the environments; runs stay
 	rm -rf $(VENV) $(CHI) .venv-openstack build *.egg-info

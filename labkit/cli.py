@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from labkit.config.errors import ConfigError
+from labkit.config.secrets import redact
 from labkit.runs.records import LedgerError
 from labkit.train.errors import CheckpointError, DataError
 from labkit.verbs import advise, caption, compare, configs, fetch, merge, plan, profiles, run, show
@@ -20,11 +21,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if rest and args.verb in (run, plan, advise) and all("=" in item and not item.startswith("-") for item in rest):
         args.overrides += rest  # values that stand behind an option
     elif rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        parser.error(redact(f"unrecognized arguments: {' '.join(rest)}"))
     try:
         return args.verb.main(args)
     except (ConfigError, LedgerError, CheckpointError, DataError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(redact(f"error: {error}"), file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:
         print("interrupted; the run is recorded as killed" if args.verb is run else "interrupted", file=sys.stderr)

@@ -7,15 +7,36 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
 from labkit.config.layers import Resolved
+from labkit.config.secrets import redact
 from labkit.memory.report import CATEGORIES, MemoryReport, PhaseMemory
 from labkit.runs.events import EventReader
+from labkit.runs.shape import (
+    Attempt,
+    Config,
+    DiedIn,
+    Memory,
+    Model,
+    OutOfMemory,
+    Predicted,
+    Rung,
+    Unpredicted,
+    misfit,
+    read_object,
+)
+
+SCHEMA = 2
+"""Version of a record's form, raised when a field comes or goes. Version 1 had no number, attempts, rung and diagnosis."""
+
+
+class _NewerError(ValueError):
+    """A record of a newer labkit."""
 
 
 class LedgerError(Exception):
@@ -33,6 +54,7 @@ class Record:
     ``attempts``: how the run ended before it went on from a saved step, oldest first, and at which step it went on.
     ``rung``: what a climb changed against its first run, and what was predicted of that.
     ``prediction``: what was predicted for this run, as ``Prediction.to_dict`` gives it, or why not (``error``).
+    ``schema``: the version of its form.
     """
 
     id: str
@@ -40,29 +62,40 @@ class Record:
     profile: str
     status: str
     overrides: dict[str, Any]
-    config: dict[str, Any]
+    config: Config
     config_hash: str
     created: str
+    schema: int = SCHEMA
     expected: dict[str, Any] | None = None
     as_expected: bool | None = None
     reason: str | None = None
-    died_in: dict[str, Any] | None = None
-    out_of_memory: dict[str, Any] | None = None
+    died_in: DiedIn | None = None
+    out_of_memory: OutOfMemory | None = None
     device: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
-    model: dict[str, Any] = field(default_factory=dict)
+    model: Model = field(default_factory=dict)
     others_bytes: int | None = None
-    memory: dict[str, Any] | None = None
-    prediction: dict[str, Any] | None = None
+    memory: Memory | None = None
+    prediction: Predicted | Unpredicted | None = None
     peak_bytes: int = 0
     losses: list[float | None] = field(default_factory=list)
     samples: int = 0
-    validation_losses: list[float] = field(default_factory=list)
+    validation_losses: list[float | None] = field(default_factory=list)
     train_seconds: float = 0.0
     wall_seconds: float = 0.0
     exit_code: int | None = None
-    attempts: list[dict[str, Any]] = field(default_factory=list)
-    rung: dict[str, Any] | None = None
+    attempts: list[Attempt] = field(default_factory=list)
+    rung: Rung | None = None
+
+    @classmethod
+    def from_dict(cls, data: Any) -> "Record":
+        """The record of which ``data`` was made by this version or an older one; ``ValueError`` says what is wrong."""
+        schema = data.get("schema", 1) if isinstance(data, dict) else 1
+        if type(schema) is int and schema > SCHEMA:
+            raise _NewerError(f"its record has version {schema}, and this labkit reads {SCHEMA}")
+        if wrong := misfit(cls, data):
+            raise ValueError(f"its record does not fit: {wrong}")
+        return cls(**data | {"schema": SCHEMA})
 
     @property
     def report(self) -> MemoryReport | None:
@@ -133,7 +166,7 @@ class RunFolder:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
-        except FileNotFoundError:
+        except OSError:  # no lock, or nobody may open it
             return False
         return False
 
@@ -142,34 +175,51 @@ class RunFolder:
 
         Raises ``LedgerError`` for a folder that is damaged.
         """
-        return self._read(self.is_watched)  # asked first: a run that ends in between has a record by now
+        return self._read(watched=None)
 
     def read_ended(self) -> Record:
         """The record of a run that nobody watches; the same as ``read`` for whoever holds its lock."""
         return self._read(watched=False)
 
-    def _read(self, watched: bool) -> Record:
+    def _read(self, watched: bool | None) -> Record:
         try:
-            if self.record.exists():
-                return Record(**json.loads(self.record.read_text(encoding="utf-8")))
-            record = Record(**json.loads(self.config.read_text(encoding="utf-8"))["record"])
-            for event in EventReader(self.events).new():
+            if watched is None:
+                watched = not self.record.exists() and self.is_watched
+            if self.record.exists():  # asked again: a run that ended in between has one by now
+                return Record.from_dict(read_object(self.record))
+            record = Record.from_dict(read_object(self.config).get("record"))
+            reader = EventReader(self.events)
+            for event in reader.new():
                 if event["event"] != "result":  # how it ended is known when somebody has seen it end
                     record.apply(event)
             if not watched:
                 record.status = "killed"
                 record.reason = "the process that watched it was killed; no record was written"
+            if reader.skipped:
+                said = f"{reader.skipped} lines of events.jsonl are no events and were skipped"
+                record.reason = f"{record.reason}; {said}" if record.reason else said
             return record
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise LedgerError(f"{self.path} holds no readable run ({error}); move the folder away.") from None
+        except _NewerError as error:
+            raise LedgerError(f"{self.path} cannot be read ({error}); update labkit.") from None
+        except FileNotFoundError:
+            raise LedgerError(f"{self.path} holds no run, for it has no config.json; move the folder away.") from None
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            raise LedgerError(f"{self.path} holds no readable run ({why}); move the folder away.") from None
 
     def saved_step(self) -> Path | None:
         """The newest step that the run has saved; None when there is none."""
         return max(self.path.glob("checkpoints/step-*/place.json"), default=None, key=str)
 
     def write(self, record: Record) -> None:
-        """Put the record there, whole or not at all."""
-        write_whole(self.record, asdict(record))
+        """Put the record there, whole or not at all; ``LedgerError`` when the disk does not take it."""
+        try:
+            write_whole(self.record, asdict(record))
+        except OSError as error:
+            raise LedgerError(
+                f"{self.record} cannot be written: {error.strerror}. How the run ended ({record.status}) is in "
+                f"{self.events.name} beside it; make room, or set LABKIT_RUNS to another disk."
+            ) from None
 
 
 class Ledger:
@@ -186,7 +236,7 @@ class Ledger:
         """
         parent = self.root / resolved.profile.name / resolved.experiment.name
         now = datetime.now(UTC)
-        run_id = f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+        run_id = f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
         record = Record(
             id=run_id, experiment=resolved.experiment.name, profile=resolved.profile.name, status="running",
             overrides=overrides, config=resolved.config.to_dict(), config_hash=resolved.config.hash,
@@ -228,16 +278,31 @@ class Ledger:
             folder.lock = None
 
     def folders(self, profile: str | None = None, experiment: str | None = None) -> list[RunFolder]:
-        """Run folders, oldest first."""
-        found = self.root.glob(f"{profile or '*'}/{experiment or '*'}/[!.]*/config.json")
-        return [RunFolder(path.parent) for path in sorted(found, key=lambda p: p.parent.name)]
+        """Folders where runs lie, oldest first; a damaged one is among them, and says so when it is read."""
+        found = [
+            run
+            for profiles in _entries(self.root, profile)
+            for experiments in _entries(profiles, experiment)
+            for run in _entries(experiments)
+        ]
+        return [RunFolder(Path(path)) for path in sorted(found, key=lambda path: path.rpartition("/")[2])]
 
-    def records(self, profile: str | None = None, experiment: str | None = None) -> list[Record]:
-        """Records, oldest first, of runs that ended and that go on; damaged folders are left out."""
+    def records(
+        self,
+        profile: str | None = None,
+        experiment: str | None = None,
+        on_skipped: Callable[[LedgerError], None] = lambda error: None,
+    ) -> list[Record]:
+        """Records, oldest first, of runs that ended and that go on.
+
+        ``on_skipped`` hears of each folder that cannot be read: which, why, and what to do.
+        """
         found = []
         for folder in self.folders(profile, experiment):
-            with contextlib.suppress(LedgerError):
+            try:
                 found.append(folder.read())
+            except LedgerError as error:
+                on_skipped(error)
         return found
 
     def find(self, run_id: str) -> RunFolder:
@@ -262,11 +327,29 @@ def _lock(file: IO[str]) -> None:
             time.sleep(0.02)
 
 
+def _entries(folder: Path | str, name: str | None = None) -> list[str]:
+    """Folders in a folder, without hidden ones; a link that leads nowhere counts, for somebody meant a folder."""
+    try:
+        with os.scandir(folder) as entries:
+            return [
+                entry.path
+                for entry in entries
+                if name in (None, entry.name)
+                and not entry.name.startswith(".")
+                and (entry.is_symlink() or entry.is_dir())
+            ]
+    except OSError:
+        return []
+
+
 def write_whole(path: Path, data: Any) -> None:
-    """Write JSON so that a reader sees the old file or the new one, and a crash leaves one of them."""
+    """Write JSON so that a reader sees the old file or the new one, and a crash leaves one of them.
+
+    Secrets are taken out of it.
+    """
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("w", encoding="utf-8") as file:
-        json.dump(data, file, indent=1)
+        json.dump(redact(data), file, indent=1)
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)

@@ -15,6 +15,7 @@ from labkit.config.errors import ConfigError
 from labkit.config.layers import DEFAULT_PROFILE, resolve
 from labkit.config.profiles import Expected
 from labkit.config.schema import RunConfig, coerce
+from labkit.config.secrets import child_environment, redact_file
 from labkit.config.workspace import Workspace
 from labkit.runs.events import EventReader
 from labkit.runs.prediction import WAIT_S, in_background
@@ -172,7 +173,8 @@ def _watch(
 @contextlib.contextmanager
 def _child(folder: RunFolder, record: Record, config: RunConfig, saved: Path | None) -> Any:
     """The training process, in a session of its own; nothing of it is left when the context ends."""
-    env = os.environ | {"TOKENIZERS_PARALLELISM": "false"} | (record.rung or {}).get("environment", {})
+    rung = (record.rung or {}).get("environment", {})
+    env = child_environment() | {"TOKENIZERS_PARALLELISM": "false"} | rung
     if config.device == "virtual":
         # one thread: runs side by side do not slow each other, and sums have one order on every machine
         env |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -186,6 +188,7 @@ def _child(folder: RunFolder, record: Record, config: RunConfig, saved: Path | N
         yield child
     finally:
         _stop(child, signal.SIGTERM, 0)
+        redact_file(folder.log)
 
 
 def _stop(child: subprocess.Popen, first: signal.Signals, grace_s: float) -> None:

@@ -74,7 +74,7 @@ class FolderDataset(Dataset):
         try:
             saved = (folder / "dataset_dict.json").exists() or (folder / "state.json").exists()
             found = datasets.load_from_disk(str(folder)) if saved else datasets.load_dataset(str(folder))
-        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        except (*DAMAGED, datasets.exceptions.DatasetsError) as error:  # a zip among the files may be damaged too
             raise DataError(f"the data set in {folder} cannot be read: {error}") from error
         if isinstance(found, dict) and "train" not in found:
             raise DataError(f"the data set in {folder} has the splits {sorted(found)}; it lacks train. Rename one.")
