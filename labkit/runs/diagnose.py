@@ -38,13 +38,8 @@ class Diagnosis:
 
     def lines(self) -> list[str]:
         """For people: what happened, the evidence, what to do."""
-        said = [
-            "What happened",
-            f"  {self.happened} ({self.kind})",
-            "Evidence",
-            *(f"  {line}" for line in self.evidence),
-        ]
-        return [*said, "What to do", *(f"  {line}" for line in self.next_steps)]
+        parts = {"What happened": [self.happened], "Evidence": self.evidence, "What to do": self.next_steps}
+        return [line for title, lines in parts.items() for line in (title, *(f"  {line}" for line in lines))]
 
 
 def diagnose(record: Record, log: str, host: OomKills | None = None) -> Diagnosis | None:
@@ -224,7 +219,7 @@ class _Case:
                 "refused", "labkit cannot use what it was given, and says why.", last_lines(self.reason), steps
             )
         happened = "Unknown: labkit does not recognise this end. The last lines of the log may say more."
-        evidence = dict.fromkeys([*last_lines(self.reason), *last_lines(self.log)])
+        evidence = dict.fromkeys([*last_lines(self.log), *last_lines(self.reason)])
         steps = [f"{self.steps.doctor}  # is the machine as the run needs it?"]
         return self.of("unknown", happened, evidence, steps)
 

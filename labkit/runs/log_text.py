@@ -6,7 +6,7 @@ from pathlib import Path
 TAIL_BYTES = 2**20
 """How much of a log's end is read: the cause of an end stands near it."""
 
-LINES, WIDTH = 8, 240
+LINES, WIDTH = 8, 300
 
 _NOT_TEXT = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _SECRET = re.compile(

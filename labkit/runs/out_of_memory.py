@@ -27,11 +27,17 @@ _OLD = re.compile(  # torch 1.x to 2.0
     rf"{_SIZE} (?:reserved in total by PyTorch|cached)"
 )
 
+_MOST = 20
+"""Messages looked at, from the end of a log; all but one that was cut are whole."""
+
 ALLOCATOR_SETTING = "PYTORCH_CUDA_ALLOC_CONF"
 """The environment variable as most versions of torch call it; the message says its own."""
 
 NOTICED = 0.02
-"""Share of the capacity from which others count: what a driver keeps for itself is less."""
+"""Share of the capacity from which others and holes count: a GPU that is full but for less is full."""
+
+HIDDEN_BYTES = 2**30
+"""What nobody is named for from which it is somebody's: a driver keeps less for itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,19 +68,20 @@ class CudaMessage:
 
     @property
     def finding(self) -> Finding:
-        """Somebody else's memory, holes in its own, or simply full: the first of them whose end would be enough."""
+        """Somebody else's memory or holes in its own, the larger of those that would be enough; else simply full."""
         reserved = self.allocated_bytes + self.unallocated_bytes
         may_reserve = max(0, (self.allowed_bytes or self.capacity_bytes) - reserved)
         now = min(self.free_bytes, may_reserve)
         without_others = min(self.free_bytes + self.others_bytes, may_reserve)
-        others = self.others_bytes > NOTICED * self.capacity_bytes
-        if others and now < self.tried_bytes <= without_others:
-            return "other_process"
-        if self.unallocated_bytes and self.tried_bytes <= now + self.unallocated_bytes:
-            return "fragmented"
-        if others and self.tried_bytes <= without_others + self.unallocated_bytes:
-            return "other_process"
-        return "full"
+        enough: dict[Finding, int] = {}
+        if now < self.tried_bytes <= without_others:
+            enough["other_process"] = self.others_bytes
+        if now < self.tried_bytes <= now + self.unallocated_bytes:
+            enough["fragmented"] = self.unallocated_bytes
+        if not enough and self.tried_bytes <= without_others + self.unallocated_bytes:
+            enough["other_process"] = self.others_bytes
+        noticed = {finding: size for finding, size in enough.items() if size > NOTICED * self.capacity_bytes}
+        return max(noticed, key=lambda finding: noticed[finding], default="full")
 
     def lines(self) -> list[str]:
         """The seven numbers, one a line, in the order of the message."""
@@ -99,7 +106,7 @@ def read_cuda_message(text: str) -> CudaMessage | None:
     Reads the wording since torch 2.1 with its variants, and the one before.
     """
     starts = list(_MESSAGE.finditer(text))
-    for start in reversed(starts):
+    for start in reversed(starts[-_MOST:]):
         part = " ".join(text[start.start() : start.start() + 4000].split())
         if (found := _new(part) or _old(part)) is not None:
             return found
@@ -124,7 +131,7 @@ def _new(text: str) -> CudaMessage | None:
     hidden = capacity - free - known - sum(processes.values())
     return CudaMessage(
         tried_bytes=tried, capacity_bytes=capacity, free_bytes=free, allowed_bytes=_bytes(_ALLOWED, text),
-        others=processes, hidden_bytes=hidden if hidden > NOTICED * capacity else 0, own_bytes=own,
+        others=processes, hidden_bytes=hidden if hidden > HIDDEN_BYTES else 0, own_bytes=own,
         allocated_bytes=allocated, unallocated_bytes=unallocated or 0, setting=_setting(text),
     )  # fmt: skip
 
@@ -139,7 +146,7 @@ def _old(text: str) -> CudaMessage | None:
     hidden = capacity - free - reserved - CONTEXT_BYTES
     return CudaMessage(
         tried_bytes=_bytes(_MESSAGE, text) or 0, capacity_bytes=capacity, free_bytes=free, allowed_bytes=None,
-        others={}, hidden_bytes=hidden if hidden > NOTICED * capacity else 0, own_bytes=None,
+        others={}, hidden_bytes=hidden if hidden > HIDDEN_BYTES else 0, own_bytes=None,
         allocated_bytes=allocated, unallocated_bytes=max(0, reserved - allocated), setting=_setting(text),
     )  # fmt: skip
 

@@ -29,7 +29,7 @@ SYMPTOMS = (
     _symptom(
         "shared_memory",
         r"unable to (?:allocate|open) shared memory|insufficient shared memory|out of shared memory"
-        r"|worker .*killed by signal: Bus error",  # torch 1.x to 2.13
+        r"|worker .{0,40}killed by signal: Bus error",  # torch 1.x to 2.13
         "Loader workers hand batches over in shared memory (/dev/shm), and that is full.",
         "{run:num_workers=0}  # no workers, so no shared memory; slower",
         "docker run --shm-size=8g ...  # in a container: more of it, from the start",
@@ -48,7 +48,7 @@ SYMPTOMS = (
         "disk_full",
         # torch.save says the last two of a file that it could not write to its end (2.13)
         r"No space left on device|\[Errno 28\]|os error 28\b"
-        r"|PytorchStreamWriter failed writing|inline_container\.cc.*unexpected pos",
+        r"|PytorchStreamWriter failed writing|inline_container\.cc.{0,40}unexpected pos",
         "A file could not be written to its end: the disk is full.",
         "df -h . ; du -sh {runs}/*/*/* | sort -h | tail  # what takes the room",
         "rm -r {runs}/PROFILE/EXPERIMENT/ID/checkpoints  # a checkpoint that you do not need",
@@ -59,7 +59,7 @@ SYMPTOMS = (
         r"driver on your system is too old(?: \(found version \d+\))?"  # torch 2.x
         r"|CUDA driver version is insufficient for CUDA runtime version|Driver/library version mismatch"
         r"|forward compatibility was attempted on non supported HW|Found no NVIDIA driver on your system"
-        r"|Installed CUDA version \S+ does not match the version torch was compiled with",  # DeepSpeed 0.19
+        r"|Installed CUDA version [\d.]+ does not match the version torch was compiled with",  # DeepSpeed 0.19
         "The GPU's driver and this build of PyTorch do not go together: the driver must be as new as PyTorch's CUDA.",
         "nvidia-smi  # 'CUDA Version' in its first lines is the newest that the driver can do",
         "python -c 'import torch; print(torch.version.cuda)'  # what PyTorch was built for",
@@ -115,7 +115,7 @@ SYMPTOMS = (
     _symptom(
         "host_out_of_memory",
         r"exit ?code\s*[:=]?\s*(?:-9|137)\b|return code = -9|Signal 9 \(SIGKILL\)"
-        r"|^(?:\S+: (?:line \d+: )?)?(?:\d+ )?Killed\b",  # torchrun, DeepSpeed, a shell
+        r"|^(?:\S+: +(?:line \d+: +)?)?(?:\d+ +)?Killed\b",  # torchrun, DeepSpeed, a shell
         "A process of the run was killed (-9); likely by the kernel, for want of host memory. The log alone cannot "
         "confirm it.",
         "sudo dmesg -T | grep -i 'killed process'  # the kernel's own word, on the machine that it ran on",
@@ -130,7 +130,7 @@ SYMPTOMS = (
     ),
     _symptom(
         "loader_worker",
-        r"DataLoader worker \(pid.*(?:exited unexpectedly|is killed by signal)",  # torch 2.13
+        r"DataLoader worker \(pid.{0,200}(?:exited unexpectedly|is killed by signal)",  # torch 2.13
         "A loader worker died. Most often the kernel killed it, since host memory was used up; each worker takes some.",
         "{run:num_workers=0}  # no workers; an error in the data then shows its own trace",
         "{doctor}  # host and shared memory against what the run needs",
@@ -171,7 +171,7 @@ SYMPTOMS = (
     ),
     _symptom(
         "gloo",
-        r"gloo/transport.*|Connection closed by peer",
+        r"gloo/transport/|Connection closed by peer",
         "Another process of the run went away while this one waited for its data.",
         "grep -l Traceback LOGS  # the log of the rank that died first has the cause",
         "{again}",
@@ -197,6 +197,7 @@ SYMPTOMS = (
     _symptom(
         "hub_unreachable",
         r"couldn't connect to 'https?://|LocalEntryNotFoundError|is out of reach \("
+        r"|httpx\w*\.Connect(?:Error|Timeout)"
         r"|Temporary failure in name resolution|Name or service not known|Max retries exceeded with url",
         "The Hugging Face hub cannot be reached from here, and what was asked for is not in the cache.",
         "{doctor}  # tries the hub, with a short time-out",
