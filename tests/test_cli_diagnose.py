@@ -29,8 +29,10 @@ def test_a_run_out_of_memory_is_explained_with_what_would_fit(dead, capsys):
     parts = ["What happened", "virtual GPU's memory ran out in the optimizer step of step 0", "Evidence", "held by ",
              "What to do", "labkit advise xxl_smallest_batch --gpu tiny", "Would fit (predicted)", "1. ", "costs ",
              "labkit run xxl_smallest_batch "]  # fmt: skip
-    places = [out.index(part) for part in parts]
-    assert places == sorted(places)
+    rest = out
+    for part in parts:
+        _, found, rest = rest.partition(part)
+        assert found, f"{part!r} is not there, or not in its place"
     assert main(["diagnose", dead.id, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["diagnosis"] == diagnose(dead, "").to_dict()
@@ -128,7 +130,7 @@ def test_doctor_asks_the_planner_what_an_experiment_needs(ledger, capsys):
     main(["doctor", "reduced_batch", "enable_checkpointing=true", "--json"])
     checks = {check["name"]: check for check in json.loads(capsys.readouterr().out)["checks"]}
     # 2 checkpoints of parameters and two states of Adam: 2 x 3 x 15.2 MiB
-    assert "needed about 91.4" in checks["disk"]["found"]
+    assert "needed about 91." in checks["disk"]["found"]
 
 
 def test_a_log_and_a_machine_are_looked_at_without_heavy_libraries(tmp_path, monkeypatch):
