@@ -10,7 +10,7 @@ from labkit.memory.units import human_bytes
 from labkit.runs.host import OomKills
 from labkit.runs.log_text import clean, last_lines, lines_of
 from labkit.runs.next_steps import Blanks, NextSteps
-from labkit.runs.out_of_memory import CudaMessage, held_lines, place, read_cuda_message
+from labkit.runs.out_of_memory import NOTICED, CudaMessage, held_lines, place, read_cuda_message
 from labkit.runs.records import Record
 from labkit.runs.symptoms import SYMPTOMS, Symptom
 
@@ -112,7 +112,8 @@ class _Case:
         if self.record is None:
             steps = [f"labkit advise EXPERIMENT --gpu {message.capacity_bytes / 2**30:.2f}GiB  # what would fit there"]
         if message.finding == "other_process":
-            pids = [str(pid) for pid in message.others] or ["PID"]
+            large = NOTICED * message.capacity_bytes
+            pids = [str(pid) for pid, held in message.others.items() if held > large] or ["PID"]
             happened = f"Somebody else holds {human_bytes(message.others_bytes)} of the GPU. Without that the {asked} "
             happened += "that were asked for would have been there."
             steps = [
@@ -178,7 +179,7 @@ class _Case:
     def from_exit_code(self) -> Diagnosis | None:
         """What is known when a process has left nothing but its exit code."""
         if self.exit_code == 124:
-            return self.by(next(s for s in SYMPTOMS if s.kind == "distributed_timeout"), [])
+            return self.by(next(s for s in SYMPTOMS if s.pattern.search("exit code 124")), [])
         if self.exit_code is None or self.exit_code >= 0:
             return None
         number = -self.exit_code

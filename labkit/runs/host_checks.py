@@ -80,7 +80,7 @@ def _host_need(needs: Needs) -> tuple[int, str]:
         else 0,
         f"loader workers ({workers}), assumed": workers * WORKER_BYTES,
     }
-    return sum(rows.values()), ", ".join(f"{name} {human_bytes(n)}" for name, n in rows.items() if n)
+    return sum(rows.values()), ", ".join(f"{name} {human_bytes(n)}" for name, n in rows.items() if n >= 2**20)
 
 
 def swap_commands(machine: Machine, size_gib: int) -> str:

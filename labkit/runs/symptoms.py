@@ -153,12 +153,21 @@ SYMPTOMS = (
     _symptom(
         "distributed_timeout",
         r"Watchdog caught collective operation timeout|ran for \d+ milliseconds before timing out"
-        r"|Timed out waiting \d+ms for \w+ operation|exit ?code\s*[:=]?\s*124\b|return code = 124\b"
+        r"|Timed out waiting \d+ms for \w+ operation"
         r"|wait timeout after \d+ms",  # torch 2.13
         "One process waited for the others in a collective operation until its time was up. One of the others had "
         "died, hung, or done something else.",
         "grep -l Traceback LOGS  # the rank whose log stops first, or has another error, is the cause",
         "export NCCL_DEBUG=INFO TORCH_NCCL_TRACE_BUFFER_SIZE=2000  # and run again, to see what each rank waits for",
+        "{again}",
+    ),
+    _symptom(
+        "distributed_timeout",
+        r"exit ?code\s*[:=]?\s*124\b|return code = 124\b",
+        "The run ended with 124, which stands for a time-out: likely one process of a distributed run waited for the "
+        "others in vain. The command 'timeout' ends with it too.",
+        "grep -il 'error\\|timeout' LOGS  # the rank that stops first, or has another error, is the cause",
+        "export NCCL_DEBUG=INFO  # and run again, to see what each rank waits for",
         "{again}",
     ),
     _symptom(

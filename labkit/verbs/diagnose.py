@@ -54,7 +54,9 @@ def main(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(_facts(args, record, found, advice, why_not), indent=1))
         return 0
-    name = f"{record.id}: {record.experiment} on {record.profile}" if record else args.run
+    name = f"{record.id}: {record.experiment} on {record.profile}" if record else (
+        f"{args.run} (a log alone: EXPERIMENT and PROFILE are yours to fill in)"
+    )  # fmt: skip
     if found is None:
         print(f"{name} ended with '{record.status}'; there is nothing to diagnose." if record else name)
         return 0
