@@ -1,8 +1,10 @@
 """Values as they are typed or written in YAML, read into the type that an annotation names."""
 
 import re
+import shlex
 import types
 import typing
+from collections.abc import Mapping
 from typing import Any, Literal
 
 EMPTY = (None, "", "null", "none", "None")
@@ -38,6 +40,11 @@ def read(kind: Any, value: Any) -> Any:
     return _read_number(inner, value)
 
 
+def pairs(values: Mapping[str, Any]) -> list[str]:
+    """``key=value`` of each, as it is typed in a shell."""
+    return [shlex.quote(f"{key}={_typed(value)}") for key, value in values.items()]
+
+
 def words(kind: Any) -> str:
     """The type in words, for help and error texts."""
     inner = without_none(kind)
@@ -61,6 +68,14 @@ def without_none(kind: Any) -> Any:
         (inner,) = (choice for choice in typing.get_args(kind) if choice is not types.NoneType)
         return inner
     return kind
+
+
+def _typed(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return ",".join(value)
+    return "" if value is None else str(value)
 
 
 def _read_names(value: Any) -> tuple[str, ...]:

@@ -32,7 +32,7 @@ from labkit.runs.shape import (
 )
 
 SCHEMA = 2
-"""Version of a record's form, raised when a field comes or goes. Version 1 had no number, attempts, rung and diagnosis."""
+"""Version of a record's form, raised when a field comes or goes. Version 1 had no number, attempts, rung, diagnosis."""
 
 
 class _NewerError(ValueError):
@@ -53,6 +53,7 @@ class Record:
     ``others_bytes``: what other processes held on the GPU when the run started, None where nobody could say.
     ``attempts``: how the run ended before it went on from a saved step, oldest first, and at which step it went on.
     ``rung``: what a climb changed against its first run, and what was predicted of that.
+    ``diagnosis``: what happened to a run that did not end well, the evidence, and what to do.
     ``prediction``: what was predicted for this run, as ``Prediction.to_dict`` gives it, or why not (``error``).
     ``schema``: the version of its form.
     """
@@ -86,6 +87,7 @@ class Record:
     exit_code: int | None = None
     attempts: list[Attempt] = field(default_factory=list)
     rung: Rung | None = None
+    diagnosis: Diagnosed | None = None
 
     @classmethod
     def from_dict(cls, data: Any) -> "Record":

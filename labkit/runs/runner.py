@@ -17,7 +17,10 @@ from labkit.config.profiles import Expected
 from labkit.config.schema import RunConfig, coerce
 from labkit.config.secrets import child_environment, redact_file
 from labkit.config.workspace import Workspace
+from labkit.runs.diagnose import diagnose
 from labkit.runs.events import EventReader
+from labkit.runs.host import HostMemory
+from labkit.runs.log_text import read_tail
 from labkit.runs.prediction import WAIT_S, in_background
 from labkit.runs.records import Ledger, Record, RunFolder
 from labkit.runs.resume import prepare, unfinished
@@ -93,7 +96,7 @@ def _carry_out(
     begin: dict[str, Any], timeout_s: float | None, on_event: OnEvent | None,
 ) -> None:  # fmt: skip
     """Let a run go on to its end, and write its record, whatever happens."""
-    started = time.monotonic()
+    started, host = time.monotonic(), HostMemory.read()
     before_s = sum(attempt["wall_seconds"] for attempt in record.attempts)
     record.wall_seconds = 0.0
     try:
@@ -117,6 +120,8 @@ def _carry_out(
         # what was skipped has neither met nor missed what was expected, unless just this was
         if expected and (record.status != "skipped" or expected.status == "skipped"):
             record.as_expected = expected.matches(record.status, record.died_in)
+        found = diagnose(record, read_tail(folder.log), host.kills_until(HostMemory.read()))
+        record.diagnosis = None if found is None else found.to_dict()
         folder.write(record)
 
 
@@ -211,7 +216,7 @@ def _silent_end(returncode: int, folder: RunFolder) -> tuple[str, str]:
         name = signal.Signals(-returncode).name
         hint = "; the kernel sends it when host memory runs out" if name == "SIGKILL" else ""
         return "killed", f"killed by signal {-returncode} ({name}){hint}{_goes_on(folder)}"
-    lines = folder.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    lines = read_tail(folder.log).strip().splitlines()
     last = lines[-1] if lines else "no output"
     return "failed", f"ended with exit code {returncode}: {last} (log: {folder.log})"
 

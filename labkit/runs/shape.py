@@ -89,6 +89,15 @@ class Rung(TypedDict):
     of: str
 
 
+class Diagnosed(TypedDict):
+    """What ``Diagnosis.to_dict`` gives."""
+
+    kind: str
+    happened: str
+    evidence: list[str]
+    next_steps: list[str]
+
+
 class Start(TypedDict):
     """The event ``start``."""
 

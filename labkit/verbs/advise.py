@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from labkit.config.gpus import has_bf16
@@ -77,13 +78,21 @@ def _lines(advice: "Advice", args: argparse.Namespace, typed: dict[str, str]) ->
     ]
     if advice.largest is not None:
         lines.append(_largest(advice))
-    for number, proposal in enumerate(advice.proposals, 1):
-        lines += ["", f"{number}. {_proposal(proposal)}", f"   costs {_paid(proposal)}"]
-        lines.append(f"   {proposal.command(args.experiment, args.gpu, typed)}")
+    for line in proposal_lines(advice.proposals, args.experiment, args.gpu, typed):
+        lines += ["", line] if line[0].isdigit() else [line]
     if not advice.fits and not advice.proposals:
         lines.append("nothing that labkit can change makes it fit")
         if advice.nearest is not None:
             lines.append(f"nearest, {_lack(advice)}: {_proposal(advice.nearest)}")
+    return lines
+
+
+def proposal_lines(proposals: "Sequence[Proposal]", experiment: str, gpu: str, typed: Mapping[str, Any]) -> list[str]:
+    """Proposals in numbered lines: the change and its predicted peak, what it costs, and what to type."""
+    lines = []
+    for number, proposal in enumerate(proposals, 1):
+        lines += [f"{number}. {_proposal(proposal)}", f"   costs {_paid(proposal)}"]
+        lines.append(f"   {proposal.command(experiment, gpu, typed)}")
     return lines
 
 
