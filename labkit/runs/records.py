@@ -20,6 +20,7 @@ from labkit.runs.events import EventReader
 from labkit.runs.shape import (
     Attempt,
     Config,
+    Diagnosed,
     DiedIn,
     Memory,
     Model,
