@@ -1,7 +1,4 @@
-"""Refuse an image whose CUDA compiler and torch are of different major versions: DeepSpeed would refuse to compile.
-
-    python check_cuda.py
-"""
+"""Refuse an image whose CUDA compiler and torch are of different major versions: DeepSpeed would refuse to compile."""
 
 import re
 import shutil
