@@ -23,6 +23,8 @@ from provisioning import project
 ROOT = Path(__file__).parents[2]
 TOOLS = {"buildah": "buildah", "mmdebstrap": "mmdebstrap", "shellcheck": "shellcheck"}
 LAB = "labs/00_setup.ipynb"
+RUN_S = 300.0
+"""The most that one command in the container may take: an end to a test that hangs, not a measure of speed."""
 BASE = """\
 FROM scratch
 ADD base.tar /
@@ -38,8 +40,7 @@ class Image:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        store = ("--root", str(folder / "store"), "--runroot", str(folder / "run"))
-        self.program = ("buildah", "--storage-driver", "vfs", *store)
+        self.program = ("buildah", "--root", str(folder / "store"), "--runroot", str(folder / "run"))
 
     def buildah(self, *words: str, log: str = "buildah") -> str:
         """Run buildah; what it prints."""
@@ -64,6 +65,8 @@ class Image:
         self.buildah(*build, "--file", str(context / "docker" / "Dockerfile"), str(context), log="build")
         self.config = json.loads(self.buildah("inspect", "--type", "image", "localhost/labkit"))["Docker"]["config"]
         self.container = self.buildah("from", "localhost/labkit").strip()
+        # buildah puts a volume of its own over the folder that is mounted there; Docker does not
+        self.buildah("config", "--volume", "/workspace-", self.container)
 
     def command(self, workspace: Path, *words: str, user: str | None = None, **env: str) -> list[str]:
         """The command line that runs ``words`` in the container, as the image's user or another."""
@@ -74,7 +77,8 @@ class Image:
 
     def run(self, workspace: Path, *words: str, **options: str) -> subprocess.CompletedProcess:
         """Run a command in the container."""
-        return subprocess.run(self.command(workspace, *words, **options), capture_output=True, text=True)
+        command = self.command(workspace, *words, **options)
+        return subprocess.run(command, capture_output=True, text=True, timeout=RUN_S)
 
 
 def project_as_sent(folder: Path) -> Path:
