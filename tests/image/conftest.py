@@ -52,9 +52,9 @@ class Image:
 
     def build(self) -> None:
         """Make the base, build the image, and a container of it."""
-        mirror = ("--variant=minbase", "--include=python3,python3-venv,python3-pip,ca-certificates")
-        make = ["mmdebstrap", "--quiet", *mirror, "bookworm", str(self.folder / "base.tar")]
-        subprocess.run(make, check=True)
+        include = "--include=python3,python3-venv,python3-pip,ca-certificates"
+        options = ("--quiet", "--variant=minbase", "--dpkgopt=force-unsafe-io", include)  # it is thrown away
+        subprocess.run(["mmdebstrap", *options, "bookworm", str(self.folder / "base.tar")], check=True)
         (self.folder / "Base").write_text(BASE)
         file = ("--file", str(self.folder / "Base"))
         self.buildah("bud", "--isolation", "chroot", "--tag", "localhost/base", *file, str(self.folder))

@@ -178,7 +178,9 @@ def test_an_experiment_runs_and_its_record_is_the_users(image, workspace, user):
     uid, gid = map(int, (user or image.config["User"]).split(":"))
     os.chown(workspace, uid, gid)
     experiment = ("labkit", "run", "reduced_batch", "max_steps=1", "num_train_samples=32", "--json")
-    done = image.run(workspace, *image.config["Entrypoint"], *experiment, **({"user": user} if user else {}))
+    # a container has one user; here two share one, so each has a runtime folder of its own
+    options = {"JUPYTER_RUNTIME_DIR": f"/tmp/of-{uid}"} | ({"user": user} if user else {})
+    done = image.run(workspace, *image.config["Entrypoint"], *experiment, **options)
     assert done.returncode == 0, done.stdout + done.stderr
     records = list((workspace / "runs").glob("tiny/reduced_batch/*/record.json"))
     assert [json.loads(path.read_text())["status"] for path in records] == ["ok"]
@@ -189,6 +191,7 @@ def test_an_experiment_runs_and_its_record_is_the_users(image, workspace, user):
 
 def test_a_workspace_that_is_anothers_is_refused_with_the_next_step(image, workspace):
     os.chown(workspace, 0, 0)
+    workspace.chmod(0o755)
     done = image.run(workspace, *start_words(image))
     assert done.returncode != 0
     assert "User 1000 of the container must be able to write in /workspace" in done.stdout + done.stderr
