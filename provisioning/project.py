@@ -31,7 +31,7 @@ def archive(root: Path | None = None) -> tuple[bytes, str]:
 
 def _bare(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
     path = Path(member.name)
-    if LEFT_OUT & set(path.parts) or member.name in STUDENTS or path.suffix == ".pyc" or path.name.endswith(".egg-info"):
+    if LEFT_OUT & set(path.parts) or member.name in STUDENTS or path.suffix in {".pyc", ".egg-info"}:
         return None
     member.uid = member.gid = member.mtime = 0
     member.uname = member.gname = ""

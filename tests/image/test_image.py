@@ -185,7 +185,7 @@ def test_an_experiment_runs_and_its_record_is_the_users(image, workspace, user):
     records = list((workspace / "runs").glob("tiny/reduced_batch/*/record.json"))
     assert [json.loads(path.read_text())["status"] for path in records] == ["ok"]
     assert owners(workspace) == {uid}
-    imported = image.run(workspace, "python", "-c", "import labkit; print(labkit.__file__)")
+    imported = image.run(workspace, "python", "-c", "import labkit; print(labkit.__file__)", **options)
     assert imported.stdout.startswith("/opt/labkit/venv/")
 
 
