@@ -15,8 +15,9 @@ test: $(READY)  ## lint, then all tests
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
 
-test-system: $(CHI)/.ready  ## provisioning against a real OpenStack control plane; needs root on Debian
+test-system: $(READY) $(CHI)/.ready  ## provisioning against a real OpenStack, the image built for real; root on Debian
 	$(CHI)/bin/python -m pytest --confcutdir=tests/openstack tests/openstack
+	$(BIN)/python -m pytest --confcutdir=tests/image tests/image
 
 bench: $(READY)  ## measure what reporting, predicting and the ledger cost, and how fast the command answers
 	$(BIN)/python tests/benchmarks/reporting_cost.py
