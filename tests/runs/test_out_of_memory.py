@@ -10,7 +10,7 @@ from labkit import run
 from labkit.memory.capture import MemoryCapture
 from labkit.memory.tracker import Tracker, VirtualOutOfMemoryError
 
-SMALL = {"max_steps": 1, "num_train_samples": 32}
+SMALL = {"max_steps": 1, "num_train_samples": 32, "batch_size": 32}
 whole = run("reduced_batch", SMALL | {"capacity_gib": 4})
 phases = {p.phase: p for p in whole.report.phases if p.step == 0}
 peaks = [phases[n].peak_bytes for n in
