@@ -10,19 +10,23 @@ from labkit import run
 from labkit.memory.capture import MemoryCapture
 from labkit.memory.tracker import Tracker, VirtualOutOfMemoryError
 
-SMALL = {"max_steps": 1, "num_train_samples": 32, "batch_size": 32}
-whole = run("reduced_batch", SMALL | {"capacity_gib": 4})
-phases = {p.phase: p for p in whole.report.phases if p.step == 0}
-peaks = [phases[n].peak_bytes for n in
-         ("before_forward", "after_forward", "after_backward", "after_optimizer_step")]
-loaded = peaks[0] - phases["before_forward"].end["inputs"]
-steps = [0, loaded, *peaks]
+def peaks(size):
+    # the run with memory enough, and what it needs: nothing, the model, and each phase of its first step
+    values = {"max_steps": 1, "num_train_samples": size, "batch_size": size}
+    whole = run("reduced_batch", values | {"capacity_gib": 4})
+    phases = [p for p in whole.report.phases if p.step == 0]
+    return values, whole, [0, phases[0].peak_bytes - phases[0].end["inputs"], *(p.peak_bytes for p in phases)]
+
+# the optimizer step's peak is the highest with 32 samples; 64 are larger than what making the model leaves behind
+runs = {size: peaks(size) for size in (32, 64)}
 found = []
-for low, high in zip(steps, steps[1:]):
+for number, size in enumerate((32, 64, 32, 32, 32)):
+    values, whole, steps = runs[size]
+    low, high = steps[number], steps[number + 1]
     # above what the phase before needs and below what this one does
-    record = run("reduced_batch", SMALL | {"capacity_gib": (low + 0.8 * (high - low)) / 2**30})
+    record = run("reduced_batch", values | {"capacity_gib": (low + 0.8 * (high - low)) / 2**30})
     found.append([record.status, record.died_in, record.out_of_memory["held"], record.diagnosis])
-    after = run("reduced_batch", SMALL | {"capacity_gib": 4})
+    after = run("reduced_batch", values | {"capacity_gib": 4})
     found[-1].append([after.status, after.losses == whole.losses])
 print("FOUND" + json.dumps(found))
 ---
