@@ -1,0 +1,54 @@
+"""A run that is interrupted in a notebook: the kernel lives, the run is recorded, and nothing goes on."""
+
+import time
+from pathlib import Path
+
+from labkit.runs.records import Ledger
+
+LONG = """
+from labkit import run
+run("reduced_batch", {"max_epochs": 200, "report_every": 999})
+"""
+NEXT = 'print(run("reduced_batch", {"max_steps": 1, "num_train_samples": 32}).status)'
+
+
+def test_an_interrupted_cell_stops_the_run_and_the_kernel_goes_on(tmp_path, monkeypatch):
+    from jupyter_client.manager import start_new_kernel
+
+    monkeypatch.setenv("LABKIT_RUNS", str(tmp_path))
+    ledger = Ledger(tmp_path)
+    manager, client = start_new_kernel(kernel_name="python3")
+    try:
+        client.execute(LONG)
+        deadline = time.monotonic() + 120
+        while not any("progress" in f.events.read_text() for f in ledger.folders() if f.events.exists()):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        manager.interrupt_kernel()
+        reply = client.get_shell_msg(timeout=120)
+        assert reply["content"]["ename"] == "KeyboardInterrupt"
+        (folder,) = ledger.folders()
+        record = folder.read()
+        assert (record.status, record.diagnosis["kind"]) == ("killed", "interrupted")
+        assert not folder.is_watched  # no process of the run holds its lock
+        assert str(folder.path) not in commands()
+        printed = []
+        reply = client.execute_interactive(
+            NEXT, timeout=120, output_hook=lambda message: printed.append(message["content"].get("text", ""))
+        )
+        assert reply["content"]["status"] == "ok"
+        assert "ok" in "".join(printed)
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+
+
+def commands() -> str:
+    """The command lines of all processes."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found.append(path.read_bytes().decode(errors="replace"))
+        except OSError:
+            continue
+    return "\n".join(found)
