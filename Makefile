@@ -5,17 +5,22 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CHI := .venv-chi
 
-.PHONY: demo test test-system bench clean
+.PHONY: demo lab test test-system bench clean
 
 demo: $(READY)  ## run experiments 1 to 15 on the virtual GPU and print the table
 	$(BIN)/labkit run --all --profile tiny
+
+# JupyterLab prints its URL; ARGS=--no-browser leaves the browser closed
+lab: $(READY)  ## the course, in JupyterLab
+	$(BIN)/jupyter lab labs/00_setup.ipynb $(ARGS)
 
 test: $(READY)  ## lint, then all tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
 
-test-system: $(CHI)/.ready  ## provisioning against a real OpenStack control plane; needs root on Debian
+test-system: $(READY) $(CHI)/.ready  ## every lab planned; provisioning against a real OpenStack control plane, as root on Debian
+	$(BIN)/python -m pytest tests/system
 	$(CHI)/bin/python -m pytest --confcutdir=tests/openstack tests/openstack
 
 bench: $(READY)  ## measure what reporting and predicting cost, and how fast the command answers

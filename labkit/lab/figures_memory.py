@@ -50,8 +50,10 @@ def phases(results: Sequence[Result]) -> Figure:
     highest = report.peak_phase
     assert highest is not None
     alt = (
-        f"Stacked bars of device memory by category for each phase of {result.name}, {result.said}. The highest is "
-        f"{human_bytes(peak_bytes)}, in the {_ACTIVITY[highest.phase]} of step {highest.step}. {_capacity_words(result)}"
+        f"Stacked bars of device memory by category for each phase of {result.name}, {result.said}. The highest phase "
+        f"has {human_bytes(peak_bytes)}, in the {_ACTIVITY[highest.phase]} of step {highest.step}. "
+        + ("The last bar is what was held when memory ran out. " if result.record.out_of_memory else "")
+        + _capacity_words(result)
     )
     return Figure(drawing, alt)
 
@@ -66,11 +68,8 @@ def beside(results: Sequence[Result]) -> Figure:
     drawing, axes = canvas(
         8.5, 3.6, f"{result.name}: predicted beside measured", f"highest moment of each phase; {result.said}"
     )
-    for at, (phase, pair) in enumerate(pairs.items()):
-        for shift, key, colour, hatch in (
-            (-0.2, "predicted_bytes", "#E69F00", "//"),
-            (0.2, "measured_bytes", "#0072B2", ""),
-        ):
+    for at, pair in enumerate(pairs.values()):
+        for shift, key, colour, hatch in _PAIR:
             label = key.removesuffix("_bytes") if at == 0 else None
             axes.bar(
                 at + shift, pair[key] / unit_bytes, 0.38, color=colour, hatch=hatch, edgecolor="white", label=label
@@ -82,8 +81,11 @@ def beside(results: Sequence[Result]) -> Figure:
     axes.set_ylabel(f"peak in {unit}")
     axes.set_ylim(0, 1.15 * max(highest, result.capacity_bytes or 0) / unit_bytes)
     legend(axes)
-    errors = ", ".join(f"{_ACTIVITY[phase]} {pair['error']:+.2%}" for phase, pair in pairs.items())
-    alt = f"Pairs of bars, predicted and {result.said}, for each phase of {result.name}. Signed errors: {errors}."
+    said = ", ".join(
+        f"{_ACTIVITY[phase]} {human_bytes(pair['measured_bytes'])}, error {pair['error']:+.2%}"
+        for phase, pair in pairs.items()
+    )
+    alt = f"Pairs of bars, predicted and {result.said}, for each phase of {result.name}: {said}."
     return Figure(drawing, alt)
 
 
@@ -104,9 +106,8 @@ def bars(results: Sequence[Result]) -> Figure:
         )  # fmt: skip
     capacity = max((r.capacity_bytes or 0 for r in results), default=0)
     capacity_line(axes, capacity or None, unit_bytes, vertical=True)
-    axes.set_yticks(
-        range(len(results)), [result.name + ("\n(predicted)" if result.planned else "") for result in results]
-    )
+    names = [_wrapped(result.name) + ("\n(predicted)" if result.planned else "") for result in results]
+    axes.set_yticks(range(len(results)), names)
     axes.invert_yaxis()
     axes.set_xlabel(f"device memory in {unit}")
     axes.set_xlim(0, 1.28 * max(*totals, capacity) / unit_bytes)
@@ -114,6 +115,10 @@ def bars(results: Sequence[Result]) -> Figure:
     said = "; ".join(f"{r.name} {human_bytes(n)} {_ending(r)}" for r, n in zip(results, totals, strict=True))
     alt = f"One stacked bar of memory by category for each run, {sources}: {said}. {_capacity_words(results[0])}"
     return Figure(drawing, alt)
+
+
+_PAIR = ((-0.2, "predicted_bytes", "#E69F00", "//"), (0.2, "measured_bytes", "#0072B2", ""))
+"""Shift, number, colour and hatch of the two bars of a pair."""
 
 
 def _first_steps(found: list[PhaseMemory]) -> list[PhaseMemory]:
@@ -146,6 +151,11 @@ def _highest_moment(result: Result) -> dict[str, int]:
     report = result.report
     assert report is not None and report.peak_phase is not None
     return report.peak_phase.peak
+
+
+def _wrapped(name: str) -> str:
+    """A name with its typed values on a second line."""
+    return name.replace(" ", "\n", 1)
 
 
 def _ending(result: Result) -> str:

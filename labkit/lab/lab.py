@@ -13,7 +13,7 @@ from labkit.lab import spoken
 from labkit.lab.journal import Journal
 from labkit.lab.lesson import Check, Runs, lesson_of
 from labkit.lab.machine import find_machine
-from labkit.lab.result import NOT_PLANNED, Blank, Evidence, Result, name_of, planned
+from labkit.lab.result import NOT_PLANNED, Blank, Evidence, Result, name_of, planned, with_prediction
 from labkit.lab.views import Lines, Several, View
 from labkit.runs.records import Ledger, LedgerError, Record
 
@@ -152,6 +152,8 @@ class Lab(View):
         from labkit.lab.counts import Rounding
         from labkit.lab.processes import rounding
 
+        if not pairs:
+            return Blank("rounding", ["pairs of precision and learning rate"])
         return Rounding(rounding(self.workspace, pairs))
 
     @_refusing
@@ -198,9 +200,9 @@ class Lab(View):
                     one = self.run(experiment, **overrides)
                     found = one if isinstance(one, Result) else None
             if found is None:
-                lacking.append(name.removeprefix("?"))
+                lacking.append(name)
             else:
-                runs[name] = found
+                runs[name] = with_prediction(found) if isinstance(found, Result) else found
         return runs, lacking
 
     # -- what is shown
@@ -254,11 +256,13 @@ class Lab(View):
         if topic not in questions:
             found = self.lesson.topic(topic)
             runs, lacking = self._about(found.about, own)
-            return spoken.lacking(topic, lacking) if lacking else Lines(_sources(runs), found.say(runs))
+            return (
+                spoken.lacking(topic.replace("_", " "), lacking) if lacking else Lines(_sources(runs), found.say(runs))
+            )
         question = self.lesson.question(topic)
         runs, lacking = self._about(question.about, own)
         if lacking:
-            return spoken.lacking(topic, lacking)
+            return spoken.lacking(question.text, lacking)
         given = self.journal.entries("answer", lab=self.name, question=topic, profile=self.profile.name)
         return spoken.resolved(question, given[-1] if given else None, runs, _sources(runs))
 
@@ -309,7 +313,7 @@ class Lab(View):
 
 
 def _sources(runs: Runs) -> str:
-    return " and ".join(sorted({result.said for result in runs.values()})).capitalize()
+    return " and ".join(sorted({one.said for one in runs.values()}))
 
 
 def _empty(overrides: Mapping[str, Any]) -> list[str]:

@@ -15,7 +15,7 @@ Runs = Mapping[str, Any]
 __all__ = ["Check", "Evidence", "Lesson", "LABS", "Outcome", "Question", "Runs", "Topic", "lesson_of"]
 
 Unit = Literal["memory", "times", "percent", "count", "choice"]
-Quantity = Literal["bytes", "seconds", "loss", "number"]
+Quantity = Literal["bytes", "loss", "share"]
 Outcome = Literal["passed", "failed", "open", "not available"]
 
 

@@ -12,7 +12,7 @@ from labkit.config.errors import ConfigError
 from labkit.config.layers import DEFAULT_PROFILE, resolve
 from labkit.config.workspace import Workspace
 
-ROUNDING_STEPS = 12
+ROUNDING_STEPS = 8
 
 
 def captions(run_id: str, dataset: str, count: int) -> list[dict[str, str]]:

@@ -49,7 +49,7 @@ class Progress:
         from labkit.runs.text import parts
 
         name = f"step {phase.step} {phase.phase.replace('_', ' ')}"
-        self._line(f"  {name:28} peak {human_bytes(phase.peak_bytes):>10}: {parts(phase.end)}")
+        self._line(f"  {name:28} peak {human_bytes(phase.peak_bytes):>10}: {parts(phase.peak)}")
 
     def _progress(self, event: dict[str, Any]) -> None:
         done = event["step"]

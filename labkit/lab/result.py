@@ -1,9 +1,12 @@
 """Result: one experiment, run or only planned, in one shape."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from labkit.config.errors import ConfigError
 from labkit.config.layers import Resolved
+from labkit.config.schema import RunConfig
 from labkit.lab.views import View
 from labkit.memory.report import MemoryReport, PhaseMemory
 from labkit.runs.prediction import foretold
@@ -166,6 +169,20 @@ def planned(resolved: Resolved, overrides: dict[str, Any], prediction: "Predicti
         reason=reason, died_in=prediction.died_in, prediction=found, peak_bytes=prediction.peak_bytes,
         memory={key: found[key] for key in ("source", "capacity_bytes", "phases")},
     ))  # fmt: skip
+
+
+def with_prediction(result: Result) -> Result:
+    """The result with a prediction made now, if the run had to end without one because the machine was busy."""
+    from labkit.plan.errors import PredictionError
+    from labkit.plan.predict import predict
+
+    if result.prediction is not None or result.report is None:
+        return result
+    try:
+        found = predict(RunConfig(**result.config)).to_dict()
+    except (PredictionError, ConfigError):
+        return result
+    return Result(dataclasses.replace(result.record, prediction=found))
 
 
 def _planned_lines(result: Result) -> list[str]:

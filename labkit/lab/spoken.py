@@ -46,11 +46,12 @@ def answered(question: Question, answer: float | str, after: bool) -> Lines:
     return Lines(question.text, lines, mark="committed")
 
 
-def lacking(topic: str, names: Sequence[str]) -> Lines:
+def lacking(what: str, names: Sequence[str]) -> Lines:
     """Something that needs runs which are not there."""
-    return Lines(
-        topic.replace("_", " "), [f"run first: {', '.join(name.removeprefix('?') for name in names)}"], mark="open"
-    )
+    own = [name for name in names if name.startswith("?")]
+    lines = [f"run first: {', '.join(name for name in names if name not in own)}"] if len(own) < len(names) else []
+    lines += ["it is about a cell that is not filled in, or that gave nothing"] if own else []
+    return Lines(what, lines, mark="open")
 
 
 def resolved(question: Question, entry: dict[str, Any] | None, runs: Runs, source: str) -> Lines:
@@ -64,7 +65,7 @@ def resolved(question: Question, entry: dict[str, Any] | None, runs: Runs, sourc
     off = ""
     if isinstance(given, float | int) and isinstance(truth, float | int) and truth:
         off = f", {given / truth - 1:+.0%} off"
-    lines = [f"your answer: {yours}{off}", f"{source.lower()}: {_value(question, truth)}", question.because(runs)]
+    lines = [f"your answer: {yours}{off}", f"{source}: {_value(question, truth)}", question.because(runs)]
     return Lines(question.text, lines, mark=mark)
 
 
@@ -75,19 +76,15 @@ def checked(check: Check, runs: Runs, outcome: str, left: float | None, right: f
         return Lines(check.claim, [NOT_PLANNED if planned else "the runs do not tell"], mark="not available")
     factor = "" if check.factor == 1 else f"{check.factor:g} times "
     relation = f"within {check.within:.0%} of" if check.relation == "equal" else check.relation
-    said = f"{check.names[0]} {_quantity(check, left)}; wanted: {relation} {factor}{check.names[1]} {_quantity(check, right)}"
+    wanted = f"{relation} {factor}{check.names[1]} {_quantity(check, right)}"
+    said = f"{check.names[0]} {_quantity(check, left)}; wanted: {wanted}"
     return Lines(check.claim, [said, check.why if outcome == "passed" else check.hint], mark=outcome)
 
 
 def _quantity(check: Check, number: float) -> str:
-    match check.quantity:
-        case "bytes":
-            return human_bytes(number)
-        case "seconds":
-            return f"{number:.2f} s"
-        case "loss":
-            return f"{number:.3f}"
-    return f"{number:g}"
+    if check.quantity == "bytes":
+        return human_bytes(number)
+    return f"{number:.3f}" if check.quantity == "loss" else f"{number:.1%}"
 
 
 def _how(question: Question, unit: str) -> str:

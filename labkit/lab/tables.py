@@ -65,7 +65,8 @@ def advice(name: str, resolved: Resolved, found: "Advice") -> View:
     """Proposals, the cheapest first; of a run that fits the largest batch."""
     base = found.prediction
     capacity = human_bytes(base.capacity_bytes or 0)
-    head = f"{name} on {resolved.profile.name}: {base.verdict} (predicted), peak {human_bytes(base.peak_bytes)} of {capacity}"
+    head = f"{name} on {resolved.profile.name}: {base.verdict} (predicted), "
+    head += f"peak {human_bytes(base.peak_bytes)} of {capacity}"
     if found.largest is not None and found.largest.batch_size is not None:
         return Lines(head, [f"the largest batch_size that fits is {found.largest.batch_size}"])
     if not found.proposals:

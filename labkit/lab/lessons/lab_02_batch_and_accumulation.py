@@ -79,9 +79,8 @@ LESSON = Lesson(
         Topic(
             id="steps_and_samples", about=(SMALL, FEW, LARGE),
             say=lambda runs: [
-                f"{name}: {runs[name].samples_per_step} samples a step"
-                + ("" if runs[name].planned else f", {len(runs[name].record.losses)} steps in {runs[name].record.samples}"
-                   f" samples, learning rate {runs[name].config['lr']:g}")
+                f"{name}: {runs[name].samples_per_step} samples a step, learning rate {runs[name].config['lr']:g}"
+                + ("" if runs[name].planned else f", {len(runs[name].record.losses)} optimizer steps")
                 for name in (SMALL, FEW, LARGE)
             ],
         ),

@@ -43,13 +43,13 @@ LESSON = Lesson(
             text="In bf16-mixed, in how many bits do the weights lie in memory?",
             truth=lambda runs: None if _weights(runs) is None else "32 bits" if _weights(runs) > 0.75 else "16 bits",
             because=lambda runs: (
-                f"{size(held(MIXED, 'parameters')(runs))} of parameters, as in 32-true. Arithmetic is done in 16 bits on "
-                "copies that come and go. So mixed precision saves time, and hardly memory."
+                f"{size(held(MIXED, 'parameters')(runs))} of parameters, as in 32-true. Arithmetic is done in 16 bits "
+                "on copies that come and go. So mixed precision saves time, and hardly memory."
             ),
         ),
         Question(
             id="lost_updates", unit="percent", about=("?rounding",), within=0.25, because=_why_lost,
-            text="bf16-true, at the course's learning rate of 2e-5: how many percent of the updates are lost to rounding?",
+            text="bf16-true, learning rate 2e-5: how many percent of the updates are lost to rounding?",
             truth=lambda runs: 100 * runs["?rounding"].lost_share("bf16-true", COURSE_LR),
         ),
     ),
@@ -67,7 +67,7 @@ LESSON = Lesson(
             why="Only the arithmetic is in 16 bits.", hint="Both runs must train the same model.",
         ),
         Check(
-            id="true_loses_updates", about=("?rounding",), relation="above", factor=2, quantity="number",
+            id="true_loses_updates", about=("?rounding",), relation="above", factor=2, quantity="share",
             claim="bf16-true loses updates that bf16-mixed keeps",
             left=_lost("bf16-true", COURSE_LR), right=_lost("bf16-mixed", COURSE_LR),
             names=("share lost in bf16-true", "bf16-mixed,"), why="Mixed precision adds them up in 32 bits.",
@@ -77,11 +77,11 @@ LESSON = Lesson(
             id="lost_updates_show_in_the_loss", about=("?rounding",), relation="above", quantity="loss",
             claim="What is lost shows in the loss",
             left=_end("bf16-true", COURSE_LR), right=_end("bf16-mixed", COURSE_LR),
-            names=("last loss in bf16-true", "bf16-mixed,"), why="The same steps, and most weights did not follow them.",
+            names=("last loss in bf16-true", "bf16-mixed,"), why="The same steps, but most weights did not move.",
             hint="Was the same learning rate counted for both?",
         ),
         Check(
-            id="small_steps_lose_more", about=("?rounding",), relation="above", factor=2, quantity="number",
+            id="small_steps_lose_more", about=("?rounding",), relation="above", factor=2, quantity="share",
             claim="Small steps lose more than large ones",
             left=_lost("bf16-true", COURSE_LR), right=_lost("bf16-true", LARGE_LR),
             names=("share lost at 2e-5", "at 2e-3,"), why="A large update is larger than what the format rounds to.",

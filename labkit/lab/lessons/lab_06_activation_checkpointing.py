@@ -32,8 +32,8 @@ LESSON = Lesson(
             about=(PLAIN, CHECKPOINTED), truth=_kept,
             text="With checkpointing, how much of the activations is left?",
             because=lambda runs: (
-                f"{size(held(CHECKPOINTED, 'activations')(runs))} of {size(held(PLAIN, 'activations')(runs))}. Only the "
-                "input of each layer is kept; what is inside is computed again when backward comes there."
+                f"{size(held(CHECKPOINTED, 'activations')(runs))} of {size(held(PLAIN, 'activations')(runs))}. Only "
+                "the input of each layer is kept; what is inside is computed again when backward comes there."
             ),
         ),
         Question(
@@ -50,7 +50,7 @@ LESSON = Lesson(
             id="fewer_activations", about=(PLAIN, CHECKPOINTED), relation="below", factor=0.5,
             claim="Checkpointing leaves less than half of the activations",
             left=held(CHECKPOINTED, "activations"), right=held(PLAIN, "activations"),
-            names=("xxl_checkpointing keeps", "xxl_adam8bit's,"), why="Inputs of layers in place of all that is inside.",
+            names=("xxl_checkpointing keeps", "xxl_adam8bit's,"), why="Inputs of layers, not what is inside them.",
             hint="Is act_ckpt true, and the batch the same?",
         ),
         Check(
@@ -65,7 +65,7 @@ LESSON = Lesson(
         Topic(
             id="share_of_the_peak", about=(PLAIN, CHECKPOINTED),
             say=lambda runs: [
-                f"{name}: {size(held(name, 'activations')(runs))} of activations in a peak of {size(runs[name].peak_bytes)}"
+                f"{name}: activations {size(held(name, 'activations')(runs))}, peak {size(runs[name].peak_bytes)}"
                 for name in (PLAIN, CHECKPOINTED)
             ],
         ),

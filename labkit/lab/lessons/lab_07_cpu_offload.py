@@ -34,9 +34,9 @@ LESSON = Lesson(
             id="host_memory", unit="times", about=(OFFLOAD,), within=0.3, truth=_host,
             text="How many times the parameters on the device does offload take of host memory?",
             because=lambda runs: (
-                f"{times(_host(runs))}: {size(on_host(OFFLOAD)(runs))} for {size(held(OFFLOAD, 'parameters')(runs))} of "
-                "16-bit parameters. There lie a copy of the weights in 32 bits, two numbers of state each in 32 bits, "
-                "and gradients on their way."
+                f"{times(_host(runs))}: {size(on_host(OFFLOAD)(runs))} for {size(held(OFFLOAD, 'parameters')(runs))} "
+                "of 16-bit parameters. There lie a copy of the weights in 32 bits, two numbers of state each in 32 "
+                "bits, and gradients on their way."
             ),
         ),
     ),
@@ -51,7 +51,7 @@ LESSON = Lesson(
             id="few_gradients", about=(OFFLOAD,), relation="below", factor=0.2,
             claim="Gradients leave the device as they are made", left=held(OFFLOAD, "gradients"),
             right=held(OFFLOAD, "parameters"), names=("gradients take", "the parameters,"),
-            why="They are summed in host memory; only a bucket of them is on the device.", hint="Is the strategy stage 2?",
+            why="They are summed in host memory; a bucket of them is on the device.", hint="Is the strategy stage 2?",
         ),
         Check(
             id="needs_less_than_xxl", about=(XXL, OFFLOAD), relation="below", factor=0.8,

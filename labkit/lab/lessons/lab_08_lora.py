@@ -49,13 +49,13 @@ LESSON = Lesson(
             why="Parameters double, gradients and optimizer state are nearly gone.", hint="Both train the same model.",
         ),
         Check(
-            id="food_is_learnt", about=("?food",), relation="above", quantity="number",
+            id="food_is_learnt", about=("?food",), relation="above", quantity="share",
             claim="The adapter names more food than the base", left=lambda runs: runs["?food"].share,
             right=lambda runs: runs["?food"].base_share, names=("share with the adapter", "without,"),
             why="These captions are what it was trained on.", hint="Is this the run food_lora?",
         ),
         Check(
-            id="others_are_forgotten", about=("?rest",), relation="below", quantity="number",
+            id="others_are_forgotten", about=("?rest",), relation="below", quantity="share",
             claim="It names fewer other things", left=lambda runs: runs["?rest"].share,
             right=lambda runs: runs["?rest"].base_share, names=("share with the adapter", "without,"),
             why="Nothing in the training data said that there are other things.", hint="Is this another data set?",

@@ -23,8 +23,8 @@ LESSON = Lesson(
             text="4 bits in place of 32 would be an eighth. How many times the weights of LoRA does QLoRA hold?",
             because=lambda runs: (
                 f"{times(_weights(runs))}: {size(held(QLORA, 'parameters')(runs))} of "
-                f"{size(held(LORA, 'parameters')(runs))}. Embeddings, the output layer, the connector and each layer that "
-                "the method leaves out stay as they were, and every block of 4-bit numbers has a scale."
+                f"{size(held(LORA, 'parameters')(runs))}. Embeddings, the output layer, the connector and each layer "
+                "that the method leaves out stay as they were, and every block of 4-bit numbers has a scale."
             ),
         ),
         Question(
