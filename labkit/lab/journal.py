@@ -13,7 +13,7 @@ class Journal:
     """``answers.jsonl`` in the ledger: one JSON object a line, only ever added to.
 
     ``kind`` is ``answer`` or ``check``. An answer has ``lab, question, answer, unit, profile, mode`` and
-    ``committed``: ``before`` or ``after`` the first run of an experiment that it is about. A check has
+    ``committed``: ``after`` where every run that it is about was there already, else ``before``. A check has
     ``lab, check, outcome, left, right, runs, profile, mode``.
     """
 

@@ -63,7 +63,7 @@ class Lab(View):
         self.ledger = Ledger(self.workspace.runs)
         self.journal = Journal(self.workspace.runs)
         self._results: dict[str, Result] = {}
-        self._handed: set[str] = set()  # what was handed in already, for which an answer comes after it
+        self._handed: dict[str, Evidence] = {}
 
     @property
     def plans_only(self) -> bool:
@@ -183,7 +183,10 @@ class Lab(View):
         return [record for record in found if record.config_hash == resolved.config.hash]
 
     def _about(self, names: tuple[str, ...], own: tuple[Any, ...] = ()) -> tuple[dict[str, Evidence], list[str]]:
-        """Runs by name, and the names of those that there are none of; ``?`` names take ``own`` in their order."""
+        """Runs by name, and the names of those that there are none of.
+
+        ``?`` names take ``own`` in their order, or else what was handed in for them before.
+        """
         runs: dict[str, Evidence] = {}
         lacking, left = [], list(own)
         for name in names:
@@ -191,7 +194,9 @@ class Lab(View):
                 given = left.pop(0) if left else None
                 found = given if isinstance(given, Evidence) else None
                 if found is not None:
-                    self._handed.add(name)
+                    self._handed[name] = found
+                elif not own:
+                    found = self._handed.get(name)
             else:
                 experiment, overrides = _read_name(name)
                 resolved = resolve(self.workspace, experiment, overrides, self.profile.name)
@@ -239,7 +244,7 @@ class Lab(View):
         if answer in EMPTY:
             return spoken.unanswered(found, unit)
         read = found.read(answer, unit_bytes)
-        done = any(self._has_run(name) for name in found.about)
+        done = all(self._has_run(name) for name in found.about)
         self.journal.add(
             "answer", lab=self.name, question=found.id, answer=read, unit=found.unit, profile=self.profile.name,
             mode=self.machine.mode, committed="after" if done else "before",
@@ -268,12 +273,15 @@ class Lab(View):
 
     @_refusing
     def check(self, check: str | None = None, *own: Any) -> View:
-        """Whether a relation between runs holds; without a name every check of the lab that needs nothing handed in.
+        """Whether a relation between runs holds; without a name every check of the lab whose evidence is there.
 
-        ``own`` is what the notebook hands in, where the check is about such. The outcome is stored in the ledger.
+        ``own`` is what the notebook hands in, where the check is about such; what was handed to ``explain`` counts
+        too. The outcome is stored in the ledger.
         """
         if check is None:
-            found = [one for one in self.lesson.checks if not any(name.startswith("?") for name in one.about)]
+            own_names = {name for one in self.lesson.checks for name in one.about if name.startswith("?")}
+            missing = own_names - set(self._handed)
+            found = [one for one in self.lesson.checks if not missing & set(one.about)]
             return Several(self._check(one, ()) for one in found)
         return self._check(self.lesson.check(check), own)
 

@@ -1,5 +1,6 @@
 """Processes: what a lab has the training room do. It is started as a process, so that this one stays small."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -48,7 +49,14 @@ def _json_of(arguments: Sequence[str]) -> Any:
     if done.returncode:
         said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise ConfigError(said[-1].removeprefix("error: "))
-    # a library may have printed before; what was asked for is one JSON value, which begins a line and goes to the end
-    text = done.stdout
-    start = text.find("[") if text.startswith("[") else text.find("\n[") + 1
-    return json.loads(text[start:])
+    return _last_list(done.stdout)
+
+
+def _last_list(text: str) -> Any:
+    """The JSON list at the end of what a process printed; a library may have printed before it."""
+    lines = text.splitlines()
+    for at, line in enumerate(lines):
+        if line.startswith("["):
+            with contextlib.suppress(ValueError):
+                return json.loads("\n".join(lines[at:]))
+    raise ConfigError(f"the process printed no list: {text[-200:]!r}")

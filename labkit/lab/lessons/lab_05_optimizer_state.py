@@ -27,7 +27,7 @@ def _losses(runs: Runs) -> list[str]:
 LESSON = Lesson(
     questions=(
         Question(
-            id="sgd_fits", unit="choice", choices=("fits", "out of memory"), about=(SGD,), truth=fits(SGD),
+            id="sgd_fits", unit="choice", choices=("fits", "out of memory"), about=(XXL, SGD), truth=fits(SGD),
             text="SGD keeps no state. Does the xxl model fit with it, at the batch that did not fit with AdamW?",
             because=lambda runs: (
                 f"{size(runs[SGD].peak_bytes)} of {size(runs[SGD].capacity_bytes)}, with "

@@ -23,7 +23,7 @@ def _speed(runs: Runs) -> list[str]:
 LESSON = Lesson(
     questions=(
         Question(
-            id="state_on_the_device", about=(OFFLOAD,), truth=held(OFFLOAD, "optimizer_gpu"), within=0.1,
+            id="state_on_the_device", about=(XXL, OFFLOAD), truth=held(OFFLOAD, "optimizer_gpu"), within=0.1,
             text="How much optimizer state is left on the device?",
             because=lambda runs: (
                 f"{size(held(OFFLOAD, 'optimizer_gpu')(runs))}; xxl would have "
