@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from labkit.lab.figures import SHOWN, Figure, canvas, capacity_line, legend, stack, unit_of
-from labkit.lab.result import Result
+from labkit.lab.result import Result, sources
 from labkit.memory.report import PhaseMemory
 from labkit.memory.units import human_bytes
 from labkit.runs.prediction import foretold
@@ -94,8 +94,8 @@ def bars(results: Sequence[Result]) -> Figure:
     moments = [_highest_moment(result) for result in results]
     totals = [sum(moment.get(c, 0) for c in SHOWN) for moment in moments]
     unit, unit_bytes = unit_of(*totals, *(r.capacity_bytes for r in results))
-    sources = " and ".join(sorted({r.said for r in results}))
-    drawing, axes = canvas(9.5, 1.5 + 0.55 * len(results), "Highest moment of each run, by category", sources)
+    source = sources(results)
+    drawing, axes = canvas(9.5, 1.5 + 0.55 * len(results), "Highest moment of each run, by category", source)
     labelled: set[str] = set()
     for at, (result, moment, total) in enumerate(zip(results, moments, totals, strict=True)):
         stack(axes, at, moment, unit_bytes, 0.7, flat=True, labelled=labelled)
@@ -108,12 +108,12 @@ def bars(results: Sequence[Result]) -> Figure:
     capacity_line(axes, capacity or None, unit_bytes, vertical=True)
     names = [_wrapped(result.name) + ("\n(predicted)" if result.planned else "") for result in results]
     axes.set_yticks(range(len(results)), names)
-    axes.invert_yaxis()
+    axes.set_ylim(len(results) - 0.5, -0.5)
     axes.set_xlabel(f"device memory in {unit}")
-    axes.set_xlim(0, 1.28 * max(*totals, capacity) / unit_bytes)
+    axes.set_xlim(0, 1.32 * max(*totals, capacity) / unit_bytes)
     legend(axes)
     said = "; ".join(f"{r.name} {human_bytes(n)} {_ending(r)}" for r, n in zip(results, totals, strict=True))
-    alt = f"One stacked bar of memory by category for each run, {sources}: {said}. {_capacity_words(results[0])}"
+    alt = f"One stacked bar of memory by category for each run, {source}: {said}. {_capacity_words(results[0])}"
     return Figure(drawing, alt)
 
 
@@ -160,7 +160,7 @@ def _wrapped(name: str) -> str:
 
 def _ending(result: Result) -> str:
     if result.status == "oom":
-        return "needed, does not fit" if result.planned else "held when memory ran out"
+        return "needed" if result.planned else "out of memory"
     return "fits" if result.status == "ok" else result.status
 
 

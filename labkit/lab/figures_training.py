@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from labkit.lab.figures import DASHES, MARKERS, SERIES, Figure, canvas, capacity_line, legend, unit_of
-from labkit.lab.result import Result
+from labkit.lab.result import Result, sources
 from labkit.lab.views import Lines, View
 from labkit.memory.units import human_bytes
 
@@ -13,8 +13,8 @@ def loss(results: Sequence[Result]) -> View:
     shown = [result for result in results if result.record.losses]
     if not shown:
         return Lines("no figure loss", ["no run finished an optimizer step"], mark="not available")
-    sources = " and ".join(sorted({r.said for r in shown}))
-    drawing, axes = canvas(8.5, 3.8, "Loss by samples seen", f"one point an optimizer step; {sources}")
+    source = sources(shown)
+    drawing, axes = canvas(8.5, 3.8, "Loss by samples seen", f"one point an optimizer step; {source}")
     for index, result in enumerate(shown):
         style = {"color": SERIES[index % len(SERIES)], "marker": MARKERS[index % len(MARKERS)], "markersize": 5}
         losses = result.record.losses
@@ -34,73 +34,55 @@ def loss(results: Sequence[Result]) -> View:
     axes.grid(alpha=0.3)
     legend(axes)
     said = "; ".join(f"{r.name} from {_first(r):.2f} to {_last(r):.2f} in {r.record.samples} samples" for r in shown)
-    return Figure(drawing, f"Loss by samples seen, {sources}: {said}.")
+    return Figure(drawing, f"Loss by samples seen, {source}: {said}.")
 
 
 def tradeoff(results: Sequence[Result]) -> View:
-    """A point a run: peak memory to the right, time a sample up, and the last loss beside it."""
+    """A numbered point a run: peak memory to the right, time a sample up, the last loss as colour and in the list."""
     shown = [result for result in results if result.status == "ok" and result.samples_per_second]
     if not shown:
         return Lines("no figure tradeoff", ["no run finished"], mark="not available")
-    unit, unit_bytes = unit_of(*(r.peak_bytes for r in shown), *(r.capacity_bytes for r in shown))
-    sources = " and ".join(sorted({r.said for r in shown}))
-    drawing, axes = canvas(9.5, 5.2, "Memory, time and loss", f"the number in brackets is the last loss; {sources}")
     from matplotlib import colormaps
 
+    unit, unit_bytes = unit_of(*(r.peak_bytes for r in shown), *(r.capacity_bytes for r in shown))
+    source = sources(shown)
+    drawing, axes = canvas(9.5, 4.8, "Memory, time and loss", f"last loss in brackets; {source}")
     ends = [r.last_loss for r in shown if r.last_loss is not None]
     low, high = (min(ends), max(ends)) if ends else (0.0, 1.0)
-    texts = []
-    for result in shown:
-        seconds = 1 / (result.samples_per_second or 1)
-        at = result.last_loss
-        share = 0.0 if at is None or high == low else (at - low) / (high - low)
-        marker = "s" if result.config["use_lora"] or result.config["use_qlora"] else "o"
+    for number, result in enumerate(shown, 1):
+        seconds, loss = 1 / (result.samples_per_second or 1), result.last_loss
+        share = 0.0 if loss is None or high == low else (loss - low) / (high - low)
+        adapters = result.config["use_lora"] or result.config["use_qlora"]
         axes.scatter(
-            result.peak_bytes / unit_bytes, seconds, s=90, marker=marker, color=colormaps["cividis"](1 - share),
-            edgecolor="black", zorder=3,
+            result.peak_bytes / unit_bytes, seconds, s=170, marker="s" if adapters else "o", edgecolor="black",
+            color=colormaps["cividis"](1 - share), label=f"{number:>2}  {result.name} ({_loss_words(result)})",
         )  # fmt: skip
-        said = "-" if at is None else f"{at:.2f}"
-        texts.append((result.peak_bytes / unit_bytes, seconds, f"{result.name} ({said})"))
-    axes.set_yscale("log")
-    _label(axes, texts)
+        axes.annotate(
+            str(number), (result.peak_bytes / unit_bytes, seconds), ha="center", va="center", fontsize=8,
+            fontweight="bold", color="white" if share > 0.5 else "black",
+        )  # fmt: skip
     capacity_line(axes, max(r.capacity_bytes or 0 for r in shown) or None, unit_bytes, vertical=True)
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.margins(y=0.15)
     axes.set_xlabel(f"peak device memory in {unit}")
     axes.set_ylabel("seconds a sample, lower is faster")
     axes.grid(alpha=0.3, which="both")
-    axes.scatter([], [], s=90, marker="o", color="white", edgecolor="black", label="all weights trained")
-    axes.scatter([], [], s=90, marker="s", color="white", edgecolor="black", label="adapters trained")
-    axes.scatter([], [], s=90, marker="o", color=colormaps["cividis"](1.0), edgecolor="black", label="lowest loss")
-    axes.scatter([], [], s=90, marker="o", color=colormaps["cividis"](0.0), edgecolor="black", label="highest loss")
-    legend(axes)
+    axes.set_axisbelow(True)
+    axes.legend(
+        loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9, markerscale=0.5,
+        title="square: adapters trained\nbright: low loss, dark: high loss", alignment="left",
+    )  # fmt: skip
     said = "; ".join(
-        f"{r.name}: {human_bytes(r.peak_bytes)}, {1 / (r.samples_per_second or 1):.3f} s a sample, loss "
-        + ("none" if r.last_loss is None else f"{r.last_loss:.2f}")
-        for r in shown
+        f"{number} {r.name}: {human_bytes(r.peak_bytes)}, {1 / (r.samples_per_second or 1):.3f} s a sample, loss "
+        f"{_loss_words(r)}"
+        for number, r in enumerate(shown, 1)
     )
-    return Figure(drawing, f"Points of peak memory against seconds a sample, {sources}. {said}.")
+    return Figure(drawing, f"Points of peak memory against seconds a sample, {source}. {said}.")
 
 
-def _label(axes: object, texts: list[tuple[float, float, str]]) -> None:
-    """Names beside their points, moved up where two would meet."""
-    axes.margins(x=0.25, y=0.15)  # type: ignore[attr-defined]
-    axes.autoscale_view()  # type: ignore[attr-defined]
-    axes.figure.draw_without_rendering()  # type: ignore[attr-defined]
-    taken: list[tuple[float, float]] = []
-    for x, y, text in sorted(texts, key=lambda t: axes.transData.transform(t[:2])[1]):  # type: ignore[attr-defined]
-        px, py = axes.transData.transform((x, y))  # type: ignore[attr-defined]
-        place = py
-        while any(abs(place - other) < _LINE_PX and abs(px - before) < _NAME_PX for before, other in taken):
-            place += _LINE_PX
-        taken.append((px, place))
-        scale = 72 / axes.figure.dpi  # type: ignore[attr-defined]
-        axes.annotate(  # type: ignore[attr-defined]
-            text, (x, y), xytext=(9, (place - py) * scale), textcoords="offset points", va="center", fontsize=8,
-            arrowprops={"arrowstyle": "-", "linewidth": 0.5} if place - py > _LINE_PX / 2 else None,
-        )  # fmt: skip
-
-
-_LINE_PX, _NAME_PX = 15.0, 230.0
-"""Height of a name, and how long one can be, in pixels."""
+def _loss_words(result: Result) -> str:
+    return "none" if result.last_loss is None else f"{result.last_loss:.2f}"
 
 
 def _first(result: Result) -> float:

@@ -11,9 +11,9 @@ from labkit.config.schema import coerce
 from labkit.config.workspace import Workspace
 from labkit.lab import spoken
 from labkit.lab.journal import Journal
-from labkit.lab.lesson import Check, Runs, lesson_of
+from labkit.lab.lesson import Check, lesson_of
 from labkit.lab.machine import find_machine
-from labkit.lab.result import NOT_PLANNED, Blank, Evidence, Result, name_of, planned, with_prediction
+from labkit.lab.result import NOT_PLANNED, Blank, Evidence, Result, name_of, planned, sources, with_prediction
 from labkit.lab.views import Lines, Several, View
 from labkit.runs.records import Ledger, LedgerError, Record
 
@@ -91,7 +91,7 @@ class Lab(View):
 
         ``on`` names another machine: a profile, a GPU, or a size such as ``24GiB``. ``overrides`` are config values.
         """
-        if empty := _empty(overrides):
+        if empty := _empty({"on": on, **overrides}):
             return Blank(experiment, empty)
         from labkit.plan.errors import PredictionError
         from labkit.plan.predict import predict, refuse_without_bf16
@@ -231,7 +231,7 @@ class Lab(View):
         if not results and kind == "tradeoff":
             from labkit.lab import tables
 
-            found = tables.newest(self)
+            found = [result for result in tables.newest(self) if result.name in self.profile.expected]
         return figures.draw(kind, found)
 
     # -- what is asked and checked
@@ -262,14 +262,16 @@ class Lab(View):
             found = self.lesson.topic(topic)
             runs, lacking = self._about(found.about, own)
             return (
-                spoken.lacking(topic.replace("_", " "), lacking) if lacking else Lines(_sources(runs), found.say(runs))
+                spoken.lacking(topic.replace("_", " "), lacking)
+                if lacking
+                else Lines(sources(runs.values()), found.say(runs))
             )
         question = self.lesson.question(topic)
         runs, lacking = self._about(question.about, own)
         if lacking:
             return spoken.lacking(question.text, lacking)
         given = self.journal.entries("answer", lab=self.name, question=topic, profile=self.profile.name)
-        return spoken.resolved(question, given[-1] if given else None, runs, _sources(runs))
+        return spoken.resolved(question, given[-1] if given else None, runs, sources(runs.values()))
 
     @_refusing
     def check(self, check: str | None = None, *own: Any) -> View:
@@ -318,10 +320,6 @@ class Lab(View):
         experiment, overrides = _read_name(name)
         resolved = resolve(self.workspace, experiment, overrides, self.profile.name)
         return name in self._results or bool(self._records(resolved))
-
-
-def _sources(runs: Runs) -> str:
-    return " and ".join(sorted({one.said for one in runs.values()}))
 
 
 def _empty(overrides: Mapping[str, Any]) -> list[str]:

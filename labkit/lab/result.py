@@ -1,7 +1,7 @@
 """Result: one experiment, run or only planned, in one shape."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from labkit.config.errors import ConfigError
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from labkit.plan.predict import Prediction
 
 NOT_PLANNED = "not available when planned"
+NOT_MEASURED = "not measured"
 
 
 def name_of(experiment: str, overrides: Mapping[str, Any]) -> str:
@@ -60,12 +61,12 @@ class Result(Evidence):
     @property
     def source(self) -> str:
         """Where the numbers come from: ``predicted``, ``virtual GPU`` or ``CUDA``."""
-        return self._report.source if self._report else "not measured"
+        return self._report.source if self._report else NOT_MEASURED
 
     @property
     def said(self) -> str:
         """The source as figures and tables say it."""
-        return "predicted" if self.planned else f"measured on the {self.source}" if self._report else "not measured"
+        return "predicted" if self.planned else f"measured on the {self.source}" if self._report else NOT_MEASURED
 
     @property
     def status(self) -> str:
@@ -145,6 +146,12 @@ class Result(Evidence):
         return Lines(head, below).html()
 
 
+def sources(found: Iterable[Evidence]) -> str:
+    """Where the numbers of all of these come from, in words."""
+    said = {one.said for one in found}
+    return " and ".join(sorted(said - {NOT_MEASURED} or said))
+
+
 class Blank(View):
     """In place of a result whose values the student has not filled in yet."""
 
@@ -202,7 +209,7 @@ def _planned_lines(result: Result) -> list[str]:
         need = "would need" if record.died_in else "peak"
         where = f"in phase {peak.phase.replace('_', ' ')} of step {peak.step}"
         lines.append(f"  {need} {human_bytes(report.peak_bytes)}{of}, {where}: {parts(peak.peak)}")
-    if record.prediction["host_bytes"] > 2**10:
+    if record.prediction["host_bytes"] > report.peak_bytes / 100:  # more than step counters
         lines.append(f"  host memory {human_bytes(record.prediction['host_bytes'])}")
     if record.reason:
         lines.append(f"  {record.reason}")

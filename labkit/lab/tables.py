@@ -1,11 +1,11 @@
 """Tables: results side by side, the whole ledger, advice."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from labkit.config.layers import Resolved, resolve
+from labkit.config.layers import Resolved
 from labkit.lab.figures import unit_of
-from labkit.lab.result import Result, name_of
+from labkit.lab.result import Result, sources
 from labkit.lab.views import NO_NUMBER, Lines, Table, View
 from labkit.memory.units import human_bytes
 from labkit.runs.compare import compare
@@ -34,8 +34,7 @@ def results(found: Sequence[Result], unit: tuple[str, int], title: str = "") -> 
         "samples/s", "samples", "loss",
     ]  # fmt: skip
     rows = [_row(result, unit_bytes) for result in found]
-    sources = " and ".join(sorted({result.said for result in found}))
-    return Table(f"{title or 'Runs'}, memory in {word}, {sources}", columns, rows, _NOTES)
+    return Table(f"{title or 'Runs'}, memory in {word}, {sources(found)}", columns, rows, _NOTES)
 
 
 def ledger(lab: "Lab") -> View:
@@ -108,14 +107,3 @@ def _course(lab: "Lab") -> list[str]:
     from labkit.config.profiles import load_profile
 
     return list(load_profile(lab.workspace, "tiny").expected)
-
-
-def changed(lab: "Lab", experiment: str, overrides: dict[str, Any] | None = None) -> str:
-    """What an experiment changes against the one it is compared with, in words."""
-    from labkit.runs.compare import changes
-    from labkit.runs.text import changed_words
-
-    resolved = resolve(lab.workspace, experiment, overrides, lab.profile.name)
-    other = resolved.experiment.compare_with
-    said = changed_words(changes(lab.workspace, resolved.experiment, lab.profile.name))
-    return f"{name_of(experiment, overrides or {})} against {other}: {said}" if other else experiment

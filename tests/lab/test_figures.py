@@ -45,7 +45,7 @@ def test_every_kind_is_drawn_with_its_source_and_numbers_in_words(results, kind)
 
 def test_the_words_of_a_death_say_what_was_held(results):
     assert "when memory ran out" in figures.draw("phases", results[2:]).alt
-    assert "baseline 94.00 MiB held when memory ran out" in figures.draw("bars", results).alt
+    assert "baseline 94.00 MiB out of memory" in figures.draw("bars", results).alt
 
 
 def test_an_unknown_kind_is_refused_with_the_nearest(results):

@@ -98,6 +98,8 @@ def test_questions_and_checks_are_those_of_the_lesson(path):
         assert question.id in explained, f"{question.id} is not explained"
     for id in explained:
         assert id in asked or lesson.topic(id)
+    for topic in lesson.topics:
+        assert topic.id in explained, f"{topic.id} is not said"
     checked = [first for name, first in found if name == "check"]
     assert checked
     explained_to = [

@@ -1,6 +1,6 @@
 """Lesson of 00_setup: whether everything works, and how a lab goes."""
 
-from labkit.lab.lesson import Check, Lesson, Question, Runs, Topic
+from labkit.lab.lesson import Check, Lesson, Question, Runs
 from labkit.lab.lessons.quantities import foreseen_peak, size
 
 FIRST = "reduced_batch max_steps=2"
@@ -35,15 +35,6 @@ LESSON = Lesson(
             right=foreseen_peak(FIRST), names=("the measured peak is", "the predicted"),
             why="The prediction executes the same two steps on tensors without storage and adds up what they allocate.",
             hint="Another process may use the device, or the run was another one than was predicted.",
-        ),
-    ),
-    topics=(
-        Topic(
-            id="first_run", about=(FIRST,),
-            say=lambda runs: [
-                f"The run ended as: {runs[FIRST].status}.",
-                f"Its peak was {size(runs[FIRST].peak_bytes)} of {size(runs[FIRST].capacity_bytes)}.",
-            ],
         ),
     ),
 )  # fmt: skip

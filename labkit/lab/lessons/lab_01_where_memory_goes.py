@@ -93,12 +93,5 @@ LESSON = Lesson(
     ),
     topics=(
         Topic(id="what_held_the_memory", about=("baseline",), say=_held_at_death),
-        Topic(
-            id="phases", about=(SMALL,),
-            say=lambda runs: [
-                f"step {p.step}, {p.phase.replace('_', ' ')}: {sorted_parts(p.end)}"
-                for p in (runs[SMALL].report.phases if runs[SMALL].report else []) if p.step == 0
-            ],
-        ),
     ),
 )  # fmt: skip

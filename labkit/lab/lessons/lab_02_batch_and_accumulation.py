@@ -1,6 +1,6 @@
 """Lesson of 02_batch_and_accumulation: what shrinks with the batch, and what accumulation costs."""
 
-from labkit.lab.lesson import Check, Lesson, Question, Runs, Topic
+from labkit.lab.lesson import Check, Lesson, Question, Runs
 from labkit.lab.lessons.quantities import fitting_peak, foreseen, held, last_loss, peak, ratio, size, times
 
 SMALL, FEW, LARGE = "reduced_batch", "grad_accumulation", "grad_accumulation_lr4x"
@@ -73,16 +73,6 @@ LESSON = Lesson(
             left=fitting_peak("?yours"), right=peak(SMALL), names=("yours peaks at", "reduced_batch,"),
             why="A larger batch keeps the device busier, as long as it fits.",
             hint="Either it ran out of memory, or its batch_size is not above that of reduced_batch.",
-        ),
-    ),
-    topics=(
-        Topic(
-            id="steps_and_samples", about=(SMALL, FEW, LARGE),
-            say=lambda runs: [
-                f"{name}: {runs[name].samples_per_step} samples a step, learning rate {runs[name].config['lr']:g}"
-                + ("" if runs[name].planned else f", {len(runs[name].record.losses)} optimizer steps")
-                for name in (SMALL, FEW, LARGE)
-            ],
         ),
     ),
 )  # fmt: skip

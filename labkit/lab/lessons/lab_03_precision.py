@@ -1,6 +1,6 @@
 """Lesson of 03_precision: what 16 bits save, and what they lose."""
 
-from labkit.lab.lesson import Check, Lesson, Question, Runs, Topic
+from labkit.lab.lesson import Check, Lesson, Question, Runs
 from labkit.lab.lessons.quantities import STATES, held, peak, ratio, size, times
 
 FULL, TRUE, MIXED = "grad_accumulation_lr4x", "bf16_true", "bf16_mixed"
@@ -86,18 +86,6 @@ LESSON = Lesson(
             left=_lost("bf16-true", COURSE_LR), right=_lost("bf16-true", LARGE_LR),
             names=("share lost at 2e-5", "at 2e-3,"), why="A large update is larger than what the format rounds to.",
             hint="Count bf16-true at both learning rates.",
-        ),
-    ),
-    topics=(
-        Topic(
-            id="validation", about=(f"{MIXED} val_fraction=0.25",),
-            say=lambda runs: [
-                "training loss {:.3f} at the end, validation loss by epoch: {}".format(
-                    result.last_loss, ", ".join(f"{v:.3f}" for v in result.record.validation_losses)
-                )
-                if (result := runs[f"{MIXED} val_fraction=0.25"]).last_loss is not None
-                else "losses: not available when planned"
-            ],
         ),
     ),
 )  # fmt: skip

@@ -1,7 +1,7 @@
 """Lesson of 04_larger_models: what the saved half makes room for, and where it ends."""
 
-from labkit.lab.lesson import Check, Lesson, Question, Runs, Topic
-from labkit.lab.lessons.quantities import STATES, capacity, died_in, fits, foreseen, held, ratio, size, sorted_parts
+from labkit.lab.lesson import Check, Lesson, Question, Runs
+from labkit.lab.lessons.quantities import STATES, capacity, died_in, fits, foreseen, held, size
 
 BEFORE, LARGER, XXL, ONE = "bf16_true", "larger_model", "xxl", "xxl_smallest_batch"
 
@@ -13,22 +13,6 @@ def _why_one(runs: Runs) -> str:
         f"Parameters, gradients and optimizer state alone take {size(_states(runs))} (predicted), and the device has "
         f"{size(runs[ONE].capacity_bytes)}. Activations of one sample are {size(foreseen(ONE, 'activations')(runs))}."
     )
-
-
-def _parameters_ratio(runs: Runs) -> float | None:
-    return ratio(held(LARGER, "parameters"), held(BEFORE, "parameters"))(runs)
-
-
-def _deaths(runs: Runs) -> list[str]:
-    lines = []
-    for name in (XXL, ONE):
-        record = runs[name].record
-        where = (
-            f"{record.died_in['phase'].replace('_', ' ')} of step {record.died_in['step']}" if record.died_in else "-"
-        )
-        kept = record.out_of_memory["held"] if record.out_of_memory else runs[name].report.peak_phase.peak
-        lines.append(f"{name}: {where}. {sorted_parts(kept)}")
-    return lines
 
 
 LESSON = Lesson(
@@ -74,13 +58,6 @@ LESSON = Lesson(
             left=_states, right=capacity(ONE), names=("they take", "the capacity,"),
             why="So no batch is small enough. Only fewer or smaller states help.",
             hint="On a larger device this model fits, and the lesson needs a larger one.",
-        ),
-    ),
-    topics=(
-        Topic(id="where_they_died", about=(XXL, ONE), say=_deaths),
-        Topic(
-            id="parameters", about=(BEFORE, LARGER),
-            say=lambda runs: [f"larger_model has {_parameters_ratio(runs):.2f} times the parameters of bf16_true."],
         ),
     ),
 )  # fmt: skip

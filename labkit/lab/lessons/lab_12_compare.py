@@ -1,7 +1,7 @@
 """Lesson of 12_compare: all runs at once."""
 
-from labkit.lab.lesson import Check, Lesson, Question, Runs, Topic
-from labkit.lab.lessons.quantities import held, peak, ratio, size
+from labkit.lab.lesson import Check, Lesson, Question, Runs
+from labkit.lab.lessons.quantities import peak, size
 
 SGD, ADAM8, OFFLOAD, LORA, QLORA = "xxl_sgd", "xxl_adam8bit", "xxl_cpu_offload", "xxl_lora", "xxl_qlora"
 WAYS = (SGD, ADAM8, LORA, QLORA)
@@ -33,15 +33,6 @@ LESSON = Lesson(
             claim="bf16-true holds little more than half of 32-true", left=peak("bf16_true"),
             right=peak("grad_accumulation_lr4x"), names=("bf16_true peaks at", "grad_accumulation_lr4x,"),
             why="Half of nearly everything.", hint="Run labs 02 and 03 first.",
-        ),
-    ),
-    topics=(
-        Topic(
-            id="what_is_largest", about=WAYS,
-            say=lambda runs: [
-                f"{name}: {ratio(held(name, 'parameters'), peak(name))(runs):.0%} of the peak are as much as parameters"
-                for name in WAYS if runs[name].report
-            ],
         ),
     ),
 )  # fmt: skip
