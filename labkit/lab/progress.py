@@ -3,6 +3,7 @@
 from html import escape
 from typing import Any
 
+from labkit.lab.result import visible
 from labkit.lab.views import Table, View
 from labkit.memory.report import CATEGORIES, HOST_CATEGORIES, PhaseMemory
 from labkit.memory.units import human_bytes
@@ -78,9 +79,7 @@ class Progress(View):
         from labkit.runs.text import parts
 
         self._phases.append(phase)
-        said = (
-            f"  step {phase.step} {_activity(phase):15} peak {human_bytes(phase.peak_bytes):>10}: {parts(phase.peak)}"
-        )
+        said = f"  step {phase.step} {_activity(phase):15} peak {human_bytes(phase.peak_bytes):>10}: {parts(visible(phase.peak))}"
         self._show(said)
 
     def _progress(self, event: dict[str, Any]) -> None:

@@ -192,6 +192,12 @@ def with_prediction(result: Result) -> Result:
     return Result(dataclasses.replace(result.record, prediction=found))
 
 
+def visible(by_category: Mapping[str, int]) -> dict[str, int]:
+    """A breakdown without what is less than a hundredth of it, such as step counters."""
+    total = sum(by_category.values())
+    return {category: count for category, count in by_category.items() if count > total / 100}
+
+
 def _planned_lines(result: Result) -> list[str]:
     from labkit.memory.units import human_bytes
     from labkit.runs.text import parts
@@ -208,7 +214,7 @@ def _planned_lines(result: Result) -> list[str]:
     if peak is not None:
         need = "would need" if record.died_in else "peak"
         where = f"in phase {peak.phase.replace('_', ' ')} of step {peak.step}"
-        lines.append(f"  {need} {human_bytes(report.peak_bytes)}{of}, {where}: {parts(peak.peak)}")
+        lines.append(f"  {need} {human_bytes(report.peak_bytes)}{of}, {where}: {parts(visible(peak.peak))}")
     if record.prediction["host_bytes"] > report.peak_bytes / 100:  # more than step counters
         lines.append(f"  host memory {human_bytes(record.prediction['host_bytes'])}")
     if record.reason:

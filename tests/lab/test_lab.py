@@ -3,7 +3,8 @@
 import pytest
 
 from labkit.config.errors import ConfigError
-from labkit.lab.lab import Lab, Refusal
+from labkit.lab.bench import Refusal
+from labkit.lab.lab import Lab
 from labkit.lab.result import Blank, Result
 from tests.lab.conftest import MIB, report
 

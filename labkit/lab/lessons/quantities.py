@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from labkit.lab.lesson import Runs
-from labkit.lab.result import Result
+from labkit.lab.result import Result, visible
 from labkit.memory.report import HOST_CATEGORIES
 from labkit.memory.units import human_bytes
 
@@ -97,7 +97,7 @@ def times(number: float | None) -> str:
 
 
 def sorted_parts(by_category: dict[str, int]) -> str:
-    """A breakdown, the largest first."""
+    """A breakdown, the largest first, without what is too small to see."""
     from labkit.runs.text import parts
 
-    return parts(by_category)
+    return parts(visible(by_category))
