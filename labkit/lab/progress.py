@@ -79,8 +79,8 @@ class Progress(View):
         from labkit.runs.text import parts
 
         self._phases.append(phase)
-        said = f"  step {phase.step} {_activity(phase):15} peak {human_bytes(phase.peak_bytes):>10}: {parts(visible(phase.peak))}"
-        self._show(said)
+        held = parts(visible(phase.peak))
+        self._show(f"  step {phase.step} {_activity(phase):15} peak {human_bytes(phase.peak_bytes):>10}: {held}")
 
     def _progress(self, event: dict[str, Any]) -> None:
         done, loss = event["step"], event["losses"][-1]

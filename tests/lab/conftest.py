@@ -1,6 +1,7 @@
 """A lab with a ledger of its own, and records that nobody had to run."""
 
 import dataclasses
+import itertools
 
 import pytest
 
@@ -46,8 +47,10 @@ def lab(ledger, monkeypatch):
 
 
 @pytest.fixture
-def add_run(ledger):
+def add_run(ledger, monkeypatch):
     """A function that puts a run into the ledger, as if it had ended like this."""
+    numbers = itertools.count()  # runs of one second are in the order of these
+    monkeypatch.setattr("labkit.runs.records.secrets.token_hex", lambda size: f"{next(numbers):04x}")
 
     def add(experiment, overrides=None, memory=None, **values):
         resolved = resolve(Workspace.find(), experiment, overrides, "tiny")

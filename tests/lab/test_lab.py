@@ -3,6 +3,7 @@
 import pytest
 
 from labkit.config.errors import ConfigError
+from labkit.config.layers import resolve
 from labkit.lab.bench import Refusal
 from labkit.lab.lab import Lab
 from labkit.lab.result import Blank, Result
@@ -65,7 +66,7 @@ def test_what_is_not_filled_in_runs_nothing(lab):
         (lambda one: one.ask("share_of_parameter", 3), "share_of_parameters"),
         (lambda one: one.ask("share_of_parameters", "many"), "not a number"),
         (lambda one: one.check("prediction_hold"), "prediction_holds"),
-        (lambda one: one.explain("nothing"), "first_run"),
+        (lambda one: one.explain("nothing"), "no topic 'nothing'"),
         (lambda one: one.plot("phase"), "phases"),
         (lambda one: one.advise("reduced_batch", lr=-1), "lr"),
         (lambda one: one.captions(None, "fluent_emoji"), "no run"),
@@ -154,15 +155,8 @@ def test_a_killed_run_is_recorded_and_not_recalled(lab):
     killed = one.kill("reduced_batch", max_steps=3)
     assert killed.status == "killed"
     assert "signal 9" in killed.text()
-    assert one._newest("reduced_batch max_steps=3", one.ledger and _resolved()) is None
+    assert one._newest("reduced_batch max_steps=3", resolve(one.workspace, "reduced_batch", {"max_steps": 3})) is None
     assert "killed" in one.explain("kernel_says", killed).text()
-
-
-def _resolved():
-    from labkit.config.layers import resolve
-    from labkit.config.workspace import Workspace
-
-    return resolve(Workspace.find(), "reduced_batch", {"max_steps": 3}, "tiny")
 
 
 def test_an_empty_ledger_says_so(lab):
