@@ -23,10 +23,11 @@ test-system: $(READY) $(CHI)/.ready  ## every lab planned; provisioning against 
 	$(BIN)/python -m pytest tests/system
 	$(CHI)/bin/python -m pytest --confcutdir=tests/openstack tests/openstack
 
-bench: $(READY)  ## measure what reporting and predicting cost, and how fast the command answers
+bench: $(READY)  ## measure what reporting, predicting and the ledger cost, and how fast the command answers
 	$(BIN)/python tests/benchmarks/reporting_cost.py
 	$(BIN)/python tests/benchmarks/start_up.py
 	$(BIN)/python tests/benchmarks/prediction_cost.py
+	$(BIN)/python tests/benchmarks/ledger.py
 
 clean:  ## remove the environments; runs stay
 	rm -rf $(VENV) $(CHI) .venv-openstack build *.egg-info

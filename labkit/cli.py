@@ -5,26 +5,31 @@ import sys
 from collections.abc import Sequence
 
 from labkit.config.errors import ConfigError
+from labkit.config.secrets import redact
 from labkit.runs.records import LedgerError
 from labkit.train.errors import CheckpointError, DataError
-from labkit.verbs import advise, caption, compare, configs, fetch, merge, plan, profiles, run, show
+from labkit.verbs import advise, caption, compare, configs, diagnose, doctor, fetch, merge, plan, profiles, run, show
 from labkit.verbs.options import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
 
-VERBS = (run, plan, advise, compare, show, caption, merge, fetch, configs, profiles)
+VERBS = (run, plan, advise, compare, show, diagnose, doctor, caption, merge, fetch, configs, profiles)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
     parser = _parser()
     args, rest = parser.parse_known_args(argv)
-    if rest and args.verb in (run, plan, advise) and all("=" in item and not item.startswith("-") for item in rest):
+    if (
+        rest
+        and args.verb in (run, plan, advise, doctor)
+        and all("=" in item and not item.startswith("-") for item in rest)
+    ):
         args.overrides += rest  # values that stand behind an option
     elif rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        parser.error(redact(f"unrecognized arguments: {' '.join(rest)}"))
     try:
         return args.verb.main(args)
     except (ConfigError, LedgerError, CheckpointError, DataError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(redact(f"error: {error}"), file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:
         print("interrupted; the run is recorded as killed" if args.verb is run else "interrupted", file=sys.stderr)

@@ -3,9 +3,22 @@
 import difflib
 from collections.abc import Iterable
 
+from labkit.config.secrets import redact
+
+LONGEST = 2000
+"""Characters of a message; a value may be of any length."""
+
 
 class ConfigError(ValueError):
-    """A value that cannot be used; the message is one line that names the key, the value and the next step."""
+    """A value that cannot be used; the message is one line that names the key, the value and the next step.
+
+    Values are what somebody typed, so secrets are taken out of the message before anybody sees it.
+    """
+
+    def __init__(self, message: str) -> None:
+        clean = "".join(c if c.isprintable() else repr(c)[1:-1] for c in redact(message))
+        middle = f" ... {len(clean)} characters ... "
+        super().__init__(clean if len(clean) <= LONGEST else clean[: LONGEST // 2] + middle + clean[-LONGEST // 2 :])
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

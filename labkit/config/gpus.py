@@ -86,6 +86,14 @@ def find_gpu(name: str) -> Gpu:
     )
 
 
+def has_bf16(name: str) -> bool:
+    """Whether the GPU of this name or size has bf16; nothing says that a profile named otherwise has none."""
+    try:
+        return find_gpu(name).bf16
+    except ConfigError:
+        return True
+
+
 def is_size(name: str) -> bool:
     """Whether this is meant as a size and not as a name, be it one that a GPU can have or not."""
     return _SIZE.fullmatch(name.strip().lower()) is not None

@@ -15,6 +15,7 @@ from labkit.config.architectures import ARCHITECTURES, architecture
 from labkit.config.errors import ConfigError, nearest
 from labkit.config.profiles import Expected, Profile, load_profile
 from labkit.config.schema import RunConfig, coerce, keys
+from labkit.config.secrets import redact
 from labkit.config.workspace import Workspace
 from labkit.config.yaml_files import read_yaml
 
@@ -117,6 +118,7 @@ def resolve(
     if model is not None and model not in ARCHITECTURES and os.path.isdir(model):  # noqa: PTH112 - see architecture
         values["model_name"] = os.path.abspath(model)  # noqa: PTH100 - a record is read from anywhere
     config = RunConfig(**values)
+    _refuse_secrets({"the experiment's name": experiment.name, **config.to_dict()})
     if config.global_batch_size is not None:
         origins["accumulate_grad_batches"] = "from global_batch_size"
     arch = architecture(config.model_name)
@@ -135,6 +137,15 @@ def resolve(
         experiment=experiment, profile=profile, config=config, origins=origins,
         expected=None if typed else profile.expected.get(experiment.name),
     )  # fmt: skip
+
+
+def _refuse_secrets(named: dict[str, Any]) -> None:
+    for (key, value), clean in zip(named.items(), redact(named).values(), strict=True):
+        if clean != value:
+            raise ConfigError(
+                f"{key} holds a secret ({clean!r}), and a config is written down and shown; take it out. A token for "
+                "the hub belongs into HF_TOKEN."
+            )
 
 
 def _adapt(profile: Profile, values: dict[str, Any], origins: dict[str, str], typed: dict[str, Any]) -> None:
@@ -162,11 +173,11 @@ def _adapt(profile: Profile, values: dict[str, Any], origins: dict[str, str], ty
 def _experiment_path(workspace: Workspace, name: str) -> Path:
     if name.endswith((".yaml", ".yml")):
         for path in (Path(name), workspace.root / name):
-            if path.is_file():
+            if os.path.isfile(path):  # noqa: PTH113 - says no to a name that is too long, where Path raises
                 return path
         raise ConfigError(f"no experiment file {name}, here or in {workspace.root}.")
     path = workspace.configs / f"{name}.yaml"
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113
         known = sorted(p.stem for p in workspace.configs.glob("*.yaml"))
         raise ConfigError(f"no experiment '{name}'.{nearest(name, known)} 'labkit configs' lists them.")
     return path

@@ -72,6 +72,8 @@ def profile_names(workspace: Workspace) -> list[str]:
 
 def load_profile(workspace: Workspace, name: str) -> Profile:
     """The profile called ``name``; ``ConfigError`` for an unknown name or a file that is not one."""
+    if "/" in name or name.startswith(".") or len(name) > 100:  # it names a folder of the ledger
+        raise ConfigError(f"no profile {name!r}: a profile is named, not a path; 'labkit profiles' lists them.")
     path = workspace.profiles / f"{name}.yaml"
     if not path.is_file():
         with contextlib.suppress(ConfigError):  # case does not count in the name of a GPU

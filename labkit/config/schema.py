@@ -115,9 +115,11 @@ class RunConfig:
     report_every: int = 50
     """Memory is reported at optimizer steps 0 and 1 and then at every step divisible by this."""
     enable_checkpointing: bool = False
-    """Write Lightning checkpoints during the run."""
+    """Save the run's state now and then; the same command goes on where such a run stopped."""
     save_every: int | None = None
-    """Optimizer steps between checkpoints; empty writes one after each epoch."""
+    """Optimizer steps between checkpoints; empty writes one at every 5% of the steps."""
+    keep_checkpoints: int = 2
+    """How many of the newest checkpoints are kept."""
     save_model: bool = False
     """Write a ``save_pretrained`` folder with the processor at the end of the run."""
 
@@ -195,6 +197,7 @@ def _hints() -> dict[str, Any]:
 _AT_LEAST_ONE = (
     "num_train_samples", "max_length", "batch_size", "accumulate_grad_batches", "global_batch_size", "max_epochs",
     "max_steps", "limit_train_batches", "lora_r", "lora_alpha", "devices", "report_every", "save_every",
+    "keep_checkpoints",
 )  # fmt: skip
 _NOT_NEGATIVE = ("num_workers", "warmup_steps", "seed")
 _ABOVE_ZERO = ("lr", "capacity_gib")

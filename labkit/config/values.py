@@ -1,12 +1,20 @@
 """Values as they are typed or written in YAML, read into the type that an annotation names."""
 
-import math
+import re
+import shlex
 import types
 import typing
+from collections.abc import Mapping
 from typing import Any, Literal
 
 EMPTY = (None, "", "null", "none", "None")
 """What stands for no value, where a type allows none."""
+
+LARGEST = 1e100
+"""No number of a run is near it, and products of smaller ones are still finite."""
+
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Control characters, and halves of characters, which no output takes."""
 
 
 def read(kind: Any, value: Any) -> Any:
@@ -26,10 +34,15 @@ def read(kind: Any, value: Any) -> Any:
     if inner is bool:
         return _read_bool(value)
     if inner is str:
-        if isinstance(value, str) and value:
+        if isinstance(value, str) and value and not _UNPRINTABLE.search(value):
             return value
         raise ValueError
     return _read_number(inner, value)
+
+
+def pairs(values: Mapping[str, Any]) -> list[str]:
+    """``key=value`` of each, as it is typed in a shell."""
+    return [shlex.quote(f"{key}={_typed(value)}") for key, value in values.items()]
 
 
 def words(kind: Any) -> str:
@@ -57,9 +70,19 @@ def without_none(kind: Any) -> Any:
     return kind
 
 
+def _typed(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return ",".join(value)
+    return "" if value is None else str(value)
+
+
 def _read_names(value: Any) -> tuple[str, ...]:
     items = value.strip("[]()").split(",") if isinstance(value, str) else value
     if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
+        raise ValueError
+    if any(_UNPRINTABLE.search(item) for item in items):
         raise ValueError
     return tuple(item.strip() for item in items if item.strip())
 
@@ -76,7 +99,7 @@ def _read_number(kind: type, value: Any) -> int | float:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError
     number = float(value)  # YAML reads 5e-6 as text, and a command line gives nothing but text
-    if not math.isfinite(number) or (kind is int and not number.is_integer()):
+    if not abs(number) < LARGEST or (kind is int and not number.is_integer()):  # nor is NaN
         raise ValueError
     if kind is float:
         return number + 0.0  # one zero: -0.0 would have a hash of its own

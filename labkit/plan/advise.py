@@ -1,13 +1,14 @@
 """Advise: the changes that would make a run fit, each of them planned, the cheapest first."""
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from labkit.config.errors import ConfigError
 from labkit.config.gpus import find_gpu
 from labkit.config.schema import RunConfig
+from labkit.config.values import pairs
 from labkit.plan.allocator import CachingAllocator, VirtualAllocator
 from labkit.plan.cache import TraceCache
 from labkit.plan.errors import PredictionError
@@ -45,16 +46,16 @@ class Proposal:
     prediction: Prediction
     saved_bytes: int
 
-    def command(self, experiment: str, profile: str, typed: dict[str, Any] | None = None) -> str:
+    def command(self, experiment: str, profile: str, typed: Mapping[str, Any] | None = None) -> str:
         """What to type in a shell; ``typed`` are the overrides that the run had before."""
         before = {key: value for key, value in (typed or {}).items() if key not in self.overrides}
         environment = [f"{key}={value}" for key, value in self.environment.items()]
-        pairs = [*_pairs(before), *self.words()]
-        return " ".join([*environment, "labkit", "run", experiment, *pairs, "--profile", profile])
+        values = [*pairs(before), *self.words()]
+        return " ".join([*environment, "labkit", "run", experiment, *values, "--profile", profile])
 
     def words(self) -> list[str]:
         """The overrides as they are typed."""
-        return _pairs(self.overrides)
+        return pairs(self.overrides)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -310,15 +311,3 @@ def _cost(rung: Rung, config: RunConfig, found: Prediction) -> str:
     if rung.name == "batch":
         return f"{rung.cost} ({config.accumulate_grad_batches} of {config.batch_size})"
     return rung.cost
-
-
-def _pairs(values: dict[str, Any]) -> list[str]:
-    return [f"{key}={_typed(value)}" for key, value in values.items()]
-
-
-def _typed(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return ",".join(value)
-    return "" if value is None else str(value)

@@ -43,6 +43,8 @@ class Prediction(MemoryReport):
     """Share of the capacity that stays free at the peak of what is allocated; below zero it is missing."""
     died_in: dict[str, Any] | None = None
     requested_bytes: int | None = None
+    checkpoint_bytes: int = 0
+    """What one saved step takes on disk; a run holds ``keep_checkpoints`` of them, and one more while it writes it."""
 
     @property
     def host_bytes(self) -> int:
@@ -51,7 +53,7 @@ class Prediction(MemoryReport):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON; ``MemoryReport.from_dict`` reads the report in it."""
-        names = ("operation", "reserved_bytes", "verdict", "margin", "died_in", "requested_bytes")
+        names = ("operation", "reserved_bytes", "verdict", "margin", "died_in", "requested_bytes", "checkpoint_bytes")
         return super().to_dict() | {name: getattr(self, name) for name in names} | {"host_bytes": self.host_bytes}
 
 
@@ -121,7 +123,7 @@ def judge(trace: Trace, capacity_bytes: int | None, kind: type[CachingAllocator]
         operation=trace.operation, reserved_bytes=None if kind is VirtualAllocator else found.peak_reserved_bytes,
         verdict=_verdict(trace, capacity_bytes, kind, found),
         margin=None if capacity_bytes is None else 1 - peak_bytes / capacity_bytes,
-        died_in=died_in, requested_bytes=requested_bytes,
+        died_in=died_in, requested_bytes=requested_bytes, checkpoint_bytes=trace.checkpoint_bytes,
     )  # fmt: skip
 
 

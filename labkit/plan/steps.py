@@ -23,6 +23,7 @@ from labkit.train.models import build_model, dtype_of
 from labkit.train.module import CaptionModule
 from labkit.train.optimizers import build_optimizer
 from labkit.train.processor import IMAGE, TOKEN_IDS, embedded_processor
+from labkit.train.saved_steps import checkpoint_bytes
 from labkit.train.step import Collator
 
 STEPS = 2
@@ -77,6 +78,7 @@ def _trace(config: RunConfig) -> Trace:
         this_rank.apply(model)
         module = CaptionModule(config, model)
         module.trainer = loop
+        on_disk_bytes = checkpoint_bytes(config, module.parameters())
         if offload:
             optimizer = ZeroOffload(config, module)
         else:
@@ -92,7 +94,7 @@ def _trace(config: RunConfig) -> Trace:
                 del batch  # as Lightning does, before the next one is there
         capture.teardown(loop, module, "fit")
         events = (tracker.events or [])[: marks[-1]]  # what is taken down after the last step is no prediction
-    return Trace.of(events, marks, capture.report)
+    return Trace.of(events, marks, capture.report, on_disk_bytes)
 
 
 def _cast(module: torch.nn.Module, dtype: torch.dtype) -> None:

@@ -1,6 +1,7 @@
 """Runs side by side: a row for each experiment of a profile, made from the ledger alone."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -8,20 +9,23 @@ from labkit.config.layers import Experiment, Resolved, course, resolve
 from labkit.config.profiles import load_profile
 from labkit.config.workspace import Workspace
 from labkit.runs.prediction import foretold
-from labkit.runs.records import Ledger, Record
+from labkit.runs.records import Ledger, LedgerError, Record
 
 
-def compare(workspace: Workspace, ledger: Ledger, profile: str) -> list[dict[str, Any]]:
+def compare(
+    workspace: Workspace, ledger: Ledger, profile: str, on_skipped: Callable[[LedgerError], None] = lambda error: None
+) -> list[dict[str, Any]]:
     """The newest run of each experiment on ``profile``, in the order of the course; runs with typed values after it.
 
     Each row has ``number, experiment, overrides, changed, status, expected_status, expected, as_expected, outdated,
     died_in, reason, source, peak_bytes, capacity_bytes, peak_by_category, predicted, phases, train_seconds, losses,
     samples, run``. ``phases`` has for each phase the reported occurrence with the highest peak, ``predicted`` what
-    ``foretold`` gives. ``outdated`` tells that the experiment or the profile was edited since. Raises
-    ``ConfigError`` for an unknown profile.
+    ``foretold`` gives. ``outdated`` tells that the experiment or the profile was edited since. ``on_skipped``
+    hears of folders that cannot be read. Raises ``ConfigError`` for an unknown profile.
     """
     load_profile(workspace, profile)
-    newest = {(r.experiment, json.dumps(r.overrides, sort_keys=True)): r for r in ledger.records(profile)}
+    records = ledger.records(profile, on_skipped=on_skipped)
+    newest = {(r.experiment, json.dumps(r.overrides, sort_keys=True)): r for r in records}
     rows = []
     for experiment in course(workspace):
         resolved = resolve(workspace, experiment.name, None, profile)

@@ -8,6 +8,7 @@ from typing import Any
 
 from labkit.config.errors import ConfigError
 from labkit.config.schema import RunConfig
+from labkit.config.secrets import child_environment
 from labkit.memory.report import CATEGORIES, MemoryReport
 from labkit.runs.records import Record, RunFolder
 
@@ -31,6 +32,7 @@ class Background:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "labkit.plan.background", str(folder.path)], stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True,
+                env=child_environment(),
             )  # fmt: skip
 
     def stop(self) -> None:

@@ -6,15 +6,38 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from labkit.config.layers import Resolved
+from labkit.config.secrets import redact
 from labkit.memory.report import CATEGORIES, MemoryReport, PhaseMemory
 from labkit.runs.events import EventReader
+from labkit.runs.shape import (
+    Attempt,
+    Config,
+    Diagnosed,
+    DiedIn,
+    Memory,
+    Model,
+    OutOfMemory,
+    Predicted,
+    Rung,
+    Unpredicted,
+    misfit,
+    read_object,
+)
+
+SCHEMA = 2
+"""Version of a record's form, raised when a field comes or goes. Version 1 had no number, attempts, rung, diagnosis."""
+
+
+class _NewerError(ValueError):
+    """A record of a newer labkit."""
 
 
 class LedgerError(Exception):
@@ -29,7 +52,11 @@ class Record:
     the bytes asked for, and what held the memory by category. ``losses``: one value an optimizer step, None where it
     was not a finite number. ``samples``: seen in finished optimizer steps. ``model``: what ``weight_facts`` counts.
     ``others_bytes``: what other processes held on the GPU when the run started, None where nobody could say.
+    ``attempts``: how the run ended before it went on from a saved step, oldest first, and at which step it went on.
+    ``rung``: what a climb changed against its first run, and what was predicted of that.
+    ``diagnosis``: what happened to a run that did not end well, the evidence, and what to do.
     ``prediction``: what was predicted for this run, as ``Prediction.to_dict`` gives it, or why not (``error``).
+    ``schema``: the version of its form.
     """
 
     id: str
@@ -37,27 +64,41 @@ class Record:
     profile: str
     status: str
     overrides: dict[str, Any]
-    config: dict[str, Any]
+    config: Config
     config_hash: str
     created: str
+    schema: int = SCHEMA
     expected: dict[str, Any] | None = None
     as_expected: bool | None = None
     reason: str | None = None
-    died_in: dict[str, Any] | None = None
-    out_of_memory: dict[str, Any] | None = None
+    died_in: DiedIn | None = None
+    out_of_memory: OutOfMemory | None = None
     device: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
-    model: dict[str, Any] = field(default_factory=dict)
+    model: Model = field(default_factory=dict)
     others_bytes: int | None = None
-    memory: dict[str, Any] | None = None
-    prediction: dict[str, Any] | None = None
+    memory: Memory | None = None
+    prediction: Predicted | Unpredicted | None = None
     peak_bytes: int = 0
     losses: list[float | None] = field(default_factory=list)
     samples: int = 0
-    validation_losses: list[float] = field(default_factory=list)
+    validation_losses: list[float | None] = field(default_factory=list)
     train_seconds: float = 0.0
     wall_seconds: float = 0.0
     exit_code: int | None = None
+    attempts: list[Attempt] = field(default_factory=list)
+    rung: Rung | None = None
+    diagnosis: Diagnosed | None = None
+
+    @classmethod
+    def from_dict(cls, data: Any) -> "Record":
+        """The record of which ``data`` was made by this version or an older one; ``ValueError`` says what is wrong."""
+        schema = data.get("schema", 1) if isinstance(data, dict) else 1
+        if type(schema) is int and schema > SCHEMA:
+            raise _NewerError(f"its record has version {schema}, and this labkit reads {SCHEMA}")
+        if wrong := misfit(cls, data):
+            raise ValueError(f"its record does not fit: {wrong}")
+        return cls(**data | {"schema": SCHEMA})
 
     @property
     def report(self) -> MemoryReport | None:
@@ -70,7 +111,8 @@ class Record:
             case "start":
                 self.device, self.versions, self.model = event["device"], event["versions"], event["model"]
                 self.others_bytes = event.get("others_bytes")
-                self.memory = {"source": event["source"], "capacity_bytes": event["capacity_bytes"], "phases": []}
+                phases = self.memory["phases"] if self.memory else []  # of a run that goes on
+                self.memory = {"source": event["source"], "capacity_bytes": event["capacity_bytes"], "phases": phases}
             case "phase" if self.memory is not None:
                 phase = {key: value for key, value in event.items() if key not in ("event", "time")}
                 self.memory["phases"].append(phase)
@@ -83,6 +125,20 @@ class Record:
                     if key in event:
                         setattr(self, key, event[key])
                 self.peak_bytes = max(self.peak_bytes, event.get("peak_bytes", 0))
+            case "resumed":
+                self._go_on(event)
+
+    def _go_on(self, event: dict[str, Any]) -> None:
+        """Forget what came behind the saved step, but not how the run had ended."""
+        step = event["step"]
+        self.attempts.append(event["ended"] | {"resumed_at_step": step})
+        self.losses = self.losses[:step]
+        self.samples, self.train_seconds = event["samples"], event["train_seconds"]
+        self.validation_losses = event["validation_losses"]
+        if self.memory:
+            self.memory["phases"] = [phase for phase in self.memory["phases"] if phase["step"] < step]
+        self.status, self.exit_code = "running", None
+        self.reason = self.died_in = self.out_of_memory = self.as_expected = None
 
     @property
     def category_peaks(self) -> dict[str, int]:
@@ -102,16 +158,18 @@ class RunFolder:
         self.events = path / "events.jsonl"
         self.log = path / "log.txt"
         self.record = path / "record.json"
+        self.lock: int | None = None
+        """File descriptor of the lock, while this process holds it; the child keeps it too."""
 
     @property
     def is_watched(self) -> bool:
-        """Whether a process is alive that watches this run."""
+        """Whether a process is alive that watches this run, or is it."""
         try:
             with (self.path / "lock").open() as lock:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
-        except FileNotFoundError:
+        except OSError:  # no lock, or nobody may open it
             return False
         return False
 
@@ -120,24 +178,51 @@ class RunFolder:
 
         Raises ``LedgerError`` for a folder that is damaged.
         """
-        watched = self.is_watched  # asked first: a run that ends in between has a record by now
+        return self._read(watched=None)
+
+    def read_ended(self) -> Record:
+        """The record of a run that nobody watches; the same as ``read`` for whoever holds its lock."""
+        return self._read(watched=False)
+
+    def _read(self, watched: bool | None) -> Record:
         try:
-            if self.record.exists():
-                return Record(**json.loads(self.record.read_text(encoding="utf-8")))
-            record = Record(**json.loads(self.config.read_text(encoding="utf-8"))["record"])
-            for event in EventReader(self.events).new():
+            if watched is None:
+                watched = not self.record.exists() and self.is_watched
+            if self.record.exists():  # asked again: a run that ended in between has one by now
+                return Record.from_dict(read_object(self.record))
+            record = Record.from_dict(read_object(self.config).get("record"))
+            reader = EventReader(self.events)
+            for event in reader.new():
                 if event["event"] != "result":  # how it ended is known when somebody has seen it end
                     record.apply(event)
             if not watched:
                 record.status = "killed"
                 record.reason = "the process that watched it was killed; no record was written"
+            if reader.skipped:
+                said = f"{reader.skipped} lines of events.jsonl are no events and were skipped"
+                record.reason = f"{record.reason}; {said}" if record.reason else said
             return record
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise LedgerError(f"{self.path} holds no readable run ({error}); move the folder away.") from None
+        except _NewerError as error:
+            raise LedgerError(f"{self.path} cannot be read ({error}); update labkit.") from None
+        except FileNotFoundError:
+            raise LedgerError(f"{self.path} holds no run, for it has no config.json; move the folder away.") from None
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            raise LedgerError(f"{self.path} holds no readable run ({why}); move the folder away.") from None
+
+    def saved_step(self) -> Path | None:
+        """The newest step that the run has saved; None when there is none."""
+        return max(self.path.glob("checkpoints/step-*/place.json"), default=None, key=str)
 
     def write(self, record: Record) -> None:
-        """Put the record there, whole or not at all."""
-        write_whole(self.record, asdict(record))
+        """Put the record there, whole or not at all; ``LedgerError`` when the disk does not take it."""
+        try:
+            write_whole(self.record, asdict(record))
+        except OSError as error:
+            raise LedgerError(
+                f"{self.record} cannot be written: {error.strerror}. How the run ended ({record.status}) is in "
+                f"{self.events.name} beside it; make room, or set LABKIT_RUNS to another disk."
+            ) from None
 
 
 class Ledger:
@@ -154,7 +239,7 @@ class Ledger:
         """
         parent = self.root / resolved.profile.name / resolved.experiment.name
         now = datetime.now(UTC)
-        run_id = f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+        run_id = f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
         record = Record(
             id=run_id, experiment=resolved.experiment.name, profile=resolved.profile.name, status="running",
             overrides=overrides, config=resolved.config.to_dict(), config_hash=resolved.config.hash,
@@ -166,45 +251,108 @@ class Ledger:
             try:
                 hidden.mkdir(parents=True)
                 lock = stack.enter_context((hidden / "lock").open("w"))
-                fcntl.flock(lock, fcntl.LOCK_EX)
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 request = {"config": record.config, "origins": resolved.origins, "record": asdict(record), **extra}
                 write_whole(hidden / "config.json", request)
-                folder = hidden.rename(parent / run_id)
+                folder = RunFolder(hidden.rename(parent / run_id))
+                folder.lock = lock.fileno()
             except OSError as error:
                 shutil.rmtree(hidden, ignore_errors=True)
                 raise LedgerError(
                     f"the run's folder {parent} cannot be written: {error.strerror}. "
                     "Set LABKIT_RUNS to a folder that can."
                 ) from None
-            yield RunFolder(folder)
+            yield folder
+
+    @contextlib.contextmanager
+    def reopen(self, folder: RunFolder) -> Iterator[Record]:
+        """Lock a run that is over, to go on with it; its record. Raises ``LedgerError`` while it still runs."""
+        with contextlib.ExitStack() as stack:
+            try:
+                lock = stack.enter_context((folder.path / "lock").open("a"))
+                _lock(lock)
+            except BlockingIOError:
+                raise LedgerError(f"the run {folder.path.name} still goes on; wait for its end, or stop it.") from None
+            except OSError as error:
+                raise LedgerError(f"the run's folder {folder.path} cannot be written: {error.strerror}.") from None
+            record = folder.read_ended()
+            folder.lock = lock.fileno()
+            yield record
+            folder.lock = None
 
     def folders(self, profile: str | None = None, experiment: str | None = None) -> list[RunFolder]:
-        """Run folders, oldest first."""
-        found = self.root.glob(f"{profile or '*'}/{experiment or '*'}/[!.]*/config.json")
-        return [RunFolder(path.parent) for path in sorted(found, key=lambda p: p.parent.name)]
+        """Folders where runs lie, oldest first; a damaged one is among them, and says so when it is read."""
+        found = [
+            run
+            for profiles in _entries(self.root, profile)
+            for experiments in _entries(profiles, experiment)
+            for run in _entries(experiments)
+        ]
+        return [RunFolder(Path(path)) for path in sorted(found, key=lambda path: path.rpartition("/")[2])]
 
-    def records(self, profile: str | None = None, experiment: str | None = None) -> list[Record]:
-        """Records, oldest first, of runs that ended and that go on; damaged folders are left out."""
+    def records(
+        self,
+        profile: str | None = None,
+        experiment: str | None = None,
+        on_skipped: Callable[[LedgerError], None] = lambda error: None,
+    ) -> list[Record]:
+        """Records, oldest first, of runs that ended and that go on.
+
+        ``on_skipped`` hears of each folder that cannot be read: which, why, and what to do.
+        """
         found = []
         for folder in self.folders(profile, experiment):
-            with contextlib.suppress(LedgerError):
+            try:
                 found.append(folder.read())
+            except LedgerError as error:
+                on_skipped(error)
         return found
 
     def find(self, run_id: str) -> RunFolder:
-        """The run whose id is, or begins with, ``run_id``; ``LedgerError`` when none or several do."""
+        """The run whose id is, or else begins with, ``run_id``; ``LedgerError`` when none or several do."""
         found = [folder for folder in self.folders() if folder.path.name.startswith(run_id)]
+        found = [folder for folder in found if folder.path.name == run_id] or found
         if len(found) != 1:
             said = "no run" if not found else f"{len(found)} runs"
             raise LedgerError(f"{said} in {self.root} with an id that begins with '{run_id}'; see 'labkit compare'.")
         return found[0]
 
 
+def _lock(file: IO[str]) -> None:
+    """Lock at once, or as soon as somebody has looked whether it is locked; ``BlockingIOError`` after a second."""
+    deadline = time.monotonic() + 1
+    while True:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+
+def _entries(folder: Path | str, name: str | None = None) -> list[str]:
+    """Folders in a folder, without hidden ones; a link that leads nowhere counts, for somebody meant a folder."""
+    try:
+        with os.scandir(folder) as entries:
+            return [
+                entry.path
+                for entry in entries
+                if name in (None, entry.name)
+                and not entry.name.startswith(".")
+                and (entry.is_symlink() or entry.is_dir())
+            ]
+    except OSError:
+        return []
+
+
 def write_whole(path: Path, data: Any) -> None:
-    """Write JSON so that a reader sees the old file or the new one, and a crash leaves one of them."""
+    """Write JSON so that a reader sees the old file or the new one, and a crash leaves one of them.
+
+    Secrets are taken out of it.
+    """
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("w", encoding="utf-8") as file:
-        json.dump(data, file, indent=1)
+        json.dump(redact(data), file, indent=1)
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)

@@ -7,20 +7,33 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from labkit.config.datasets import find_dataset
 from labkit.config.errors import ConfigError
-from labkit.config.layers import DEFAULT_PROFILE, Resolved, resolve
+from labkit.config.layers import DEFAULT_PROFILE, resolve
+from labkit.config.profiles import Expected
 from labkit.config.schema import RunConfig, coerce
+from labkit.config.secrets import child_environment, redact_file
 from labkit.config.workspace import Workspace
+from labkit.runs.diagnose import diagnose
 from labkit.runs.events import EventReader
+from labkit.runs.host import HostMemory
+from labkit.runs.log_text import read_tail
 from labkit.runs.prediction import WAIT_S, in_background
 from labkit.runs.records import Ledger, Record, RunFolder
+from labkit.runs.resume import prepare, unfinished
 
 POLL_S = 0.1
 GRACE_S = 5.0
 """Time a child gets to end after it was asked to, before it is made to."""
+
+SAVE_GRACE_S = 120.0
+"""The same for one that saves its state first, when the step that goes on is done."""
+
+KILL_S = 60.0
+"""Time the kernel gets to end a process that was killed; one that waits for a dead disk takes longer."""
 
 OnEvent = Callable[[dict[str, Any]], None]
 
@@ -31,6 +44,8 @@ def run(
     profile: str = DEFAULT_PROFILE,
     timeout_s: float | None = None,
     on_event: OnEvent | None = None,
+    fresh: bool = False,
+    rung: dict[str, Any] | None = None,
 ) -> Record:
     """Run ``experiment`` on ``profile``'s machine and return its record, however it ended.
 
@@ -38,42 +53,76 @@ def run(
 
     The run is a child process; out-of-memory, a crash or a kill there is a ``status`` here. ``on_event`` sees each
     event as it comes, the first of them ``created`` with the run's folder. After ``timeout_s`` seconds the child is
-    stopped. Ctrl-C stops the child, writes the record and goes on as ``KeyboardInterrupt``. Raises ``ConfigError``
-    and ``LedgerError`` before anything has started.
+    stopped. Ctrl-C stops the child, writes the record and goes on as ``KeyboardInterrupt``.
+
+    With ``enable_checkpointing`` a run that stopped goes on when it is called again, from the step it saved last:
+    its first event is ``resumed``. ``fresh`` starts anew. ``rung`` is kept in the record, and its ``environment`` is
+    set for the child (``labkit.runs.climb``). Raises ``ConfigError`` and ``LedgerError`` before anything
+    has started.
     """
     workspace = Workspace.find()
     resolved = resolve(workspace, experiment, overrides, profile)
     _check_devices(resolved.config)
     read = {key: coerce(key, value) for key, value in (overrides or {}).items()}
     typed = {key: list(value) if isinstance(value, tuple) else value for key, value in read.items()}
+    ledger = Ledger(workspace.runs)
+    if not fresh and (stopped := unfinished(ledger, resolved)) is not None:
+        return resume(stopped, timeout_s, on_event)
     if not resolved.skip_reason:
         find_dataset(resolved.config.dataset, workspace.data)
-    ledger = Ledger(workspace.runs)
     with ledger.open_run(resolved, typed, {"data_folder": str(workspace.data)}) as folder:
         record = folder.read()
-        started = time.monotonic()
-        try:
-            if on_event is not None:
-                on_event({"event": "created", "folder": str(folder.path)})
-            if resolved.skip_reason:
-                record.status, record.reason = "skipped", resolved.skip_reason
-            else:
-                with in_background(folder, resolved.config) as prediction:
-                    _watch(folder, record, resolved, timeout_s, on_event)
-                    record.wall_seconds = round(time.monotonic() - started, 3)
-                    # a run that has measured nothing has nothing to stand beside it, and need not wait
-                    record.prediction = prediction.result(WAIT_S if record.memory else 0)
-        except BaseException as error:
-            if record.status == "running":  # a record of a run that is over never says that it goes on
-                record.status, record.reason = "killed", f"its watcher stopped: {type(error).__name__} {error}".strip()
-            raise
-        finally:
-            record.wall_seconds = record.wall_seconds or round(time.monotonic() - started, 3)
-            # what was skipped has neither met nor missed what was expected, unless just this was
-            if resolved.expected and (record.status != "skipped" or resolved.expected.status == "skipped"):
-                record.as_expected = resolved.expected.matches(record.status, record.died_in)
-            folder.write(record)
+        record.rung = rung
+        begin = {"event": "created", "folder": str(folder.path)}
+        _carry_out(folder, record, resolved.config, resolved.skip_reason, None, begin, timeout_s, on_event)
     return record
+
+
+def resume(folder: RunFolder, timeout_s: float | None = None, on_event: OnEvent | None = None) -> Record:
+    """Go on with a run from the step it saved last, in the same folder; the record of the whole run.
+
+    Raises ``LedgerError`` for a run that still goes on, is done or has saved nothing.
+    """
+    with Ledger(Workspace.find().runs).reopen(folder) as record:
+        saved, record = prepare(folder, record)
+        config = RunConfig(**record.config)
+        begin = {"event": "resumed", "folder": str(folder.path), "step": record.attempts[-1]["resumed_at_step"]}
+        _carry_out(folder, record, config, None, saved, begin, timeout_s, on_event)
+    return record
+
+
+def _carry_out(
+    folder: RunFolder, record: Record, config: RunConfig, skip_reason: str | None, saved: Path | None,
+    begin: dict[str, Any], timeout_s: float | None, on_event: OnEvent | None,
+) -> None:  # fmt: skip
+    """Let a run go on to its end, and write its record, whatever happens."""
+    started, host = time.monotonic(), HostMemory.read()
+    before_s = sum(attempt["wall_seconds"] for attempt in record.attempts)
+    record.wall_seconds = 0.0
+    try:
+        if on_event is not None:
+            on_event(begin)
+        if skip_reason:
+            record.status, record.reason = "skipped", skip_reason
+        else:
+            with in_background(folder, config) as prediction:
+                _watch(folder, record, config, saved, timeout_s, on_event)
+                record.wall_seconds = round(time.monotonic() - started, 3)
+                # a run that has measured nothing has nothing to stand beside it, and need not wait
+                record.prediction = prediction.result(WAIT_S if record.memory else 0)
+    except BaseException as error:
+        if record.status == "running":  # a record of a run that is over never says that it goes on
+            record.status, record.reason = "killed", f"its watcher stopped: {type(error).__name__} {error}".strip()
+        raise
+    finally:
+        record.wall_seconds = round((record.wall_seconds or time.monotonic() - started) + before_s, 3)
+        expected = Expected(**record.expected) if record.expected else None
+        # what was skipped has neither met nor missed what was expected, unless just this was
+        if expected and (record.status != "skipped" or expected.status == "skipped"):
+            record.as_expected = expected.matches(record.status, record.died_in)
+        found = diagnose(record, read_tail(folder.log), host.kills_until(HostMemory.read()))
+        record.diagnosis = None if found is None else found.to_dict()
+        folder.write(record)
 
 
 def _check_devices(config: RunConfig) -> None:
@@ -87,9 +136,10 @@ def _check_devices(config: RunConfig) -> None:
 
 
 def _watch(
-    folder: RunFolder, record: Record, resolved: Resolved, timeout_s: float | None, on_event: OnEvent | None
-) -> None:
-    reader = EventReader(folder.events)
+    folder: RunFolder, record: Record, config: RunConfig, saved: Path | None, timeout_s: float | None,
+    on_event: OnEvent | None,
+) -> None:  # fmt: skip
+    reader = EventReader(folder.events, from_end=saved is not None)
 
     def read_events() -> None:
         for event in reader.new():
@@ -98,21 +148,26 @@ def _watch(
                 on_event(event)
 
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
-    with _child(folder, resolved) as child:
+    grace_s = SAVE_GRACE_S if config.enable_checkpointing else GRACE_S
+    with _child(folder, record, config, saved) as child:
         try:
             while child.poll() is None:
                 read_events()
                 if deadline is not None and time.monotonic() > deadline:
                     read_events()
                     if record.status == "running":
-                        record.status, record.reason = "timeout", f"stopped after the {timeout_s:g} s it was given"
-                    _stop(child, signal.SIGTERM)
+                        _stop(child, signal.SIGTERM, grace_s)
+                        read_events()
+                        record.status = "timeout"
+                        record.reason = f"stopped after the {timeout_s:g} s it was given{_goes_on(folder)}"
                     return
                 time.sleep(POLL_S)
             read_events()
         except KeyboardInterrupt:
-            record.status, record.reason = "killed", "interrupted by Ctrl-C"
-            _stop(child, signal.SIGINT)
+            with contextlib.suppress(KeyboardInterrupt):  # a second one does not wait for anything to be saved
+                _stop(child, signal.SIGINT, grace_s)
+            read_events()
+            record.status, record.reason = "killed", f"interrupted by Ctrl-C{_goes_on(folder)}"
             raise
         finally:
             record.exit_code = child.poll()
@@ -121,33 +176,38 @@ def _watch(
 
 
 @contextlib.contextmanager
-def _child(folder: RunFolder, resolved: Resolved) -> Any:
+def _child(folder: RunFolder, record: Record, config: RunConfig, saved: Path | None) -> Any:
     """The training process, in a session of its own; nothing of it is left when the context ends."""
-    env = os.environ | {"TOKENIZERS_PARALLELISM": "false"}
-    if resolved.config.device == "virtual":
+    rung = (record.rung or {}).get("environment", {})
+    env = child_environment() | {"TOKENIZERS_PARALLELISM": "false"} | rung
+    if config.device == "virtual":
         # one thread: runs side by side do not slow each other, and sums have one order on every machine
         env |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    with folder.log.open("wb") as log:
+    command = [sys.executable, "-m", "labkit.train.fit", str(folder.path), *([str(saved)] if saved else [])]
+    with folder.log.open("ab") as log:
         child = subprocess.Popen(
-            [sys.executable, "-m", "labkit.train.fit", str(folder.path)],
-            stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env=env,
+            command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env=env,
+            pass_fds=[folder.lock],  # so that nobody goes on with the run while this one still ends
         )  # fmt: skip
     try:
         yield child
     finally:
-        _stop(child, signal.SIGTERM)
+        _stop(child, signal.SIGTERM, 0)
+        redact_file(folder.log)
 
 
-def _stop(child: subprocess.Popen, first: signal.Signals) -> None:
-    """Ask the child's whole group to end, then make it."""
-    with contextlib.suppress(ProcessLookupError):
+def _stop(child: subprocess.Popen, first: signal.Signals, grace_s: float) -> None:
+    """Ask the child to end, then make it and all it has started."""
+    try:
         if child.poll() is None:
-            os.killpg(child.pid, first)
+            child.send_signal(first)  # to it alone: loader workers that end first would look like a failure
             with contextlib.suppress(subprocess.TimeoutExpired):
-                child.wait(GRACE_S)
-        os.killpg(child.pid, signal.SIGKILL)  # loader workers that are left, and a child that did not listen
-    child.wait()
-    child.stdin.close()
+                child.wait(grace_s)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)  # loader workers that are left, and a child that did not listen
+        child.wait(KILL_S)
+        child.stdin.close()
 
 
 def _silent_end(returncode: int, folder: RunFolder) -> tuple[str, str]:
@@ -155,7 +215,12 @@ def _silent_end(returncode: int, folder: RunFolder) -> tuple[str, str]:
     if returncode < 0:
         name = signal.Signals(-returncode).name
         hint = "; the kernel sends it when host memory runs out" if name == "SIGKILL" else ""
-        return "killed", f"killed by signal {-returncode} ({name}){hint}"
-    lines = folder.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return "killed", f"killed by signal {-returncode} ({name}){hint}{_goes_on(folder)}"
+    lines = read_tail(folder.log).strip().splitlines()
     last = lines[-1] if lines else "no output"
     return "failed", f"ended with exit code {returncode}: {last} (log: {folder.log})"
+
+
+def _goes_on(folder: RunFolder) -> str:
+    place = folder.saved_step()
+    return f"; {place.parent.name} is saved, and the same command goes on there" if place else ""

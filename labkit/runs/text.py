@@ -54,6 +54,9 @@ class ProgressPrinter:
         match event["event"]:
             case "created":
                 self._bar.start()
+            case "resumed":
+                self._bar.start()
+                self._bar.console.print(f"  goes on behind step {event['step']} of {event['folder']}")
             case "start":
                 self._bar.update(self._task, total=event["steps"], loss="")
                 self._bar.console.print(
@@ -106,6 +109,8 @@ def summary(record: Record) -> str:
             f"  weights in 4 bits with their scales {human_bytes(record.model['quantized_bytes'])}, not quantized: "
             + parts(record.model["unquantized_bytes"])
         )
+    for attempt in record.attempts:
+        lines.append(f"  went on behind step {attempt['resumed_at_step']}, after it had ended {attempt['status']}")
     if record.others_bytes:
         lines.append(f"  {human_bytes(record.others_bytes)} of the GPU were in use before it started")
     if record.losses:

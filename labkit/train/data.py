@@ -4,12 +4,13 @@ import io
 import json
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
 from labkit import assets
 from labkit.config.datasets import DATASETS, DatasetEntry, find_dataset
@@ -18,6 +19,9 @@ from labkit.train.errors import DataError
 
 DAMAGED = (zipfile.BadZipFile, zlib.error, OSError, EOFError, KeyError, ValueError, RuntimeError)
 """What zipfile, zlib, json and Pillow raise for bytes that are not what they should be."""
+
+WORKER_TIMEOUT_S = 600.0
+"""How long a loader worker may be silent: far longer than a batch takes on a slow disk."""
 
 
 class EmojiZip(Dataset):
@@ -70,7 +74,7 @@ class FolderDataset(Dataset):
         try:
             saved = (folder / "dataset_dict.json").exists() or (folder / "state.json").exists()
             found = datasets.load_from_disk(str(folder)) if saved else datasets.load_dataset(str(folder))
-        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        except (*DAMAGED, datasets.exceptions.DatasetsError) as error:  # a zip among the files may be damaged too
             raise DataError(f"the data set in {folder} cannot be read: {error}") from error
         if isinstance(found, dict) and "train" not in found:
             raise DataError(f"the data set in {folder} has the splits {sorted(found)}; it lacks train. Rename one.")
@@ -122,16 +126,61 @@ def load_samples(config: RunConfig, data_folder: Path) -> tuple[Dataset, Dataset
     return Subset(samples, order[held_out:]), Subset(samples, order[:held_out]) if held_out else None
 
 
-def build_loader(config: RunConfig, samples: Dataset, collate: Any, train: bool) -> DataLoader:
-    """The loader of a run. Its workers decode and tokenize; training drops the last, smaller batch."""
-    return DataLoader(
+class EpochOrder(Sampler[int]):
+    """The order of the samples, drawn anew for every epoch from the seed and the epoch alone.
+
+    So a run that goes on in the middle of an epoch sees the samples that are left, and those only:
+    ``first_epoch`` begins behind ``done_samples``. Lightning calls ``set_epoch``.
+    """
+
+    def __init__(self, length: int, seed: int, first_epoch: int = 0, done_samples: int = 0) -> None:
+        self._length = length
+        self._seed = seed
+        self._epoch = first_epoch
+        self._done_samples = done_samples
+
+    def set_epoch(self, epoch: int) -> None:
+        """The epoch to draw next."""
+        if epoch != self._epoch:
+            self._epoch, self._done_samples = epoch, 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[int]:
+        order = torch.randperm(self._length, generator=torch.Generator().manual_seed(self._seed + self._epoch))
+        return iter(order[self._done_samples :].tolist())
+
+
+class EpochLoader(DataLoader):
+    """A loader whose place is known from the trainer's progress; the two methods tell Lightning that it can go on."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: the place was given to ``build_loader``."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to do."""
+
+
+def build_loader(
+    config: RunConfig, samples: Dataset, collate: Any, train: bool, first_epoch: int = 0, done_batches: int = 0
+) -> DataLoader:
+    """The loader of a run. Its workers decode and tokenize; training drops the last, smaller batch.
+
+    A run that goes on begins in ``first_epoch`` behind ``done_batches``. A worker that gives nothing for
+    ``WORKER_TIMEOUT_S`` ends the run.
+    """
+    order = EpochOrder(len(samples), config.seed, first_epoch, done_batches * config.batch_size) if train else None
+    return EpochLoader(
         samples,
         batch_size=config.batch_size,
-        shuffle=train,
+        sampler=order,
         generator=torch.Generator().manual_seed(config.seed),
         drop_last=train,
         num_workers=config.num_workers,
         persistent_workers=config.num_workers > 0,
+        timeout=WORKER_TIMEOUT_S if config.num_workers else 0,
         pin_memory=config.device == "cuda",
         collate_fn=collate,
     )

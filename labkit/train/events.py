@@ -5,9 +5,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from labkit.config.secrets import redact
+
 
 class EventWriter:
-    """Append events to a file; every event is whole on disk when ``write`` returns.
+    """Append events to a file; every event is whole on disk when ``write`` returns, and holds no secret.
 
     Kinds: ``start`` (device, versions, number of steps), ``phase`` (a ``PhaseMemory``), ``progress`` (steps done,
     losses since the last one), ``result`` (how the run ended, with all that belongs into its record).
@@ -25,4 +27,4 @@ class EventWriter:
 
     def write(self, kind: str, **values: Any) -> None:
         """Add one event with the time of now."""
-        self._file.write(json.dumps({"event": kind, "time": time.time(), **values}) + "\n")
+        self._file.write(json.dumps({"event": kind, "time": time.time(), **redact(values)}) + "\n")

@@ -1,8 +1,9 @@
 """The child process of a run: build, train, report, and say how it ended.
 
-    python -m labkit.train.fit RUN_FOLDER
+    python -m labkit.train.fit RUN_FOLDER [SAVED_STEP]
 
 Reads ``config.json`` in the folder, appends to ``events.jsonl``, writes ``model/`` and ``checkpoints/`` when asked.
+With a saved step of that folder it goes on there.
 Ends when its standard input does, so that it never outlives the process that watches it.
 """
 
@@ -11,6 +12,7 @@ import json
 import math
 import os
 import platform
+import signal
 import sys
 import threading
 import time
@@ -19,7 +21,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
-from lightning.pytorch.callbacks import ModelCheckpoint
 
 from labkit.config.architectures import architecture
 from labkit.config.errors import ConfigError
@@ -37,6 +38,15 @@ from labkit.train.events import EventWriter
 from labkit.train.models import build_model, weight_facts
 from labkit.train.module import CaptionModule
 from labkit.train.processor import embedded_processor
+from labkit.train.saved_steps import (
+    STATE,
+    HostCheckpoints,
+    Interrupted,
+    Place,
+    SavedSteps,
+    check_room,
+    checkpoint_bytes,
+)  # fmt: skip
 from labkit.train.step import Collator
 from labkit.train.strategies import build_strategy, missing_compiler, zero_tensors
 from labkit.train.trained import save
@@ -47,14 +57,16 @@ PROGRESS_EVERY_S = 0.5
 class Progress(Callback):
     """Write a ``progress`` event now and then, not at every step: reading a loss waits for the device."""
 
-    def __init__(self, events: EventWriter) -> None:
+    def __init__(self, events: EventWriter, train_seconds: float = 0.0) -> None:
         self._events = events
+        self._before = train_seconds
         self._started = 0.0
         self._written = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock; building and loading are not training."""
-        self._started = self._written = time.perf_counter()
+        """Start the clock, or let it go on; building and loading are not training."""
+        self._written = time.perf_counter()
+        self._started = self._written - self._before
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -63,21 +75,25 @@ class Progress(Callback):
         if time.perf_counter() - self._written > PROGRESS_EVERY_S:
             self.flush(trainer, pl_module)
 
-    def flush(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the losses that are new."""
+    def flush(self, trainer: Trainer, pl_module: LightningModule) -> float:
+        """Write the losses that are new; the seconds of training so far."""
         losses = pl_module.take_losses()  # waits for the device, so it comes before the clock is read
         self._written = time.perf_counter()
-        seconds = self._written - self._started if self._started else 0.0
+        seconds = self._written - self._started if self._started else self._before
         self._events.write(
             "progress", step=trainer.global_step, losses=_finite(losses), samples=pl_module.samples,
             train_seconds=round(seconds, 3),
         )  # fmt: skip
+        return seconds
 
 
-def fit(folder: Path, config: RunConfig, data_folder: Path, events: EventWriter) -> dict[str, Any]:
-    """Run one config in this process; the values of the ``result`` event.
+def fit(
+    folder: Path, config: RunConfig, data_folder: Path, events: EventWriter, saved: Path | None = None
+) -> dict[str, Any]:
+    """Run one config in this process, from its start or from a ``saved`` step; the values of the ``result`` event.
 
-    Out-of-memory is a result like another. Raises ``DataError`` and ``ConfigError`` for input that cannot be used.
+    Out-of-memory is a result like another, and so is a run that was asked to stop and has saved where it was. Raises
+    ``DataError``, ``ConfigError`` and ``CheckpointError`` for input that cannot be used.
     """
     if config.device == "cuda" and not torch.cuda.is_available():
         reason = "device=cuda, but PyTorch sees no CUDA GPU here; use --profile tiny for the virtual GPU"
@@ -97,10 +113,12 @@ def fit(folder: Path, config: RunConfig, data_folder: Path, events: EventWriter)
         virtual, config.report_every, on_phase=lambda phase: events.write("phase", **phase.__dict__),
         owned_by=zero_tensors if config.strategy.startswith("deepspeed") else None,
     )  # fmt: skip
-    progress = Progress(events)
+    place = Place.of(saved) if saved is not None else None
+    progress = Progress(events, place.train_seconds if place else 0.0)
     callbacks: list[Callback] = [capture, progress]
+    steps = _steps(config, len(train_samples))
     if config.enable_checkpointing:
-        callbacks.append(ModelCheckpoint(folder / "checkpoints", every_n_train_steps=config.save_every, save_top_k=-1))
+        callbacks.append(_saved_steps(folder, config, steps, progress))
     trainer = Trainer(
         accelerator="cpu" if virtual else "gpu",
         devices=config.devices,
@@ -111,8 +129,10 @@ def fit(folder: Path, config: RunConfig, data_folder: Path, events: EventWriter)
         limit_train_batches=config.limit_train_batches,
         accumulate_grad_batches=config.accumulate_grad_batches,
         callbacks=callbacks,
+        plugins=[] if config.strategy.startswith("deepspeed") else [HostCheckpoints()],
         default_root_dir=folder,
-        enable_checkpointing=config.enable_checkpointing,
+        enable_checkpointing=False,  # SavedSteps does it
+        use_distributed_sampler=False,  # offload counts as distributed; EpochOrder says what comes
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -127,14 +147,24 @@ def fit(folder: Path, config: RunConfig, data_folder: Path, events: EventWriter)
             collate = Collator(
                 processor, arch.language, config.max_length, model.config.num_query_tokens, model.config.image_token_id
             )
-            loaders = [build_loader(config, train_samples, collate, train=True)]
+            at = {"first_epoch": place.epoch, "done_batches": place.batch} if place else {}
+            loaders = [build_loader(config, train_samples, collate, train=True, **at)]
             if val_samples is not None:
                 loaders.append(build_loader(config, val_samples, collate, train=False))
-            start = _start(config, len(loaders[0]))
-            events.write("start", **start, others_bytes=others_bytes, model=weight_facts(model))
-            trainer.fit(module, *loaders)
+            if config.enable_checkpointing:
+                check_room(config, folder, checkpoint_bytes(config, model.parameters()))
+            events.write("start", **_start(config, steps), others_bytes=others_bytes, model=weight_facts(model))
+            if place is None:
+                trainer.fit(module, *loaders)
+            else:
+                module.go_on(place.step, place.samples, place.validation_losses)
+                # DeepSpeed reads its files itself, pickles of this run
+                weights_only = not config.strategy.startswith("deepspeed")
+                trainer.fit(module, *loaders, ckpt_path=saved / STATE, weights_only=weights_only)
     except torch.OutOfMemoryError as error:
         result |= _out_of_memory(config, error, capture)
+    except Interrupted as error:
+        result |= {"status": "killed", "reason": str(error)}
     if module is not None:
         progress.flush(trainer, module)
         result["validation_losses"] = _finite(module.validation_losses)
@@ -184,12 +214,25 @@ def _finite(losses: list[float]) -> list[float | None]:
     return [loss if math.isfinite(loss) else None for loss in losses]
 
 
-def _start(config: RunConfig, batches: int) -> dict[str, Any]:
-    batches = min(batches, config.limit_train_batches or batches)
+def _steps(config: RunConfig, samples: int) -> int:
+    """Optimizer steps of the whole run."""
+    batches = min(samples // config.batch_size, config.limit_train_batches or samples)
     steps = -(-batches // config.accumulate_grad_batches) * config.max_epochs
+    return min(steps, config.max_steps or steps)
+
+
+def _saved_steps(folder: Path, config: RunConfig, steps: int, progress: Progress) -> SavedSteps:
+    """The callback that saves; from now on a request to stop waits for the step that goes on."""
+    saving = SavedSteps(folder, config, steps, before_saving=progress.flush)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: saving.stop())
+    return saving
+
+
+def _start(config: RunConfig, steps: int) -> dict[str, Any]:
     device = torch.cuda.get_device_name(0) if config.device == "cuda" else f"virtual GPU on {platform.machine()} CPU"
     return {
-        "steps": min(steps, config.max_steps or steps),
+        "steps": steps,
         "source": "CUDA" if config.device == "cuda" else "virtual GPU",
         "capacity_bytes": config.capacity_bytes,
         "device": device,
@@ -206,6 +249,8 @@ def _end_with_parent() -> None:
     def watch() -> None:
         while os.read(0, 1):
             pass
+        if os.getpgrp() == os.getpid():  # as the watcher starts it: its loader workers are in the group
+            os.killpg(0, signal.SIGKILL)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -215,10 +260,11 @@ def main() -> None:
     """Run the folder named on the command line; a named error becomes a result, any other also prints its trace."""
     _end_with_parent()
     folder = Path(sys.argv[1])
+    saved = Path(sys.argv[2]) if len(sys.argv) > 2 else None
     request = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     with EventWriter(folder / "events.jsonl") as events:
         try:
-            result = fit(folder, RunConfig(**request["config"]), Path(request["data_folder"]), events)
+            result = fit(folder, RunConfig(**request["config"]), Path(request["data_folder"]), events, saved)
         except (ConfigError, DataError, CheckpointError) as error:
             # from a loader worker the message comes with the worker's trace in front
             reason = str(error).strip().splitlines()[-1].removeprefix(f"{DataError.__module__}.DataError: ")

@@ -22,6 +22,7 @@ class CaptionModule(LightningModule):
         super().__init__()
         self.config = config
         self.model = model
+        self.strict_loading = False  # a saved step has the parameters that are trained, and no others
         self._pending: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._pending_samples = 0
         self._steps_done = 0
@@ -53,7 +54,11 @@ class CaptionModule(LightningModule):
         torch._foreach_mul_(grads, self.trainer.accumulate_grad_batches / divisor)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Note the loss of an optimizer step that is done; one that ran out of memory has none."""
+        """Note the loss of an optimizer step that is done."""
+        self.note_step()
+
+    def note_step(self) -> None:
+        """Note samples and loss of the optimizer step that is done, once; one that ran out of memory has none."""
         if self.trainer.global_step == self._steps_done:
             return
         self._steps_done = self.trainer.global_step
@@ -63,6 +68,10 @@ class CaptionModule(LightningModule):
         self._pending = []
         by_token = self.config.loss_average == "tokens"
         self._losses.append((losses * tokens).sum() / tokens.sum() if by_token else losses.mean())
+
+    def go_on(self, step: int, samples: int, validation_losses: list[float]) -> None:
+        """Count on from a step that was saved."""
+        self._steps_done, self.samples, self.validation_losses = step, samples, list(validation_losses)
 
     def take_losses(self) -> list[float]:
         """Losses of the optimizer steps since the last call. Waits for the device."""

@@ -39,3 +39,21 @@ def build_scheduler(config: RunConfig, optimizer: torch.optim.Optimizer, total_s
     if name == "constant" and config.warmup_steps:
         name = "constant_with_warmup"
     return get_scheduler(name, optimizer, num_warmup_steps=config.warmup_steps, num_training_steps=total_steps)
+
+
+def count_up(optimizer: Any, steps: int) -> None:
+    """Let DeepSpeed's CPU Adam count to ``steps`` before a run goes on; nothing for other optimizers.
+
+    It multiplies its bias correction up step by step, outside of its state; computed as a power, as it does when a step
+    number does not follow the last, the result differs in the last bit.
+    """
+    adam = getattr(optimizer, "optimizer", optimizer)  # ZeRO has it inside
+    if not hasattr(adam, "ds_opt_adam"):
+        return
+    nothing = torch.zeros(1)
+    for group in adam.param_groups[:1]:
+        for step in range(1, steps + 1):
+            adam.ds_opt_adam.adam_update(
+                adam.opt_id, step, 0.0, *group["betas"], group["eps"], 0.0, group["bias_correction"],
+                nothing, nothing, nothing, nothing,
+            )  # fmt: skip

@@ -48,6 +48,11 @@ class OffloadOnCPU(DeepSpeedStrategy):
             if hasattr(zero, name):  # the second is stage 2's: it sums the micro batches' gradients
                 setattr(zero, name, _in_host_memory(getattr(zero, name)))
 
+    def load_checkpoint(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """As Lightning's; the files are read in host memory."""
+        with host():
+            return super().load_checkpoint(*args, **kwargs)
+
     def _setup_model_and_optimizer(self, model: Any, optimizer: Any, lr_scheduler: Any = None) -> tuple[Any, Any]:
         import deepspeed
 
@@ -80,6 +85,7 @@ def build_strategy(config: RunConfig) -> str | Strategy:
     stage = 3 if "stage_3" in config.strategy else 2
     options: dict[str, Any] = {
         "stage": stage, "offload_optimizer": True, "offload_parameters": stage == 3, "logging_level": logging.WARNING,
+        "exclude_frozen_parameters": True,
     }  # fmt: skip
     if config.device == "cuda":
         strategy = DeepSpeedStrategy(**options)

@@ -3,10 +3,10 @@
 import argparse
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from labkit.config.errors import ConfigError
-from labkit.config.gpus import find_gpu
+from labkit.config.gpus import has_bf16
 from labkit.config.layers import DEFAULT_PROFILE, resolve
 from labkit.config.workspace import Workspace
 from labkit.verbs.options import EXIT_FAILED, pairs, quiet_libraries
@@ -37,7 +37,7 @@ def main(args: argparse.Namespace) -> int:
     """Print the proposals. The exit code is 1 where nothing fits."""
     typed = pairs(args.overrides)
     resolved = resolve(Workspace.find(), args.experiment, typed, args.gpu)
-    bf16 = _has_bf16(args.gpu)
+    bf16 = has_bf16(args.gpu)
     quiet_libraries()
     from labkit.plan.advise import advise
     from labkit.plan.errors import PredictionError
@@ -53,13 +53,6 @@ def main(args: argparse.Namespace) -> int:
     else:
         print("\n".join(_lines(advice, args, typed)))
     return 0 if advice.fits or advice.proposals else EXIT_FAILED
-
-
-def _has_bf16(gpu: str) -> bool:
-    try:
-        return find_gpu(gpu).bf16
-    except ConfigError:  # a profile that is not named after a GPU; nothing says that it has none
-        return True
 
 
 def _facts(advice: "Advice", args: argparse.Namespace, typed: dict[str, str]) -> dict[str, Any]:
@@ -85,13 +78,21 @@ def _lines(advice: "Advice", args: argparse.Namespace, typed: dict[str, str]) ->
     ]
     if advice.largest is not None:
         lines.append(_largest(advice))
-    for number, proposal in enumerate(advice.proposals, 1):
-        lines += ["", f"{number}. {_proposal(proposal)}", f"   costs {_paid(proposal)}"]
-        lines.append(f"   {proposal.command(args.experiment, args.gpu, typed)}")
+    for line in proposal_lines(advice.proposals, args.experiment, args.gpu, typed):
+        lines += ["", line] if line[0].isdigit() else [line]
     if not advice.fits and not advice.proposals:
         lines.append("nothing that labkit can change makes it fit")
         if advice.nearest is not None:
             lines.append(f"nearest, {_lack(advice)}: {_proposal(advice.nearest)}")
+    return lines
+
+
+def proposal_lines(proposals: "Sequence[Proposal]", experiment: str, gpu: str, typed: Mapping[str, Any]) -> list[str]:
+    """Proposals in numbered lines: the change and its predicted peak, what it costs, and what to type."""
+    lines = []
+    for number, proposal in enumerate(proposals, 1):
+        lines += [f"{number}. {_proposal(proposal)}", f"   costs {_paid(proposal)}"]
+        lines.append(f"   {proposal.command(experiment, gpu, typed)}")
     return lines
 
 

@@ -2,12 +2,13 @@
 
 import argparse
 import json
+from typing import Any
 
 from labkit.config.profiles import load_profile
 from labkit.config.workspace import Workspace
 from labkit.runs.compare import compare, missing
 from labkit.runs.records import Ledger
-from labkit.verbs.options import EXIT_FAILED, add_profile
+from labkit.verbs.options import EXIT_FAILED, add_profile, say_skipped
 
 HELP = """\
 The newest run of every experiment, one line each. What changed, how it ended and should have, peak memory by
@@ -28,20 +29,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Print the table or its rows."""
     workspace = Workspace.find()
-    rows = compare(workspace, Ledger(workspace.runs), args.profile)
+    rows = _rows(workspace, args.profile)
     if args.json:
         print(json.dumps(rows, indent=1))
     else:
-        print_table(args.profile)
+        _print(workspace, args.profile, rows)
     return EXIT_FAILED if args.check and missing(workspace, args.profile, rows) else 0
 
 
 def print_table(profile: str) -> None:
     """The table of a profile's runs, and what is missing in it."""
+    workspace = Workspace.find()
+    _print(workspace, profile, _rows(workspace, profile))
+
+
+def _rows(workspace: Workspace, profile: str) -> list[dict[str, Any]]:
+    return compare(workspace, Ledger(workspace.runs), profile, on_skipped=say_skipped)
+
+
+def _print(workspace: Workspace, profile: str, rows: list[dict[str, Any]]) -> None:
     from labkit.runs.text import compare_table, console
 
-    workspace = Workspace.find()
-    rows = compare(workspace, Ledger(workspace.runs), profile)
     wrong = missing(workspace, profile, rows)
     total = len(load_profile(workspace, profile).expected)
     console().print(compare_table(rows, profile))

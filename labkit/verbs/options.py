@@ -1,13 +1,14 @@
 """Arguments that several verbs have, and exit codes."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 
 from labkit.config.errors import ConfigError
 from labkit.config.layers import DEFAULT_PROFILE, course
 from labkit.config.workspace import Workspace
 from labkit.plan.quiet import quiet_warnings
-from labkit.runs.records import Ledger, RunFolder
+from labkit.runs.records import Ledger, LedgerError, RunFolder
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -24,13 +25,25 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 
 
 def find_run(args: argparse.Namespace) -> RunFolder:
-    """The run that is named by its id, or the newest of an experiment."""
+    """The run that is named by its id, or the newest of an experiment that can be read."""
     workspace = Workspace.find()
     ledger = Ledger(workspace.runs)
     same = ledger.folders(args.profile, args.run)
     if not same and args.run in [experiment.name for experiment in course(workspace)]:
         raise ConfigError(f"'{args.run}' has no run on {args.profile} yet; 'labkit run {args.run}' makes one.")
-    return same[-1] if same else ledger.find(args.run)
+    for folder in reversed(same):
+        try:
+            folder.read()
+        except LedgerError as error:
+            say_skipped(error)
+        else:
+            return folder
+    return ledger.find(args.run)
+
+
+def say_skipped(error: LedgerError) -> None:
+    """Name a folder of the ledger that cannot be read, beside what was asked for."""
+    print(f"skipped {error}", file=sys.stderr)
 
 
 def quiet_libraries() -> None:

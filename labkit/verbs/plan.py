@@ -82,11 +82,13 @@ def _print_table(rows: list[dict[str, Any]], gpu: str) -> None:
 
 def _facts(found: "Prediction", resolved: Resolved) -> dict[str, Any]:
     expected = resolved.expected.status if resolved.expected else None
+    at_once = resolved.config.keep_checkpoints + 1 if resolved.config.enable_checkpointing else 0
     return {
         "verdict": found.verdict, "expected": expected, "margin": found.margin, "died_in": found.died_in,
         "requested_bytes": found.requested_bytes, "operation": found.operation, "peak_bytes": found.peak_bytes,
         "reserved_bytes": found.reserved_bytes, "capacity_bytes": found.capacity_bytes, "host_bytes": found.host_bytes,
         "peak": asdict(found.peak_phase) if found.peak_phase else None, "peak_by_category": found.category_peaks,
+        "checkpoint_bytes": found.checkpoint_bytes, "disk_bytes": at_once * found.checkpoint_bytes,
     }  # fmt: skip
 
 
@@ -110,4 +112,9 @@ def _line(row: dict[str, Any]) -> str:
                         f"for {human_bytes(row['requested_bytes'])}")  # fmt: skip
     if row["host_bytes"]:
         lines.append(f"  host memory {human_bytes(row['host_bytes'])}")
+    if row["disk_bytes"]:
+        lines.append(
+            f"  disk {human_bytes(row['disk_bytes'])} for checkpoints of {human_bytes(row['checkpoint_bytes'])}, "
+            "one more than keep_checkpoints while it is written"
+        )
     return "\n".join(lines)

@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -9,10 +11,12 @@ from labkit.config.errors import ConfigError
 from labkit.config.layers import Resolved, resolve
 from labkit.config.profiles import load_profile
 from labkit.config.workspace import Workspace
-from labkit.runs.records import Ledger
-from labkit.runs.runner import run
+from labkit.runs.records import Ledger, Record, RunFolder
+from labkit.runs.runner import OnEvent, resume, run
 from labkit.verbs import compare
-from labkit.verbs.options import EXIT_FAILED, add_profile, pairs
+from labkit.verbs.options import EXIT_FAILED, add_profile, find_run, pairs, quiet_libraries
+
+BAD = ("failed", "killed", "timeout")
 
 HELP = """\
 Run an experiment in a child process and record how it ended.
@@ -21,6 +25,10 @@ Run an experiment in a child process and record how it ended.
   labkit run reduced_batch batch_size=8       with a value of your own; 'labkit configs --keys' lists all keys
   labkit run reduced_batch --show-config      print every value and the layer it comes from, and run nothing
   labkit run --all                            the whole course, then the table
+  labkit run food_lora enable_checkpointing=true   save the run's state now and then; the same line again after a
+                                              crash, a kill or Ctrl-C goes on where it stopped (--fresh starts anew)
+  labkit run xxl_smallest_batch --fit         climb: run again with the cheapest change that is planned to fit
+  labkit run --resume 20260102-1504           the same for a run by its id
 
 Out of memory is a result like any other. Exit code: 0 for ok, out of memory and skipped; 1 for failed, killed and
 timeout, and with --all for a run that ends otherwise than the profile expects; 2 for a config that cannot work;
@@ -35,6 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_profile(parser)
     parser.add_argument("--all", action="store_true", help="run every experiment of the profile")
     parser.add_argument("--show-config", action="store_true", help="print the values and where they come from")
+    parser.add_argument("--fit", action="store_true", help="when memory runs out run again with what is planned to fit")
+    parser.add_argument("--allow-quality", action="store_true", help="with --fit, also train something else")
+    parser.add_argument("--resume", metavar="RUN", help="go on with a stopped run from the step it saved last")
+    parser.add_argument("--fresh", action="store_true", help="start anew, also if the same run has stopped before")
     parser.add_argument("--timeout-s", type=float, metavar="S", help="stop the run after this many seconds")
 
 
@@ -42,35 +54,93 @@ def main(args: argparse.Namespace) -> int:
     """Run one experiment or all of them."""
     if args.all and "=" in (args.experiment or ""):
         args.experiment, args.overrides = None, [args.experiment, *args.overrides]
-    if args.all == bool(args.experiment):
-        raise ConfigError("give the name of an experiment, or --all for the whole course.")
+    if sum(map(bool, (args.all, args.experiment, args.resume))) != 1:
+        raise ConfigError("give the name of an experiment, --resume RUN, or --all for the whole course.")
     if args.timeout_s is not None and not args.timeout_s > 0:
         raise ConfigError(f"--timeout-s={args.timeout_s:g} must be above 0.")
+    if args.fit and (args.all or args.resume):
+        raise ConfigError(f"--fit climbs with one experiment; leave out {'--all' if args.all else '--resume'}.")
+    if args.allow_quality and not args.fit:
+        raise ConfigError("--allow-quality belongs to --fit.")
     workspace = Workspace.find()
+    if args.resume:
+        args.run = args.resume
+        return _resume(find_run(args), args)
     names = list(load_profile(workspace, args.profile).expected) if args.all else [args.experiment]
     overrides = pairs(args.overrides)
     runs = [resolve(workspace, name, overrides, args.profile) for name in names]
     if args.show_config:
         _show_config(runs, args.json)
         return 0
+    if args.fit:
+        return _climb(names[0], overrides, runs[0], args)
     records = [_run_one(name, overrides, resolved, args) for name, resolved in zip(names, runs, strict=True)]
     if args.json:
         found = [asdict(record) for record in records]
         print(json.dumps(found if args.all else found[0], indent=1))
     elif args.all:
         compare.print_table(args.profile)
-    bad = [r for r in records if r.status in ("failed", "killed", "timeout") or (args.all and r.as_expected is False)]
+    bad = [r for r in records if r.status in BAD or (args.all and r.as_expected is False)]
     return EXIT_FAILED if bad else 0
 
 
-def _run_one(name: str, overrides: dict[str, str], resolved: Resolved, args: argparse.Namespace) -> Any:
+def _run_one(name: str, overrides: dict[str, str], resolved: Resolved, args: argparse.Namespace) -> Record:
+    def start(on_event: OnEvent | None) -> Record:
+        return run(name, overrides, args.profile, args.timeout_s, on_event, args.fresh)
+
+    return start(None) if args.json else _shown(name, resolved.config.accumulate_grad_batches, start)
+
+
+def _resume(folder: RunFolder, args: argparse.Namespace) -> int:
+    before = folder.read()
+
+    def start(on_event: OnEvent | None) -> Record:
+        return resume(folder, args.timeout_s, on_event)
+
     if args.json:
-        return run(name, overrides, args.profile, args.timeout_s)
+        record = start(None)
+        print(json.dumps(asdict(record), indent=1))
+    else:
+        record = _shown(before.experiment, before.config["accumulate_grad_batches"], start)
+    return EXIT_FAILED if record.status in BAD else 0
+
+
+def _climb(name: str, overrides: dict[str, str], resolved: Resolved, args: argparse.Namespace) -> int:
+    quiet_libraries()
+    from labkit.memory.units import human_bytes
+    from labkit.plan.errors import PredictionError
+    from labkit.runs.climb import climb, words
+
+    def run_one(changed: dict[str, Any], rung: dict[str, Any] | None) -> Record:
+        def start(on_event: OnEvent | None) -> Record:
+            return run(name, changed, args.profile, args.timeout_s, on_event, args.fresh, rung)
+
+        if args.json:
+            return start(None)
+        if rung is not None:
+            print(f"next rung: {words(rung)}, predicted peak {human_bytes(rung['peak_bytes'])}; "
+                  f"costs {rung['kind']}: {rung['cost']}")  # fmt: skip
+        return _shown(name, resolved.config.accumulate_grad_batches, start)
+
+    try:
+        records, stopped = climb(name, overrides, args.profile, run_one, args.allow_quality)
+    except PredictionError as error:
+        print(f"error: {name}: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    if args.json:
+        print(json.dumps({"records": [asdict(record) for record in records], "stopped": stopped}, indent=1))
+    elif stopped:
+        hint = "; --allow-quality runs it" if "something else" in stopped else ""
+        print(f"stopped: {stopped}{hint}. 'labkit advise {name}' lists what else was planned.")
+    return EXIT_FAILED if stopped or records[-1].status in BAD else 0
+
+
+def _shown(title: str, micro_steps: int, start: Callable[[OnEvent], Record]) -> Record:
     from labkit.runs.text import ProgressPrinter, console, summary
 
     out = console()
-    with ProgressPrinter(out, resolved.experiment.name, resolved.config.accumulate_grad_batches) as printer:
-        record = run(name, overrides, args.profile, args.timeout_s, printer)
+    with ProgressPrinter(out, title, micro_steps) as printer:
+        record = start(printer)
     out.print(summary(record))
     out.print(f"  record: {Ledger(Workspace.find().runs).find(record.id).record}\n")
     return record

@@ -4,6 +4,7 @@ import argparse
 import json
 from dataclasses import asdict
 
+from labkit.runs.diagnose import Diagnosis
 from labkit.verbs.options import add_run, find_run
 
 HELP = """\
@@ -31,6 +32,8 @@ def main(args: argparse.Namespace) -> int:
     out = console()
     out.print(summary(record))
     out.print(f"  config {record.config_hash}, started {record.created} (UTC), {record.device or 'no device'}\n")
+    if kept := getattr(record, "diagnosis", None):
+        out.print("\n".join([*Diagnosis(**kept).lines(), ""]))
     out.print(phase_table(record))
     if rows := beside(record):
         out.print("")

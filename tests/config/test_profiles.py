@@ -217,3 +217,10 @@ def test_every_status_and_activity_can_be_expected(scratch, status, phase):
     expect = {"status": status, "step": 0, "phase": phase}
     (scratch.profiles / "mine.yaml").write_text(yaml.safe_dump({"experiments": {"xxl": {"expect": expect}}}))
     assert load_profile(scratch, "mine").expected["xxl"] == Expected(**expect)
+
+
+@pytest.mark.parametrize("name", ["../profiles/tiny", "/etc/passwd", "..", ".hidden", "a/b", "x" * 5000])
+def test_a_profile_is_named_and_not_a_path_for_runs_lie_in_a_folder_of_that_name(name):
+    text = refusal(load_profile, Workspace.find(), name)
+    assert "no profile" in text
+    assert len(text) < 2200

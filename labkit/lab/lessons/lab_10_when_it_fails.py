@@ -2,6 +2,7 @@
 
 from labkit.lab.lesson import Check, Lesson, Question, Runs, Topic
 from labkit.lab.lessons.quantities import capacity, fitting_peak, size
+from labkit.lab.result import Result
 
 
 def _needed(runs: Runs) -> float | None:
@@ -19,6 +20,12 @@ def _reading(runs: Runs) -> list[str]:
     if record.out_of_memory and record.out_of_memory["requested_bytes"] is not None:
         lines.append(f"asked for: {size(record.out_of_memory['requested_bytes'])}")
     return [*lines, f"message: {record.reason or 'none when planned'}"]
+
+
+def _ending(result: Result) -> list[str]:
+    diagnosis = result.record.diagnosis
+    said = diagnosis["happened"] if diagnosis else result.record.reason
+    return [f"{result.name}: {result.status}. {said}", *(diagnosis["next_steps"][:2] if diagnosis else [])]
 
 
 LESSON = Lesson(
@@ -61,9 +68,7 @@ LESSON = Lesson(
         Topic(id="reading_out_of_memory", about=("baseline",), say=_reading),
         Topic(
             id="ends", about=("?killed", "?late"),
-            say=lambda runs: [
-                f"{runs[name].name}: {runs[name].status}, {runs[name].record.reason}" for name in ("?killed", "?late")
-            ],
+            say=lambda runs: [line for name in ("?killed", "?late") for line in _ending(runs[name])],
         ),
     ),
 )  # fmt: skip

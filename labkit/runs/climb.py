@@ -1,0 +1,76 @@
+"""Climb: run again with the next change that was planned to fit, until a run fits."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from labkit.config.gpus import has_bf16
+from labkit.config.layers import DEFAULT_PROFILE, resolve
+from labkit.config.schema import RunConfig
+from labkit.config.workspace import Workspace
+from labkit.runs.records import Record
+from labkit.runs.runner import run
+
+CLOSER = 0.9
+"""Share of the capacity that is planned with when a run died although it was predicted to fit."""
+
+LEAST_SHARE = 0.5
+"""Share of the capacity below which nobody plans: something else is wrong then."""
+
+RunOne = Callable[[dict[str, Any], dict[str, Any] | None], Record]
+
+
+def climb(
+    experiment: str, overrides: dict[str, Any] | None = None, profile: str = DEFAULT_PROFILE,
+    run_one: RunOne | None = None, allow_quality: bool = False,
+) -> tuple[list[Record], str | None]:  # fmt: skip
+    """Run an experiment, and where memory runs out again with the next rung; all records, and why it stopped short.
+
+        records, stopped = climb("xxl_smallest_batch")
+
+    Every rung is a fresh child process with a record of its own, whose ``rung`` says what it changed against the first
+    run. Rungs come from ``labkit.plan.advise``: each was predicted to fit, the cheapest is first, and the samples of
+    an optimizer step stay as they are, so that the learning rate means the same. A rung that trains something else
+    (``kind`` quality) is not run unless ``allow_quality``. ``run_one`` runs overrides with a rung, None for the first;
+    by default it is ``run``. The second value is None when the last run did not run out of memory. Raises what ``run``
+    raises, and ``PredictionError``.
+    """
+    typed = dict(overrides or {})
+    run_one = run_one or (lambda changed, rung: run(experiment, changed, profile, rung=rung))
+    records = [run_one(typed, None)]
+    if records[0].status != "oom":
+        return records, None
+    config = resolve(Workspace.find(), experiment, typed, profile).config
+    tried = set()
+    for rung, changed in _rungs(config, records[0], has_bf16(profile)):
+        key = changed.hash, str(rung["environment"])
+        if key in tried:
+            continue
+        tried.add(key)
+        if rung["kind"] == "quality" and not allow_quality:
+            return records, f"the next rung trains something else ({words(rung)}: {rung['cost']})"
+        records.append(run_one(typed | rung["overrides"], rung))
+        if records[-1].status != "oom":
+            return records, None
+    return records, "nothing more that labkit can change was predicted to fit"
+
+
+def words(rung: dict[str, Any]) -> str:
+    """What a rung changes, as one types it."""
+    return " ".join(f"{key}={value}" for key, value in (rung["environment"] | rung["overrides"]).items())
+
+
+def _rungs(config: RunConfig, first: Record, bf16: bool) -> Iterator[tuple[dict[str, Any], RunConfig]]:
+    """Rungs that were planned to fit, the cheapest first; when these are used up, with less of the capacity."""
+    from labkit.plan.advise import advise
+
+    capacity_gib = config.capacity_gib
+    if capacity_gib is None:  # of the whole GPU, as the run has found it
+        capacity_gib = (first.out_of_memory or {}).get("capacity_bytes", 0) / 2**30 or None
+    share = 1.0
+    while share >= LEAST_SHARE:
+        planned = dataclasses.replace(config, capacity_gib=None if capacity_gib is None else share * capacity_gib)
+        for proposal in advise(planned, bf16=bf16).proposals:
+            facts = proposal.to_dict() | {"planned_share": share, "of": first.id}
+            yield facts, dataclasses.replace(proposal.config, capacity_gib=config.capacity_gib)
+        share *= CLOSER

@@ -1,0 +1,41 @@
+"""Text of logs, made fit to be shown: its end, without colours and secrets, in lines no longer than a screen."""
+
+import re
+from pathlib import Path
+
+TAIL_BYTES = 2**20
+"""How much of a log's end is read: the cause of an end stands near it."""
+
+LINES, WIDTH = 8, 300
+
+_NOT_TEXT = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+_SECRET = re.compile(
+    r"\bhf_\w{8,}|\b[0-9a-f]{40}\b|(?:(?<=token=)|(?<=api_key=)|(?<=password=)|(?<=bearer ))[^\s&'\"]+", re.IGNORECASE
+)
+
+
+def read_tail(path: Path, most_bytes: int = TAIL_BYTES) -> str:
+    """The end of a log as text; empty when there is no file. Raises ``OSError`` for one that cannot be read."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - most_bytes))
+            return file.read(most_bytes).decode("utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""
+
+
+def clean(text: str) -> str:
+    """``text`` without control characters and without what looks like a token, a key or a password."""
+    return _SECRET.sub("***", _NOT_TEXT.sub("", text.replace("\r\n", "\n").replace("\r", "\n")))
+
+
+def last_lines(text: str, count: int = LINES) -> list[str]:
+    """The last lines that are not empty, each cut at ``WIDTH`` characters."""
+    lines = [line.rstrip() for line in clean(text).splitlines() if line.strip()][-count:]
+    return [line if len(line) <= WIDTH else f"{line[:WIDTH]} ..." for line in lines]
+
+
+def lines_of(text: str, match: re.Match[str]) -> str:
+    """The whole line, or lines, that a match lies in."""
+    end = text.find("\n", match.end())
+    return text[text.rfind("\n", 0, match.start()) + 1 : len(text) if end < 0 else end]

@@ -1,0 +1,274 @@
+"""Saved steps: what a run keeps on disk to go on where it stopped."""
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import nn
+
+from labkit.config.schema import RunConfig
+from labkit.memory.tracker import host
+from labkit.memory.units import human_bytes
+from labkit.train.errors import CheckpointError
+from labkit.train.optimizers import count_up
+
+FOLDER = "checkpoints"
+"""Below a run's folder: one folder a saved step, ``step-000012``, whole or not there."""
+
+STATE = "state.ckpt"
+"""In the folder of a saved step: Lightning's file, or DeepSpeed's folder."""
+
+SHARE = 0.05
+"""Share of a run's steps between two saved ones, unless ``save_every`` says otherwise."""
+
+
+class Interrupted(Exception):
+    """The run was asked to stop, and has saved its last step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where in the run a saved step is, and what its record had by then.
+
+    ``epoch`` and ``batch`` name the batch to go on with.
+    """
+
+    step: int
+    epoch: int
+    batch: int
+    samples: int
+    train_seconds: float
+    validation_losses: list[float]
+
+    @classmethod
+    def of(cls, saved: Path) -> "Place":
+        """The place of a saved step; ``CheckpointError`` for a folder that is none."""
+        try:
+            return cls(**json.loads((saved / "place.json").read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise _damaged(saved, error) from error
+
+
+class SavedSteps(Callback):
+    """Save the run every few optimizer steps and keep the newest of them.
+
+    Saved are the parameters that are trained, optimizer, schedule, Lightning's loops and the random state; frozen
+    weights are made again. A step gets its name when it is whole on disk, so that a crash costs no earlier one. After
+    ``stop`` the next step is saved and the run ends with ``Interrupted``. ``before_saving`` is called first, so that
+    what is told about a step is never behind what is saved.
+
+    Raises ``CheckpointError`` when the disk is full.
+    """
+
+    def __init__(self, folder: Path, config: RunConfig, steps: int, before_saving: Any) -> None:
+        self.folder = folder / FOLDER
+        self._every = config.save_every or max(1, round(steps * SHARE))
+        self._keep = config.keep_checkpoints
+        self._before_saving = before_saving
+        self._must_stop = False
+        self._step = 0
+        self._is_due = False
+        self._random_state: dict[str, Any] | None = None
+
+    def stop(self) -> None:
+        """End the run when the step that goes on is done."""
+        self._must_stop = True
+
+    # -- Lightning's hooks
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Take random state and optimizer up where they were: here, since the loaders have drawn by now."""
+        self._step = trainer.global_step
+        if self._random_state is not None:
+            with host():
+                count_up(trainer.optimizers[0], trainer.global_step)
+            _set_random_state(self._random_state)
+            self._random_state = None
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save behind an optimizer step; the last of an epoch is saved behind its validation."""
+        stepped = trainer.global_step != self._step
+        self._is_due = stepped and (self._must_stop or trainer.global_step % self._every == 0)
+        if self._is_due and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            pl_module.note_step()
+            self._save(trainer, pl_module, trainer.current_epoch, batch_idx + 1)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the epoch's last step, if it is due."""
+        if self._is_due:
+            self._save(trainer, pl_module, trainer.current_epoch + 1, 0)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Leave out what is frozen, and add the random state."""
+        trained = trained_names(pl_module)
+        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trained}
+        checkpoint["random_state"] = _random_state()
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keep the random state for the first batch."""
+        self._random_state = checkpoint["random_state"]
+
+    # -- saving
+
+    def _save(self, trainer: Trainer, module: LightningModule, epoch: int, batch: int) -> None:
+        self._is_due = False
+        train_seconds = self._before_saving(trainer, module)
+        place = Place(
+            step=trainer.global_step, epoch=epoch, batch=batch, samples=module.samples, train_seconds=train_seconds,
+            validation_losses=module.validation_losses,
+        )  # fmt: skip
+        target = self.folder / f"step-{place.step:06}"
+        partial = self.folder / f".{target.name}.partial"
+        with _room(partial):
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            with host(), _quiet():
+                trainer.save_checkpoint(partial / STATE)
+            (partial / "place.json").write_text(json.dumps(asdict(place)), encoding="utf-8")
+            _to_disk(partial)
+            if target.exists():  # saved before, and reached again from an earlier step
+                shutil.rmtree(target)
+            partial.rename(target)
+            _sync(self.folder)
+        for old in saved_steps(self.folder)[: -self._keep]:
+            shutil.rmtree(old)
+        if self._must_stop:
+            raise Interrupted(f"interrupted behind step {place.step}, which is saved")
+
+
+class HostCheckpoints(TorchCheckpointIO):
+    """Lightning's files, read in host memory and without running what a pickle may ask for."""
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        """The checkpoint; ``CheckpointError`` for one that is damaged."""
+        with host():
+            try:
+                return super().load_checkpoint(path, map_location="cpu", weights_only=True)
+            except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+                raise _damaged(Path(path).parent, error) from error
+
+
+def saved_steps(folder: Path) -> list[Path]:
+    """Saved steps in the folder, oldest first."""
+    return sorted(folder.glob("step-*"))
+
+
+def trained_names(module: nn.Module) -> set[str]:
+    """Names of the parameters that are trained."""
+    return {name for name, parameter in module.named_parameters() if parameter.requires_grad}
+
+
+def checkpoint_bytes(config: RunConfig, parameters: Iterable[nn.Parameter]) -> int:
+    """What one saved step takes on disk: the trained parameters and the optimizer's state for them."""
+    trained = [p for p in parameters if p.requires_grad]
+    state = {
+        # two moments in the parameters' dtype
+        "adamw": lambda p: 2 * p.nbytes,
+        "sgd": lambda p: 0,
+        # a byte each, and a scale for every 256 of them; small tensors keep 32 bits (bitsandbytes' min_8bit_size)
+        "adam_8bit": lambda p: 8 * p.numel() if p.numel() < 4096 else 2 * p.numel() + 8 * -(-p.numel() // 256),
+        # ZeRO keeps master weights and two moments in 32 bits
+        "deepspeed_cpu": lambda p: 12 * p.numel(),
+    }
+    size = state[config.optim.removeprefix("paged_")]
+    return sum(p.nbytes + size(p) for p in trained)
+
+
+def check_room(config: RunConfig, folder: Path, size_bytes: int) -> None:
+    """``CheckpointError`` when the disk cannot hold the run's checkpoints, with what could be deleted."""
+    needed_bytes = (config.keep_checkpoints + 1) * size_bytes  # one more while the newest is written
+    held_bytes = sum(_size_bytes(saved) for saved in saved_steps(folder / FOLDER))
+    free_bytes = shutil.disk_usage(folder).free + held_bytes
+    if free_bytes < needed_bytes:
+        raise CheckpointError(
+            f"the run's checkpoints need {human_bytes(needed_bytes)} on disk (keep_checkpoints="
+            f"{config.keep_checkpoints}, one more while it is written), and {human_bytes(free_bytes)} are free in "
+            f"{folder}. {deletable(folder)}"
+        )
+
+
+def deletable(folder: Path) -> str:
+    """What takes room beside this run: the other runs with the largest checkpoints."""
+    others = [path for path in folder.parents[2].glob(f"*/*/*/{FOLDER}") if path.parent != folder]
+    sizes = sorted(((_size_bytes(path), path) for path in others), reverse=True)[:3]
+    if not sizes:
+        return "Make room, set keep_checkpoints=1, or set LABKIT_RUNS to a folder on another disk."
+    words = ", ".join(f"{path} ({human_bytes(size)})" for size, path in sizes)
+    return f"Delete checkpoints that nobody needs: {words}; or set LABKIT_RUNS to a folder on another disk."
+
+
+@contextlib.contextmanager
+def _room(partial: Path) -> Iterator[None]:
+    """Leave nothing half written behind, and say what fills the disk."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # torch tells of a full disk as a RuntimeError of its zip writer
+        shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
+            raise
+        run = partial.parents[1]
+        reason = getattr(error, "strerror", None) or "the disk is full, or cannot be written"
+        raise CheckpointError(
+            f"{partial.name.strip('.')} of {run} could not be saved: {reason}. The saved steps before it are kept. "
+            f"{deletable(run)}"
+        ) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        # it says that each rank writes a part, which is what is wanted
+        warnings.filterwarnings("ignore", message="When saving the DeepSpeed Stage 3 checkpoint")
+        yield
+
+
+def _damaged(saved: Path, error: Exception) -> CheckpointError:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return CheckpointError(f"{saved} is damaged ({reason}); delete it to go on from the step before it.")
+
+
+def _random_state() -> dict[str, Any]:
+    kind, keys, position, has_gauss, cached = numpy.random.get_state()
+    return {
+        "python": random.getstate(), "numpy": (kind, keys.tolist(), position, has_gauss, cached),
+        "torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }  # fmt: skip
+
+
+def _set_random_state(state: dict[str, Any]) -> None:
+    version, keys, gauss = state["python"]
+    random.setstate((version, tuple(keys), gauss))
+    numpy.random.set_state(tuple(state["numpy"]))
+    torch.set_rng_state(state["torch"])
+    if state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def _to_disk(folder: Path) -> None:
+    for path in (*folder.rglob("*"), folder):
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def _size_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -1,0 +1,102 @@
+"""``labkit doctor``."""
+
+import argparse
+import dataclasses
+import json
+
+from labkit.config.errors import ConfigError
+from labkit.config.gpus import find_gpu
+from labkit.config.layers import resolve
+from labkit.config.profiles import load_profile
+from labkit.config.schema import RunConfig
+from labkit.config.workspace import Workspace
+from labkit.runs.doctor import examine, worst
+from labkit.runs.machine import Check, Machine, Needs
+from labkit.verbs.options import EXIT_FAILED, add_profile, pairs, quiet_libraries
+
+HELP = """\
+Is this machine ready? Before a run or a class: GPU, driver, host memory, disk, libraries, hub.
+
+  labkit doctor                                           the machine, for the profile tiny
+  labkit doctor xxl_cpu_offload --profile h100-94gb       and against what an experiment will need
+  labkit doctor reduced_batch num_workers=16
+
+Green is as it should be, amber can go wrong or be slow, red will not work. Below amber and red stands the command that
+mends it. Nothing is changed. Exit code: 1 if anything is red.
+"""
+
+COLOURS = {"green": "green", "amber": "yellow", "red": "red"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of this verb."""
+    parser.add_argument("experiment", nargs="?", help="name or YAML file of an experiment")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="values that differ from the experiment's")
+    add_profile(parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Print every check. The exit code is 1 if one of them is red."""
+    workspace = Workspace.find()
+    needs = _needs(workspace, args)
+    checks = examine(Machine(), needs, workspace.runs)
+    if args.json:
+        facts = {"experiment": args.experiment, "profile": args.profile, "worst": worst(checks),
+                 "not_predicted": needs.not_predicted, "checks": [check.to_dict() for check in checks]}  # fmt: skip
+        print(json.dumps(facts, indent=1))
+    else:
+        _print(needs, checks)
+    return EXIT_FAILED if worst(checks) == "red" else 0
+
+
+def _needs(workspace: Workspace, args: argparse.Namespace) -> Needs:
+    profile = load_profile(workspace, args.profile)
+    device = profile.values.get("device", "cuda")
+    gpu = None
+    if device == "cuda":
+        try:
+            gpu = find_gpu(args.profile)
+        except ConfigError:  # a profile that is not named after its GPU
+            gpu = None
+    needs = Needs(profile=args.profile, device=device, gpu=gpu)
+    if args.experiment is None:
+        if args.overrides:
+            raise ConfigError("values need an experiment: labkit doctor EXPERIMENT KEY=VALUE.")
+        return needs
+    resolved = resolve(workspace, args.experiment, pairs(args.overrides), args.profile)
+    config = resolved.config
+    needs = dataclasses.replace(
+        needs, device=config.device, experiment=args.experiment, config=config, typed=tuple(args.overrides)
+    )
+    return _predicted(needs, config)
+
+
+def _predicted(needs: Needs, config: RunConfig) -> Needs:
+    """With what the planner says of host memory and of what is saved."""
+    quiet_libraries()
+    from labkit.plan.errors import PredictionError
+    from labkit.plan.predict import predict
+
+    try:
+        found = predict(config)
+    except (PredictionError, ConfigError) as error:
+        return dataclasses.replace(needs, not_predicted=str(error))
+    saved = found.category_peaks["parameters"] if config.save_model else 0
+    if config.enable_checkpointing:
+        saved += (config.keep_checkpoints + 1) * found.checkpoint_bytes
+    return dataclasses.replace(needs, host_bytes=found.host_bytes, saved_bytes=saved)
+
+
+def _print(needs: Needs, checks: list[Check]) -> None:
+    from labkit.runs.text import console
+
+    out = console()
+    out.print(f"{needs.name}\n")
+    for check in checks:
+        out.print(f"{check.level:6} {check.name:18} {check.found}", style=COLOURS[check.level])
+        if check.mend and check.level != "green":
+            out.print(f"{'':6} {'':18} {check.mend}")
+    if needs.not_predicted:
+        out.print(f"\nHost memory and disk are not predicted: {needs.not_predicted}")
+    counts = {level: sum(check.level == level for check in checks) for level in COLOURS}
+    out.print("\n" + ", ".join(f"{n} {level}" for level, n in counts.items() if n))

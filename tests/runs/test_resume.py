@@ -1,0 +1,259 @@
+"""A run that stopped goes on where it was, and ends as if it had not."""
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from labkit.cli import main
+from labkit.runs.records import LedgerError
+from labkit.runs.runner import resume, run
+
+SMALL = {
+    "num_train_samples": 80, "val_fraction": 0.2, "batch_size": 8, "accumulate_grad_batches": 3, "dropout": 0.1,
+    "lr_schedule": "linear", "warmup_steps": 2, "enable_checkpointing": True, "save_every": 1, "keep_checkpoints": 100,
+    "save_model": True,
+}  # fmt: skip
+"""Six optimizer steps in two epochs, each with a last smaller group and a validation."""
+
+
+def weights(folder: Path) -> dict[str, str]:
+    """Checksums of what a run has trained."""
+    files = [*folder.glob("model/*.safetensors"), *folder.glob("adapter/*.safetensors")]
+    assert files
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def stopped_at(folder, step: int):
+    """A copy of a run as a kill behind ``step`` would have left it."""
+    copy = folder.path.with_name(f"{folder.path.name}-{step}-{secrets.token_hex(2)}")
+    shutil.copytree(folder.path, copy)
+    for saved in (copy / "checkpoints").glob("step-*"):
+        if saved.name > f"step-{step:06}":
+            shutil.rmtree(saved)
+    for made in ("model", "adapter"):
+        shutil.rmtree(copy / made, ignore_errors=True)
+    (copy / "record.json").unlink()
+    return type(folder)(copy)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The run in one piece, its ledger and its folder."""
+    from labkit.runs.records import Ledger
+
+    with pytest.MonkeyPatch.context() as patch:
+        root = tmp_path_factory.mktemp("whole")
+        patch.setenv("LABKIT_RUNS", str(root))
+        record = run("reduced_batch", SMALL)
+        assert (record.status, len(record.losses)) == ("ok", 6)
+        yield record, Ledger(root).find(record.id)
+
+
+@pytest.mark.parametrize("step", [1, 3, 5])  # in an epoch, at its end behind the validation, in the second
+def test_a_run_that_goes_on_ends_as_one_in_one_piece(whole, step):
+    record, folder = whole
+    copy = stopped_at(folder, step)
+    events = []
+    again = resume(copy, on_event=lambda event: events.append(event["event"]))
+    assert events[0] == "resumed"
+    assert (again.status, again.losses) == ("ok", record.losses)
+    assert again.validation_losses == record.validation_losses
+    assert (again.samples, again.report.peak_bytes) == (record.samples, record.report.peak_bytes)
+    assert [(p["step"], p["phase"]) for p in again.memory["phases"]] == [
+        (p["step"], p["phase"]) for p in record.memory["phases"]
+    ]
+    assert weights(copy.path) == weights(folder.path)
+    (attempt,) = again.attempts
+    assert (attempt["status"], attempt["resumed_at_step"]) == ("killed", step)
+    assert copy.read() == again
+
+
+@pytest.mark.parametrize(
+    ("experiment", "values"),
+    [
+        ("xxl_adam8bit", {"num_train_samples": 32, "max_steps": 3, "num_workers": 2}),
+        ("xxl_qlora", {"num_train_samples": 48, "batch_size": 8, "accumulate_grad_batches": 2, "max_steps": 3}),
+        ("xxl_cpu_offload", {"num_train_samples": 48, "accumulate_grad_batches": 1, "max_steps": 3}),
+    ],
+)
+def test_every_kind_of_optimizer_goes_on(ledger, experiment, values):
+    values |= {"enable_checkpointing": True, "save_every": 1, "keep_checkpoints": 3, "save_model": True}
+    record = run(experiment, values)
+    assert (record.status, len(record.losses)) == ("ok", 3)
+    folder = ledger.find(record.id)
+    copy = stopped_at(folder, 2)
+    again = resume(copy)
+    assert (again.status, again.losses) == ("ok", record.losses)
+    assert weights(copy.path) == weights(folder.path)
+
+
+def test_the_same_command_goes_on_and_fresh_starts_anew(ledger):
+    values = SMALL | {"max_epochs": 1, "save_model": False}
+
+    def kill_when_saved(event):
+        if event["event"] == "progress" and event["step"] >= 2:  # told before it is saved; the first is by then
+            os.kill(child_of(ledger.folders()[-1].path), signal.SIGKILL)
+
+    killed = run("reduced_batch", values, on_event=kill_when_saved)
+    assert killed.status == "killed"
+    assert "is saved, and the same command goes on there" in killed.reason
+    done = run("reduced_batch", values)
+    assert (done.id, done.status, len(done.losses)) == (killed.id, "ok", 3)
+    assert ledger.records() == [done]
+    other = run("reduced_batch", values)  # the run is done, so this is another
+    assert other.id != done.id
+    assert other.losses == done.losses
+    assert other.attempts == []
+
+
+def test_fresh_leaves_what_stopped_as_it_is(ledger):
+    values = {"num_train_samples": 32, "max_steps": 2, "enable_checkpointing": True, "save_every": 1}
+    record = run("reduced_batch", values)
+    stopped_at(ledger.find(record.id), 1)
+    before = [folder.read() for folder in ledger.folders()]
+    other = run("reduced_batch", values, fresh=True)
+    assert len(ledger.records()) == 3
+    assert other.attempts == []
+    assert [folder.read() for folder in ledger.folders()][:2] == before
+
+
+def test_ctrl_c_saves_the_step_that_goes_on(ledger):
+    values = [
+        "enable_checkpointing=true",
+        "save_every=1000",
+        "num_train_samples=512",
+        "max_epochs=20",
+        "report_every=999",
+    ]
+    command = subprocess.Popen(
+        [sys.executable, "-m", "labkit.cli", "run", "reduced_batch", *values],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    wait_for(lambda: any("progress" in f.events.read_text() for f in ledger.folders() if f.events.exists()))
+    (folder,) = ledger.folders()
+    child = child_of(folder.path)
+    command.send_signal(signal.SIGINT)
+    _, stderr = command.communicate(timeout=120)
+    assert command.returncode == 130
+    assert "Traceback" not in stderr
+    record = folder.read()
+    saved = json.loads(folder.saved_step().read_text())
+    assert record.status == "killed"
+    assert (
+        record.reason == f"interrupted by Ctrl-C; step-{saved['step']:06} is saved, and the same command goes on there"
+    )
+    assert saved["step"] == len(record.losses)
+    assert not Path(f"/proc/{child}").exists()
+    assert not folder.is_watched
+
+
+def test_a_half_written_line_and_a_half_written_step_cost_nothing(whole):
+    record, folder = whole
+    copy = stopped_at(folder, 2)
+    with copy.events.open("a") as events:
+        events.write('{"event": "progr')
+    partial = copy.path / "checkpoints" / ".step-000003.partial"
+    partial.mkdir()
+    (partial / "state.ckpt").write_bytes(b"PK half")
+    again = resume(copy)
+    assert (again.status, again.losses) == ("ok", record.losses)
+    assert not partial.exists()
+
+
+def test_only_the_newest_steps_are_kept(ledger):
+    values = {"num_train_samples": 80, "batch_size": 8, "max_epochs": 1, "enable_checkpointing": True, "save_every": 2}
+    record = run("reduced_batch", values | {"keep_checkpoints": 3})
+    kept = sorted(path.name for path in (ledger.find(record.id).path / "checkpoints").iterdir())
+    assert kept == ["step-000006", "step-000008", "step-000010"]
+
+
+def test_a_damaged_step_is_named_and_the_one_before_it_serves(whole):
+    record, folder = whole
+    copy = stopped_at(folder, 4)
+    damaged = copy.path / "checkpoints" / "step-000004" / "state.ckpt"
+    damaged.write_bytes(damaged.read_bytes()[:5000])
+    again = resume(copy)
+    assert again.status == "failed"
+    assert "step-000004 is damaged" in again.reason
+    assert "delete it" in again.reason
+    shutil.rmtree(damaged.parent)
+    again = resume(copy)
+    assert (again.status, again.losses) == ("ok", record.losses)
+    assert [attempt["resumed_at_step"] for attempt in again.attempts] == [4, 3]
+
+
+def test_what_cannot_go_on_says_why(whole, monkeypatch, capsys):
+    record, folder = whole
+    with pytest.raises(LedgerError, match="nothing left to do"):
+        resume(folder)
+    copy = stopped_at(folder, 1)
+    shutil.rmtree(copy.path / "checkpoints")
+    with pytest.raises(LedgerError, match="enable_checkpointing=true"):
+        resume(copy)
+    monkeypatch.setenv("LABKIT_RUNS", str(folder.path.parents[2]))
+    assert main(["run", "--resume", record.id]) == 2
+    assert "nothing left to do" in capsys.readouterr().err
+    assert main(["run", "reduced_batch", "--resume", record.id]) == 2
+
+
+def test_a_run_that_goes_on_still_cannot_be_resumed(ledger):
+    tried = []
+
+    def resume_it(event):
+        if event["event"] == "start":
+            with pytest.raises(LedgerError, match="still goes on"):
+                resume(ledger.folders()[0])
+            tried.append(event)
+
+    record = run("reduced_batch", {"max_steps": 1, "num_train_samples": 32}, on_event=resume_it)
+    assert tried
+    assert record.status == "ok"
+
+
+def test_a_disk_without_room_for_checkpoints_is_said_before_the_run(whole, tmp_path):
+    """A real full disk is in tests/system; here the room is asked for and not there."""
+    from labkit.config.schema import RunConfig
+    from labkit.train.errors import CheckpointError
+    from labkit.train.saved_steps import check_room
+
+    _, folder = whole
+    config = RunConfig(capacity_gib=1, enable_checkpointing=True, keep_checkpoints=5)
+    free = shutil.disk_usage(tmp_path).free
+    mine = tmp_path / "tiny" / "baseline" / "mine"
+    shutil.copytree(folder.path, tmp_path / "tiny" / "other" / "run")
+    mine.mkdir(parents=True)
+    check_room(config, mine, free // 10)
+    with pytest.raises(CheckpointError) as error:
+        check_room(config, mine, free // 3)
+    assert "keep_checkpoints=5" in str(error.value)
+    assert str(tmp_path / "tiny" / "other" / "run" / "checkpoints") in str(error.value)
+
+
+def child_of(folder: Path) -> int:
+    """The training process of a run."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                line = (entry / "cmdline").read_bytes()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if b"labkit.train.fit" in line and str(folder).encode() in line:
+                return int(entry.name)
+    raise AssertionError("no child")
+
+
+def wait_for(condition) -> None:
+    deadline = time.monotonic() + 90
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
