@@ -4,13 +4,13 @@ import dataclasses
 import io
 
 import pytest
+from made import MIB, breakdown, report
 from PIL import Image
 
 from labkit.config.errors import ConfigError
 from labkit.lab import figures
 from labkit.lab.figures import Figure
 from labkit.lab.result import Result
-from tests.lab.conftest import MIB, breakdown, report
 
 TOLD = {"verdict": "fits", "died_in": None} | report("predicted").to_dict()
 RAN = {"losses": [3.0, None, 2.0], "samples": 192, "train_seconds": 4.0, "prediction": TOLD}

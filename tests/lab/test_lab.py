@@ -1,13 +1,13 @@
 """Lab: what a notebook calls. One real run; the rest reads records that were put into the ledger."""
 
 import pytest
+from made import MIB, report
 
 from labkit.config.errors import ConfigError
 from labkit.config.layers import resolve
 from labkit.lab.bench import Refusal
 from labkit.lab.lab import Lab
 from labkit.lab.result import Blank, Result
-from tests.lab.conftest import MIB, report
 
 FIRST = {"max_steps": 2}
 

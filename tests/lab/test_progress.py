@@ -2,8 +2,9 @@
 
 import dataclasses
 
+from made import phase
+
 from labkit.lab.progress import Progress
-from tests.lab.conftest import phase
 
 MODEL = {"parameters": 1000, "trainable": 10}
 

@@ -110,9 +110,11 @@ def leaking(result):
 
 
 @pytest.fixture(scope="module")
-def evidence(course_records):
+def evidence(course_records, tmp_path_factory):
     """Everything that a question, a check or a topic can be about, by name; and what spoils one."""
-    found = {name: with_prediction(Result(record)) for name, record in course_records.items()}
+    with pytest.MonkeyPatch.context() as patch:  # a prediction that was not ready is made now, and kept apart
+        patch.setenv("LABKIT_RUNS", str(tmp_path_factory.mktemp("predictions")))
+        found = {name: with_prediction(Result(record)) for name, record in course_records.items()}
     found["sgd_like_small"] = found["reduced_batch"]
     found |= {name: found[like] for name, like in LIKE.items()}
     baseline, lora = found["baseline"], found["xxl_lora"]
