@@ -106,7 +106,7 @@ def capacity_line(axes: "Axes", capacity_bytes: int | None, unit_bytes: int, ver
         "color": "black",
         "linewidth": 1.5,
         "linestyle": (0, (6, 2)),
-        "label": f"capacity {at:.1f}",
+        "label": f"capacity {at:.1f} {'GiB' if unit_bytes == 2**30 else 'MiB'}",
     }
     axes.axvline(at, **style) if vertical else axes.axhline(at, **style)
 

@@ -37,7 +37,8 @@ def phases(results: Sequence[Result]) -> Figure:
         _death(axes, result, places[-1] + 1, unit_bytes, labelled)
         places = [*places, places[-1] + 1]
     capacity_line(axes, report.capacity_bytes, unit_bytes)
-    names = [_ACTIVITY[p.phase].replace(" ", "\n") for p in shown] + ["out of\nmemory"] * (len(places) - len(shown))
+    names = [_ACTIVITY[p.phase].replace(" ", "\n") for p in shown]
+    names += [_death_words(result)] * (len(places) - len(shown))
     many = any(p.micro_step for p in shown)
     axes.set_xticks(places, names, fontsize=8 if many else 9, rotation=45 if many else 0)
     axes.set_ylabel(f"device memory in {unit}")
@@ -142,6 +143,11 @@ def _death(axes: object, result: Result, at: float, unit_bytes: int, labelled: s
     found = result.record.out_of_memory
     assert found is not None
     stack(axes, at, found["held"], unit_bytes, 0.8, labelled=labelled)  # type: ignore[arg-type]
+
+
+def _death_words(result: Result) -> str:
+    activity = (result.record.died_in or {}).get("phase", "").replace("_", "\n")
+    return f"{activity}:\nout of\nmemory"
 
 
 def _highest_moment(result: Result) -> dict[str, int]:

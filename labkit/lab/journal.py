@@ -1,6 +1,5 @@
 """Journal: what a student answered and which checks held, kept beside the runs for whoever grades."""
 
-import fcntl
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,8 +25,7 @@ class Journal:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a", encoding="utf-8") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)  # several notebooks may write at a time
-                file.write(line)
+                file.write(line)  # at once and at the end, also when several notebooks write
         except OSError as error:
             raise LedgerError(
                 f"{self.path} cannot be written: {error.strerror}. Set LABKIT_RUNS to a folder that can."
