@@ -17,11 +17,12 @@ lab: $(READY)  ## the course, in JupyterLab
 test: $(READY)  ## lint, then all tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
-test-system: $(READY) $(CHI)/.ready  ## every lab planned; provisioning against a real OpenStack control plane, as root on Debian
-	$(BIN)/python -m pytest tests/system
+test-system: $(READY) $(CHI)/.ready  ## labs planned, a real OpenStack, the image built for real; root on Debian
 	$(CHI)/bin/python -m pytest --confcutdir=tests/openstack tests/openstack
+	$(BIN)/python -m pytest --confcutdir=tests/image tests/image
+	$(BIN)/python -m pytest tests/system
 
 bench: $(READY)  ## measure what reporting, predicting and the ledger cost, and how fast the command answers
 	$(BIN)/python tests/benchmarks/reporting_cost.py

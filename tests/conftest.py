@@ -25,6 +25,13 @@ def pytest_unconfigure(config) -> None:
     config.hub_cache.cleanup()
 
 
+def pytest_collection_modifyitems(items) -> None:
+    """Of the processes that ``make test`` starts, one takes a whole file, and one all that needs the course's runs."""
+    for item in items:
+        needs_course = "course_ledger" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("course" if needs_course else item.nodeid.partition("::")[0]))
+
+
 @pytest.fixture(scope="session")
 def course_ledger(tmp_path_factory) -> Ledger:
     """The whole course, run once on the profile tiny, two experiments at a time."""

@@ -239,8 +239,9 @@ class MemoryCapture(Callback):
 
     def _assign_before_error(self) -> str:
         self._assign_state()
-        # the phase will not end: in forward most of what it made waits for backward
-        return "activations" if self.activity == "forward" else "temporaries"
+        # the phase will not end: in forward most of what it made waits for backward, and while the model is made,
+        # what is alive becomes the model
+        return {"forward": "activations", "load_model": "parameters"}.get(self.activity, "temporaries")
 
 
 def quantization_tensors(parameter: torch.Tensor) -> Iterator[torch.Tensor]:

@@ -222,7 +222,7 @@ def _room(partial: Path) -> Iterator[None]:
         run = partial.parents[1]
         reason = getattr(error, "strerror", None) or "the disk is full, or cannot be written"
         raise CheckpointError(
-            f"{partial.name.strip('.')} of {run} could not be saved: {reason}. The saved steps before it are kept. "
+            f"{partial.stem.strip('.')} of {run} could not be saved: {reason}. The saved steps before it are kept. "
             f"{deletable(run)}"
         ) from error
 

@@ -1,6 +1,7 @@
 """One control plane for all system tests, and a student of its own for each."""
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,10 @@ HERE = Path(__file__).parent
 VM, LARGE_VM, METAL = "g1.h100.pci.1", "g1.h100.pci.4", "compute_gigaio"
 POLL_S = 0.7
 SSH_TIMEOUT_S = 20
+
+
+def pytest_configure() -> None:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the services are stopped, as after Ctrl-C
 
 
 def pytest_collection_modifyitems(items) -> None:

@@ -22,8 +22,9 @@ def test_the_project_is_sent_without_what_is_a_students_or_can_be_made_again():
     data, digest = project.archive()
     sent = names(data)
     assert {"pyproject.toml", "requirements.txt", "labkit/cli.py", "workspace/configs/baseline.yaml"} <= sent
-    assert not [name for name in sent if "/runs" in name.removeprefix("labkit") or "__pycache__" in name]
-    assert not [name for name in sent if name.startswith(("tests", ".", "workspace/data"))]
+    assert {str(path.relative_to(project.ROOT)) for path in (project.ROOT / "labkit").rglob("*.py")} <= sent
+    assert not [name for name in sent if "__pycache__" in name]
+    assert not [name for name in sent if name.startswith(("tests", ".", "workspace/data", "workspace/runs"))]
     assert len(data) < 30e6
     assert len(digest) == 12
 

@@ -240,7 +240,7 @@ def test_save_model_and_checkpoints_are_written_when_asked(ledger):
     assert len(record.validation_losses) >= 1
     folder = ledger.find(record.id).path
     assert (folder / "model" / "model.safetensors").exists()
-    assert list((folder / "checkpoints").glob("*.ckpt"))
+    assert list((folder / "checkpoints").glob("step-*/state.ckpt"))
     load = (
         "import sys; from transformers import Blip2ForConditionalGeneration as M, Blip2Processor as P;"
         "m = M.from_pretrained(sys.argv[1]); p = P.from_pretrained(sys.argv[1]);"

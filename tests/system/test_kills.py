@@ -124,7 +124,8 @@ def killed(whole, tmp_path_factory):
         root = tmp_path_factory.mktemp(f"killed{number}")
         hit = kill_once(root, PLACES[number], random.Random(number), duration_s)
         before = [record.status for record in Ledger(root).records()]
-        assert all(status in ("killed", "ok") for status in before), before
+        # a child may be ending still, and a random time may be behind the run's end
+        assert all(status in ("killed", "running", "ok") for status in before), before
         again = subprocess.run(COMMAND, env=environment(root), capture_output=True, text=True, timeout=WAIT_S)
         assert again.returncode == 0, again.stderr
         record = json.loads(again.stdout)

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
@@ -18,9 +19,9 @@ PACKAGES = {
 PLACES = os.pathsep.join(("/usr/sbin", "/usr/bin", "/usr/lib/rabbitmq/bin"))
 
 
-def install_packages() -> None:
+def install_packages(packages: Mapping[str, str] = PACKAGES) -> None:
     """Install those Debian packages whose program is missing, without starting any of their servers."""
-    missing = [package for package, program in PACKAGES.items() if shutil.which(program, path=PLACES) is None]
+    missing = [package for package, program in packages.items() if shutil.which(program, path=PLACES) is None]
     if not missing:
         return
     # run level 1 keeps invoke-rc.d from starting what is installed; the rig starts its own

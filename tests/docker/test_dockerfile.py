@@ -1,0 +1,41 @@
+"""The order of the image's layers, and what they are made from."""
+
+import re
+from pathlib import Path
+
+from provisioning import project
+
+ROOT = Path(__file__).parents[2]
+TEXT = re.sub(r"\\\n", " ", (ROOT / "docker" / "Dockerfile").read_text())
+STEPS = [line.split(maxsplit=1) for line in TEXT.splitlines() if re.match(r"[A-Z]+ ", line)]
+
+
+def places(verb, words):
+    return [i for i, (name, rest) in enumerate(STEPS) if name == verb and words in rest]
+
+
+def test_an_edit_of_labkit_or_a_lab_rebuilds_neither_cuda_nor_the_requirements():
+    install = [*places("RUN", "apt-get"), *places("RUN", "-r /opt/labkit")]
+    assert len(install) == 3
+    edited = [i for part in ("labkit ", "workspace ", "labs ", "docker/entrypoint.py") for i in places("COPY", part)]
+    assert len(edited) == 4
+    assert max(install) < min(edited)
+    labs = places("COPY", "labs ")[0]
+    assert [name for name, _ in STEPS[labs + 1 :]] == ["USER"]
+
+
+def test_the_base_is_pinned_by_its_tag():
+    base = STEPS[places("ARG", "BASE_IMAGE=")[0]][1]
+    assert re.fullmatch(r"BASE_IMAGE=\S+/\S+:\d{4}-\d{2}-\d{2}", base)
+
+
+def test_docker_gets_the_same_parts_by_hand_and_from_provisioning():
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    assert {line[1:] for line in lines if line.startswith("!")} == set(project.PARTS)
+    assert set(lines) >= project.STUDENTS
+
+
+def test_the_compilers_cuda_is_the_torch_pins():
+    """torch 2.13.0 asks for this very release of CUDA; another torch needs another look."""
+    assert "\ntorch==2.13.0\n" in (ROOT / "requirements.txt").read_text()
+    assert "]==13.0.3\n" in (ROOT / "docker" / "requirements-cuda.txt").read_text()
