@@ -5,17 +5,21 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CHI := .venv-chi
 
-.PHONY: demo test test-system bench clean
+.PHONY: demo lab test test-system bench clean
 
 demo: $(READY)  ## run experiments 1 to 15 on the virtual GPU and print the table
 	$(BIN)/labkit run --all --profile tiny
+
+# JupyterLab prints its URL; ARGS=--no-browser leaves the browser closed
+lab: $(READY)  ## the course, in JupyterLab
+	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/labs/00_setup.ipynb $(ARGS)
 
 test: $(READY)  ## lint, then all tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
-test-system: $(READY) $(CHI)/.ready  ## provisioning against a real OpenStack, the image built for real; root on Debian
+test-system: $(READY) $(CHI)/.ready  ## labs planned, a real OpenStack, the image built for real; root on Debian
 	$(CHI)/bin/python -m pytest --confcutdir=tests/openstack tests/openstack
 	$(BIN)/python -m pytest --confcutdir=tests/image tests/image
 	$(BIN)/python -m pytest tests/system

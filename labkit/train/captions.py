@@ -8,6 +8,7 @@ from peft import PeftModel
 from PIL import Image
 
 from labkit.config.schema import RunConfig
+from labkit.train.data import load_samples
 from labkit.train.errors import DataError
 from labkit.train.step import Collator
 from labkit.train.trained import load
@@ -67,6 +68,24 @@ def captions_of_run(config: RunConfig, folder: Path, images: Sequence[Path]) -> 
             for row, caption in zip(rows, write_captions(model, collate, opened, config.max_length), strict=True):
                 row["base_caption"] = caption
     return rows
+
+
+def images_of(dataset: str, count: int, data_folder: Path, folder: Path) -> tuple[list[Path], list[str]]:
+    """The first images of a data set in the order of a seed, written below ``folder``, and their own captions.
+
+    Raises ``ConfigError`` for an unknown data set and ``DataError`` for one that cannot be read.
+    """
+    config = RunConfig(dataset=dataset, num_train_samples=count, batch_size=1, device="cuda")
+    samples, _ = load_samples(config, data_folder)
+    paths, captions = [], []
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in range(len(samples)):
+        image, caption = samples[index]
+        path = folder / f"{Path(dataset).name}-{index}.png"
+        image.save(path)
+        paths.append(path)
+        captions.append(caption)
+    return paths, captions
 
 
 def _open(path: Path) -> Image.Image:

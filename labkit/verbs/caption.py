@@ -4,7 +4,9 @@ import argparse
 import json
 from pathlib import Path
 
+from labkit.config.errors import ConfigError
 from labkit.config.schema import RunConfig
+from labkit.config.workspace import Workspace
 from labkit.verbs.options import add_run, find_run, quiet_libraries
 
 HELP = """\
@@ -13,23 +15,35 @@ with adapters also the captions of its base, without them.
 
   labkit caption food_lora apple.png         the newest run of an experiment
   labkit caption 20260102-1504 *.png         the run whose id begins like this
+  labkit caption food_lora --dataset fluent_emoji_food --count 8      images of a data set, with their own captions
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of this verb."""
     add_run(parser)
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files")
+    parser.add_argument("images", nargs="*", metavar="IMAGE", help="image files")
+    parser.add_argument("--dataset", help="take images of this data set; they are written into the run's folder")
+    parser.add_argument("--count", type=int, default=8, help="how many of them (%(default)s)")
 
 
 def main(args: argparse.Namespace) -> int:
     """Print a caption for each image."""
+    if bool(args.images) == bool(args.dataset):
+        raise ConfigError("give image files, or --dataset with the name of a data set.")
+    if args.count < 1:
+        raise ConfigError(f"--count={args.count} must be at least 1.")
     folder = find_run(args)
     config = RunConfig(**folder.read().config)
     quiet_libraries()
-    from labkit.train.captions import captions_of_run
+    from labkit.train.captions import captions_of_run, images_of
 
-    rows = captions_of_run(config, folder.path, [Path(image) for image in args.images])
+    images, wanted = [Path(image) for image in args.images], None
+    if args.dataset:
+        images, wanted = images_of(args.dataset, args.count, Workspace.find().data, folder.path / "images")
+    rows = captions_of_run(config, folder.path, images)
+    for row, right in zip(rows, wanted or [], strict=wanted is not None):
+        row["wanted"] = right
     if args.json:
         print(json.dumps(rows, indent=1))
         return 0
@@ -37,4 +51,6 @@ def main(args: argparse.Namespace) -> int:
         print(f"{row['image']}\n  {row['caption']}")
         if "base_caption" in row:
             print(f"  {row['base_caption']}   (without the adapter)")
+        if "wanted" in row:
+            print(f"  {row['wanted']}   (its own caption)")
     return 0

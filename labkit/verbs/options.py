@@ -1,14 +1,13 @@
 """Arguments that several verbs have, and exit codes."""
 
 import argparse
-import logging
 import sys
-import warnings
 from collections.abc import Sequence
 
 from labkit.config.errors import ConfigError
 from labkit.config.layers import DEFAULT_PROFILE, course
 from labkit.config.workspace import Workspace
+from labkit.plan.quiet import quiet_warnings
 from labkit.runs.records import Ledger, LedgerError, RunFolder
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
@@ -51,9 +50,8 @@ def quiet_libraries() -> None:
     """What libraries say while they load is not for whoever asked for a caption."""
     import transformers
 
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    quiet_warnings()
     transformers.utils.logging.disable_progress_bar()
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
 
 def pairs(items: Sequence[str]) -> dict[str, str]:

@@ -5,9 +5,10 @@ import torch
 from PIL import Image
 
 from labkit.config.architectures import architecture
+from labkit.config.errors import ConfigError
 from labkit.config.schema import RunConfig
 from labkit.train.adapters import add_lora
-from labkit.train.captions import exact_share, write_captions
+from labkit.train.captions import exact_share, images_of, write_captions
 from labkit.train.models import build_model
 from labkit.train.processor import BOS, IMAGE, TOKEN_IDS, embedded_processor, embedded_tokenizer
 from labkit.train.step import PROMPT, Collator
@@ -147,3 +148,18 @@ def test_exact_is_exact():
     assert exact_share(["a b ", "A b"], ["a b", "a b"]) == 0.0
     with pytest.raises(ValueError, match="zip"):
         exact_share(["a"], ["a", "b"])
+
+
+def test_images_of_a_data_set_are_written_and_come_with_their_captions(tmp_path):
+    paths, captions = images_of("fluent_emoji_food", 3, tmp_path, tmp_path / "images")
+    assert [path.name for path in paths] == [f"fluent_emoji_food-{i}.png" for i in range(3)]
+    for path in paths:
+        with Image.open(path) as image:
+            assert image.size == (64, 64)
+    assert len(set(captions)) == 3 and all(captions)
+    assert images_of("fluent_emoji_food", 3, tmp_path, tmp_path / "images") == (paths, captions)
+
+
+def test_a_data_set_that_is_not_here_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="emojis"):
+        images_of("emojis", 3, tmp_path, tmp_path / "images")

@@ -1,0 +1,5 @@
+"""The face of the course in a notebook: ``Lab`` predicts, runs, shows, asks and checks."""
+
+from labkit.lab.lab import Lab
+
+__all__ = ["Lab"]

@@ -1,0 +1,43 @@
+"""Failures on purpose: a run whose process is killed, as the kernel does when host memory runs out."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+OnEvent = Callable[[dict[str, Any]], None]
+
+
+def killing(on_event: OnEvent) -> OnEvent:
+    """Pass events on, and kill the run's training process with signal 9 once it trains.
+
+    The signal is the one that Linux sends when host memory runs out, and no process can catch it.
+    """
+    folder = ""
+
+    def take(event: dict[str, Any]) -> None:
+        nonlocal folder
+        on_event(event)
+        if event["event"] == "created":
+            folder = event["folder"]
+        if event["event"] == "start":
+            for pid in _training_processes(folder):
+                os.kill(pid, signal.SIGKILL)
+
+    return take
+
+
+def _training_processes(folder: str) -> list[int]:
+    """Processes of this one that train the run in ``folder``."""
+    import psutil
+
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        try:
+            line = child.cmdline()
+        except psutil.Error:  # it has ended meanwhile
+            continue
+        if "labkit.train.fit" in line and Path(line[-1]) == Path(folder):
+            found.append(child.pid)
+    return found

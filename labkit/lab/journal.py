@@ -1,0 +1,46 @@
+"""Journal: what a student answered and which checks held, kept beside the runs for whoever grades."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from labkit.runs.records import LedgerError
+
+
+class Journal:
+    """``answers.jsonl`` in the ledger: one JSON object a line, only ever added to.
+
+    ``kind`` is ``answer`` or ``check``. An answer has ``lab, question, answer, unit, profile, mode`` and
+    ``committed``: ``after`` where every run that it is about was there already, else ``before``. A check has
+    ``lab, check, outcome, left, right, runs, profile, mode``.
+    """
+
+    def __init__(self, runs: Path) -> None:
+        self.path = runs / "answers.jsonl"
+
+    def add(self, kind: str, **values: Any) -> None:
+        """Add one line with the time of now. Raises ``LedgerError`` where nothing can be written."""
+        line = json.dumps({"kind": kind, "time": datetime.now(UTC).isoformat(timespec="seconds"), **values}) + "\n"
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(line)  # at once and at the end, also when several notebooks write
+        except OSError as error:
+            raise LedgerError(
+                f"{self.path} cannot be written: {error.strerror}. Set LABKIT_RUNS to a folder that can."
+            ) from None
+
+    def entries(self, kind: str, **wanted: Any) -> list[dict[str, Any]]:
+        """Lines of a kind with these values, oldest first; what is no JSON, such as a torn line, is left out."""
+        if not self.path.exists():
+            return []
+        found = []
+        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(entry, dict) and entry.get("kind") == kind:
+                found.append(entry)
+        return [entry for entry in found if all(entry.get(key) == value for key, value in wanted.items())]

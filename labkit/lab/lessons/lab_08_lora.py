@@ -1,0 +1,74 @@
+"""Lesson of 08_lora: adapters in place of the weights, what they learn and what is forgotten."""
+
+from labkit.lab.lesson import Check, Lesson, Question, Runs, Topic
+from labkit.lab.lessons.quantities import STATES, foreseen, held, ratio, size
+
+XXL, LORA = "xxl", "xxl_lora"
+
+_trained = ratio(held(LORA, "gradients"), held(LORA, "parameters"))
+
+
+def _forgets(runs: Runs) -> str | None:
+    rest = runs["?rest"]
+    return None if rest.base_share is None else "yes" if rest.share < 0.5 * rest.base_share else "no"
+
+
+LESSON = Lesson(
+    questions=(
+        Question(
+            id="trained_share", unit="choice", choices=("all", "about a tenth", "less than a twentieth"), about=(LORA,),
+            text="LoRA of rank 16 on queries and values: which share of the numbers gets a gradient?",
+            truth=lambda runs: (
+                None if (share := _trained(runs)) is None
+                else "less than a twentieth" if share < 0.05 else "about a tenth" if share < 0.5 else "all"
+            ),
+            because=lambda runs: (
+                f"{size(held(LORA, 'gradients')(runs))} of gradients for {size(held(LORA, 'parameters')(runs))} of "
+                "parameters. The smaller the model, the larger the share: a rank of 16 is much for a narrow layer."
+            ),
+        ),
+        Question(
+            id="forgets", unit="choice", choices=("yes", "no"), about=("?rest",), truth=_forgets,
+            text="After it has learnt the food: with the adapter on, does it forget the names of other things?",
+            because=lambda runs: (
+                f"{runs['?rest'].base_share:.0%} of them were named exactly before, {runs['?rest'].share:.0%} with the "
+                "adapter. The base itself is as it was: with the adapter off it says what it said before."
+            ),
+        ),
+    ),
+    checks=(
+        Check(
+            id="few_gradients", about=(LORA,), relation="below", factor=0.05, claim="Only adapters have gradients",
+            left=held(LORA, "gradients"), right=held(LORA, "parameters"), names=("gradients take", "the parameters,"),
+            why="The base is frozen; a frozen weight needs no gradient and no state.", hint="Is use_lora true?",
+        ),
+        Check(
+            id="states_are_smaller", about=(XXL, LORA), relation="below", factor=0.7,
+            claim="Although its weights are in 32 bits, LoRA holds less than xxl would in 16",
+            left=held(LORA, *STATES), right=foreseen(XXL, *STATES), names=("xxl_lora holds", "predicted for xxl,"),
+            why="Parameters double, gradients and optimizer state are nearly gone.", hint="Both train the same model.",
+        ),
+        Check(
+            id="food_is_learnt", about=("?food",), relation="above", quantity="share",
+            claim="The adapter names more food than the base", left=lambda runs: runs["?food"].share,
+            right=lambda runs: runs["?food"].base_share, names=("share with the adapter", "without,"),
+            why="These captions are what it was trained on.", hint="Is this the run food_lora?",
+        ),
+        Check(
+            id="others_are_forgotten", about=("?rest",), relation="below", quantity="share",
+            claim="It names fewer other things", left=lambda runs: runs["?rest"].share,
+            right=lambda runs: runs["?rest"].base_share, names=("share with the adapter", "without,"),
+            why="Nothing in the training data said that there are other things.", hint="Is this another data set?",
+        ),
+    ),
+    topics=(
+        Topic(
+            id="two_changes", about=(XXL, LORA),
+            say=lambda runs: [
+                f"xxl would hold {size(foreseen(XXL, *STATES)(runs))} of parameters, gradients and state (predicted), "
+                f"in {runs[XXL].config['precision']}.",
+                f"xxl_lora holds {size(held(LORA, *STATES)(runs))}, in {runs[LORA].config['precision']}.",
+            ],
+        ),
+    ),
+)  # fmt: skip

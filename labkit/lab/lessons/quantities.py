@@ -1,0 +1,103 @@
+"""Quantities: numbers of runs that lessons compare. Each gives None where a run does not tell."""
+
+from collections.abc import Callable
+
+from labkit.lab.lesson import Runs
+from labkit.lab.result import Result, visible
+from labkit.memory.report import HOST_CATEGORIES
+from labkit.memory.units import human_bytes
+
+Number = Callable[[Runs], float | None]
+
+STATES = ("parameters", "gradients", "optimizer_gpu")
+"""What a model takes whatever its batch."""
+
+
+def held(run: str, *categories: str) -> Number:
+    """Highest bytes of these categories in a run, each its own."""
+    return lambda runs: sum(runs[run].peaks[c] for c in categories) if runs[run].report else None
+
+
+def foreseen(run: str, *categories: str) -> Number:
+    """The same as predicted, with memory enough: also for a run that ended before it got there."""
+
+    def number(runs: Runs) -> float | None:
+        found = runs[run].prediction
+        return None if found is None else sum(found.category_peaks[c] for c in categories)
+
+    return number
+
+
+def on_host(run: str) -> Number:
+    """Highest bytes in host memory."""
+    return held(run, *sorted(HOST_CATEGORIES))
+
+
+def peak(run: str) -> Number:
+    """Highest device bytes."""
+    return lambda runs: runs[run].peak_bytes if runs[run].report else None
+
+
+def foreseen_peak(run: str) -> Number:
+    """Highest device bytes as predicted, with memory enough."""
+    return lambda runs: runs[run].prediction.peak_bytes if runs[run].prediction else None
+
+
+def capacity(run: str) -> Number:
+    """What the device holds."""
+    return lambda runs: runs[run].capacity_bytes
+
+
+def fitting_peak(run: str) -> Number:
+    """Highest device bytes of a run that came to its end; 0 of one that did not."""
+    return lambda runs: runs[run].peak_bytes if runs[run].status == "ok" else 0
+
+
+def last_loss(run: str) -> Number:
+    """Loss of the last optimizer step."""
+    return lambda runs: runs[run].last_loss
+
+
+def ratio(left: Number, right: Number) -> Number:
+    """One over the other."""
+
+    def number(runs: Runs) -> float | None:
+        over, under = left(runs), right(runs)
+        return None if over is None or not under else over / under
+
+    return number
+
+
+def fits(run: str) -> Callable[[Runs], str | None]:
+    """``fits`` or ``out of memory``; None for a run that ended otherwise."""
+    return lambda runs: {"ok": "fits", "oom": "out of memory"}.get(runs[run].status)
+
+
+def activity_at_peak(result: Result) -> str | None:
+    """What was being done at the highest moment: ``forward``, ``backward`` or ``optimizer step``."""
+    report = result.report
+    if report is None or report.peak_phase is None:
+        return None
+    return report.peak_phase.phase.removeprefix("after_").replace("_", " ")
+
+
+def died_in(run: str) -> Callable[[Runs], str | None]:
+    """What a run was doing when memory ran out; None for one that it did not."""
+    return lambda runs: (runs[run].record.died_in or {}).get("phase", "").replace("_", " ") or None
+
+
+def size(number: float | None) -> str:
+    """Bytes in words."""
+    return "unknown" if number is None else human_bytes(number)
+
+
+def times(number: float | None) -> str:
+    """A ratio in words."""
+    return "unknown" if number is None else f"{number:.2f} times"
+
+
+def sorted_parts(by_category: dict[str, int]) -> str:
+    """A breakdown, the largest first, without what is too small to see."""
+    from labkit.runs.text import parts
+
+    return parts(visible(by_category))

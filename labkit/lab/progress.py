@@ -1,0 +1,117 @@
+"""Progress of a run. The place of the live panel: whatever takes a run's events can stand here."""
+
+from html import escape
+from typing import Any
+
+from labkit.lab.result import visible
+from labkit.lab.views import Table, View
+from labkit.memory.report import CATEGORIES, HOST_CATEGORIES, PhaseMemory
+from labkit.memory.units import human_bytes
+
+_ALWAYS = ("parameters", "gradients", "optimizer_gpu", "activations", "temporaries")
+
+
+class Progress(View):
+    """Say what a run does: use it as a context and give it as ``on_event``.
+
+    In a notebook one display that is written over: the step, the loss and the time left, and the highest moment of
+    each phase by category. Elsewhere the same as plain lines, one after the other.
+    """
+
+    def __init__(self, title: str, micro_steps: int) -> None:
+        self.title = title
+        self.lines = [f"{title}: starting"]
+        self.now = ""
+        self._last_micro_step = micro_steps - 1
+        self._steps = 0
+        self._phases: list[PhaseMemory] = []
+        self._over = False
+        self._handle = None
+
+    def __enter__(self) -> "Progress":
+        if _in_notebook():
+            from IPython.display import display
+
+            self._handle = display(self, display_id=True)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over = True
+        self._show("")
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """Take one event of a run."""
+        match event["event"]:
+            case "start":
+                self._steps = event["steps"]
+                model = event["model"]
+                self._line(
+                    f"{self.title}: {event['device']}, {model['parameters']:,} parameters "
+                    f"({model['trainable']:,} trainable), {self._steps} optimizer steps"
+                )
+            case "phase" if event["micro_step"] == self._last_micro_step and event["step"] < 2:
+                self._phase(PhaseMemory(**{k: v for k, v in event.items() if k not in ("event", "time")}))
+            case "progress" if event["losses"]:
+                self._progress(event)
+
+    def _text(self) -> str:
+        return "\n".join([*self.lines, *([self.now] if self.now else [])])
+
+    def _html(self) -> str:
+        head = escape(self.now.strip() or self.lines[-1])
+        if not self._phases:
+            return f"<div>{head}</div>"
+        state = "" if self._over else " open"
+        return f"<details{state}><summary>{escape(self.title)}: {head}</summary>{self._table().html()}</details>"
+
+    def _table(self) -> Table:
+        unit_bytes, unit = (2**30, "GiB") if max(p.peak_bytes for p in self._phases) >= 2**30 else (2**20, "MiB")
+        visible = {c for p in self._phases for c, n in p.peak.items() if n > p.peak_bytes / 100} - HOST_CATEGORIES
+        shown = [c for c in CATEGORIES if c in _ALWAYS or c in visible]
+        rows = [
+            [str(p.step), _activity(p), *(f"{n / unit_bytes:.1f}" for n in (p.peak_bytes, *(p.peak[c] for c in shown)))]
+            for p in self._phases
+        ]
+        names = [c.removesuffix("_gpu").replace("_", " ") for c in shown]
+        return Table(self.lines[-1], ["step", "phase", f"peak in {unit}", *names], rows)
+
+    def _phase(self, phase: PhaseMemory) -> None:
+        from labkit.runs.text import parts
+
+        self._phases.append(phase)
+        held = parts(visible(phase.peak))
+        self._show(f"  step {phase.step} {_activity(phase):15} peak {human_bytes(phase.peak_bytes):>10}: {held}")
+
+    def _progress(self, event: dict[str, Any]) -> None:
+        done, loss = event["step"], event["losses"][-1]
+        left_s = (self._steps - done) * event["train_seconds"] / done if done else 0.0
+        said = "not a number" if loss is None else f"{loss:.3f}"
+        left = f", {left_s:.0f} s left" if done < self._steps else ""
+        self.now = f"  step {done} of {self._steps}, loss {said}{left}"
+        self._show(self.now)
+
+    def _line(self, text: str) -> None:
+        self.lines.append(text)
+        self._show(text)
+
+    def _show(self, line: str) -> None:
+        if self._handle is not None:
+            self._handle.update(self)
+        elif line:
+            print(line, flush=True)
+
+
+def _activity(phase: PhaseMemory) -> str:
+    name = phase.phase.removeprefix("after_").replace("_", " ")
+    return "load batch" if phase.phase == "before_forward" else name
+
+
+def _in_notebook() -> bool:
+    """Whether the output of this process can be written over by its display."""
+    import sys
+
+    if "IPython" not in sys.modules:
+        return False
+    from IPython import get_ipython
+
+    return hasattr(get_ipython(), "kernel")

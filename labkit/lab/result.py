@@ -1,0 +1,223 @@
+"""Result: one experiment, run or only planned, in one shape."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from labkit.config.errors import ConfigError
+from labkit.config.layers import Resolved
+from labkit.config.schema import RunConfig
+from labkit.lab.views import View
+from labkit.memory.report import MemoryReport, PhaseMemory
+from labkit.runs.prediction import foretold
+from labkit.runs.records import Record
+
+if TYPE_CHECKING:
+    from labkit.plan.predict import Prediction
+
+NOT_PLANNED = "not available when planned"
+NOT_MEASURED = "not measured"
+
+
+def name_of(experiment: str, overrides: Mapping[str, Any]) -> str:
+    """``"reduced_batch batch_size=8"``: how lessons, tables and figures call a run."""
+    return " ".join([experiment, *(f"{key}={overrides[key]}" for key in sorted(overrides))])
+
+
+class Evidence(View):
+    """Something measured or predicted that a question, a check or a topic can be about.
+
+    ``name`` says what it is of, ``said`` where its numbers come from, ``id`` which run or count it is.
+    """
+
+    name: str
+    id: str = ""
+    said: str = ""
+    planned: bool = False
+
+
+class Result(Evidence):
+    """A record, and how it is shown. ``planned`` ones come from a prediction: they have no loss and no time."""
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+        self._report = record.report
+
+    @property
+    def name(self) -> str:
+        """The experiment and the values that were typed."""
+        return name_of(self.record.experiment, self.record.overrides)
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        return self.record.id
+
+    @property
+    def planned(self) -> bool:
+        """Whether nothing was run."""
+        return self._report is not None and self._report.source == "predicted"
+
+    @property
+    def source(self) -> str:
+        """Where the numbers come from: ``predicted``, ``virtual GPU`` or ``CUDA``."""
+        return self._report.source if self._report else NOT_MEASURED
+
+    @property
+    def said(self) -> str:
+        """The source as figures and tables say it."""
+        return "predicted" if self.planned else f"measured on the {self.source}" if self._report else NOT_MEASURED
+
+    @property
+    def status(self) -> str:
+        """How it ended, or would: ok, oom, killed, timeout, failed or skipped."""
+        return self.record.status
+
+    @property
+    def report(self) -> MemoryReport | None:
+        """The memory by phase; None where nothing was measured."""
+        return self._report
+
+    @property
+    def peak_bytes(self) -> int:
+        """Highest device bytes. Planned: with memory enough."""
+        return self.record.peak_bytes
+
+    @property
+    def capacity_bytes(self) -> int | None:
+        """What the device holds."""
+        return self._report.capacity_bytes if self._report else None
+
+    @property
+    def peaks(self) -> dict[str, int]:
+        """Highest bytes of each category, also those held when memory ran out."""
+        return self.record.category_peaks
+
+    @property
+    def prediction(self) -> MemoryReport | None:
+        """What was predicted for it."""
+        found = self.record.prediction
+        return MemoryReport.from_dict(found) if found and "phases" in found else None
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Its settings."""
+        return self.record.config
+
+    @property
+    def samples_per_step(self) -> int:
+        """Samples of one optimizer step."""
+        return self.config["batch_size"] * self.config["accumulate_grad_batches"] * self.config["devices"]
+
+    @property
+    def last_loss(self) -> float | None:
+        """Loss of the last optimizer step; None where there is none."""
+        return self.record.losses[-1] if self.record.losses else None
+
+    @property
+    def samples_per_second(self) -> float | None:
+        """Samples over the training time; None where nothing was trained."""
+        return self.record.samples / self.record.train_seconds if self.record.train_seconds else None
+
+    def phase(self, name: str, step: int = 0) -> PhaseMemory | None:
+        """The first report of a phase in an optimizer step; None if it was not reached."""
+        phases = self._report.phases if self._report else []
+        return next((p for p in phases if (p.phase, p.step) == (name, step)), None)
+
+    def lines(self) -> list[str]:
+        """How it ended, in a few lines."""
+        from labkit.runs.text import error_words, summary
+
+        if self.planned:
+            return _planned_lines(self)
+        found = summary(self.record).splitlines()
+        told = foretold(self.record)
+        if told is not None and told["error"] is not None:
+            found.append(f"  predicted for the phases that were reached: {error_words(told['error'])} off")
+        return found
+
+    def _text(self) -> str:
+        return "\n".join(self.lines())
+
+    def _html(self) -> str:
+        from labkit.lab.views import Lines
+
+        head, *below = self.lines()
+        return Lines(head, below).html()
+
+
+def sources(found: Iterable[Evidence]) -> str:
+    """Where the numbers of all of these come from, in words."""
+    said = {one.said for one in found}
+    return " and ".join(sorted(said - {NOT_MEASURED} or said))
+
+
+class Blank(View):
+    """In place of a result whose values the student has not filled in yet."""
+
+    def __init__(self, experiment: str, keys: list[str]) -> None:
+        self.name = experiment
+        self.keys = keys
+
+    def _text(self) -> str:
+        return f"{self.name}: fill in {', '.join(self.keys)} and execute this cell again; nothing was run."
+
+
+def planned(resolved: Resolved, overrides: dict[str, Any], prediction: "Prediction") -> Result:
+    """A prediction in the shape of a run."""
+    found = prediction.to_dict()
+    status = "oom" if prediction.died_in else "ok"
+    reason = (
+        "borderline: 5% more or less memory would change how it ends" if prediction.verdict == "borderline" else None
+    )
+    return Result(Record(
+        id="planned", experiment=resolved.experiment.name, profile=resolved.profile.name, status=status,
+        overrides=overrides, config=resolved.config.to_dict(), config_hash=resolved.config.hash, created="",
+        reason=reason, died_in=prediction.died_in, prediction=found, peak_bytes=prediction.peak_bytes,
+        memory={key: found[key] for key in ("source", "capacity_bytes", "phases")},
+    ))  # fmt: skip
+
+
+def with_prediction(result: Result) -> Result:
+    """The result with a prediction made now, if the run had to end without one because the machine was busy."""
+    from labkit.plan.errors import PredictionError
+    from labkit.plan.predict import predict
+
+    if result.prediction is not None or result.report is None:
+        return result
+    try:
+        found = predict(RunConfig(**result.config)).to_dict()
+    except (PredictionError, ConfigError):
+        return result
+    return Result(dataclasses.replace(result.record, prediction=found))
+
+
+def visible(by_category: Mapping[str, int]) -> dict[str, int]:
+    """A breakdown without what is less than a hundredth of it, such as step counters."""
+    total = sum(by_category.values())
+    return {category: count for category, count in by_category.items() if count > total / 100}
+
+
+def _planned_lines(result: Result) -> list[str]:
+    from labkit.memory.units import human_bytes
+    from labkit.runs.text import parts
+
+    record, report = result.record, result.report
+    assert report is not None and record.prediction is not None
+    peak = report.peak_phase
+    of = f" of {human_bytes(report.capacity_bytes)}" if report.capacity_bytes else ""
+    lines = [f"{result.name} on {record.profile}: {record.prediction['verdict']} (predicted, not run)"]
+    if record.died_in:
+        died = record.died_in
+        asked = human_bytes(record.prediction["requested_bytes"])
+        lines.append(f"  dies in the {died['phase'].replace('_', ' ')} of step {died['step']}, which asks for {asked}")
+    if peak is not None:
+        need = "would need" if record.died_in else "peak"
+        where = f"in phase {peak.phase.replace('_', ' ')} of step {peak.step}"
+        lines.append(f"  {need} {human_bytes(report.peak_bytes)}{of}, {where}: {parts(visible(peak.peak))}")
+    if record.prediction["host_bytes"] > report.peak_bytes / 100:  # more than step counters
+        lines.append(f"  host memory {human_bytes(record.prediction['host_bytes'])}")
+    if record.reason:
+        lines.append(f"  {record.reason}")
+    lines.append(f"  loss and time: {NOT_PLANNED}")
+    return lines

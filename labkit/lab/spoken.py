@@ -1,0 +1,108 @@
+"""Spoken: machines, questions, answers and checks in words."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from labkit.config.datasets import DATASETS
+from labkit.config.profiles import Profile
+from labkit.config.workspace import Workspace
+from labkit.lab.lesson import Check, Question, Runs
+from labkit.lab.machine import Machine
+from labkit.lab.result import NOT_PLANNED
+from labkit.lab.views import Lines
+from labkit.memory.units import human_bytes
+
+
+def about_machine(lab: str, machine: Machine, profile: Profile, workspace: Workspace) -> list[str]:
+    """Profile, device, and what is stood in for."""
+    capacity_gib = profile.values.get("capacity_gib")
+    capacity = f", {human_bytes(capacity_gib * 2**30)}" if capacity_gib else ""
+    device = "a virtual GPU" if profile.values.get("device", "virtual") == "virtual" else "a CUDA GPU"
+    why = f" ({machine.note})" if machine.note else ""
+    lines = [f"Lab {lab} on profile {profile.name}{why}", f"device: {device}{capacity}; {profile.about}"]
+    if machine.mode == "plan":
+        lines.append("mode: plan. Nothing is run; every number is predicted, and there is no loss and no time.")
+    else:
+        lines.append("mode: run. Every number is measured, unless it says predicted.")
+    for wanted, stand_in in profile.models.items():
+        lines.append(f"{stand_in} stands in for {wanted}")
+    for wanted, stand_in in profile.datasets.items():
+        lines.append(f"{stand_in} stands in for {wanted}: {DATASETS[stand_in].about}")
+    if profile.lr_multiplier != 1:
+        lines.append(f"learning rates are {profile.lr_multiplier:g} times the course's, as smaller models need")
+    return [*lines, f"records: {workspace.runs / profile.name}"]
+
+
+def unanswered(question: Question, unit: str) -> Lines:
+    """A question that waits for an answer."""
+    return Lines(question.text, [_how(question, unit), "replace ... and execute the cell again"], mark="unanswered")
+
+
+def answered(question: Question, answer: float | str, after: bool) -> Lines:
+    """An answer that was stored."""
+    lines = [f"your answer: {_value(question, answer)}"]
+    if after:
+        lines.append("it was given after the run, and is marked so")
+    return Lines(question.text, lines, mark="committed")
+
+
+def lacking(what: str, names: Sequence[str]) -> Lines:
+    """Something that needs runs which are not there."""
+    own = [name for name in names if name.startswith("?")]
+    lines = [f"run first: {', '.join(name for name in names if name not in own)}"] if len(own) < len(names) else []
+    lines += ["it is about a cell that is not filled in, or that gave nothing"] if own else []
+    return Lines(what, lines, mark="open")
+
+
+def resolved(question: Question, entry: dict[str, Any] | None, runs: Runs, source: str) -> Lines:
+    """The student's answer beside the truth, and why it is so."""
+    truth = question.truth(runs)
+    given = None if entry is None else entry["answer"]
+    yours = "none" if given is None else _value(question, given)
+    if truth is None:
+        return Lines(question.text, [f"your answer: {yours}", f"the truth: {NOT_PLANNED}"], mark="not available")
+    mark = "unanswered" if given is None else "right" if question.is_right(given, truth) else "not yet"
+    off = ""
+    if isinstance(given, float | int) and isinstance(truth, float | int) and truth:
+        off = f", {given / truth - 1:+.0%} off"
+    lines = [f"your answer: {yours}{off}", f"{source}: {_value(question, truth)}", question.because(runs)]
+    return Lines(question.text, lines, mark=mark)
+
+
+def checked(check: Check, runs: Runs, outcome: str, left: float | None, right: float | None) -> Lines:
+    """A check with its two numbers."""
+    if left is None or right is None:
+        planned = any(result.planned for result in runs.values())
+        return Lines(check.claim, [NOT_PLANNED if planned else "the runs do not tell"], mark="not available")
+    factor = "" if check.factor == 1 else f"{check.factor:g} times "
+    relation = f"within {check.within:.0%} of" if check.relation == "equal" else check.relation
+    wanted = f"{relation} {factor}{check.names[1]} {_quantity(check, right)}"
+    said = f"{check.names[0]} {_quantity(check, left)}; wanted: {wanted}"
+    return Lines(check.claim, [said, check.why if outcome == "passed" else check.hint], mark=outcome)
+
+
+def _quantity(check: Check, number: float) -> str:
+    if check.quantity == "bytes":
+        return human_bytes(number)
+    return f"{number:.3f}" if check.quantity == "loss" else f"{number:.1%}"
+
+
+def _how(question: Question, unit: str) -> str:
+    match question.unit:
+        case "memory":
+            return f"answer: a number in {unit}"
+        case "times":
+            return "answer: how many times as much, 1 for the same"
+        case "percent":
+            return "answer: a number in percent"
+        case "count":
+            return "answer: a number"
+    return "answer: one of " + ", ".join(f'"{choice}"' for choice in question.choices)
+
+
+def _value(question: Question, value: float | str) -> str:
+    if isinstance(value, str):
+        return value
+    return {"memory": human_bytes(value), "times": f"{value:.3g} times", "percent": f"{value:.0f}%"}.get(
+        question.unit, f"{value:g}"
+    )

@@ -1,0 +1,109 @@
+"""Tables: results side by side, the whole ledger, advice."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from labkit.config.layers import Resolved
+from labkit.lab.figures import unit_of
+from labkit.lab.result import Result, sources
+from labkit.lab.views import NO_NUMBER, Lines, Table, View
+from labkit.memory.units import human_bytes
+from labkit.runs.compare import compare
+from labkit.runs.prediction import foretold
+
+if TYPE_CHECKING:
+    from labkit.lab.lab import Lab
+    from labkit.plan.advise import Advice
+
+_COLUMNS = {
+    "parameters": "params", "gradients": "grads", "optimizer_gpu": "optim", "activations": "activ",
+    "temporaries": "temp",
+}  # fmt: skip
+
+_NOTES = (
+    "Each category shows its own highest; they need not fall together. host is kept in host memory.",
+    "predicted is the peak with memory enough; error is predicted over measured, in the phases that were reached.",
+)
+
+
+def results(found: Sequence[Result], unit: tuple[str, int], title: str = "") -> Table:
+    """One line a result."""
+    word, unit_bytes = unit_of(*(r.peak_bytes for r in found), *(r.capacity_bytes for r in found)) if found else unit
+    columns = [
+        "experiment", "source", "status", "died in", "peak", "of", "predicted", "error", *_COLUMNS.values(), "host",
+        "samples/s", "samples", "loss",
+    ]  # fmt: skip
+    rows = [_row(result, unit_bytes) for result in found]
+    return Table(f"{title or 'Runs'}, memory in {word}, {sources(found)}", columns, rows, _NOTES)
+
+
+def ledger(lab: "Lab") -> View:
+    """The newest run of every experiment of the lab's machine; in plan mode what is planned for them."""
+    found = newest(lab)
+    if not found:
+        return Lines(f"no run on {lab.profile.name} yet", ["lab.run makes one"], mark="open")
+    table = results(found, lab.unit, f"The ledger of {lab.profile.name}")
+    expected = lab.profile.expected
+    missing = [name for name in expected if name not in {result.record.experiment for result in found}]
+    if missing:
+        table.notes.append(f"not run yet: {', '.join(missing)}")
+    return table
+
+
+def newest(lab: "Lab") -> list[Result]:
+    """The newest result of every experiment as the course has it, in its order, then those with typed values."""
+    if lab.plans_only:
+        planned = [lab.recall(name) for name in lab.profile.expected or _course(lab)]
+        return [result for result in planned if isinstance(result, Result)]
+    rows = compare(lab.workspace, lab.ledger, lab.profile.name)
+    rows.sort(key=lambda row: bool(row["overrides"]))
+    return [Result(lab.ledger.find(row["run"]).read()) for row in rows if row["status"] != "running"]
+
+
+def advice(name: str, resolved: Resolved, found: "Advice") -> View:
+    """Proposals, the cheapest first; of a run that fits the largest batch."""
+    base = found.prediction
+    capacity = human_bytes(base.capacity_bytes or 0)
+    head = f"{name} on {resolved.profile.name}: {base.verdict} (predicted), "
+    head += f"peak {human_bytes(base.peak_bytes)} of {capacity}"
+    if found.largest is not None and found.largest.batch_size is not None:
+        return Lines(head, [f"the largest batch_size that fits is {found.largest.batch_size}"])
+    if not found.proposals:
+        return Lines(head, ["nothing that labkit can change makes it fit"])
+    unit, unit_bytes = unit_of(base.peak_bytes)
+    rows = [
+        [
+            ", ".join([*(f"{k}={v}" for k, v in proposal.environment.items()), *proposal.words()]),
+            proposal.kind, proposal.cost, f"{proposal.prediction.peak_bytes / unit_bytes:.1f}",
+            f"{proposal.saved_bytes / unit_bytes:.1f}", f"{proposal.prediction.margin or 0:+.0%}",
+        ]
+        for proposal in found.proposals
+    ]  # fmt: skip
+    return Table(head, ["change", "paid with", "what it costs", f"peak {unit}", "saved", "free"], rows,
+                 [f"{found.plans} runs were planned. Predicted; costs are an estimate in words."])  # fmt: skip
+
+
+def _row(result: Result, unit_bytes: int) -> list[str]:
+    record, peaks = result.record, result.peaks
+    told = None if result.planned else foretold(record)
+    died = record.died_in or {}
+    place = f"{died['phase'].replace('_', ' ')}, step {died['step']}" if died.get("phase") else ""
+
+    def size(count: float | None) -> str:
+        return NO_NUMBER if count is None else f"{count / unit_bytes:.1f}"
+
+    error = told["error"] if told else None
+    speed, loss = result.samples_per_second, result.last_loss
+    return [
+        result.name, result.source, result.status, place, size(result.peak_bytes), size(result.capacity_bytes),
+        size(told["peak_bytes"] if told else None), NO_NUMBER if error is None else f"{error:+.2%}",
+        *(size(peaks[c]) for c in _COLUMNS), size(peaks["parameters_cpu"] + peaks["optimizer_cpu"]),
+        NO_NUMBER if speed is None else f"{speed:.1f}", NO_NUMBER if result.planned else str(record.samples),
+        NO_NUMBER if loss is None else f"{loss:.3f}",
+    ]  # fmt: skip
+
+
+def _course(lab: "Lab") -> list[str]:
+    from labkit.config.profiles import load_profile
+
+    return list(load_profile(lab.workspace, "tiny").expected)

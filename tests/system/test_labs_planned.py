@@ -1,0 +1,43 @@
+"""Every lab planned at full size: what someone without a GPU sees of the whole course. Run by ``make test-system``.
+
+The first planning of each real model takes a while; it is kept below ``LABKIT_RUNS``, or for this session alone.
+"""
+
+import os
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+FOLDER = Path(__file__).parents[2] / "labs"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return os.environ.get("LABKIT_RUNS") or str(tmp_path_factory.mktemp("runs"))
+
+
+def said(notebook):
+    """All that the cells show, as text."""
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    return [output.get("text") or output.get("data", {}).get("text/plain", "") for output in outputs]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_lab_executes_planned_only(path, runs, monkeypatch):
+    monkeypatch.setenv("LABKIT_MODE", "plan")
+    monkeypatch.setenv("LABKIT_PROFILE", "h100-94gb")
+    monkeypatch.setenv("LABKIT_RUNS", runs)
+    before = set(Path(runs).glob("*/*/*/config.json"))
+    notebook = nbformat.read(path, as_version=4)
+    NotebookClient(notebook, timeout=1800, resources={"metadata": {"path": str(FOLDER)}}).execute()
+    text = "\n".join(said(notebook))
+    assert "mode: plan" in text and "h100-94gb" in text
+    assert "predicted" in text
+    assert "[failed]" not in text
+    assert "measured on the" not in text
+    assert set(Path(runs).glob("*/*/*/config.json")) == before, "something was run"
+    checks = [line for line in text.splitlines() if line.startswith(("[passed]", "[not available]", "[open]"))]
+    assert checks
