@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CHI := .venv-chi
+# JupyterLab asks root to say so
+AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .PHONY: demo lab test test-system bench clean
 
@@ -12,7 +14,7 @@ demo: $(READY)  ## run experiments 1 to 15 on the virtual GPU and print the tabl
 
 # JupyterLab prints its URL; ARGS=--no-browser leaves the browser closed
 lab: $(READY)  ## the course, in JupyterLab
-	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/labs/00_setup.ipynb $(ARGS)
+	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/labs/00_setup.ipynb $(AS_ROOT) $(ARGS)
 
 test: $(READY)  ## lint, then all tests
 	$(BIN)/ruff check .

@@ -25,6 +25,7 @@ def pytest_unconfigure(config) -> None:
     config.hub_cache.cleanup()
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items) -> None:
     """Of the processes that ``make test`` starts, one takes a whole file, and one all that needs the course's runs."""
     for item in items:

@@ -153,6 +153,13 @@ class RunConfig:
         return None if self.capacity_gib is None else int(self.capacity_gib * 2**30)
 
 
+def read_config(values: dict[str, Any]) -> RunConfig:
+    """The config of a record; ``ConfigError`` for one that another version of labkit has written."""
+    if unknown := values.keys() - set(keys()):
+        raise ConfigError(f"the run's config has the key {min(unknown)!r}, unknown to this labkit; run it anew.")
+    return RunConfig(**values)
+
+
 def keys() -> tuple[str, ...]:
     """All keys, in the order of the class."""
     return tuple(field.name for field in dataclasses.fields(RunConfig))

@@ -3,7 +3,6 @@
 import os
 import signal
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 OnEvent = Callable[[dict[str, Any]], None]
@@ -19,7 +18,7 @@ def killing(on_event: OnEvent) -> OnEvent:
     def take(event: dict[str, Any]) -> None:
         nonlocal folder
         on_event(event)
-        if event["event"] == "created":
+        if event["event"] in ("created", "resumed"):
             folder = event["folder"]
         if event["event"] == "start":
             for pid in _training_processes(folder):
@@ -38,6 +37,6 @@ def _training_processes(folder: str) -> list[int]:
             line = child.cmdline()
         except psutil.Error:  # it has ended meanwhile
             continue
-        if "labkit.train.fit" in line and Path(line[-1]) == Path(folder):
+        if "labkit.train.fit" in line and folder in line:
             found.append(child.pid)
     return found

@@ -98,14 +98,15 @@ def bars(results: Sequence[Result]) -> Figure:
     source = sources(results)
     drawing, axes = canvas(9.5, 1.5 + 0.55 * len(results), "Highest moment of each run, by category", source)
     labelled: set[str] = set()
+    capacity = max((r.capacity_bytes or 0 for r in results), default=0)
     for at, (result, moment, total) in enumerate(zip(results, moments, totals, strict=True)):
         stack(axes, at, moment, unit_bytes, 0.7, flat=True, labelled=labelled)
         ended = "" if result.status == "ok" else " " + _ending(result)
+        beside = capacity if 0.93 * capacity < total < capacity else total  # not across the capacity's line
         axes.annotate(
-            f" {total / unit_bytes:.1f}{ended}", (total / unit_bytes, at), va="center", fontsize=9,
+            f" {total / unit_bytes:.1f}{ended}", (beside / unit_bytes, at), va="center", fontsize=9,
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8},
         )  # fmt: skip
-    capacity = max((r.capacity_bytes or 0 for r in results), default=0)
     capacity_line(axes, capacity or None, unit_bytes, vertical=True)
     names = [_wrapped(result.name) + ("\n(predicted)" if result.planned else "") for result in results]
     axes.set_yticks(range(len(results)), names)

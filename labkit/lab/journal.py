@@ -24,8 +24,10 @@ class Journal:
         line = json.dumps({"kind": kind, "time": datetime.now(UTC).isoformat(timespec="seconds"), **values}) + "\n"
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(line)  # at once and at the end, also when several notebooks write
+            with self.path.open("a+b") as file:
+                if file.seek(0, 2) and (file.seek(-1, 2), file.read(1))[1] != b"\n":
+                    line = "\n" + line  # behind one that a kernel has left torn
+                file.write(line.encode())  # at once and at the end, also when several notebooks write
         except OSError as error:
             raise LedgerError(
                 f"{self.path} cannot be written: {error.strerror}. Set LABKIT_RUNS to a folder that can."

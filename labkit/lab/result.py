@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from labkit.config.errors import ConfigError
 from labkit.config.layers import Resolved
-from labkit.config.schema import RunConfig
+from labkit.config.schema import read_config
 from labkit.lab.views import View
 from labkit.memory.report import MemoryReport, PhaseMemory
 from labkit.runs.prediction import foretold
@@ -186,7 +186,7 @@ def with_prediction(result: Result) -> Result:
     if result.prediction is not None or result.report is None:
         return result
     try:
-        found = predict(RunConfig(**result.config)).to_dict()
+        found = predict(read_config(result.config)).to_dict()
     except (PredictionError, ConfigError):
         return result
     return Result(dataclasses.replace(result.record, prediction=found))

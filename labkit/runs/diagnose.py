@@ -59,7 +59,7 @@ def diagnose(record: Record, log: str, host: OomKills | None = None) -> Diagnosi
     if record.status == "timeout":
         return case.timeout()
     reason = record.reason or ""
-    if record.exit_code in (130, -signal.SIGINT) or (record.status == "killed" and "interrupted" in reason):
+    if record.exit_code in (130, -signal.SIGINT) or (record.status == "killed" and "Ctrl-C" in reason):
         return case.of("interrupted", "Somebody stopped the run with Ctrl-C.", last_lines(reason), case.steps.again())
     if record.status == "killed" and "watche" in reason:  # as the runner and the ledger say it
         happened = "The process that watched the run (the command, or the notebook's kernel) ended first, and the run "

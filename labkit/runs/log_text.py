@@ -14,11 +14,14 @@ _SECRET = re.compile(
 )
 
 
-def read_tail(path: Path, most_bytes: int = TAIL_BYTES) -> str:
-    """The end of a log as text; empty when there is no file. Raises ``OSError`` for one that cannot be read."""
+def read_tail(path: Path, start: int = 0, most_bytes: int = TAIL_BYTES) -> str:
+    """The end of a log as text, from the byte ``start`` on; empty without a file.
+
+    Raises ``OSError`` for one that cannot be read.
+    """
     try:
         with path.open("rb") as file:
-            file.seek(max(0, file.seek(0, 2) - most_bytes))
+            file.seek(max(start, file.seek(0, 2) - most_bytes))
             return file.read(most_bytes).decode("utf-8", errors="replace")
     except FileNotFoundError:
         return ""

@@ -212,7 +212,8 @@ class RunFolder:
 
     def saved_step(self) -> Path | None:
         """The newest step that the run has saved; None when there is none."""
-        return max(self.path.glob("checkpoints/step-*/place.json"), default=None, key=str)
+        found = self.path.glob("checkpoints/step-*/place.json")
+        return max(found, default=None, key=lambda place: int(place.parent.name.removeprefix("step-")))
 
     def write(self, record: Record) -> None:
         """Put the record there, whole or not at all; ``LedgerError`` when the disk does not take it."""
@@ -232,7 +233,9 @@ class Ledger:
         self.root = root
 
     @contextlib.contextmanager
-    def open_run(self, resolved: Resolved, overrides: dict[str, Any], extra: dict[str, Any]) -> Iterator[RunFolder]:
+    def open_run(
+        self, resolved: Resolved, overrides: dict[str, Any], extra: dict[str, Any], rung: Rung | None = None
+    ) -> Iterator[RunFolder]:
         """Make a new run's folder and keep it locked while the context lasts.
 
         The folder gets its name when its ``config.json`` is whole. Raises ``LedgerError`` when it cannot be made.
@@ -244,7 +247,7 @@ class Ledger:
             id=run_id, experiment=resolved.experiment.name, profile=resolved.profile.name, status="running",
             overrides=overrides, config=resolved.config.to_dict(), config_hash=resolved.config.hash,
             created=now.isoformat(timespec="seconds"),
-            expected=asdict(resolved.expected) if resolved.expected else None,
+            expected=asdict(resolved.expected) if resolved.expected else None, rung=rung,
         )  # fmt: skip
         hidden = parent / f".{run_id}"
         with contextlib.ExitStack() as stack:

@@ -15,19 +15,23 @@ ENDING_S = 6.0
 """How long to wait for what a killed run has left: a loader worker looks every 5 s whether its parent is there."""
 
 
-def unfinished(ledger: Ledger, resolved: Resolved) -> RunFolder | None:
-    """The newest run of the experiment, if it is the same one, stopped before its end and has saved a step."""
+def unfinished(ledger: Ledger, resolved: Resolved, environment: dict[str, str]) -> RunFolder | None:
+    """The newest run with the same config and environment, if it stopped before its end and has saved a step."""
     if not resolved.config.enable_checkpointing:
         return None
-    folders = ledger.folders(resolved.profile.name, resolved.experiment.name)
-    deadline = time.monotonic() + ENDING_S
-    while folders and folders[-1].is_watched and time.monotonic() < deadline:
-        time.sleep(0.1)
-    if not folders or folders[-1].is_watched:
-        return None
-    record = folders[-1].read()
-    same = record.config_hash == resolved.config.hash and record.status not in DONE
-    return folders[-1] if same and folders[-1].saved_step() else None
+    for folder in reversed(ledger.folders(resolved.profile.name, resolved.experiment.name)):
+        try:
+            record = folder.read()
+        except LedgerError:  # another run's damage is no reason not to go on with this one
+            continue
+        if record.config_hash != resolved.config.hash or (record.rung or {}).get("environment", {}) != environment:
+            continue
+        deadline = time.monotonic() + ENDING_S
+        while folder.is_watched and time.monotonic() < deadline:
+            time.sleep(0.1)
+        goes_on = not folder.is_watched and folder.read().status not in DONE and folder.saved_step() is not None
+        return folder if goes_on else None
+    return None
 
 
 def prepare(folder: RunFolder, record: Record) -> tuple[Path, Record]:
@@ -43,13 +47,20 @@ def prepare(folder: RunFolder, record: Record) -> tuple[Path, Record]:
         raise LedgerError(
             f"the run {record.id} has saved no step; run it again, with enable_checkpointing=true to save some."
         )
-    at = json.loads(place.read_text(encoding="utf-8"))
-    ended = {key: getattr(record, key) for key in ("status", "reason", "exit_code", "died_in", "wall_seconds")}
-    event = {
-        "event": "resumed", "time": time.time(), "step": at["step"], "samples": at["samples"],
-        "train_seconds": at["train_seconds"], "validation_losses": at["validation_losses"], "ended": ended,
-    }  # fmt: skip
-    _append(folder.events, event)
+    ended = {key: getattr(record, key) for key in ("status", "reason", "exit_code", "died_in")}
+    # a record has the time of all attempts, and each attempt its own
+    earlier_s = sum(attempt["wall_seconds"] for attempt in record.attempts)
+    ended["wall_seconds"] = max(0.0, round(record.wall_seconds - earlier_s, 3))
+    try:
+        at = json.loads(place.read_text(encoding="utf-8"))
+        known = {key: at[key] for key in ("step", "samples", "train_seconds", "validation_losses")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise LedgerError(f"{place.parent} is damaged ({error}); delete it to go on from the step before it.") from None
+    event = {"event": "resumed", "time": time.time(), **known, "ended": ended}
+    try:
+        _append(folder.events, event)
+    except OSError as error:
+        raise LedgerError(f"{folder.events} cannot be written: {error.strerror}; make room.") from None
     record.apply(event)
     folder.record.unlink(missing_ok=True)  # from now on the events say how it is
     return place.parent, record

@@ -14,7 +14,7 @@ from labkit.config.datasets import find_dataset
 from labkit.config.errors import ConfigError
 from labkit.config.layers import DEFAULT_PROFILE, resolve
 from labkit.config.profiles import Expected
-from labkit.config.schema import RunConfig, coerce
+from labkit.config.schema import RunConfig, coerce, read_config
 from labkit.config.secrets import child_environment, redact_file
 from labkit.config.workspace import Workspace
 from labkit.runs.diagnose import diagnose
@@ -34,6 +34,9 @@ SAVE_GRACE_S = 120.0
 
 KILL_S = 60.0
 """Time the kernel gets to end a process that was killed; one that waits for a dead disk takes longer."""
+
+ENDED = ("ok", "oom")
+"""How a run can come to its end while it is asked to stop."""
 
 OnEvent = Callable[[dict[str, Any]], None]
 
@@ -66,13 +69,13 @@ def run(
     read = {key: coerce(key, value) for key, value in (overrides or {}).items()}
     typed = {key: list(value) if isinstance(value, tuple) else value for key, value in read.items()}
     ledger = Ledger(workspace.runs)
-    if not fresh and (stopped := unfinished(ledger, resolved)) is not None:
+    environment = (rung or {}).get("environment", {})
+    if not fresh and (stopped := unfinished(ledger, resolved, environment)) is not None:
         return resume(stopped, timeout_s, on_event)
     if not resolved.skip_reason:
         find_dataset(resolved.config.dataset, workspace.data)
-    with ledger.open_run(resolved, typed, {"data_folder": str(workspace.data)}) as folder:
+    with ledger.open_run(resolved, typed, {"data_folder": str(workspace.data)}, rung) as folder:
         record = folder.read()
-        record.rung = rung
         begin = {"event": "created", "folder": str(folder.path)}
         _carry_out(folder, record, resolved.config, resolved.skip_reason, None, begin, timeout_s, on_event)
     return record
@@ -84,8 +87,8 @@ def resume(folder: RunFolder, timeout_s: float | None = None, on_event: OnEvent 
     Raises ``LedgerError`` for a run that still goes on, is done or has saved nothing.
     """
     with Ledger(Workspace.find().runs).reopen(folder) as record:
+        config = read_config(record.config)  # before anything is written
         saved, record = prepare(folder, record)
-        config = RunConfig(**record.config)
         begin = {"event": "resumed", "folder": str(folder.path), "step": record.attempts[-1]["resumed_at_step"]}
         _carry_out(folder, record, config, None, saved, begin, timeout_s, on_event)
     return record
@@ -97,6 +100,7 @@ def _carry_out(
 ) -> None:  # fmt: skip
     """Let a run go on to its end, and write its record, whatever happens."""
     started, host = time.monotonic(), HostMemory.read()
+    log_start = folder.log.stat().st_size if folder.log.exists() else 0  # behind what earlier attempts have printed
     before_s = sum(attempt["wall_seconds"] for attempt in record.attempts)
     record.wall_seconds = 0.0
     try:
@@ -106,7 +110,7 @@ def _carry_out(
             record.status, record.reason = "skipped", skip_reason
         else:
             with in_background(folder, config) as prediction:
-                _watch(folder, record, config, saved, timeout_s, on_event)
+                _watch(folder, record, config, saved, log_start, timeout_s, on_event)
                 record.wall_seconds = round(time.monotonic() - started, 3)
                 # a run that has measured nothing has nothing to stand beside it, and need not wait
                 record.prediction = prediction.result(WAIT_S if record.memory else 0)
@@ -120,7 +124,7 @@ def _carry_out(
         # what was skipped has neither met nor missed what was expected, unless just this was
         if expected and (record.status != "skipped" or expected.status == "skipped"):
             record.as_expected = expected.matches(record.status, record.died_in)
-        found = diagnose(record, read_tail(folder.log), host.kills_until(HostMemory.read()))
+        found = diagnose(record, read_tail(folder.log, log_start), host.kills_until(HostMemory.read()))
         record.diagnosis = None if found is None else found.to_dict()
         folder.write(record)
 
@@ -136,7 +140,7 @@ def _check_devices(config: RunConfig) -> None:
 
 
 def _watch(
-    folder: RunFolder, record: Record, config: RunConfig, saved: Path | None, timeout_s: float | None,
+    folder: RunFolder, record: Record, config: RunConfig, saved: Path | None, log_start: int, timeout_s: float | None,
     on_event: OnEvent | None,
 ) -> None:  # fmt: skip
     reader = EventReader(folder.events, from_end=saved is not None)
@@ -158,8 +162,9 @@ def _watch(
                     if record.status == "running":
                         _stop(child, signal.SIGTERM, grace_s)
                         read_events()
-                        record.status = "timeout"
-                        record.reason = f"stopped after the {timeout_s:g} s it was given{_goes_on(folder)}"
+                        if record.status not in ENDED:
+                            record.status = "timeout"
+                            record.reason = f"stopped after the {timeout_s:g} s it was given{_goes_on(folder)}"
                     return
                 time.sleep(POLL_S)
             read_events()
@@ -167,12 +172,13 @@ def _watch(
             with contextlib.suppress(KeyboardInterrupt):  # a second one does not wait for anything to be saved
                 _stop(child, signal.SIGINT, grace_s)
             read_events()
-            record.status, record.reason = "killed", f"interrupted by Ctrl-C{_goes_on(folder)}"
+            if record.status not in ENDED:
+                record.status, record.reason = "killed", f"interrupted by Ctrl-C{_goes_on(folder)}"
             raise
         finally:
             record.exit_code = child.poll()
     if record.status == "running":
-        record.status, record.reason = _silent_end(child.returncode, folder)
+        record.status, record.reason = _silent_end(child.returncode, folder, log_start)
 
 
 @contextlib.contextmanager
@@ -210,13 +216,13 @@ def _stop(child: subprocess.Popen, first: signal.Signals, grace_s: float) -> Non
         child.stdin.close()
 
 
-def _silent_end(returncode: int, folder: RunFolder) -> tuple[str, str]:
+def _silent_end(returncode: int, folder: RunFolder, log_start: int) -> tuple[str, str]:
     """Status and reason of a child that ended without a result."""
     if returncode < 0:
         name = signal.Signals(-returncode).name
         hint = "; the kernel sends it when host memory runs out" if name == "SIGKILL" else ""
         return "killed", f"killed by signal {-returncode} ({name}){hint}{_goes_on(folder)}"
-    lines = read_tail(folder.log).strip().splitlines()
+    lines = read_tail(folder.log, log_start).strip().splitlines()
     last = lines[-1] if lines else "no output"
     return "failed", f"ended with exit code {returncode}: {last} (log: {folder.log})"
 

@@ -152,7 +152,7 @@ def fit(
             if val_samples is not None:
                 loaders.append(build_loader(config, val_samples, collate, train=False))
             if config.enable_checkpointing:
-                check_room(config, folder, checkpoint_bytes(config, model.parameters()))
+                check_room(config, folder, checkpoint_bytes(config, model.parameters()), steps)
             events.write("start", **_start(config, steps), others_bytes=others_bytes, model=weight_facts(model))
             if place is None:
                 trainer.fit(module, *loaders)

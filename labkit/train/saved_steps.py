@@ -73,7 +73,7 @@ class SavedSteps(Callback):
 
     def __init__(self, folder: Path, config: RunConfig, steps: int, before_saving: Any) -> None:
         self.folder = folder / FOLDER
-        self._every = config.save_every or max(1, round(steps * SHARE))
+        self._every = _every(config, steps)
         self._keep = config.keep_checkpoints
         self._before_saving = before_saving
         self._must_stop = False
@@ -163,7 +163,7 @@ class HostCheckpoints(TorchCheckpointIO):
 
 def saved_steps(folder: Path) -> list[Path]:
     """Saved steps in the folder, oldest first."""
-    return sorted(folder.glob("step-*"))
+    return sorted(folder.glob("step-*"), key=lambda saved: int(saved.name.removeprefix("step-")))
 
 
 def trained_names(module: nn.Module) -> set[str]:
@@ -187,9 +187,11 @@ def checkpoint_bytes(config: RunConfig, parameters: Iterable[nn.Parameter]) -> i
     return sum(p.nbytes + size(p) for p in trained)
 
 
-def check_room(config: RunConfig, folder: Path, size_bytes: int) -> None:
-    """``CheckpointError`` when the disk cannot hold the run's checkpoints, with what could be deleted."""
-    needed_bytes = (config.keep_checkpoints + 1) * size_bytes  # one more while the newest is written
+def check_room(config: RunConfig, folder: Path, size_bytes: int, steps: int) -> None:
+    """``CheckpointError`` when the disk cannot hold what a run of so many steps saves, with what could be deleted."""
+    # one more while the newest is written; a short run saves fewer, and perhaps one because it was asked to stop
+    at_once = min(config.keep_checkpoints + 1, steps // _every(config, steps) + 1)
+    needed_bytes = at_once * size_bytes
     held_bytes = sum(_size_bytes(saved) for saved in saved_steps(folder / FOLDER))
     free_bytes = shutil.disk_usage(folder).free + held_bytes
     if free_bytes < needed_bytes:
@@ -198,6 +200,10 @@ def check_room(config: RunConfig, folder: Path, size_bytes: int) -> None:
             f"{config.keep_checkpoints}, one more while it is written), and {human_bytes(free_bytes)} are free in "
             f"{folder}. {deletable(folder)}"
         )
+
+
+def _every(config: RunConfig, steps: int) -> int:
+    return config.save_every or max(1, round(steps * SHARE))
 
 
 def deletable(folder: Path) -> str:
@@ -271,4 +277,8 @@ def _sync(path: Path) -> None:
 
 
 def _size_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    size = 0
+    with contextlib.suppress(FileNotFoundError):  # another run may delete its oldest meanwhile
+        for path in folder.rglob("*"):
+            size += path.stat().st_size if path.is_file() else 0
+    return size

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from labkit.config.errors import ConfigError
-from labkit.config.schema import RunConfig
+from labkit.config.schema import read_config
 from labkit.config.workspace import Workspace
 from labkit.verbs.options import add_run, find_run, quiet_libraries
 
@@ -34,7 +34,7 @@ def main(args: argparse.Namespace) -> int:
     if args.count < 1:
         raise ConfigError(f"--count={args.count} must be at least 1.")
     folder = find_run(args)
-    config = RunConfig(**folder.read().config)
+    config = read_config(folder.read().config)
     quiet_libraries()
     from labkit.train.captions import captions_of_run, images_of
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from labkit.config.errors import ConfigError
 from labkit.config.gpus import CONTEXT_BYTES, has_bf16
-from labkit.config.schema import RunConfig
+from labkit.config.schema import read_config
 from labkit.runs.diagnose import GPU_MEMORY, Diagnosis, diagnose, diagnose_log
 from labkit.runs.log_text import read_tail
 from labkit.runs.out_of_memory import read_cuda_message
@@ -84,7 +84,7 @@ def _advice(record: Record, quiet: bool) -> "tuple[Advice | None, str | None]":
     from labkit.plan.errors import PredictionError
 
     try:
-        config = RunConfig(**record.config)
+        config = read_config(record.config)
         message = read_cuda_message(record.reason or "")
         if config.capacity_gib is None and message is not None:
             usable_bytes = message.capacity_bytes - CONTEXT_BYTES

@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from labkit.config.schema import RunConfig
+from labkit.config.schema import read_config
 from labkit.verbs.options import add_run, find_run, quiet_libraries
 
 HELP = """\
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Write the merged model."""
     folder = find_run(args)
-    config = RunConfig(**folder.read().config)
+    config = read_config(folder.read().config)
     quiet_libraries()
     from labkit.train.trained import merge
 

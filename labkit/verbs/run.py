@@ -60,6 +60,8 @@ def main(args: argparse.Namespace) -> int:
         raise ConfigError(f"--timeout-s={args.timeout_s:g} must be above 0.")
     if args.fit and (args.all or args.resume):
         raise ConfigError(f"--fit climbs with one experiment; leave out {'--all' if args.all else '--resume'}.")
+    if args.resume and (args.show_config or args.fresh):
+        raise ConfigError("--resume goes on with a run as it is; leave out --show-config and --fresh.")
     if args.allow_quality and not args.fit:
         raise ConfigError("--allow-quality belongs to --fit.")
     workspace = Workspace.find()
@@ -73,7 +75,7 @@ def main(args: argparse.Namespace) -> int:
         _show_config(runs, args.json)
         return 0
     if args.fit:
-        return _climb(names[0], overrides, runs[0], args)
+        return _climb(names[0], overrides, args)
     records = [_run_one(name, overrides, resolved, args) for name, resolved in zip(names, runs, strict=True)]
     if args.json:
         found = [asdict(record) for record in records]
@@ -105,7 +107,7 @@ def _resume(folder: RunFolder, args: argparse.Namespace) -> int:
     return EXIT_FAILED if record.status in BAD else 0
 
 
-def _climb(name: str, overrides: dict[str, str], resolved: Resolved, args: argparse.Namespace) -> int:
+def _climb(name: str, overrides: dict[str, str], args: argparse.Namespace) -> int:
     quiet_libraries()
     from labkit.memory.units import human_bytes
     from labkit.plan.errors import PredictionError
@@ -120,7 +122,8 @@ def _climb(name: str, overrides: dict[str, str], resolved: Resolved, args: argpa
         if rung is not None:
             print(f"next rung: {words(rung)}, predicted peak {human_bytes(rung['peak_bytes'])}; "
                   f"costs {rung['kind']}: {rung['cost']}")  # fmt: skip
-        return _shown(name, resolved.config.accumulate_grad_batches, start)
+        config = resolve(Workspace.find(), name, changed, args.profile).config
+        return _shown(name, config.accumulate_grad_batches, start)
 
     try:
         records, stopped = climb(name, overrides, args.profile, run_one, args.allow_quality)
@@ -131,7 +134,8 @@ def _climb(name: str, overrides: dict[str, str], resolved: Resolved, args: argpa
         print(json.dumps({"records": [asdict(record) for record in records], "stopped": stopped}, indent=1))
     elif stopped:
         hint = "; --allow-quality runs it" if "something else" in stopped else ""
-        print(f"stopped: {stopped}{hint}. 'labkit advise {name}' lists what else was planned.")
+        typed = " ".join([name, *args.overrides])
+        print(f"stopped: {stopped}{hint}. 'labkit advise {typed} --gpu {args.profile}' lists what else was planned.")
     return EXIT_FAILED if stopped or records[-1].status in BAD else 0
 
 
