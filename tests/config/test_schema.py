@@ -25,7 +25,8 @@ OTHER = {
     "act_ckpt": True, "max_epochs": 1, "max_steps": 7, "limit_train_batches": 5, "seed": 43,
     "freeze_vision": True, "freeze_connector": True, "freeze_language": True, "lora_r": 8, "lora_alpha": 16,
     "lora_dropout": 0.1, "lora_targets": ("q", "v"), "device": "virtual", "capacity_gib": 1.5, "report_every": 10,
-    "enable_checkpointing": True, "save_every": 5, "save_model": True, "weights": "random", "use_lora": True,
+    "enable_checkpointing": True, "save_every": 5, "keep_checkpoints": 3, "save_model": True,
+    "weights": "random", "use_lora": True,
     "use_qlora": True, "double_quant": True, "strategy": "deepspeed_stage_2_offload",
 }  # fmt: skip
 NEEDS = {
@@ -190,6 +191,7 @@ def check_read_or_refused(key, given_value):
 AT_LEAST_ONE = [
     "num_train_samples", "max_length", "batch_size", "accumulate_grad_batches", "global_batch_size", "max_epochs",
     "max_steps", "limit_train_batches", "lora_r", "lora_alpha", "devices", "report_every", "save_every",
+    "keep_checkpoints",
 ]  # fmt: skip
 
 

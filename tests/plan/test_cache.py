@@ -19,7 +19,7 @@ OTHER = {  # a valid value for each key that is said to have no effect
     "weights": "pretrained", "dataset": "fluent_emoji_food", "num_train_samples": 8, "val_fraction": 0.5,
     "num_workers": 0, "lr": 1e-3, "lr_schedule": "linear", "warmup_steps": 3, "global_batch_size": 16,
     "max_epochs": 9, "max_steps": 9, "limit_train_batches": 9, "seed": 1, "lora_alpha": 8, "capacity_gib": 1.0,
-    "report_every": 3, "enable_checkpointing": True, "save_every": 5, "save_model": True,
+    "report_every": 3, "enable_checkpointing": True, "save_every": 5, "keep_checkpoints": 3, "save_model": True,
 }  # fmt: skip
 NEEDS = {"save_every": {"enable_checkpointing": True}}
 

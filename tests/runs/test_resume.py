@@ -14,7 +14,11 @@ from pathlib import Path
 import pytest
 
 from labkit.cli import main
-from labkit.runs.records import LedgerError
+from labkit.config.errors import ConfigError
+from labkit.config.layers import resolve
+from labkit.config.workspace import Workspace
+from labkit.runs.records import Ledger, LedgerError
+from labkit.runs.resume import unfinished
 from labkit.runs.runner import resume, run
 
 SMALL = {
@@ -48,8 +52,6 @@ def stopped_at(folder, step: int):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """The run in one piece, its ledger and its folder."""
-    from labkit.runs.records import Ledger
-
     with pytest.MonkeyPatch.context() as patch:
         root = tmp_path_factory.mktemp("whole")
         patch.setenv("LABKIT_RUNS", str(root))
@@ -220,6 +222,67 @@ def test_a_run_that_goes_on_still_cannot_be_resumed(ledger):
     assert record.status == "ok"
 
 
+def test_the_newest_run_with_the_same_config_and_environment_goes_on(whole, tmp_path, monkeypatch):
+    record, folder = whole
+    ledger = Ledger(tmp_path)
+    resolved = resolve(Workspace.find(), "reduced_batch", SMALL)
+    assert unfinished(ledger, resolved, {}) is None
+    stopped = tmp_path / "tiny" / "reduced_batch" / record.id
+    shutil.copytree(stopped_at(folder, 2).path, stopped)
+    for name, change in (("29991231-000000-other", {"config_hash": "0"}), ("29991231-000001-newer", {"schema": 99})):
+        shutil.copytree(stopped, stopped.with_name(name))
+        config = json.loads((stopped / "config.json").read_text())
+        config["record"] |= change
+        stopped.with_name(name).joinpath("config.json").write_text(json.dumps(config))
+    assert unfinished(ledger, resolved, {}).path == stopped
+    assert unfinished(ledger, resolved, {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}) is None
+    other = resolve(Workspace.find(), "reduced_batch", SMALL | {"seed": 1})
+    assert unfinished(ledger, other, {}) is None
+
+
+@pytest.mark.parametrize("damage", ["", "[]", '{"step": 2}'])
+def test_a_damaged_place_is_named_and_nothing_is_written(whole, damage):
+    copy = stopped_at(whole[1], 2)
+    copy.saved_step().write_text(damage)
+    before = copy.events.read_bytes()
+    with pytest.raises(LedgerError, match="step-000002 is damaged"):
+        resume(copy)
+    assert copy.events.read_bytes() == before
+
+
+def test_a_config_of_another_version_is_refused_before_anything_is_written(whole):
+    copy = stopped_at(whole[1], 2)
+    request = json.loads(copy.config.read_text())
+    request["record"]["config"]["of_tomorrow"] = 1
+    copy.config.write_text(json.dumps(request))
+    before = copy.events.read_bytes()
+    with pytest.raises(ConfigError, match="of_tomorrow"):
+        resume(copy)
+    assert copy.events.read_bytes() == before
+
+
+def test_each_attempt_has_its_own_time_and_its_own_log(whole):
+    record, folder = whole
+    copy = stopped_at(folder, 2)
+    shutil.copy(folder.record, copy.record)
+    ended = json.loads(copy.record.read_text()) | {"status": "killed", "wall_seconds": 1000.0}
+    copy.record.write_text(json.dumps(ended))
+    with copy.log.open("a") as log:
+        log.write("OSError: [Errno 28] No space left on device\n")
+    newest = copy.saved_step().parent / "state.ckpt"
+    newest.write_bytes(b"no checkpoint")
+    again = resume(copy)
+    assert again.status == "failed"
+    assert again.diagnosis["kind"] != "disk_full"
+    assert again.attempts[0]["wall_seconds"] == 1000.0
+    assert again.wall_seconds > 1000.0
+    shutil.rmtree(newest.parent)
+    done = resume(copy)
+    assert done.status == "ok"
+    assert [round(a["wall_seconds"]) for a in done.attempts] == [1000, round(again.wall_seconds - 1000)]
+    assert 0 < done.wall_seconds - again.wall_seconds < 500
+
+
 def test_a_disk_without_room_for_checkpoints_is_said_before_the_run(whole, tmp_path):
     """A real full disk is in tests/system; here the room is asked for and not there."""
     from labkit.config.schema import RunConfig
@@ -232,9 +295,9 @@ def test_a_disk_without_room_for_checkpoints_is_said_before_the_run(whole, tmp_p
     mine = tmp_path / "tiny" / "baseline" / "mine"
     shutil.copytree(folder.path, tmp_path / "tiny" / "other" / "run")
     mine.mkdir(parents=True)
-    check_room(config, mine, free // 10)
+    check_room(config, mine, free // 10, steps=100)
     with pytest.raises(CheckpointError) as error:
-        check_room(config, mine, free // 3)
+        check_room(config, mine, free // 3, steps=100)
     assert "keep_checkpoints=5" in str(error.value)
     assert str(tmp_path / "tiny" / "other" / "run" / "checkpoints") in str(error.value)
 
