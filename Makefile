@@ -19,7 +19,7 @@ lab: $(READY)  ## the course, in JupyterLab
 test: $(READY)  ## lint, then all tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-system: $(READY) $(CHI)/.ready  ## labs planned, a real OpenStack, the image built for real; root on Debian
 	$(CHI)/bin/python -m pytest --confcutdir=tests/openstack tests/openstack

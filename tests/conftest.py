@@ -1,5 +1,6 @@
 """Shared by all tests: no hub, one thread, and a ledger of their own."""
 
+import fcntl
 import os
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -25,23 +26,24 @@ def pytest_unconfigure(config) -> None:
     config.hub_cache.cleanup()
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items) -> None:
-    """Of the processes that ``make test`` starts, one takes a whole file, and one all that needs the course's runs."""
-    for item in items:
-        needs_course = "course_ledger" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("course" if needs_course else item.nodeid.partition("::")[0]))
-
-
 @pytest.fixture(scope="session")
 def course_ledger(tmp_path_factory) -> Ledger:
-    """The whole course, run once on the profile tiny, two experiments at a time."""
-    folder = tmp_path_factory.mktemp("course")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LABKIT_RUNS", str(folder))
-        names = list(load_profile(Workspace.find(), "tiny").expected)
-        with ThreadPoolExecutor(2) as pool:
-            list(pool.map(run, names))
+    """The whole course, run once on the profile tiny, two experiments at a time.
+
+    ``make test`` starts several processes; the first that needs it runs it, the others wait and read it.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "course"
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = folder / ".done"
+        if not done.exists():
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv("LABKIT_RUNS", str(folder))
+                names = list(load_profile(Workspace.find(), "tiny").expected)
+                with ThreadPoolExecutor(2) as pool:
+                    list(pool.map(run, names))
+            done.touch()
     return Ledger(folder)
 
 
