@@ -105,7 +105,7 @@ def test_anything_else_is_refused_on_one_line(value):
         gpu = find_gpu(value)
     except ConfigError as error:
         assert len(str(error).splitlines()) == 1
-        assert f"gpu={value!r}" in str(error)
+        assert str(error).startswith(f"gpu={value!r}"[:500])  # what is very long is shortened
     else:
         assert GIB <= gpu.memory_bytes <= 1024 * GIB
 
