@@ -326,14 +326,37 @@ def test_training_drops_the_last_smaller_batch_and_validation_keeps_it(num_worke
     assert sum(validation, []) == samples
 
 
+def epochs_of(loader) -> list[list[int]]:
+    """The first batch of the first two epochs, as Lightning asks for them."""
+    found = []
+    for epoch in range(2):
+        loader.sampler.set_epoch(epoch)
+        found.append(next(iter(loader)))
+    return found
+
+
 def test_training_shuffles_by_the_seed_anew_in_every_epoch():
     samples = list(range(64))
     first, again, other = (build_loader(config(batch_size=64, seed=s), samples, list, train=True) for s in (1, 1, 2))
-    epochs = [next(iter(first)), next(iter(first))]
+    epochs = epochs_of(first)
     assert sorted(epochs[0]) == sorted(epochs[1]) == samples
     assert epochs[0] != epochs[1]
-    assert epochs[0] not in (samples, next(iter(other)))
-    assert epochs == [next(iter(again)), next(iter(again))]
+    assert epochs[0] not in (samples, epochs_of(other)[0])
+    assert epochs == epochs_of(again)
+
+
+@pytest.mark.parametrize("done_batches", [0, 1, 3])
+def test_a_loader_that_goes_on_gives_what_is_left_of_the_epoch_and_then_whole_ones(done_batches):
+    samples, keys = list(range(64)), config(batch_size=16, seed=1)
+    whole = build_loader(keys, samples, list, train=True)
+    rest = build_loader(keys, samples, list, train=True, first_epoch=1, done_batches=done_batches)
+    whole.sampler.set_epoch(1)
+    rest.sampler.set_epoch(1)
+    assert list(rest) == list(whole)[done_batches:]
+    assert len(rest) == len(whole)
+    for loader in (whole, rest):
+        loader.sampler.set_epoch(2)
+    assert list(rest) == list(whole)
 
 
 def test_the_order_of_samples_does_not_depend_on_the_batch_size():
