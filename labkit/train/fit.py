@@ -158,9 +158,8 @@ def fit(
                 trainer.fit(module, *loaders)
             else:
                 module.go_on(place.step, place.samples, place.validation_losses)
-                # DeepSpeed reads its files itself, pickles of this run
-                weights_only = not config.strategy.startswith("deepspeed")
-                trainer.fit(module, *loaders, ckpt_path=saved / STATE, weights_only=weights_only)
+                # DeepSpeed reads its files itself: pickles, of this run
+                trainer.fit(module, *loaders, ckpt_path=saved / STATE, weights_only=True)
     except torch.OutOfMemoryError as error:
         result |= _out_of_memory(config, error, capture)
     except Interrupted as error:
