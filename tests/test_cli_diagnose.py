@@ -40,20 +40,12 @@ def test_a_run_out_of_memory_is_explained_with_what_would_fit(dead, capsys):
     assert found["predicted"]["proposals"][0]["to_type"] in out
 
 
-def test_show_has_the_diagnosis_that_a_record_keeps(dead, capsys, monkeypatch):
-    folder = Ledger(Workspace.find().runs).find(dead.id)
-    read = type(folder).read
-
-    def with_diagnosis(self):
-        record = read(self)
-        record.diagnosis = diagnose(record, "").to_dict()
-        return record
-
+def test_show_has_the_diagnosis_that_a_record_keeps(dead, capsys):
+    assert dead.diagnosis["kind"] == "virtual_gpu_full"
     main(["show", dead.id])
-    assert "What happened" not in capsys.readouterr().out
-    monkeypatch.setattr(type(folder), "read", with_diagnosis)
-    main(["show", dead.id])
-    assert "What happened" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "What happened" in out
+    assert all(line in out for line in dead.diagnosis["next_steps"])
 
 
 def test_what_was_found_when_the_run_ended_is_what_is_said(dead, capsys, monkeypatch):
@@ -129,8 +121,8 @@ def test_doctor_asks_the_planner_what_an_experiment_needs(ledger, capsys):
     assert "MiB" in checks["host memory"]["found"]
     main(["doctor", "reduced_batch", "enable_checkpointing=true", "--json"])
     checks = {check["name"]: check for check in json.loads(capsys.readouterr().out)["checks"]}
-    # 2 checkpoints of parameters and two states of Adam: 2 x 3 x 15.2 MiB
-    assert "needed about 91." in checks["disk"]["found"]
+    # 2 checkpoints and one that is written, each of parameters and two states of Adam: 3 x 3 x 15.2 MiB
+    assert "needed about 136.96 MiB" in checks["disk"]["found"]
 
 
 def test_a_log_and_a_machine_are_looked_at_without_heavy_libraries(tmp_path, monkeypatch):
