@@ -6,7 +6,10 @@ from pathlib import Path
 from labkit.runs.records import Ledger
 
 LONG = """
+import signal
 from labkit import run
+# a shell that starts the tests in the background lets them ignore Ctrl-C, and children inherit that
+signal.signal(signal.SIGINT, signal.default_int_handler)
 run("reduced_batch", {"max_epochs": 200, "report_every": 999})
 """
 NEXT = 'print(run("reduced_batch", {"max_steps": 1, "num_train_samples": 32}).status)'
