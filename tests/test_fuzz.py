@@ -121,7 +121,7 @@ def test_any_typed_values_are_taken_or_refused_on_one_line():
             seen[checked(str(error), *typed, *(f"{key}=" for key in keys()))] += 1
 
     take()
-    assert min(seen["taken"], seen["refused"]) > LINES / 20
+    assert min(seen["taken"], seen["refused"]) > LINES / 50
 
 
 def test_any_command_line_prints_values_or_one_line_of_error(wild):
