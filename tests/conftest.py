@@ -10,6 +10,7 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.pop("COLUMNS", None)  # the processes of xdist have one, and tables would be as narrow
 
 from labkit.config.profiles import load_profile
 from labkit.config.workspace import Workspace

@@ -262,8 +262,7 @@ def test_lost_events_of_a_run_without_a_record_are_said(runs):
     assert "2 lines of events.jsonl" in record.reason
 
 
-def test_what_is_skipped_is_said_beside_the_table_and_the_newest_readable_run_is_shown(runs, capsys, monkeypatch):
-    monkeypatch.delenv("COLUMNS", raising=False)  # the table is as wide as it needs
+def test_what_is_skipped_is_said_beside_the_table_and_the_newest_readable_run_is_shown(runs, capsys):
     good, bad = sorted(runs, key=lambda folder: folder.path.name)
     truncated(bad)
     for command in (["compare"], ["compare", "--json"], ["show", "baseline"], ["show", "baseline", "--json"]):
