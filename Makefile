@@ -35,9 +35,11 @@ bench: $(READY)  ## measure what reporting, predicting and the ledger cost, and 
 clean:  ## remove the environments; runs stay
 	rm -rf $(VENV) $(CHI) .venv-openstack build *.egg-info
 
-$(READY): requirements.txt tests/requirements.txt pyproject.toml
+$(READY): requirements.txt tests/requirements.txt pyproject.toml docker/jupyter/server_extension.json docker/jupyter/lab_settings.json
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -r requirements.txt -r tests/requirements.txt --editable .
+	install -D -m 644 docker/jupyter/server_extension.json $(VENV)/etc/jupyter/jupyter_server_config.d/labkit.json
+	install -D -m 644 docker/jupyter/lab_settings.json $(VENV)/share/jupyter/lab/settings/overrides.json
 	@# DeepSpeed compiles its CPU optimizer at the first use, for minutes; without a compiler that experiment is skipped
 	-$(BIN)/python -W ignore -m labkit.train.compile
 	touch $@

@@ -181,6 +181,11 @@ def key_type(key: str) -> str:
     return values.words(_hints()[key])
 
 
+def key_choices(key: str) -> tuple[str, ...]:
+    """The values that a key can have, where it is one of a list; else none."""
+    return values.choices(_hints()[key])
+
+
 def coerce(key: str, value: Any) -> Any:
     """``value`` in the type of ``key``; text as typed on a command line is read.
 

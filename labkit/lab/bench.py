@@ -12,6 +12,7 @@ from labkit.config.workspace import Workspace
 from labkit.lab.machine import find_machine
 from labkit.lab.result import NOT_PLANNED, Blank, Evidence, Result, name_of, planned, with_prediction
 from labkit.lab.views import Lines, View
+from labkit.runs.fork_server import environment, warm_up
 from labkit.runs.records import Ledger, LedgerError, Record
 
 
@@ -50,6 +51,8 @@ class Bench(View):
         self.ledger = Ledger(self.workspace.runs)
         self._results: dict[str, Result] = {}
         self._handed: dict[str, Evidence] = {}
+        if not self.plans_only:
+            warm_up(environment())  # while the first cells are read
 
     @property
     def plans_only(self) -> bool:
@@ -93,6 +96,27 @@ class Bench(View):
             with Progress(name_of(experiment, overrides), resolved.config.accumulate_grad_batches) as progress:
                 found = Result(run(experiment, overrides, self.profile.name, timeout_s, progress))
         return self._keep(found)
+
+    @refusing
+    def watch(self, run: Result | str | None = None) -> View:
+        """A run as it goes on, by its id or without one the newest: after this kernel was started anew, or from another
+        notebook. A run that a terminal has started can be watched too."""
+        from labkit.lab.panel import Panel
+
+        id = run.id if isinstance(run, Result) else run
+        folders = [self.ledger.find(id)] if id else self.ledger.folders()[-1:]
+        if not folders:
+            return Refusal(f"there is no run in {self.ledger.root} yet")
+        return Panel.of(str(folders[0].path)) or Result(folders[0].read())
+
+    @refusing
+    def form(self, experiment: str, **overrides: Any) -> View:
+        """An experiment's config to edit, with what is wrong, what is predicted, and the command that runs it."""
+        from labkit.lab.form import Form
+
+        if empty := empty_keys(overrides):
+            return Blank(experiment, empty)
+        return Form(self.workspace, experiment, self.profile.name, _typed(overrides))
 
     @refusing
     def kill(self, experiment: str, **overrides: Any) -> Result | View:

@@ -1,8 +1,9 @@
-"""Progress of a run. The place of the live panel: whatever takes a run's events can stand here."""
+"""Progress of a run in the cell that started it: the live panel, or where no server gives it what the events say."""
 
 from html import escape
 from typing import Any
 
+from labkit.lab.panel import Panel
 from labkit.lab.result import visible
 from labkit.lab.views import Table, View
 from labkit.memory.report import CATEGORIES, HOST_CATEGORIES, PhaseMemory
@@ -14,8 +15,9 @@ _ALWAYS = ("parameters", "gradients", "optimizer_gpu", "activations", "temporari
 class Progress(View):
     """Say what a run does: use it as a context and give it as ``on_event``.
 
-    In a notebook one display that is written over: the step, the loss and the time left, and the highest moment of
-    each phase by category. Elsewhere the same as plain lines, one after the other.
+    In a notebook one display that is written over: the panel, and when the run is over the highest moment of each
+    phase by category. Where no server gives the panel that and the step, the loss and the time left all along; where
+    nothing can be written over the same as plain lines, one after the other.
     """
 
     def __init__(self, title: str, micro_steps: int) -> None:
@@ -27,9 +29,10 @@ class Progress(View):
         self._phases: list[PhaseMemory] = []
         self._over = False
         self._handle = None
+        self._panel: Panel | None = None
 
     def __enter__(self) -> "Progress":
-        if _in_notebook():
+        if in_notebook():
             from IPython.display import display
 
             self._handle = display(self, display_id=True)
@@ -42,6 +45,9 @@ class Progress(View):
     def __call__(self, event: dict[str, Any]) -> None:
         """Take one event of a run."""
         match event["event"]:
+            case "created" | "resumed":
+                self._panel = Panel.of(event["folder"])
+                self._show("")
             case "start":
                 self._steps = event["steps"]
                 model = event["model"]
@@ -58,6 +64,8 @@ class Progress(View):
         return "\n".join([*self.lines, *([self.now] if self.now else [])])
 
     def _html(self) -> str:
+        if self._panel is not None and not self._over:
+            return self._panel.html()
         head = escape(self.now.strip() or self.lines[-1])
         if not self._phases:
             return f"<div>{head}</div>"
@@ -96,7 +104,8 @@ class Progress(View):
 
     def _show(self, line: str) -> None:
         if self._handle is not None:
-            self._handle.update(self)
+            if self._over or self._panel is None or not line:  # the panel asks the server by itself
+                self._handle.update(self)
         elif line:
             print(line, flush=True)
 
@@ -106,7 +115,7 @@ def _activity(phase: PhaseMemory) -> str:
     return "load batch" if phase.phase == "before_forward" else name
 
 
-def _in_notebook() -> bool:
+def in_notebook() -> bool:
     """Whether the output of this process can be written over by its display."""
     import sys
 

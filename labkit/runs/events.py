@@ -18,13 +18,14 @@ LONGEST_BYTES = 4 * 2**20
 class EventReader:
     """Events of a file that still grows; each call of ``new`` gives those since the last.
 
-    ``skipped`` counts the lines that were no event: damaged, too long, of an unknown kind or lacking something.
+    ``offset`` is the byte where the next one begins. ``skipped`` counts the lines that were no event: damaged, too
+    long, of an unknown kind or lacking something.
     """
 
-    def __init__(self, path: Path, from_end: bool = False) -> None:
+    def __init__(self, path: Path, offset: int = 0) -> None:
         self.path = path
         self.skipped = 0
-        self._offset = path.stat().st_size if from_end else 0
+        self.offset = offset
         self._inside_long_line = False
 
     def new(self) -> Iterator[dict[str, Any]]:
@@ -32,12 +33,12 @@ class EventReader:
         if not self.path.exists():
             return
         with self.path.open("rb") as file:
-            file.seek(self._offset)
+            file.seek(self.offset)
             while line := file.readline(LONGEST_BYTES):
                 ended = line.endswith(b"\n")
                 if not ended and len(line) < LONGEST_BYTES:
                     return
-                self._offset += len(line)
+                self.offset += len(line)
                 event = _event(line) if ended and not self._inside_long_line else None
                 self._inside_long_line = not ended
                 if event is not None:

@@ -1,15 +1,15 @@
 """Predictions beside runs: made in the background while a run goes on, and compared with what was measured."""
 
 import contextlib
+import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 from labkit.config.errors import ConfigError
 from labkit.config.schema import RunConfig
-from labkit.config.secrets import child_environment
 from labkit.memory.report import CATEGORIES, MemoryReport
+from labkit.runs.fork_server import Process, environment, start
 from labkit.runs.records import Record, RunFolder
 
 WAIT_S = 60.0
@@ -27,19 +27,21 @@ class Background:
 
         self._config = config
         self._cache = TraceCache.find()
-        self._process: subprocess.Popen | None = None
+        self._process: Process | None = None
         if not self._cache.has(config):
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "labkit.plan.background", str(folder.path)], stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True,
-                env=child_environment(),
-            )  # fmt: skip
+            self._said, end = os.pipe()
+            try:
+                self._process = start("labkit.plan.background", [str(folder.path)], environment(), stdout=end)
+            finally:
+                os.close(end)
 
     def stop(self) -> None:
         """End the process, if it is not over."""
         if self._process is not None:
             self._process.kill()
-            self._process.communicate()
+            self._process.wait()
+            self._process.stdin.close()
+            os.close(self._said)
             self._process = None
 
     def result(self, wait_s: float = WAIT_S) -> dict[str, Any]:
@@ -49,12 +51,12 @@ class Background:
 
         if self._process is not None:
             try:
-                self._process.wait(wait_s)  # not communicate, which closes its standard input, and that ends it
+                self._process.wait(wait_s)
             except subprocess.TimeoutExpired:
                 return {"error": f"the prediction was not ready {wait_s:g} s after the run; 'labkit plan' makes it"}
             else:
                 if self._process.returncode == EXIT_REFUSED:
-                    return {"error": self._process.stdout.read().strip().splitlines()[-1]}
+                    return {"error": os.read(self._said, 65536).decode().strip().splitlines()[-1]}
             finally:
                 self.stop()
         try:

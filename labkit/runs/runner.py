@@ -4,7 +4,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from labkit.config.secrets import child_environment, redact_file
 from labkit.config.workspace import Workspace
 from labkit.runs.diagnose import diagnose
 from labkit.runs.events import EventReader
+from labkit.runs.fork_server import Process, environment, start
 from labkit.runs.host import HostMemory
 from labkit.runs.log_text import read_tail
 from labkit.runs.prediction import WAIT_S, in_background
@@ -143,7 +143,8 @@ def _watch(
     folder: RunFolder, record: Record, config: RunConfig, saved: Path | None, log_start: int, timeout_s: float | None,
     on_event: OnEvent | None,
 ) -> None:  # fmt: skip
-    reader = EventReader(folder.events, from_end=saved is not None)
+    # of an attempt that goes on what is new counts
+    reader = EventReader(folder.events, folder.events.stat().st_size if saved is not None else 0)
 
     def read_events() -> None:
         for event in reader.new():
@@ -184,17 +185,13 @@ def _watch(
 @contextlib.contextmanager
 def _child(folder: RunFolder, record: Record, config: RunConfig, saved: Path | None) -> Any:
     """The training process, in a session of its own; nothing of it is left when the context ends."""
-    rung = (record.rung or {}).get("environment", {})
-    env = child_environment() | {"TOKENIZERS_PARALLELISM": "false"} | rung
-    if config.device == "virtual":
-        # one thread: runs side by side do not slow each other, and sums have one order on every machine
-        env |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "labkit.train.fit", str(folder.path), *([str(saved)] if saved else [])]
+    virtual = config.device == "virtual"
+    env = environment() if virtual else child_environment() | {"TOKENIZERS_PARALLELISM": "false"}
+    env |= (record.rung or {}).get("environment", {})
+    arguments = [str(folder.path), *([str(saved)] if saved else [])]
     with folder.log.open("ab") as log:
-        child = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env=env,
-            pass_fds=[folder.lock],  # so that nobody goes on with the run while this one still ends
-        )  # fmt: skip
+        # it keeps the lock, so that nobody goes on with the run while it still ends
+        child = start("labkit.train.fit", arguments, env, log.fileno(), [folder.lock], forks=virtual)
     try:
         yield child
     finally:
@@ -202,7 +199,7 @@ def _child(folder: RunFolder, record: Record, config: RunConfig, saved: Path | N
         redact_file(folder.log)
 
 
-def _stop(child: subprocess.Popen, first: signal.Signals, grace_s: float) -> None:
+def _stop(child: Process, first: signal.Signals, grace_s: float) -> None:
     """Ask the child to end, then make it and all it has started."""
     try:
         if child.poll() is None:

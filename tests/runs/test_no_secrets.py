@@ -1,11 +1,13 @@
 """Planted secrets are looked for in every file and every output of real runs."""
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from PIL import Image
 
@@ -27,6 +29,12 @@ IN_FILE = "planted-in-the-token-file"
 IN_ADDRESS = "planted-behind-a-colon"
 ALL = [*PLANTED.values(), IN_FILE, IN_TEXT, IN_ADDRESS]
 
+PRINTS_AT_EXIT = f"""
+import atexit, sys
+if "labkit.runs.fork_server" in sys.orig_argv:
+    atexit.register(print, "{IN_TEXT}")
+"""
+
 
 @pytest.fixture
 def planted(ledger, tmp_path, monkeypatch):
@@ -35,23 +43,20 @@ def planted(ledger, tmp_path, monkeypatch):
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.setenv("HTTPS_PROXY", f"http://me:{IN_ADDRESS}@127.0.0.1:9")
-    # Python complains about this on standard error, so that it comes into the log of the child
-    monkeypatch.setenv("PYTHONWARNINGS", IN_TEXT)
+    # a library that prints what it should not, in the process that trains
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(PRINTS_AT_EXIT)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'site'}:{os.environ.get('PYTHONPATH', '')}")
     (tmp_path / "hf").mkdir()
     (tmp_path / "hf" / "token").write_text(IN_FILE)
     return ledger
 
 
 def said_by(*arguments: str, code: int = 0) -> str:
-    env = {name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS" or arguments[0] == "run"}
-    done = subprocess.run(
-        [sys.executable, "-m", "labkit.cli", *arguments], capture_output=True, text=True, env=env, check=False
-    )
+    done = subprocess.run([sys.executable, "-m", "labkit.cli", *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
-    # what Python itself says about PYTHONWARNINGS, before labkit has begun
-    said = done.stderr.replace(f"Invalid -W option ignored: invalid action: '{IN_TEXT}'\n", "")
-    return done.stdout + said
+    return done.stdout + done.stderr
 
 
 def found_in(text: str) -> list[str]:
@@ -120,16 +125,16 @@ def test_no_process_of_a_run_has_a_secret_in_its_environment(planted):
     seen = {}
 
     def look(event):
-        for children in Path("/proc/self/task").glob("*/children"):
-            for pid in children.read_text().split():
-                command = (Path("/proc") / pid / "cmdline").read_bytes().split(b"\0")
-                if b"-m" in command:
-                    environment = (Path("/proc") / pid / "environ").read_text()
-                    seen[command[command.index(b"-m") + 1].decode()] = environment
+        for child in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):  # it has ended meanwhile
+                command = child.cmdline()
+                if "-m" in command:
+                    # of what was forked this is the server's; tests/runs/test_fork_server.py shows what it gets itself
+                    seen[command[command.index("-m") + 1]] = (Path("/proc") / str(child.pid) / "environ").read_text()
 
     record = run("reduced_batch", {"max_steps": 1, "num_train_samples": 32}, on_event=look)
     assert record.status == "ok"
-    assert seen.keys() == {"labkit.train.fit", "labkit.plan.background"}
+    assert seen.keys() == {"labkit.runs.fork_server", "labkit.train.fit", "labkit.plan.background"}
     for environment in seen.values():
         assert "PATH=" in environment
         assert [value for value in PLANTED.values() if value in environment] == []

@@ -1,0 +1,56 @@
+"""Panel: a run while it goes on, as a page that Jupyter's server gives. The kernel has no part in it.
+
+A server extension; ``docker/jupyter/server_extension.json`` switches it on. The page reads the run's event
+file over and over, so that it is there again after the page is loaded anew or the kernel is started anew, and so that
+any number of them cost a run nothing.
+"""
+
+import os
+from html import escape
+from typing import Any
+
+from labkit.config.workspace import Workspace
+from labkit.lab.views import View
+
+PLACE = "LABKIT_PANEL"
+"""Environment variable that kernels of the server get: where the panel is, such as ``/labkit/panel``."""
+
+RUNS = "LABKIT_PANEL_RUNS"
+"""Environment variable: the ledger that the panel shows."""
+
+
+class Panel(View):
+    """The panel of one run, in the cell of a notebook."""
+
+    def __init__(self, url: str, name: str) -> None:
+        self.url, self.name = url, name
+
+    @classmethod
+    def of(cls, folder: str) -> "Panel | None":
+        """The panel of the run in ``folder``; None without a server that has the panel and shows this ledger."""
+        runs, place = os.environ.get(RUNS), os.environ.get(PLACE)
+        if not runs or not place or not folder.startswith(runs + os.sep):
+            return None
+        run = folder.removeprefix(runs + os.sep)
+        return cls(f"{place}/{run}", run)
+
+    def _text(self) -> str:
+        return f"{self.name}: {self.url} shows it as it goes on"
+
+    def _html(self) -> str:
+        url, name = escape(self.url, quote=True), escape(self.name, quote=True)
+        style = "width:100%;height:330px;border:0"
+        return f'<iframe src="{url}" title="run {name}" style="{style}"></iframe>'
+
+
+def _jupyter_server_extension_points() -> list[dict[str, str]]:
+    return [{"module": "labkit.lab.panel"}]
+
+
+def _load_jupyter_server_extension(app: Any) -> None:
+    from labkit.lab.panel.handlers import handlers
+
+    place = app.web_app.settings["base_url"].rstrip("/") + "/labkit/panel"
+    runs = Workspace.find().runs
+    app.web_app.add_handlers(".*$", handlers(place, runs))
+    os.environ |= {PLACE: place, RUNS: str(runs)}

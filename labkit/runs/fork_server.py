@@ -1,0 +1,297 @@
+"""Fork server: a process that has imported the libraries once and forks the processes of runs.
+
+To import torch, Lightning and transformers takes longer than a small run. ``start`` gives a process that is there at
+once, with the interface of ``subprocess.Popen``. It is forked only where that is safe: on Linux, by a process without
+threads of its own that has touched no GPU.
+"""
+
+import atexit
+import contextlib
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from labkit.config.secrets import child_environment
+
+MODULES = ("labkit.train.fit", "labkit.plan.background", "labkit.plan.predict")
+"""What the server imports; each has a ``main`` or is used by one."""
+
+IDLE_S = 600.0
+"""The server ends after this time without work, and another one is started when there is some."""
+
+TITLE_BYTES = 2000
+"""Room for the command line that ``ps`` shows of a forked process."""
+
+READ_WHEN_CALLED = ("LABKIT_", "PYTEST_")
+"""Variables that no library reads when it is imported: they may differ from the server's."""
+
+
+class Forked:
+    """A process that the server has forked. What ``subprocess.Popen`` has of the same names."""
+
+    def __init__(self, pid: int, connection: socket.socket, stdin: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+        self.stdin = os.fdopen(stdin, "wb")
+        self._connection = connection
+        self._said = b""
+
+    def poll(self) -> int | None:
+        """The exit code; None while it runs."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the exit code. Raises ``subprocess.TimeoutExpired``."""
+        while self.returncode is None:
+            if not select.select([self._connection], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(str(self.pid), timeout or 0)
+            part = self._connection.recv(64)
+            self._said += part
+            if not part:  # the server was killed before it could say; what it has forked ends as it did
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self.pid, signal.SIGKILL)
+                self._said = b"%d\n" % -signal.SIGKILL
+            if self._said.endswith(b"\n"):
+                self.returncode = int(self._said)
+                self._connection.close()
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to a process that has not ended."""
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End it."""
+        self.send_signal(signal.SIGKILL)
+
+
+Process = Forked | subprocess.Popen
+
+
+class _Server:
+    """The server of this process for one environment."""
+
+    def __init__(self, env: dict[str, str]) -> None:
+        self.owner, self.imported = os.getpid(), _at_import(env)
+        self._control, theirs = socket.socketpair()
+        with theirs:
+            title = "for the command line of what is forked".ljust(TITLE_BYTES)
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "labkit.runs.fork_server", str(theirs.fileno()), title],
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                start_new_session=True, pass_fds=[theirs.fileno()], env=env,
+            )  # fmt: skip
+
+    def fits(self, env: dict[str, str]) -> bool:
+        """Whether it can fork for this environment."""
+        return self.owner == os.getpid() and self._process.poll() is None and self.imported == _at_import(env)
+
+    def close(self) -> None:
+        """Let it go; it ends with the last process that it has forked."""
+        self._control.close()
+        if self.owner == os.getpid():
+            threading.Thread(target=self._process.wait, daemon=True).start()  # no zombie is left
+
+    def kill(self) -> None:
+        """End it now; what it has forked is over, or ends as soon as nobody watches."""
+        self._control.close()
+        if self.owner == os.getpid():
+            self._process.kill()
+            self._process.wait()
+
+    def fork(self, request: dict[str, Any], files: Sequence[int]) -> Forked:
+        """Raises ``OSError`` when the server is gone."""
+        mine, theirs = socket.socketpair()
+        read, write = os.pipe()
+        try:
+            socket.send_fds(self._control, [b"."], [theirs.fileno(), read, *files])
+            theirs.close()
+            mine.sendall(json.dumps(request).encode() + b"\n")
+            said = mine.makefile("rb", buffering=0).readline()
+            if not said:
+                raise ConnectionResetError("the fork server has ended")
+            return Forked(int(said), mine, write)
+        except BaseException:
+            mine.close()
+            os.close(write)
+            raise
+        finally:
+            theirs.close()
+            os.close(read)
+
+
+def environment() -> dict[str, str]:
+    """What a process that needs no GPU gets: no secrets, no GPU, and one thread.
+
+    With one thread runs side by side do not slow each other, and sums have one order on every machine.
+    """
+    return child_environment() | {
+        "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "",
+    }  # fmt: skip
+
+
+_lock = threading.Lock()
+_server: _Server | None = None
+
+
+def start(
+    module: str, arguments: Sequence[str], env: dict[str, str], stdout: int, pass_fds: Sequence[int] = (),
+    forks: bool = True,
+) -> Process:  # fmt: skip
+    """Start ``python -m module arguments`` in a session of its own; ``module`` has a ``main()``.
+
+    ``stdout`` is a file descriptor and takes what goes to standard error too; standard input is a pipe. Where
+    ``forks`` is false, as for what uses a GPU, and on other systems than Linux it is a new Python.
+    """
+    if forks and sys.platform == "linux":
+        request = {"module": module, "arguments": list(arguments), "env": env, "cwd": str(Path.cwd())}
+        with _lock:
+            for _ in range(2):  # one that was idle may end just now
+                try:
+                    return _server_for(env).fork(request, [stdout, *pass_fds])
+                except (BrokenPipeError, ConnectionResetError):
+                    _leave_server()
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *arguments], stdin=subprocess.PIPE, stdout=stdout, stderr=subprocess.STDOUT,
+        start_new_session=True, env=env, pass_fds=pass_fds,
+    )  # fmt: skip
+
+
+def warm_up(env: dict[str, str]) -> None:
+    """Have the libraries imported for this environment by the time that ``start`` is called."""
+    if sys.platform == "linux":
+        with _lock:
+            _server_for(env)
+
+
+def _server_for(env: dict[str, str]) -> _Server:
+    global _server
+    if _server is None or not _server.fits(env):
+        _leave_server()
+        _server = _Server(env)
+    return _server
+
+
+def _leave_server() -> None:
+    global _server
+    if _server is not None:
+        _server.close()
+    _server = None
+
+
+@atexit.register
+def _end() -> None:
+    if _server is not None:
+        _server.kill()
+
+
+def _at_import(env: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in env.items() if not name.startswith(READ_WHEN_CALLED)}
+
+
+def _serve(control: socket.socket) -> dict[str, Any]:
+    """Fork what is asked for. Returns in a forked process, with its request; the server itself never returns."""
+    woken, wakes = os.pipe()
+    os.set_blocking(wakes, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wakes)
+    running: dict[int, socket.socket] = {}
+    sources = [woken, control]
+    while running or control in sources:
+        ready = select.select(sources, [], [], IDLE_S)[0]
+        if not ready and not running:
+            break
+        if woken in ready:
+            os.read(woken, 1024)
+            for pid in list(running):
+                ended, status = os.waitpid(pid, os.WNOHANG)
+                if ended:
+                    with running.pop(pid) as connection, contextlib.suppress(BrokenPipeError):
+                        connection.sendall(b"%d\n" % os.waitstatus_to_exitcode(status))
+        if control in ready:
+            message, files, *_ = socket.recv_fds(control, 1, 16)
+            if not message:  # nobody wants more; who watched what still runs is told how it ends
+                sources.remove(control)
+                continue
+            connection = socket.socket(fileno=files[0])
+            request = json.loads(connection.makefile("rb").readline())
+            begun, begins = os.pipe()
+            pid = os.fork()
+            if pid == 0:
+                os.setsid()
+                os.close(begins)  # from now on a signal to the process group finds it
+                signal.set_wakeup_fd(-1)
+                for end in (control, connection, *running.values()):
+                    end.close()
+                for descriptor in (woken, wakes, begun):
+                    os.close(descriptor)
+                _take_place(request, *files[1:])
+                return request
+            os.close(begins)
+            os.read(begun, 1)
+            os.close(begun)
+            for descriptor in files[1:]:
+                os.close(descriptor)
+            running[pid] = connection
+            with contextlib.suppress(BrokenPipeError):
+                connection.sendall(b"%d\n" % pid)
+    os._exit(0)
+
+
+def _take_place(request: dict[str, Any], stdin: int, stdout: int, *kept: int) -> None:
+    """Be the process that was asked for: its streams, environment, folder, signals and command line."""
+    os.dup2(stdin, 0)
+    os.dup2(stdout, 1)
+    os.dup2(stdout, 2)
+    os.close(stdin)
+    os.close(stdout)
+    for descriptor in kept:
+        os.set_inheritable(descriptor, True)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.clear()
+    os.environ.update(request["env"])
+    os.chdir(request["cwd"])
+    sys.argv = [request["module"], *request["arguments"]]
+    _show_as([sys.executable, "-m", *sys.argv])
+    gc.collect()  # its counters begin anew, so that what is collected when is the same in every run
+
+
+def _show_as(command: Sequence[str]) -> None:
+    """Write a command line where the system reads this process's, for ``ps`` and for whoever looks for a run."""
+    with contextlib.suppress(OSError):  # it is only shown
+        begin, end = map(int, Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[45:47])
+        line = b"\0".join(os.fsencode(part) for part in command)[: end - begin - 1]
+        with Path("/proc/self/mem").open("r+b", buffering=0) as memory:
+            memory.seek(begin)
+            memory.write(line.ljust(end - begin, b"\0"))
+
+
+def main() -> None:
+    """Import the libraries, serve, and in a forked process be what was asked for."""
+    control = socket.socket(fileno=int(sys.argv[1]))
+    os.set_inheritable(control.fileno(), False)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever watches
+    for module in MODULES:
+        importlib.import_module(module)
+    gc.freeze()  # what is there now is never collected: pages stay shared
+    request = _serve(control)
+    importlib.import_module(request["module"]).main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,234 @@
+"""A forked process is like one that was started anew: streams, environment, exit codes, signals, and no trace left."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from labkit.runs import fork_server
+from labkit.runs.fork_server import Forked, environment, start
+
+WAIT_S = 60
+PROGRAM = """
+import atexit, json, os, signal, subprocess, sys, threading, time
+
+def main():
+    what, *rest = sys.argv[1:]
+    if what == "facts":
+        atexit.register(lambda: print("at exit"))
+        print("on standard error", file=sys.stderr, flush=True)
+        print(json.dumps({
+            "argv": sys.argv, "cwd": os.getcwd(), "env": dict(os.environ), "session": os.getsid(0), "pid": os.getpid(),
+            "threads": len(os.listdir("/proc/self/task")), "group": os.getpgrp(),
+            "files": sorted(os.readlink(f"/proc/self/fd/{n}") for n in os.listdir("/proc/self/fd")
+                            if int(n) > 2 and os.path.lexists(f"/proc/self/fd/{n}")),
+            "command": open("/proc/self/cmdline").read().rstrip("\\0").split("\\0"),
+            "handlers": [signal.getsignal(n) is w for n, w in (
+                (signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL),
+                (signal.SIGCHLD, signal.SIG_DFL))],
+            "imported": "torch" in sys.modules,
+        }))
+    elif what == "exit":
+        sys.exit(int(rest[0]))
+    elif what == "raise":
+        raise ValueError("what nobody foresaw")
+    elif what == "sleep":
+        print("asleep", flush=True)
+        time.sleep(600)
+    elif what == "parent":
+        subprocess.Popen(["sleep", "600"])
+        print("asleep", flush=True)
+        time.sleep(600)
+    elif what == "read":
+        print(os.read(0, 10) or "end", flush=True)
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("program")
+    (folder / "forked_program.py").write_text(PROGRAM)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", f"{folder}:{os.environ.get('PYTHONPATH', '')}")
+        yield "forked_program"
+
+
+@pytest.fixture
+def begin(program, tmp_path):
+    """Start the program with arguments; what it prints goes to a file."""
+    begun = []
+
+    def begin_one(*arguments, forks=True, **env):
+        with (tmp_path / f"out{len(begun)}.txt").open("ab") as out:
+            process = start(program, arguments, environment() | env, out.fileno(), forks=forks)
+        begun.append(process)
+        return process, Path(out.name)
+
+    yield begin_one
+    for process in begun:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(WAIT_S)
+        process.stdin.close()
+
+
+def said(path, text="asleep"):
+    deadline = time.monotonic() + WAIT_S
+    while text not in path.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def facts(path):
+    import json
+
+    lines = path.read_text().splitlines()
+    return json.loads(next(line for line in lines if line.startswith("{"))), lines
+
+
+def test_it_is_the_process_that_was_asked_for(begin, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = []
+    for forks in (True, False):
+        process, out = begin("facts", "two words", forks=forks, LABKIT_MARK="here")
+        assert isinstance(process, Forked) == forks
+        assert process.wait(WAIT_S) == process.poll() == 0
+        one, lines = facts(out)
+        assert lines[0] == "on standard error"
+        assert lines[-1] == "at exit"
+        assert one["pid"] == one["session"] == one["group"] == process.pid
+        assert one.pop("imported") == forks
+        found.append(one)
+        assert one["cwd"] == str(tmp_path)
+        assert one["env"]["LABKIT_MARK"] == "here"
+        assert one["command"][1:] == ["-m", "forked_program", "facts", "two words"] if forks else True
+        assert one["handlers"] == [True, True, True]
+    forked, fresh = found
+    assert forked["argv"][1:] == fresh["argv"][1:]
+    assert forked["env"] == fresh["env"]
+    assert forked["threads"] == fresh["threads"] == 1  # to fork a process with threads is not safe
+    assert not [name for name in forked["files"] if "socket" in name or "pipe" in name]
+
+
+@pytest.mark.parametrize("forks", [True, False])
+def test_it_ends_as_it_ends(begin, forks):
+    assert begin("exit", "3", forks=forks)[0].wait(WAIT_S) == 3
+    process, out = begin("raise", forks=forks)
+    assert process.wait(WAIT_S) == 1
+    assert out.read_text().splitlines()[-1] == "ValueError: what nobody foresaw"
+    for number in (signal.SIGKILL, signal.SIGTERM):
+        process, out = begin("sleep", forks=forks)
+        said(out)
+        assert process.poll() is None
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.01)
+        process.send_signal(number)
+        assert process.wait(WAIT_S) == -number
+        process.send_signal(number)  # nothing is there to hear it
+    process, out = begin("sleep", forks=forks)
+    said(out)
+    process.send_signal(signal.SIGINT)
+    process.wait(WAIT_S)
+    assert out.read_text().splitlines()[-1] == "KeyboardInterrupt"
+
+
+def test_a_group_is_killed_at_once(begin):
+    process, out = begin("parent")
+    said(out)
+    children = [int(p) for p in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait(WAIT_S) == -signal.SIGKILL
+    deadline = time.monotonic() + WAIT_S
+    while any(is_running(pid) for pid in children):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_its_standard_input_ends_when_it_is_closed(begin):
+    process, out = begin("read")
+    process.stdin.close()
+    assert process.wait(WAIT_S) == 0
+    assert out.read_text().split() == ["end"]
+
+
+def test_one_server_forks_for_what_is_read_when_called_and_another_for_what_is_read_at_import(begin):
+    begin("exit", "0", LABKIT_ANYTHING="1")[0].wait(WAIT_S)
+    server = fork_server._server
+    begin("exit", "0", LABKIT_ANYTHING="2", PYTEST_CURRENT_TEST="x")[0].wait(WAIT_S)
+    assert fork_server._server is server
+    still, out = begin("sleep")
+    said(out)
+    process, other = begin("facts", OMP_NUM_THREADS="2")
+    assert process.wait(WAIT_S) == 0
+    assert fork_server._server is not server
+    assert facts(other)[0]["env"]["OMP_NUM_THREADS"] == "2"
+    assert still.poll() is None  # the first server is let go, and still says how what it has forked ends
+    still.kill()
+    assert still.wait(WAIT_S) == -signal.SIGKILL
+
+
+def test_a_server_that_has_ended_is_replaced(begin):
+    begin("exit", "0")[0].wait(WAIT_S)
+    server = fork_server._server
+    os.kill(server._process.pid, signal.SIGKILL)
+    assert begin("exit", "4")[0].wait(WAIT_S) == 4
+    assert fork_server._server is not server
+
+
+def test_what_a_killed_server_has_forked_counts_as_killed(begin):
+    process, out = begin("sleep")
+    said(out)
+    os.kill(fork_server._server._process.pid, signal.SIGKILL)
+    assert process.wait(WAIT_S) == -signal.SIGKILL
+    deadline = time.monotonic() + WAIT_S
+    while is_running(process.pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_nothing_is_left_of_a_process_that_had_a_server(program, tmp_path):
+    code = f"""
+import os
+from labkit.runs import fork_server
+out = os.open({str(tmp_path / "out.txt")!r}, os.O_CREAT | os.O_WRONLY)
+process = fork_server.start("forked_program", ["read"], fork_server.environment(), out)
+print(process.pid, fork_server._server._process.pid, flush=True)
+if input() == "die":
+    os.kill(os.getpid(), 9)
+"""
+    for how, returncode in (("end", 0), ("die", -9)):
+        with subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True,
+        ) as watcher:  # fmt: skip
+            pids = [int(pid) for pid in watcher.stdout.readline().split()]
+            assert len(pids) == 2
+            _, stderr = watcher.communicate(how + "\n", timeout=WAIT_S)
+            assert watcher.returncode == returncode
+            assert stderr == ""
+        deadline = time.monotonic() + WAIT_S
+        while any(is_running(pid) for pid in pids):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+
+def test_without_libraries_that_can_be_imported_it_is_a_new_python(begin, tmp_path):
+    (tmp_path / "torch.py").write_text("raise ImportError('broken')")
+    process, _ = begin("exit", "5", PYTHONPATH=f"{tmp_path}:{os.environ['PYTHONPATH']}")
+    assert process.wait(WAIT_S) == 5
+    assert isinstance(process, subprocess.Popen)
