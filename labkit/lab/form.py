@@ -166,7 +166,8 @@ def verdict(prediction: dict[str, Any]) -> str:
 
     report = MemoryReport.from_dict(prediction)
     of = f" of {human_bytes(report.capacity_bytes)}" if report.capacity_bytes else ""
-    words = f"{prediction['verdict']} (predicted): peak {human_bytes(report.peak_bytes)}{of}"
+    need = "would need" if prediction["died_in"] else "peak"
+    words = f"{prediction['verdict']} (predicted): {need} {human_bytes(report.peak_bytes)}{of}"
     if report.peak_phase is not None:
         words += f", {report.peak_phase.phase.replace('_', ' ')}"
     if died := prediction["died_in"]:

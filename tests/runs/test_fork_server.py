@@ -61,6 +61,14 @@ def program(tmp_path_factory):
         yield "forked_program"
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c_is_heard():
+    # a shell that starts the tests in the background lets them ignore it, and what they start inherits that
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def begin(program, tmp_path):
     """Start the program with arguments; what it prints goes to a file."""
