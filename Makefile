@@ -31,6 +31,7 @@ bench: $(READY)  ## measure what reporting, predicting and the ledger cost, and 
 	$(BIN)/python tests/benchmarks/start_up.py
 	$(BIN)/python tests/benchmarks/prediction_cost.py
 	$(BIN)/python tests/benchmarks/ledger.py
+	$(BIN)/python tests/benchmarks/panel_cost.py
 
 clean:  ## remove the environments; runs stay
 	rm -rf $(VENV) $(CHI) .venv-openstack build *.egg-info

@@ -110,7 +110,7 @@ class Form(View):
 
         for key in keys():
             self._fields[key] = self._field(key)
-        grid = Layout(display="grid", grid_template_columns="repeat(auto-fill, minmax(310px, 1fr))", width="100%")
+        grid = Layout(display="grid", grid_template_columns="repeat(auto-fill, minmax(340px, 1fr))", width="100%")
         first = VBox([self._fields[key] for key in FIRST], layout=grid)
         others = VBox([self._fields[key] for key in keys() if key not in FIRST], layout=grid)
         more = Accordion([others], titles=["all other keys"])
@@ -125,7 +125,7 @@ class Form(View):
 
         value = self.values.get(key, getattr(self._plain, key))
         look = {
-            "description": key, "style": {"description_width": "165px"}, "layout": Layout(width="300px"),
+            "description": key, "style": {"description_width": "195px"}, "layout": Layout(width="330px"),
             "tooltip": f"{key_docs()[key]} ({key_type(key)})",
         }  # fmt: skip
         if choices := key_choices(key):

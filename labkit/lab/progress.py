@@ -9,6 +9,7 @@ from labkit.lab.views import Table, View
 from labkit.memory.report import CATEGORIES, HOST_CATEGORIES, PhaseMemory
 from labkit.memory.units import human_bytes
 
+_ENDS = {"oom": "then out of memory"}
 _ALWAYS = ("parameters", "gradients", "optimizer_gpu", "activations", "temporaries")
 
 
@@ -23,7 +24,7 @@ class Progress(View):
     def __init__(self, title: str, micro_steps: int) -> None:
         self.title = title
         self.lines = [f"{title}: starting"]
-        self.now = ""
+        self.now = self._left = ""
         self._last_micro_step = micro_steps - 1
         self._steps = 0
         self._phases: list[PhaseMemory] = []
@@ -40,6 +41,7 @@ class Progress(View):
 
     def __exit__(self, *error: object) -> None:
         self._over = True
+        self._left = ""
         self._show("")
 
     def __call__(self, event: dict[str, Any]) -> None:
@@ -59,14 +61,16 @@ class Progress(View):
                 self._phase(PhaseMemory(**{k: v for k, v in event.items() if k not in ("event", "time")}))
             case "progress" if event["losses"]:
                 self._progress(event)
+            case "result" if event["status"] != "ok":
+                self.now = f"{self.now}, {_ENDS.get(event['status'], event['status'])}".lstrip(", ")
 
     def _text(self) -> str:
-        return "\n".join([*self.lines, *([self.now] if self.now else [])])
+        return "\n".join([*self.lines, *([self.now + self._left] if self.now else [])])
 
     def _html(self) -> str:
         if self._panel is not None and not self._over:
             return self._panel.html()
-        head = escape(self.now.strip() or self.lines[-1])
+        head = escape((self.now + self._left).strip() or self.lines[-1])
         if not self._phases:
             return f"<div>{head}</div>"
         state = "" if self._over else " open"
@@ -94,9 +98,9 @@ class Progress(View):
         done, loss = event["step"], event["losses"][-1]
         left_s = (self._steps - done) * event["train_seconds"] / done if done else 0.0
         said = "not a number" if loss is None else f"{loss:.3f}"
-        left = f", {left_s:.0f} s left" if done < self._steps else ""
-        self.now = f"  step {done} of {self._steps}, loss {said}{left}"
-        self._show(self.now)
+        self._left = f", {left_s:.0f} s left" if done < self._steps else ""
+        self.now = f"  step {done} of {self._steps}, loss {said}"
+        self._show(self.now + self._left)
 
     def _line(self, text: str) -> None:
         self.lines.append(text)

@@ -17,12 +17,15 @@ def test_it_says_phase_memory_loss_and_time_left(capsys):
         progress({"event": "start", "device": "virtual GPU", "steps": 10, "model": MODEL})
         progress({"event": "phase", "time": 0, **dataclasses.asdict(one)})
         progress({"event": "progress", "step": 4, "losses": [2.5], "train_seconds": 2.0})
+        assert "step 4 of 10, loss 2.500, 3 s left" in progress.html()
+        progress({"event": "result", "status": "oom"})
     said = capsys.readouterr().out
     assert "1,000 parameters (10 trainable), 10 optimizer steps" in said
     assert "step 0 forward" in said
     assert "activations 5.00 MiB, parameters 3.00 MiB" in said
     assert "step 4 of 10, loss 2.500, 3 s left" in said
-    assert said.endswith("\n") and "3 s left" in progress.text()
+    assert said.endswith("\n")
+    assert progress.text().endswith("step 4 of 10, loss 2.500, then out of memory")  # no time is left
     html = progress.html()
     assert "<details>" in html and "loss 2.500" in html and ">5.0<" in html
 

@@ -1,0 +1,279 @@
+"""JupyterLab as a student has it: ``make lab`` in a real headless Chromium, cell by cell.
+
+Screenshots go to the folder that ``LABKIT_SCREENSHOTS`` names, else to pytest's own.
+"""
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TOKEN = "only-for-this-test"
+WAIT_MS = 120_000
+IDLE = ".jp-NotebookPanel-toolbar .jp-Notebook-ExecutionIndicator[data-status=idle]"
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """The browser of the system; Debian's package where there is none."""
+    found = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if found is None:
+        subprocess.run(["apt-get", "update", "-qq"], check=True)
+        subprocess.run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium"], check=True)
+        found = shutil.which("chromium")
+    return found
+
+
+@pytest.fixture(scope="module")
+def jupyter(tmp_path_factory):
+    """``make lab`` on a copy of the notebooks, so that none in the repository gets outputs."""
+    root = tmp_path_factory.mktemp("lab")
+    shutil.copytree(ROOT / "labs", root / "labs")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    env = os.environ | {"LABKIT_RUNS": str(root / "runs"), "JUPYTER_CONFIG_DIR": str(root / "config")}
+    arguments = (
+        f"--no-browser --ip=127.0.0.1 --port={port} --ServerApp.port_retries=0 --IdentityProvider.token={TOKEN} "
+        f"--ServerApp.root_dir={root}"
+    )
+    log = root / "server.log"
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            ["make", "--silent", "lab", f"ARGS={arguments}"], cwd=ROOT, env=env, stdout=out, stderr=out,
+            start_new_session=True,
+        )  # fmt: skip
+    url = f"http://127.0.0.1:{port}"
+    deadline = time.monotonic() + 600  # where nothing is installed yet it installs
+    while True:
+        try:
+            urllib.request.urlopen(f"{url}/api", timeout=5).close()
+            break
+        except OSError:
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+            time.sleep(0.5)
+    yield url
+    os.killpg(process.pid, 15)
+    process.wait(60)
+
+
+class Notebook:
+    """One notebook in a page. ``errors`` are what the browser's console called one."""
+
+    def __init__(self, page, url, shots):
+        self.page, self.url, self.shots = page, url, shots
+        self.errors = []
+        page.set_default_timeout(WAIT_MS)
+        page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("dialog", lambda dialog: dialog.accept())
+
+    def open(self, path):
+        self.page.goto(f"{self.url}{path}?token={TOKEN}")
+        self.ready()
+
+    def ready(self):
+        self.page.wait_for_selector(".jp-Notebook .jp-Cell")
+        self.page.wait_for_selector(IDLE)
+
+    def first_cell(self):
+        self.page.locator(".jp-Notebook .jp-Cell").first.click()
+        self.page.keyboard.press("Escape")
+
+    def step(self):
+        """Execute the selected cell and go to the next; wait for its end."""
+        self.page.keyboard.press("Shift+Enter")
+        self.page.wait_for_timeout(300)
+        self.wait()
+
+    def wait(self):
+        self.page.wait_for_function(
+            "!Array.from(document.querySelectorAll('.jp-InputPrompt')).some(e => e.textContent.includes('*'))"
+        )
+
+    def select_last(self):
+        """Select the last cell, whatever has the keyboard; beside what it shows, for a form takes what is typed."""
+        self.page.locator(".jp-Notebook .jp-Cell").last.locator(".jp-InputPrompt").click()
+        self.page.keyboard.press("Escape")
+
+    def add(self, code, wait=True):
+        """A new cell at the end, executed; its output area."""
+        self.select_last()
+        self.page.keyboard.press("b")
+        self.page.keyboard.press("Enter")
+        self.page.keyboard.insert_text(code)
+        self.page.keyboard.press("Control+Enter")
+        self.page.keyboard.press("Escape")
+        if wait:
+            self.page.wait_for_timeout(300)
+            self.wait()
+        return self.page.locator(".jp-Notebook .jp-Cell").last.locator(".jp-OutputArea")
+
+    def command(self, name):
+        """A command of JupyterLab's palette."""
+        self.page.keyboard.press("Control+Shift+c")
+        search = self.page.locator(".lm-CommandPalette-input").first
+        search.fill(name)
+        self.page.wait_for_timeout(300)
+        self.page.keyboard.press("Enter")
+
+    def saved(self):
+        """Wait until JupyterLab has saved by itself."""
+        self.page.wait_for_selector(".jp-NotebookPanel", state="attached")
+        self.page.wait_for_function("!document.querySelector('.lm-DockPanel-tabBar .jp-mod-dirty')")
+
+    def shot(self, name):
+        self.page.screenshot(path=self.shots / f"{name}.png")
+
+
+@pytest.fixture(scope="module")
+def notebook(chromium, jupyter, tmp_path_factory):
+    from playwright.sync_api import sync_playwright
+
+    named = os.environ.get("LABKIT_SCREENSHOTS")
+    shots = Path(named) if named else tmp_path_factory.mktemp("screenshots")
+    shots.mkdir(parents=True, exist_ok=True)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])  # it runs as root
+        yield Notebook(browser.new_page(viewport={"width": 1400, "height": 1000}), jupyter, shots)
+        browser.close()
+
+
+def panel_of(output):
+    return output.locator("iframe").content_frame
+
+
+def step_of(panel):
+    said = panel.locator("#step").inner_text()
+    found = re.match(r"step (\d+) of", said)
+    return int(found[1]) if found else -1
+
+
+def until(condition, wait_s=120):
+    deadline = time.monotonic() + wait_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.2)
+
+
+def test_make_lab_opens_the_first_notebook(notebook):
+    notebook.page.goto(f"{notebook.url}/?token={TOKEN}")
+    notebook.ready()
+    assert "00_setup.ipynb" in notebook.page.url
+    notebook.shot("00-opened")
+
+
+def test_lab_02_is_run_cell_by_cell(notebook):
+    notebook.open("/lab/tree/labs/02_batch_and_accumulation.ipynb")
+    cells = len(json.loads((ROOT / "labs" / "02_batch_and_accumulation.ipynb").read_text())["cells"])
+    notebook.first_cell()
+    for number in range(cells):
+        notebook.step()
+        notebook.shot(f"02-{number:02d}")
+    outputs = " ".join(notebook.page.locator(".jp-OutputArea-output").all_inner_texts())
+    assert "Traceback" not in outputs and "Error" not in outputs
+    assert outputs.count("passed") >= 2
+    assert notebook.page.locator(".jp-OutputArea-output img").count() >= 2
+    assert notebook.errors == []
+
+
+def test_the_form_says_what_is_predicted_and_what_is_wrong(notebook):
+    output = notebook.add('lab.form("reduced_batch")')
+    said = output.locator(".labkit-form-said")
+    until(lambda: "fits (predicted)" in said.inner_text())
+    field = output.locator(".labkit-form-batch_size input")
+    notebook.shot("form-fits")
+    field.fill("64")
+    until(lambda: "out of memory (predicted)" in said.inner_text())
+    command = output.locator(".labkit-form-command textarea")
+    assert command.input_value() == "labkit run reduced_batch batch_size=64 --profile tiny"
+    notebook.shot("form-out-of-memory")
+    field.fill("many")
+    until(lambda: "batch_size is a whole number" in said.inner_text())
+    notebook.shot("form-wrong")
+    assert notebook.errors == []
+
+
+def test_the_panel_moves_and_is_there_again_after_a_reload_and_a_restart(notebook):
+    page = notebook.page
+    output = notebook.add('lab.run("reduced_batch", max_epochs=200, report_every=5)', wait=False)
+    panel = panel_of(output)
+    until(lambda: step_of(panel) > 3)
+    seen = step_of(panel)
+    until(lambda: step_of(panel) > seen)
+    assert panel.locator("#status").inner_text() == "running"
+    assert panel.locator("#memory rect").count() > 4
+    assert "capacity" in panel.locator("#memory").inner_text()
+    assert panel.locator("#loss polyline").count() == 1
+    output.scroll_into_view_if_needed()
+    notebook.shot("panel-running")
+    page.set_viewport_size({"width": 700, "height": 1000})
+    notebook.command("Toggle Left Sidebar")
+    page.wait_for_timeout(1500)
+    output.scroll_into_view_if_needed()
+    notebook.shot("panel-half-width")
+    wide = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
+    assert panel.locator("body").evaluate(f"() => {wide}")
+    page.set_viewport_size({"width": 1400, "height": 1000})
+    notebook.command("Theme: JupyterLab Dark")
+    page.wait_for_timeout(2500)
+    assert panel.locator("html").get_attribute("class") == "dark"
+    output.scroll_into_view_if_needed()
+    notebook.shot("panel-dark")
+    notebook.command("Theme: JupyterLab Light")
+
+    notebook.saved()
+    seen = step_of(panel)
+    page.reload()
+    page.wait_for_selector(".jp-Notebook .jp-Cell")
+    output = page.locator(".jp-Notebook .jp-Cell").last.locator(".jp-OutputArea")
+    panel = panel_of(output)
+    until(lambda: step_of(panel) > seen)
+    seen = step_of(panel)
+    until(lambda: step_of(panel) > seen)
+    output.scroll_into_view_if_needed()
+    notebook.shot("panel-after-reload")
+
+    notebook.select_last()
+    page.keyboard.press("0")
+    page.keyboard.press("0")
+    page.locator(".jp-Dialog .jp-mod-accept").click()
+    until(lambda: panel.locator("#status").inner_text() == "killed")
+    assert "watched it was killed" in panel.locator("#reason").inner_text()
+    page.wait_for_selector(IDLE)
+    output = notebook.add('from labkit.lab import Lab\nlab = Lab("02_batch_and_accumulation")\nlab.watch()')
+    panel = panel_of(output)
+    until(lambda: panel.locator("#status").inner_text() == "killed")
+    assert step_of(panel) >= seen
+    output.scroll_into_view_if_needed()
+    notebook.shot("panel-after-restart")
+    assert notebook.errors == []
+
+
+def test_out_of_memory_is_seen_in_the_panel(notebook):
+    output = notebook.add('lab.run("baseline")\nlab.watch()')
+    panel = panel_of(output)
+    until(lambda: panel.locator("#status").inner_text() == "oom")
+    assert "ran out" in panel.locator("#memory-title").inner_text()
+    output.scroll_into_view_if_needed()
+    notebook.shot("panel-out-of-memory")
+    assert notebook.errors == []
+
+
+def test_the_panel_of_the_newest_run_has_a_page_of_its_own(notebook):
+    notebook.page.goto(f"{notebook.url}/labkit/panel?token={TOKEN}")
+    until(lambda: notebook.page.locator("#status").inner_text() == "oom")
+    assert notebook.page.locator("#runs option").count() >= 3
+    notebook.shot("panel-page")
+    notebook.page.locator("#runs").select_option(index=1)
+    until(lambda: notebook.page.locator("#status").inner_text() == "killed")
+    assert notebook.errors == []
