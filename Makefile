@@ -21,10 +21,10 @@ test: $(READY)  ## lint, then all tests
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-test-system: $(READY) $(CHI)/.ready  ## labs planned, a real OpenStack, the image built for real; root on Debian
+test-system: $(READY) $(CHI)/.ready  ## a real OpenStack, the image built for real, kills, the labs planned and in a browser; root on Debian
 	$(CHI)/bin/python -m pytest --confcutdir=tests/openstack tests/openstack
 	$(BIN)/python -m pytest --confcutdir=tests/image tests/image
-	$(BIN)/python -m pytest tests/system
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/system
 
 bench: $(READY)  ## measure what reporting, predicting and the ledger cost, and how fast the command answers
 	$(BIN)/python tests/benchmarks/reporting_cost.py
