@@ -38,7 +38,7 @@ class EventReader:
                 if not ended and len(line) < LONGEST_BYTES:
                     return
                 self._offset += len(line)
-                event = _event(line) if ended and not self._inside_long_line else None
+                event = read_event(line) if ended and not self._inside_long_line else None
                 self._inside_long_line = not ended
                 if event is not None:
                     yield event
@@ -46,7 +46,8 @@ class EventReader:
                     self.skipped += 1
 
 
-def _event(line: bytes) -> dict[str, Any] | None:
+def read_event(line: bytes) -> dict[str, Any] | None:
+    """The event in a line; None for a line that is none."""
     try:
         event = json.loads(line)
     except (ValueError, RecursionError):
