@@ -115,18 +115,16 @@ def write_archive(out: BinaryIO, name: str, members: Mapping[str, bytes], left_o
 def read_archive(path: Path) -> Submission:
     """Read one submission. ``ArchiveError`` names what is wrong with it; nothing is written anywhere."""
     try:
-        opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError as error:
-        raise ArchiveError(f"it cannot be opened: {error.strerror}") from None
-    with os.fdopen(opened, "rb") as file:
-        found = os.fstat(opened)
-        if not stat.S_ISREG(found.st_mode):
-            raise ArchiveError("it is not a file")
-        if found.st_size > LARGEST_BYTES:
-            raise ArchiveError(f"it has {found.st_size / MIB:.0f} MiB, above the {LARGEST_BYTES // MIB} it may have")
+        file = open_plain(path)
+    except (OSError, ValueError) as error:
+        raise ArchiveError(f"it cannot be opened: {getattr(error, 'strerror', None) or error}") from None
+    with file:
+        packed_bytes = os.fstat(file.fileno()).st_size
+        if packed_bytes > LARGEST_BYTES:
+            raise ArchiveError(f"it has {packed_bytes / MIB:.0f} MiB, above the {LARGEST_BYTES // MIB} it may have")
         texts, sha256 = {}, {}
         try:
-            for name, data in _members(_Inflated(file, found.st_size)):
+            for name, data in _members(_Inflated(file, packed_bytes)):
                 if name in sha256:
                     raise ArchiveError(f"{name} is in it twice")
                 sha256[name] = hashlib.sha256(data).hexdigest()
@@ -140,6 +138,17 @@ def read_archive(path: Path) -> Submission:
         raise ArchiveError(f"it has no {MANIFEST}; 'labkit submit' writes one")
     sha256.pop(MANIFEST)
     return _submission(texts, sha256)
+
+
+def open_plain(path: Path) -> BinaryIO:
+    """Open a file to read; ``ValueError`` for a link, a pipe or a folder. Raises ``OSError`` where it is not there."""
+    if path.is_symlink():
+        raise ValueError("it is a link")
+    opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(opened).st_mode):
+        os.close(opened)
+        raise ValueError("it is not a file")
+    return os.fdopen(opened, "rb")
 
 
 def read_json(data: bytes) -> Any:

@@ -4,7 +4,6 @@ import itertools
 import json
 import os
 import re
-import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -21,6 +20,7 @@ from labkit.lab.handin.archive import (
     ArchiveError,
     is_member,
     most_bytes,
+    open_plain,
     read_name,
     write_archive,
 )
@@ -114,24 +114,16 @@ def _files(workspace: Workspace) -> Iterator[tuple[str, Path]]:
 
 def _read(path: Path, member: str) -> bytes:
     """A file without secrets; ``ValueError`` for a link or one that is too large. Of a log the end."""
-    try:
-        opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
-        if path.is_symlink():
-            raise ValueError("it is a link") from None
-        raise
-    with os.fdopen(opened, "rb") as file:
-        found, most = os.fstat(opened), most_bytes(member)
-        if not stat.S_ISREG(found.st_mode):
-            raise ValueError("it is not a file")
+    with open_plain(path) as file:
+        size, most = os.fstat(file.fileno()).st_size, most_bytes(member)
         if member.endswith(".txt"):
-            file.seek(max(0, found.st_size - 2 * most))
+            file.seek(max(0, size - 2 * most))
             return _clean_text(file.read(2 * most))[-most:]
         data = file.read(most + 1)
     if len(data) <= most:
         data = _clean(data, member)
     if len(data) > most:
-        raise ValueError(f"it has {found.st_size / MIB:.1f} MiB, and {most / MIB:g} are taken")
+        raise ValueError(f"it has {size / MIB:.1f} MiB, and {most / MIB:g} are taken")
     return data
 
 
