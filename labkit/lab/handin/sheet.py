@@ -17,15 +17,15 @@ FORMULA = "=+-@＝＋－＠"
 """What a spreadsheet takes for the beginning of a formula."""
 
 _COLUMNS = (
-    "student", "runs", "course", "answered", "before", "right", "checks", "GPU min", "cost", "virtual min",
+    "student", "runs", "course", "answered", "before", "right", "checks", "GPU min", "cost", "virt min",
     "to look at",
 )  # fmt: skip
-_WIDEST = {"student": 28, "to look at": 30}
+_WIDEST = {"student": 20, "to look at": 24}
 _NOTES = (
     "runs: ended, whatever way. course: experiments of the course that were run as the course has them.",
     "before: answers committed before the runs that they are about. right: by the runs; +n: no run tells.",
     "checks: passed when computed again from the runs; +n: passed by the student's journal alone.",
-    "GPU and virtual min: wall seconds times devices. to look at: 'labkit grade FOLDER --details NAME' says what.",
+    "GPU and virt min: wall seconds times devices. to look at: 'labkit grade FOLDER --details NAME' says what.",
 )
 
 
