@@ -49,6 +49,7 @@ _NAMES = re.compile(
 )
 _BLOCK = 512
 _NUMBER_TOO_LONG = re.compile(rb"[:\[,]\s*-?\d{24}")
+_DIGITS = bytes(ord("0") if chr(byte).isdecimal() and byte < 128 else ord(" ") for byte in range(256))
 
 
 class ArchiveError(ConfigError):
@@ -162,7 +163,8 @@ def read_json(data: bytes) -> Any:
 
 def check_numbers(data: bytes) -> None:
     """``ValueError`` for JSON with a number of so many digits that arithmetic with it would fail."""
-    if _NUMBER_TOO_LONG.search(data):
+    # the first look is cheap, and enough for nearly all there is
+    if b"0" * 24 in data.translate(_DIGITS) and _NUMBER_TOO_LONG.search(data):
         raise ValueError("it has a number that no run has")
 
 

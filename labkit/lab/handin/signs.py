@@ -76,8 +76,8 @@ def _config(run: Run) -> Iterator[Sign]:
     record = run.record
     if run.config is None:
         yield Sign(kind="unread", text=f"{run.folder}: {run.unread}")
-    elif run.config.hash != record.config_hash:
-        text = f"{run.folder}: its config has hash {run.config.hash}, the record says {record.config_hash}"
+    elif run.config_hash != record.config_hash:
+        text = f"{run.folder}: its config has hash {run.config_hash}, the record says {record.config_hash}"
         yield Sign(kind="config", text=text)
     named = f"runs/{record.profile}/{record.experiment}/{record.id}"
     if named != run.folder:

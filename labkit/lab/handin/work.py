@@ -56,10 +56,15 @@ class Run:
         """How many GPUs it held."""
         return self.config.devices if self.config else 1
 
+    @functools.cached_property
+    def config_hash(self) -> str | None:
+        """The hash of its settings as they are; None for those that cannot be read."""
+        return self.config.hash if self.config else None
+
     @property
     def tells(self) -> bool:
         """Whether lessons can be judged by it: it came to its end, and its settings are those that it names."""
-        return self.record.status in ENDED and self.config is not None and self.config.hash == self.record.config_hash
+        return self.record.status in ENDED and self.config_hash == self.record.config_hash
 
 
 @dataclass(kw_only=True)
