@@ -76,7 +76,8 @@ def main(arguments: list[str]) -> None:
     assert {row.runs for row in rows} == {RUNS} and {len(row.given) for row in rows} == {len(rows[0].answers)}
     machine = f"{platform.machine()}, {os.cpu_count()} cores"
     print(f"Python {platform.python_version()}, labkit {version_of('labkit')}, {machine}")
-    print(f"{STUDENTS} submissions of {RUNS} runs, {size / STUDENTS / 1000:.0f} KB each: {wall:.1f} s (CPU {cpu:.1f} s)")
+    kb = size / STUDENTS / 1000
+    print(f"{STUDENTS} submissions of {RUNS} runs, {kb:.0f} KB each: {wall:.1f} s (CPU {cpu:.1f} s)")
     print(f"{1000 * wall / STUDENTS:.0f} ms a submission; {LIMIT_S:.0f} s are claimed for all")
     first = rows[0]
     print(

@@ -33,6 +33,8 @@ LARGEST_BYTES = 64 * MIB
 """What an archive may have; one of the whole course has about one MiB."""
 TOTAL_BYTES = 128 * MIB
 """What all members may have together."""
+TEXT_BYTES = 32 * MIB
+"""What the members that grading reads may have together; those of the course have 2 MiB."""
 RATIO = 200
 """How many times its own size an archive may unpack to, beyond the first MiB; JSON and logs reach 40."""
 MEMBERS = 10_000
@@ -82,6 +84,11 @@ def is_member(name: str) -> bool:
     return bool(_NAMES.fullmatch(name)) and len(name.encode()) <= 250
 
 
+def is_text(name: str) -> bool:
+    """Whether grading reads this member; notebooks and logs are only counted."""
+    return not name.endswith((".ipynb", ".txt"))
+
+
 def most_bytes(name: str) -> int:
     """What a member of this name may have."""
     return next(size for end, size in MEMBER_BYTES.items() if name.endswith(end))
@@ -123,14 +130,16 @@ def read_archive(path: Path) -> Submission:
         packed_bytes = os.fstat(file.fileno()).st_size
         if packed_bytes > LARGEST_BYTES:
             raise ArchiveError(f"it has {packed_bytes / MIB:.0f} MiB, above the {LARGEST_BYTES // MIB} it may have")
-        texts, sha256 = {}, {}
+        texts, sha256, text_bytes = {}, {}, 0
         try:
             for name, data in _members(_Inflated(file, packed_bytes)):
                 if name in sha256:
                     raise ArchiveError(f"{name} is in it twice")
                 sha256[name] = hashlib.sha256(data).hexdigest()
-                if not name.endswith((".ipynb", ".txt")):
-                    texts[name] = data
+                if is_text(name):
+                    texts[name], text_bytes = data, text_bytes + len(data)
+                    if text_bytes > TEXT_BYTES:
+                        raise ArchiveError(f"its runs and answers have more than {TEXT_BYTES // MIB} MiB")
         except _CutError as error:
             raise ArchiveError(f"{error}{_of_how_many(texts, sha256)}") from None
         except OSError as error:

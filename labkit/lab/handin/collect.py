@@ -66,6 +66,8 @@ def collect(host: Host, student: str, to: Path | None = None) -> tuple[Path, Sub
                 f"what came from {host.name} is no whole submission: {error}. Collect again; a login shell that prints "
                 "something there spoils it."
             ) from None
+        if found.name != student:
+            raise ArchiveError(f"{host.name} sent the work of {found.name!r} and not of {student!r}.")
         partial.rename(path)
     except OSError as error:
         raise ArchiveError(f"{path} cannot be written: {error.strerror}. Choose another place with --output.") from None

@@ -116,10 +116,11 @@ def grade(
         file = "/".join(path.absolute().parts[-2:])
         try:
             work = read_work(read_archive(path))
-        except ArchiveError as error:
-            rows.append(Row(student="", file=file, error=str(error)))
+            row = _row(judge, work, file, price_per_hour, now)
+        except (ArchiveError, RecursionError) as error:
+            nests = isinstance(error, RecursionError)
+            rows.append(Row(student="", file=file, error="its JSON nests too deep" if nests else str(error)))
             continue
-        row = _row(judge, work, file, price_per_hour, now)
         rows.append(row)
         copies.add(row, work)
     counted = _newest(rows, now)
@@ -135,7 +136,9 @@ def _row(judge: Judge, work: Work, file: str, price_per_hour: float | None, now:
     done = {
         run.record.experiment
         for run in work.runs
-        if run.tells and run.record.config_hash == judge.course_hash(run.record.experiment, run.record.profile)
+        if run.tells
+        and run.record.experiment in names  # never a path, which would be read
+        and run.record.config_hash == judge.course_hash(run.record.experiment, run.record.profile)
     }
     gpu_minutes = sum(_minutes(run) for run in work.runs if run.device == "cuda")
     return Row(

@@ -163,7 +163,7 @@ class Judge:
             own = work.by_id.get(wanted) if isinstance(wanted, str) else None
             if not name.startswith("?"):
                 own = self._named(work, name, profile, own)
-            elif own is not None and own.config is None:
+            elif own is not None and own.config_hash != own.record.config_hash:
                 own = None
             if own is not None:
                 runs[name] = own.result

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,8 +14,8 @@ WIDTH = 120
 LONGEST = 400
 """Characters of a line in the details."""
 MOST_SIGNS = 100
-FORMULA = "=+-@＝＋－＠"
-"""What a spreadsheet takes for the beginning of a formula."""
+_BEGINS = re.compile(r"(^\s*|[;,|\t]\s*)([=+@＝＋－＠-])")
+"""Where a spreadsheet takes text for a formula: at the beginning of a cell, wherever it thinks that one begins."""
 
 _COLUMNS = (
     "student", "runs", "course", "answered", "before", "right", "checks", "GPU min", "cost", "virt min",
@@ -129,4 +130,4 @@ def _harmless(value: Any) -> Any:
     """A cell that no spreadsheet takes for a formula."""
     if not isinstance(value, str):
         return "" if value is None else value
-    return f"'{value}" if value.lstrip()[:1] in tuple(FORMULA) else value
+    return _BEGINS.sub(r"\1'\2", value)

@@ -92,7 +92,7 @@ def _events(run: Run) -> Iterator[Sign]:
     if record is replayed:
         return
     if replayed is None:
-        if record.losses or record.memory:
+        if record.losses or record.memory or record.status in ENDED:
             yield Sign(kind="events", text=f"{run.folder}: the record has results, and there are no events")
         return
     for key in _REPLAYED:

@@ -16,9 +16,11 @@ from labkit.lab.handin.archive import (
     ANSWERS,
     MIB,
     SUFFIXES,
+    TEXT_BYTES,
     TOTAL_BYTES,
     ArchiveError,
     is_member,
+    is_text,
     most_bytes,
     open_plain,
     read_name,
@@ -68,7 +70,7 @@ def gather(workspace: Workspace) -> tuple[dict[str, bytes], list[str]]:
     """
     members: dict[str, bytes] = {}
     left_out: list[str] = []
-    total = 0
+    total = texts = 0
     for member, path in _files(workspace):
         if not is_member(member):
             left_out.append(f"{member!a}: a name that a submission cannot have")
@@ -81,10 +83,13 @@ def gather(workspace: Workspace) -> tuple[dict[str, bytes], list[str]]:
             why = error.strerror if isinstance(error, OSError) else error
             left_out.append(f"{member}: {why}")
             continue
-        if total + len(data) > TOTAL_BYTES // 2:
-            left_out.append(f"{member}: the submission has {TOTAL_BYTES // 2 // MIB} MiB already")
+        total += len(data)
+        texts += len(data) * is_text(member)
+        if total > TOTAL_BYTES // 2 or texts > TEXT_BYTES // 2:
+            total, texts = total - len(data), texts - len(data) * is_text(member)
+            left_out.append(f"{member}: the submission has no room for its {len(data) / MIB:.1f} MiB")
             continue
-        members[member], total = data, total + len(data)
+        members[member] = data
     if not any(member.startswith("runs/") or member == ANSWERS for member in members):
         raise ArchiveError(
             f"there is nothing to hand in: no run and no answer in {workspace.runs}. Do a lab first, or set "

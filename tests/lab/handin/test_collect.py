@@ -84,6 +84,13 @@ def test_a_failure_is_one_line_and_leaves_nothing(ssh, student, handed, script, 
     assert list(here.iterdir()) == []
 
 
+def test_the_work_of_somebody_else_is_refused(ssh, student, handed):
+    here = ssh(f"cat {shlex.quote(str(handed(student(), 'Bob')))}")
+    with pytest.raises(ArchiveError, match="sent the work of 'Bob' and not of 'Ann'"):
+        collect(NODE, "Ann")
+    assert list(here.iterdir()) == []
+
+
 def test_a_node_that_hangs_is_left(ssh, monkeypatch):
     here = ssh("exec sleep 60")
     monkeypatch.setattr(module, "BOUND_S", 0.3)

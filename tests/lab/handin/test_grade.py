@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import pickle
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -11,6 +12,7 @@ from students import another, manifest, packed
 
 from labkit.cli import main
 from labkit.config.workspace import Workspace
+from labkit.config.yaml_files import read_yaml
 from labkit.lab.handin.archive import MIB
 from labkit.lab.handin.grade import Row, find_archives, grade
 from labkit.lab.handin.sheet import WIDTH, as_csv, details, table
@@ -228,10 +230,11 @@ def test_what_is_printed_has_no_escapes_and_fits_the_terminal(traps, tmp_path, c
     assert [line["student"] for line in lines if "HYPERLINK" in line["student"]] == ['\'=HYPERLINK("http://x")']
 
 
-@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@x", "＝1", " =1"])
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@x", "＝1", " =1", "Ann; =1", "Ann|@x"])
 def test_no_cell_of_the_csv_is_a_formula(name):
     cell = as_csv([Row(student=name, file="=f.tar.gz", error="-e")]).splitlines()[1].split(",")
-    assert cell[0].startswith("'") and cell[1] == "'=f.tar.gz" and cell[2] == "'-e"
+    assert "'" in cell[0] and not re.search(r"(^|[;|])\s*[=+@＝-]", cell[0])
+    assert cell[1] == "'=f.tar.gz" and cell[2] == "'-e"
 
 
 def test_archives_are_found_at_any_depth_and_links_to_folders_are_not_followed(student, handed, tmp_path):
@@ -289,3 +292,65 @@ def test_a_class_is_graded_as_each_of_them_alone(real_ledger, tmp_path, handed):
     alone = [graded(path)[0] for path in paths]
     assert [details(row) for row in together] == [details(row) for row in alone]
     assert {row.right for row in together} == {3}
+
+
+def rewrite(ledger, run, **values):
+    """Change a run so that its record and its config.json agree."""
+    folder = next(ledger.glob(f"tiny/{run}/*"))
+    for name in ("config.json", "record.json"):
+        data = json.loads((folder / name).read_text())
+        data.get("record", data).update(values)
+        (folder / name).write_text(json.dumps(data))
+    return folder
+
+
+def test_no_file_of_this_machine_is_read_because_a_record_names_it(student, handed, tmp_path, monkeypatch):
+    bait = tmp_path / "bait.yaml"
+    bait.write_text("base: baseline\n")
+    ledger = student()
+    rewrite(ledger, "reduced_batch", experiment=str(bait))
+    journal = ledger / "answers.jsonl"
+    journal.write_text(journal.read_text().replace('"profile": "tiny"', f'"profile": "{tmp_path}/bait"'))
+    path = handed(ledger)
+    opened = []
+    monkeypatch.setattr("labkit.config.layers.read_yaml", lambda path: opened.append(path) or read_yaml(path))
+    monkeypatch.setattr("labkit.config.profiles.read_yaml", lambda path: opened.append(path) or read_yaml(path))
+    (row,) = graded(path)
+    assert opened and bait not in opened
+    assert row.course_runs == 1 and "record" in row.kinds
+
+
+def test_a_record_that_nobody_ran_counts_and_has_a_sign(student, handed):
+    """Twelve digits and the word ``ok`` are easily typed; without events nobody has seen the run."""
+    ledger = student()
+    folder = rewrite(ledger, "reduced_batch", losses=[], memory=None, status="ok")
+    (folder / "events.jsonl").unlink()
+    assert "events" in graded(handed(ledger))[0].kinds
+
+
+def test_json_that_nests_deep_is_a_row(student, handed):
+    deep = []
+    for _ in range(900):
+        deep = [deep]
+    for values in ({"config": {"accumulate_grad_batches": 1, "lr": deep}}, {"overrides": {"a": deep}}):
+        ledger = student()
+        rewrite(ledger, "reduced_batch", **values)
+        (row,) = graded(handed(ledger))
+        assert row.error or row.runs == 3 or "unread" in row.kinds
+
+
+def test_runs_and_answers_that_are_too_much_together_are_refused(student, handed, monkeypatch):
+    path = handed(student())
+    monkeypatch.setattr("labkit.lab.handin.archive.TEXT_BYTES", 10_000)
+    (row,) = graded(path)
+    assert "its runs and answers have more than" in row.error
+
+
+def test_a_file_whose_name_is_no_text_is_a_row(tmp_path, capsys):
+    good = hostile(tmp_path / "good.tar.gz")
+    good.rename(tmp_path / "\udcff\x1b.tar.gz")
+    (tmp_path / "\udcfe.zip").touch()
+    assert main(["grade", str(tmp_path), "--csv", str(tmp_path / "a.csv")]) == 0
+    out, err = capsys.readouterr()
+    assert "Eve" in out and "passed over ?.zip" in err
+    assert all(c.isprintable() or c == "\n" for c in out + err + (tmp_path / "a.csv").read_text("utf-8-sig"))
