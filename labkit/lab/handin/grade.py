@@ -116,7 +116,7 @@ def grade(
         file = "/".join(path.absolute().parts[-2:])
         try:
             work = read_work(read_archive(path))
-            row = _row(judge, work, file, price_per_hour, now)
+            row = judged(judge, work, file, price_per_hour, now)
         except (ArchiveError, RecursionError) as error:
             nests = isinstance(error, RecursionError)
             rows.append(Row(student="", file=file, error="its JSON nests too deep" if nests else str(error)))
@@ -129,7 +129,8 @@ def grade(
     return counted
 
 
-def _row(judge: Judge, work: Work, file: str, price_per_hour: float | None, now: datetime) -> Row:
+def judged(judge: Judge, work: Work, file: str, price_per_hour: float | None, now: datetime) -> Row:
+    """The row of one submission, which ``file`` holds."""
     answers, of_answers = judge.answers(work)
     checks, of_checks = judge.checks(work)
     names = [experiment.name for experiment in judge.course]
