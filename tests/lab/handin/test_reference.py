@@ -135,3 +135,14 @@ def test_who_has_no_run_has_the_courses_on_every_profile(ledger, monkeypatch):
     said = Lab("12_compare").table(reference=True).text()
     assert said.count("shipped, predicted") == 15 and "139.0" in said
     assert not ledger.root.exists()
+
+
+def test_of_many_micro_steps_the_highest_of_each_category_stays(real_ledger):
+    record = next(r for r in Ledger(real_ledger).records("tiny", "reduced_batch"))
+    record.config["accumulate_grad_batches"] = 3
+    first = record.memory["phases"][1]
+    highest = first["highest"] | {"inputs": 10**9}
+    record.memory["phases"] += [first | {"micro_step": 1, "highest": highest}, first | {"step": 9, "micro_step": 1}]
+    kept = reference._filled(reference._kept(record))
+    assert len(kept["memory"]["phases"]) == len(record.memory["phases"]) - 1
+    assert max(phase["highest"]["inputs"] for phase in kept["memory"]["phases"]) == 10**9
