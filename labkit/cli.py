@@ -8,10 +8,27 @@ from labkit.config.errors import ConfigError
 from labkit.config.secrets import redact
 from labkit.runs.records import LedgerError
 from labkit.train.errors import CheckpointError, DataError
-from labkit.verbs import advise, caption, compare, configs, diagnose, doctor, fetch, merge, plan, profiles, run, show
+from labkit.verbs import (
+    advise,
+    caption,
+    collect,
+    compare,
+    configs,
+    diagnose,
+    doctor,
+    fetch,
+    grade,
+    merge,
+    plan,
+    profiles,
+    run,
+    show,
+    submit,
+)
 from labkit.verbs.options import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
 
 VERBS = (run, plan, advise, compare, show, diagnose, doctor, caption, merge, fetch, configs, profiles)
+VERBS += (submit, collect, grade)  # handing in
 
 
 def main(argv: Sequence[str] | None = None) -> int:

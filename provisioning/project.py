@@ -12,6 +12,8 @@ PARTS = ("README.md", "pyproject.toml", "requirements.txt", "labkit", "workspace
 LEFT_OUT = {"__pycache__", ".ipynb_checkpoints", "build"}
 STUDENTS = {"workspace/runs", "workspace/data"}
 """A student's, or large. By their full names: labkit has a room called runs."""
+SUBMISSIONS = "workspace/submission-"
+"""How the archives begin that ``labkit submit`` writes."""
 
 
 def archive(root: Path | None = None) -> tuple[bytes, str]:
@@ -32,6 +34,8 @@ def archive(root: Path | None = None) -> tuple[bytes, str]:
 def _bare(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
     path = Path(member.name)
     if LEFT_OUT & set(path.parts) or member.name in STUDENTS or path.suffix in {".pyc", ".egg-info"}:
+        return None
+    if member.name.startswith(SUBMISSIONS):
         return None
     member.uid = member.gid = member.mtime = 0
     member.uname = member.gname = ""

@@ -48,12 +48,15 @@ class Lab(Bench):
     # -- what is shown
 
     @refusing
-    def table(self, *results: View) -> View:
-        """Results side by side, or without any the whole ledger of this machine."""
+    def table(self, *results: View, reference: bool = False) -> View:
+        """Results side by side, or without any the whole ledger of this machine.
+
+        ``reference`` puts the runs that ship with the course beside it, for whoever could not make them all.
+        """
         from labkit.lab import tables
 
         if not results:
-            return tables.ledger(self)
+            return tables.ledger(self, reference)
         found = [result for result in results if isinstance(result, Result)]
         return tables.results(found, self.unit) if found else Lines("nothing to show yet")
 
@@ -68,6 +71,12 @@ class Lab(Bench):
 
             found = [result for result in tables.newest(self) if result.name in self.profile.expected]
         return figures.draw(kind, found)
+
+    def submit(self) -> View:
+        """A button that packs the ledger and the notebooks to hand in; as text the command that does."""
+        from labkit.lab.handin.button import Button
+
+        return Button(self.workspace)
 
     # -- what is asked and checked
 

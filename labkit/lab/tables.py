@@ -37,9 +37,14 @@ def results(found: Sequence[Result], unit: tuple[str, int], title: str = "") -> 
     return Table(f"{title or 'Runs'}, memory in {word}, {sources(found)}", columns, rows, _NOTES)
 
 
-def ledger(lab: "Lab") -> View:
-    """The newest run of every experiment of the lab's machine; in plan mode what is planned for them."""
+def ledger(lab: "Lab", reference: bool = False) -> View:
+    """The newest run of every experiment of the lab's machine; in plan mode what is planned for them.
+
+    With ``reference`` each stands beside the one that ships with the course, which is marked so.
+    """
     found = newest(lab)
+    if reference:
+        return _beside_reference(lab, found)
     if not found:
         return Lines(f"no run on {lab.profile.name} yet", ["lab.run makes one"], mark="open")
     table = results(found, lab.unit, f"The ledger of {lab.profile.name}")
@@ -58,6 +63,19 @@ def newest(lab: "Lab") -> list[Result]:
     rows = compare(lab.workspace, lab.ledger, lab.profile.name)
     rows.sort(key=lambda row: bool(row["overrides"]))
     return [Result(lab.ledger.find(row["run"]).read()) for row in rows if row["status"] != "running"]
+
+
+def _beside_reference(lab: "Lab", found: list[Result]) -> View:
+    from labkit.lab.handin.reference import read_reference
+
+    shipped = {result.name: result for result in read_reference(lab.workspace, lab.profile.name)}
+    own = {result.name: result for result in found}
+    names = list(dict.fromkeys([*(name for name in shipped if name in lab.profile.expected), *own]))
+    both = [one for name in names for one in (own.get(name), shipped.get(name)) if one is not None]
+    table = results(both, lab.unit, f"The ledger of {lab.profile.name} beside what ships with the course")
+    made = next(iter(shipped.values())).made if shipped else "nothing"
+    table.notes.append(f"shipped: made {made}; times are of that machine, and no run of yours")
+    return table
 
 
 def advice(name: str, resolved: Resolved, found: "Advice") -> View:

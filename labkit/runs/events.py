@@ -39,7 +39,7 @@ class EventReader:
                 if not ended and len(line) < LONGEST_BYTES:
                     return
                 self.offset += len(line)
-                event = _event(line) if ended and not self._inside_long_line else None
+                event = read_event(line) if ended and not self._inside_long_line else None
                 self._inside_long_line = not ended
                 if event is not None:
                     yield event
@@ -47,7 +47,8 @@ class EventReader:
                     self.skipped += 1
 
 
-def _event(line: bytes) -> dict[str, Any] | None:
+def read_event(line: bytes) -> dict[str, Any] | None:
+    """The event in a line; None for a line that is none."""
     try:
         event = json.loads(line)
     except (ValueError, RecursionError):

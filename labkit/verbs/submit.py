@@ -1,0 +1,46 @@
+"""``labkit submit``."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from labkit.config.errors import ConfigError
+from labkit.config.workspace import Workspace
+
+HELP = """\
+Pack your work into one archive to hand in. The runs, answers and notebooks as they are on disk; no secrets, data or
+weights. Save the notebooks first.
+
+  labkit submit --name abc123                      workspace/submission-abc123.tar.gz
+  labkit submit --name abc123 --output mine.tar.gz
+  labkit submit --name abc123 --output -           to standard output, for a pipe
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of this verb."""
+    parser.add_argument("--name", help="who hands in: a name or netID, as the instructor knows it")
+    parser.add_argument("--output", metavar="FILE", help="where to write the archive; '-' is standard output")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Write the archive and say where."""
+    from labkit.lab.handin.submit import submit, submit_to
+
+    if not args.name:
+        raise ConfigError("who hands in? Say it with --name, such as 'labkit submit --name abc123'.")
+    workspace = Workspace.find()
+    if args.output == "-":
+        if args.json:
+            raise ConfigError("--json does not go with --output -, which is the archive itself.")
+        submit_to(workspace, args.name, sys.stdout.buffer)
+        return 0
+    path, count, left_out = submit(workspace, args.name, Path(args.output) if args.output else None)
+    if args.json:
+        print(json.dumps({"path": str(path), "members": count, "left_out": left_out}, indent=1))
+        return 0
+    print(f"{path}: {count} files, {path.stat().st_size / 2**20:.2f} MiB")
+    for line in left_out:
+        print(f"  left out {line}")
+    return 0
