@@ -48,7 +48,7 @@ class Question:
             return found
         try:
             number = float(answer)  # type: ignore[arg-type]
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = float("nan")
         if not 0 <= number < float("inf") or isinstance(answer, bool):
             raise ConfigError(f"{answer!r} is not a number from 0 up.")
