@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from labkit.config.datasets import find_dataset
-from labkit.config.errors import ConfigError
 from labkit.config.layers import DEFAULT_PROFILE, resolve
 from labkit.config.profiles import Expected
 from labkit.config.schema import RunConfig, coerce, read_config
@@ -22,6 +21,7 @@ from labkit.runs.events import EventReader
 from labkit.runs.host import HostMemory
 from labkit.runs.log_text import read_tail
 from labkit.runs.prediction import WAIT_S, in_background
+from labkit.runs.rank_files import log_of, logs, other_ranks
 from labkit.runs.records import Ledger, Record, RunFolder
 from labkit.runs.resume import prepare, unfinished
 
@@ -65,7 +65,6 @@ def run(
     """
     workspace = Workspace.find()
     resolved = resolve(workspace, experiment, overrides, profile)
-    _check_devices(resolved.config)
     read = {key: coerce(key, value) for key, value in (overrides or {}).items()}
     typed = {key: list(value) if isinstance(value, tuple) else value for key, value in read.items()}
     ledger = Ledger(workspace.runs)
@@ -124,19 +123,12 @@ def _carry_out(
         # what was skipped has neither met nor missed what was expected, unless just this was
         if expected and (record.status != "skipped" or expected.status == "skipped"):
             record.as_expected = expected.matches(record.status, record.died_in)
-        found = diagnose(record, read_tail(folder.log, log_start), host.kills_until(HostMemory.read()))
+        record.ranks = other_ranks(folder.path)
+        rank = record.ended_by_rank
+        log = read_tail(log_of(folder.path, rank), 0 if rank else log_start)
+        found = diagnose(record, log, host.kills_until(HostMemory.read()))
         record.diagnosis = None if found is None else found.to_dict()
         folder.write(record)
-
-
-def _check_devices(config: RunConfig) -> None:
-    # the place of the next piece of the course: refused by name until it is built, never silently left out
-    if config.devices != 1 or config.strategy in ("ddp", "fsdp"):
-        key = "devices" if config.devices != 1 else "strategy"
-        raise ConfigError(
-            f"{key}={getattr(config, key)} is not part of this version yet; runs use one device. "
-            "'labkit plan' predicts what a device of several holds."
-        )
 
 
 def _watch(
@@ -189,7 +181,8 @@ def _child(folder: RunFolder, record: Record, config: RunConfig, saved: Path | N
     if config.device == "virtual":
         # one thread: runs side by side do not slow each other, and sums have one order on every machine
         env |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "labkit.train.fit", str(folder.path), *([str(saved)] if saved else [])]
+    module = "labkit.runs.ranks" if config.devices > 1 else "labkit.train.fit"
+    command = [sys.executable, "-m", module, str(folder.path), *([str(saved)] if saved else [])]
     with folder.log.open("ab") as log:
         child = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env=env,
@@ -199,7 +192,8 @@ def _child(folder: RunFolder, record: Record, config: RunConfig, saved: Path | N
         yield child
     finally:
         _stop(child, signal.SIGTERM, 0)
-        redact_file(folder.log)
+        for log in logs(folder.path):
+            redact_file(log)
 
 
 def _stop(child: subprocess.Popen, first: signal.Signals, grace_s: float) -> None:

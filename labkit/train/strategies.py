@@ -8,6 +8,7 @@ import shutil
 import sys
 import sysconfig
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, Strategy
 from torch.utils._pytree import tree_iter
 
 from labkit.config.schema import RunConfig
+from labkit.memory.capture import MemoryCapture
 from labkit.memory.tracker import host
+from labkit.train.ddp import BucketedDDP
 
 
 class OffloadOnCPU(DeepSpeedStrategy):
@@ -77,8 +80,12 @@ def _in_host_memory(work: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-def build_strategy(config: RunConfig) -> str | Strategy:
-    """The strategy of a run: a name for Lightning, or a DeepSpeed strategy with offload."""
+def build_strategy(config: RunConfig, capture: MemoryCapture | None = None) -> str | Strategy:
+    """The strategy of a run. One that spreads it over ranks tells ``capture`` what its memory is for."""
+    ranks = {"timeout": timedelta(seconds=config.collective_timeout_s)}
+    ranks |= {"process_group_backend": "gloo"} if config.device == "virtual" else {}
+    if config.strategy == "ddp":
+        return BucketedDDP(capture or MemoryCapture(), **ranks)
     if not config.strategy.startswith("deepspeed"):
         return config.strategy
     set_environment(config.device)
