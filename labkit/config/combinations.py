@@ -56,7 +56,7 @@ def _rules(config: "RunConfig") -> list[tuple[bool, str, str, str]]:
 
 
 def _rules_of_ranks(config: "RunConfig") -> list[tuple[bool, str, str, str]]:
-    several, bits_4_or_8 = config.world_size > 1, "8bit" in config.optim
+    several = config.world_size > 1
     many = "devices" if config.devices > 1 or config.num_nodes == 1 else "num_nodes"
     return [
         (several and config.strategy == "auto", many, "strategy",
