@@ -31,12 +31,14 @@ from labkit.config.versions import version_of
 from labkit.memory.capture import MemoryCapture
 from labkit.memory.cuda import used_by_others_bytes
 from labkit.memory.report import on_device
-from labkit.memory.tracker import Tracker, VirtualOutOfMemoryError
+from labkit.memory.sharded import ShardTracker
+from labkit.memory.tracker import Tracker, VirtualOutOfMemoryError, host
 from labkit.train.adapters import add_lora
 from labkit.train.checkpoints import find_checkpoint, load_processor
 from labkit.train.data import DataError, build_loader, load_samples
 from labkit.train.errors import CheckpointError
 from labkit.train.events import EventWriter
+from labkit.train.fsdp import ShardedModule
 from labkit.train.models import build_model, weight_facts
 from labkit.train.module import CaptionModule
 from labkit.train.processor import embedded_processor
@@ -111,7 +113,9 @@ def fit(
     train_samples, val_samples = load_samples(config, data_folder)
 
     others_bytes = None if config.device == "virtual" else used_by_others_bytes()  # before this process is one of them
-    virtual = Tracker(config.capacity_bytes) if config.device == "virtual" else None
+    sharded = config.strategy == "fsdp"
+    kind = ShardTracker if sharded else Tracker
+    virtual = kind(config.capacity_bytes) if config.device == "virtual" else None
     if virtual is None and config.capacity_bytes:
         whole = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, config.capacity_bytes / whole))
@@ -149,10 +153,11 @@ def fit(
     module = None
     try:
         with virtual or contextlib.nullcontext():
-            model, processor = _build(config, "cuda" if virtual is None else "cpu")
+            with host() if sharded else contextlib.nullcontext():
+                model, processor = _build(config, "cpu" if virtual or sharded else "cuda")
             if rank:  # weights are the same on all ranks, what dropout takes is not
                 torch.manual_seed(config.seed + rank)
-            module = CaptionModule(config, model)
+            module = ShardedModule(config, model, virtual) if sharded else CaptionModule(config, model)
             collate = Collator(
                 processor, arch.language, config.max_length, model.config.num_query_tokens, model.config.image_token_id
             )

@@ -55,6 +55,7 @@ class CaptionModule(LightningModule):
         elif (divisor := len(self._pending) * self.trainer.world_size) == factor:
             return
         grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        grads = [getattr(grad, "_local_tensor", grad) for grad in grads]  # of a sharded one this rank's part
         torch._foreach_mul_(grads, factor / divisor)
 
     def _sums(self) -> torch.Tensor:

@@ -20,6 +20,7 @@ from labkit.config.schema import RunConfig
 from labkit.memory.capture import MemoryCapture
 from labkit.memory.tracker import host
 from labkit.train.ddp import BucketedDDP
+from labkit.train.fsdp import ShardedStrategy
 
 
 class OffloadOnCPU(DeepSpeedStrategy):
@@ -86,6 +87,8 @@ def build_strategy(config: RunConfig, capture: MemoryCapture | None = None) -> s
     ranks |= {"process_group_backend": "gloo"} if config.device == "virtual" else {}
     if config.strategy == "ddp":
         return BucketedDDP(capture or MemoryCapture(), **ranks)
+    if config.strategy == "fsdp":
+        return ShardedStrategy(config.world_size, **ranks)
     if not config.strategy.startswith("deepspeed"):
         return config.strategy
     set_environment(config.device)

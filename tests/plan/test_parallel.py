@@ -22,9 +22,9 @@ from labkit.config.schema import RunConfig
 from labkit.memory.report import MemoryReport
 from labkit.memory.tracker import BLOCK_BYTES
 from labkit.plan.errors import PredictionError
-from labkit.plan.fsdp import sharded_modules
 from labkit.plan.steps import trace
 from labkit.train.adapters import add_lora
+from labkit.train.fsdp import sharded_modules
 from labkit.train.models import build_model
 
 OPT, T5 = "tiny/blip2-opt-small", "tiny/blip2-t5-small"

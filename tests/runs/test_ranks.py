@@ -1,5 +1,6 @@
 """The launcher of several ranks: which of them ended the run, what the whole ends with, and that nothing is left."""
 
+import contextlib
 import json
 import os
 import signal
@@ -55,9 +56,7 @@ def start(tmp_path):
     def launch(*does: str) -> tuple[subprocess.Popen, Path]:
         for rank, text in enumerate(does):
             (folder / f"does{rank}").write_text(text)
-        (folder / "config.json").write_text(
-            json.dumps({"config": {"devices": len(does), "collective_timeout_s": 2.0}})
-        )
+        (folder / "config.json").write_text(json.dumps({"config": {"devices": len(does), "collective_timeout_s": 2.0}}))
         with (folder / "log.txt").open("ab") as log:
             command = [sys.executable, "-c", LAUNCHER.format(python=str(python)), str(folder)]
             process = subprocess.Popen(
@@ -68,10 +67,8 @@ def start(tmp_path):
 
     yield launch
     for process in started:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         process.wait(WAIT_S)
         process.stdin.close()
 
@@ -87,7 +84,8 @@ def alive(folder: Path) -> list[str]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                line, state = (entry / "cmdline").read_bytes(), (entry / "stat").read_text().rsplit(")", 1)[1].split()[0]
+                line = (entry / "cmdline").read_bytes()
+                state = (entry / "stat").read_text().rsplit(")", 1)[1].split()[0]
             except (FileNotFoundError, ProcessLookupError):
                 continue
             if str(folder).encode() in line and state != "Z":
@@ -114,7 +112,7 @@ def test_ranks_are_told_who_they_are_as_torchrun_tells_it(start):
     text = f"import os\nprint([os.environ[name] for name in {names!r}])\n" + OK
     launcher, folder = start(text, text, text)
     assert launcher.wait(WAIT_S) == 0
-    said = [eval((folder / name).read_text()) for name in ("log.txt", "log.rank1.txt", "log.rank2.txt")]  # noqa: S307
+    said = [eval((folder / name).read_text()) for name in ("log.txt", "log.rank1.txt", "log.rank2.txt")]
     assert [one[:5] for one in said] == [[str(r), str(r), "3", "3", "127.0.0.1"] for r in range(3)]
     assert len({one[5] for one in said}) == 1
 
