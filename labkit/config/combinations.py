@@ -63,4 +63,8 @@ def _rules_of_ranks(config: "RunConfig") -> list[tuple[bool, str, str, str]]:
          "several devices need to know who holds what; set strategy=ddp or strategy=fsdp"),
         (not several and config.strategy in SPLITS_MODEL, "strategy", "devices",
          "one device has nothing to split; set devices=2 or more, or strategy=auto"),
+        (config.strategy in SPLITS_MODEL and "8bit" in config.optim, "optim", "strategy",
+         "bitsandbytes' optimizers take no shards; set optim=adamw, or strategy=ddp"),
+        (several and config.enable_checkpointing, "enable_checkpointing", many,
+         "the steps of several ranks are not saved yet; set enable_checkpointing=false, or devices=1"),
     ]  # fmt: skip

@@ -47,7 +47,7 @@ class ShardedModel:
         # registers the backend "fake"; torch has no public name for it
         from torch.testing._internal.distributed.fake_pg import FakeStore
 
-        dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=self.config.devices)
+        dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=self.config.world_size)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -62,7 +62,7 @@ class ShardedModel:
     def apply(self, model: nn.Module) -> None:
         """Shard the model and let its communication allocate, and nothing else."""
         with host():  # the whole weights are still there
-            shard(model, self.config, init_device_mesh("cpu", (self.config.devices,)))
+            shard(model, self.config, init_device_mesh("cpu", (self.config.world_size,)))
             for module in model.modules():
                 if isinstance(module, FSDPModule):
                     module.set_custom_all_gather(_Gather())

@@ -181,9 +181,9 @@ def fit(
     if module is not None:
         progress.flush(trainer, module)
         result["validation_losses"] = _finite(module.validation_losses)
-    if config.save_model and result["status"] == "ok" and (rank == 0 or config.strategy != "ddp"):
+    if config.save_model and result["status"] == "ok":
         try:
-            save(model, processor, config, folder)
+            save(model, processor, config, folder, rank)
         except CheckpointError as error:  # the losses and the memory report are there all the same
             result |= {"status": "failed", "reason": str(error)}
     if dist.is_initialized() and result["status"] == "ok":  # after a failure the others do not answer

@@ -171,9 +171,8 @@ def test_nothing_is_left_behind():
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
-        ({"strategy": "auto"}, "devices=2"),
+        ({"strategy": "layer_split"}, "devices=2"),
         ({"strategy": "fsdp", "use_qlora": True}, "use_qlora"),
-        ({"strategy": "fsdp", "optim": "adam_8bit"}, "optim=adam_8bit"),
     ],
 )
 def test_what_is_not_planned_says_so(keys, said):
