@@ -100,7 +100,7 @@ def _adapter(folder: Path) -> Path:
 @contextlib.contextmanager
 def _whole_parameters(model: nn.Module, config: RunConfig) -> Iterator[None]:
     """ZeRO's stage 3 has the parameters in pieces, which are put together while this lasts."""
-    if config.strategy != "deepspeed_stage_3_offload":
+    if not config.strategy.startswith("deepspeed_stage_3"):
         yield
         return
     import deepspeed
