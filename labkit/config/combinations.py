@@ -11,6 +11,9 @@ SPLITS_MODEL = ("fsdp", "layer_split")
 """Strategies under which no rank holds the whole model."""
 
 
+_NOTHING = "a rank may have nothing to train; set strategy=ddp or strategy=fsdp"
+
+
 def check_combinations(config: "RunConfig") -> None:
     """Raise ``ConfigError`` that names both keys of the first rule that is broken."""
     for broken, one, other, why in (*_rules(config), *_rules_of_ranks(config)):
@@ -56,7 +59,7 @@ def _rules(config: "RunConfig") -> list[tuple[bool, str, str, str]]:
 
 
 def _rules_of_ranks(config: "RunConfig") -> list[tuple[bool, str, str, str]]:
-    several = config.world_size > 1
+    several, split = config.world_size > 1, config.strategy == "layer_split"
     many = "devices" if config.devices > 1 or config.num_nodes == 1 else "num_nodes"
     return [
         (several and config.strategy == "auto", many, "strategy",
@@ -65,6 +68,18 @@ def _rules_of_ranks(config: "RunConfig") -> list[tuple[bool, str, str, str]]:
          "one device has nothing to split; set devices=2 or more, or strategy=auto"),
         (config.strategy in SPLITS_MODEL and "8bit" in config.optim, "optim", "strategy",
          "bitsandbytes' optimizers take no shards; set optim=adamw, or strategy=ddp"),
+        (split and config.batch_size % config.world_size != 0, "batch_size", many,
+         "a batch goes through the layers in as many chunks as there are devices; use a multiple of them"),
+        (split and config.use_lora, "use_lora", "strategy", _NOTHING),
+        (split and config.use_qlora, "use_qlora", "strategy", _NOTHING),
+        *((split and getattr(config, key), key, "strategy", _NOTHING)
+          for key in ("freeze_vision", "freeze_connector", "freeze_language")),
+        (split and config.precision == "16-mixed", "precision", "strategy",
+         "the loss is on one rank, and its scale would be on none; set precision=bf16-mixed"),
+        (split and config.val_fraction > 0, "val_fraction", "strategy",
+         "the pipeline has no forward of its own; set val_fraction=0, or strategy=fsdp"),
+        (split and config.save_model, "save_model", "strategy",
+         "no rank can write all of the model; set save_model=false, or strategy=fsdp"),
         (several and config.enable_checkpointing, "enable_checkpointing", many,
          "the steps of several ranks are not saved yet; set enable_checkpointing=false, or devices=1"),
     ]  # fmt: skip

@@ -25,6 +25,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer, seed_everythin
 from lightning.pytorch.plugins.environments import LightningEnvironment
 
 from labkit.config.architectures import architecture
+from labkit.config.combinations import SPLITS_MODEL
 from labkit.config.errors import ConfigError
 from labkit.config.schema import RunConfig
 from labkit.config.versions import version_of
@@ -39,6 +40,7 @@ from labkit.train.data import DataError, build_loader, load_samples
 from labkit.train.errors import CheckpointError
 from labkit.train.events import EventWriter
 from labkit.train.fsdp import ShardedModule
+from labkit.train.layer_split import SplitModule
 from labkit.train.models import build_model, weight_facts
 from labkit.train.module import CaptionModule
 from labkit.train.processor import embedded_processor
@@ -113,8 +115,8 @@ def fit(
     train_samples, val_samples = load_samples(config, data_folder)
 
     others_bytes = None if config.device == "virtual" else used_by_others_bytes()  # before this process is one of them
-    sharded = config.strategy == "fsdp"
-    kind = ShardTracker if sharded else Tracker
+    in_pieces = config.strategy in SPLITS_MODEL
+    kind = ShardTracker if config.strategy == "fsdp" else Tracker
     virtual = kind(config.capacity_bytes) if config.device == "virtual" else None
     if virtual is None and config.capacity_bytes:
         whole = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
@@ -153,11 +155,12 @@ def fit(
     module = None
     try:
         with virtual or contextlib.nullcontext():
-            with host() if sharded else contextlib.nullcontext():
-                model, processor = _build(config, "cpu" if virtual or sharded else "cuda")
+            with host() if in_pieces else contextlib.nullcontext():
+                model, processor = _build(config, "cpu" if virtual or in_pieces else "cuda")
             if rank:  # weights are the same on all ranks, what dropout takes is not
                 torch.manual_seed(config.seed + rank)
-            module = ShardedModule(config, model, virtual) if sharded else CaptionModule(config, model)
+            facts = weight_facts(model)
+            module = _module(config, model, rank, capture, virtual)
             collate = Collator(
                 processor, arch.language, config.max_length, model.config.num_query_tokens, model.config.image_token_id
             )
@@ -167,7 +170,7 @@ def fit(
                 loaders.append(build_loader(config, val_samples, collate, train=False))
             if config.enable_checkpointing:
                 check_room(config, folder, checkpoint_bytes(config, model.parameters()), steps)
-            events.write("start", **_start(config, steps), others_bytes=others_bytes, model=weight_facts(model))
+            events.write("start", **_start(config, steps), others_bytes=others_bytes, model=facts)
             if place is None:
                 trainer.fit(module, *loaders)
             else:
@@ -209,6 +212,23 @@ def _build(config: RunConfig, device: str) -> tuple[torch.nn.Module, Any]:
     if config.use_lora or config.use_qlora:
         model = add_lora(model, config, arch.language)
     return model, processor
+
+
+def _module(
+    config: RunConfig, model: torch.nn.Module, rank: int, capture: MemoryCapture, virtual: Tracker | None
+) -> CaptionModule:
+    """What trains the model, as the strategy has it."""
+    match config.strategy:
+        case "fsdp":
+            return ShardedModule(config, model, virtual)
+        case "layer_split":
+            with host():
+                module = SplitModule(config, model, architecture(config.model_name).language, rank)
+            if virtual:
+                virtual.assign((*module.parameters(), *module.buffers()), "parameters")
+            return module
+        case _:
+            return CaptionModule(config, model)
 
 
 def _out_of_memory(config: RunConfig, error: torch.OutOfMemoryError, capture: MemoryCapture) -> dict[str, Any]:

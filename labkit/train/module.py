@@ -49,10 +49,10 @@ class CaptionModule(LightningModule):
         """
         if self.config.strategy.startswith("deepspeed"):
             return  # it has the gradients in buffers of its own, and divides them there
-        factor = self.trainer.accumulate_grad_batches * self.trainer.world_size
+        factor = self.trainer.accumulate_grad_batches * self.ranks
         if self.config.loss_average == "tokens":
             divisor = self._sums()[1]
-        elif (divisor := len(self._pending) * self.trainer.world_size) == factor:
+        elif (divisor := len(self._pending) * self.ranks) == factor:
             return
         grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         grads = [getattr(grad, "_local_tensor", grad) for grad in grads]  # of a sharded one this rank's part
@@ -68,9 +68,18 @@ class CaptionModule(LightningModule):
             weights = torch.stack([count for _, count in self._pending]).float()
             weights = weights if self.config.loss_average == "tokens" else torch.ones_like(weights)
             self._summed = torch.stack([(losses * weights).sum(), weights.sum()])
-            if self.trainer.world_size > 1:
-                dist.all_reduce(self._summed)
+            self.over_ranks(self._summed)
         return self._summed
+
+    @property
+    def ranks(self) -> int:
+        """How many ranks have a share of each batch."""
+        return self.trainer.world_size
+
+    def over_ranks(self, summed: torch.Tensor) -> None:
+        """Make sums of this rank's share those of the whole batch, in place."""
+        if self.ranks > 1:
+            dist.all_reduce(summed)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Note the loss of an optimizer step that is done."""
@@ -81,7 +90,7 @@ class CaptionModule(LightningModule):
         if self.trainer.global_step == self._steps_done:
             return
         self._steps_done = self.trainer.global_step
-        self.samples += self._pending_samples * self.trainer.world_size
+        self.samples += self._pending_samples * self.ranks
         loss, weight = self._sums()
         self._losses.append(loss / weight)
         self._pending, self._pending_samples, self._summed = [], 0, None

@@ -21,6 +21,7 @@ from labkit.memory.capture import MemoryCapture
 from labkit.memory.tracker import host
 from labkit.train.ddp import BucketedDDP
 from labkit.train.fsdp import ShardedStrategy
+from labkit.train.layer_split import SplitStrategy
 
 
 class ZeroOnCPU(DeepSpeedStrategy):
@@ -89,6 +90,8 @@ def build_strategy(config: RunConfig, capture: MemoryCapture | None = None) -> s
     ranks |= {"process_group_backend": "gloo"} if config.device == "virtual" else {}
     if config.strategy == "ddp":
         return BucketedDDP(capture or MemoryCapture(), **ranks)
+    if config.strategy == "layer_split":
+        return SplitStrategy(**ranks)
     if config.strategy == "fsdp":
         return ShardedStrategy(config.world_size, **ranks)
     if not config.strategy.startswith("deepspeed"):
@@ -163,12 +166,13 @@ def zero_tensors(optimizer: Any) -> dict[str, list[torch.Tensor]]:
     (``optimizer_cpu``), and in stage 3 the weights (``parameters_cpu``). The device has the buckets that gradients
     are collected in. Without, the device has all of it, of each rank's share.
     """
-    in_host_memory = _leaves(getattr(optimizer, name, None) for name in _IN_HOST_MEMORY)
+    offloads = _offloads(optimizer)
+    summed = [] if offloads else [name for name in _IN_HOST_MEMORY if "grad" in name]
+    in_host_memory = _leaves(getattr(optimizer, name, None) for name in _IN_HOST_MEMORY if name not in summed)
     in_host_memory += [t.grad for t in in_host_memory if t.is_leaf and t.grad is not None]
     in_host_memory += _leaves(optimizer.state.values())
     buckets = [vars(bucket) for bucket in getattr(optimizer, "ipg_buckets", {}).values()]
-    offloads = _offloads(optimizer)
-    averaged = [getattr(optimizer, "averaged_gradients", None), getattr(optimizer, "all_grad_tensors", None)]
+    averaged = [getattr(optimizer, name, None) for name in ("averaged_gradients", "all_grad_tensors", *summed)]
     found = {
         "optimizer_cpu" if offloads else "optimizer_gpu": in_host_memory,
         "gradients": _leaves([buckets, getattr(optimizer, "temp_grad_buffer_for_gpu_offload", None), averaged]),

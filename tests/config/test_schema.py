@@ -255,6 +255,11 @@ FROZEN = {"freeze_vision": True, "freeze_connector": True, "freeze_language": Tr
         ({"strategy": "fsdp"}, "strategy", "devices"),
         ({"strategy": "layer_split"}, "strategy", "devices"),
         ({"strategy": "fsdp", "devices": 2, "optim": "adam_8bit"}, "optim", "strategy"),
+        *(({"strategy": "layer_split", "devices": 2, key: value}, key, "strategy") for key, value in (
+            ("use_lora", True), ("use_qlora", True), ("freeze_vision", True), ("freeze_connector", True),
+            ("freeze_language", True), ("precision", "16-mixed"), ("val_fraction", 0.1), ("save_model", True),
+        )),
+        ({"strategy": "layer_split", "devices": 3}, "batch_size", "devices"),
         ({"strategy": "ddp", "devices": 2, "enable_checkpointing": True}, "enable_checkpointing", "devices"),
     ],
 )  # fmt: skip

@@ -28,11 +28,18 @@ SAME = {
     "num_train_samples": 90, "val_fraction": 0.1, "accumulate_grad_batches": 2, "max_steps": 4, "dropout": 0.0,
     "save_model": True, "capacity_gib": 1,
 }  # fmt: skip
+PLAINLY = {"val_fraction": 0.0, "save_model": False}
 RUNS = {
     "alone": {"batch_size": 16},
     "ddp": {"batch_size": 8, "devices": 2, "strategy": "ddp"},
     "fsdp": {"batch_size": 8, "devices": 2, "strategy": "fsdp"},
-}
+    "alone, not validated": {"batch_size": 16} | PLAINLY,
+    "layer_split": {"batch_size": 16, "devices": 2, "strategy": "layer_split"} | PLAINLY,
+    "zero": {
+        "batch_size": 8, "devices": 2, "strategy": "deepspeed_stage_2", "precision": "bf16-true",
+        "loss_average": "batches",
+    } | PLAINLY,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +109,30 @@ def test_shares_are_halves_of_parameters_gradients_and_state(trained):
     for memory in (fsdp.memory, fsdp.ranks[0]["memory"]):
         for category in ("parameters", "gradients", "optimizer_gpu"):
             assert at_the_end_of_a_step(memory)[category] == pytest.approx(whole[category] / 2, rel=0.01), category
+
+
+def test_layers_on_two_devices_train_the_model_of_one(trained):
+    alone, split = trained["alone, not validated"], trained["layer_split"]
+    # the vision tower is on the first device, and no later loss would be the same if its gradients did not get there
+    assert split.losses == pytest.approx(alone.losses, rel=ROUNDING)
+    assert split.samples == alone.samples
+    whole = at_the_end_of_a_step(alone.memory)
+    ranks = [at_the_end_of_a_step(memory) for memory in (split.memory, split.ranks[0]["memory"])]
+    embedding = 1000 * 320 * 4  # the text's, which the first and the last layers share
+    for category, copies in (("parameters", 1), ("gradients", 1), ("optimizer_gpu", 2)):
+        held = [rank[category] for rank in ranks]
+        assert sum(held) == pytest.approx(whole[category] + copies * embedding, rel=0.001)
+        assert max(held) < 0.75 * sum(held)
+
+
+def test_zero_halves_the_optimizer_state_and_no_more(trained):
+    zero = trained["zero"]
+    numbers = zero.model["parameters"]
+    for memory in (zero.memory, zero.ranks[0]["memory"]):
+        held = at_the_end_of_a_step(memory)
+        assert held["optimizer_gpu"] == pytest.approx(numbers * 12 / 2, rel=0.01)  # master weights, two moments
+        assert held["parameters"] == pytest.approx(numbers * 2, rel=0.01)
+    assert zero.losses == pytest.approx(trained["alone, not validated"].losses, rel=0.01)  # in 16 bits, a mean of means
 
 
 def test_the_log_of_every_rank_is_kept(trained, ledger):
