@@ -37,7 +37,7 @@ RUNS = {
     "layer_split": {"batch_size": 16, "devices": 2, "strategy": "layer_split"} | PLAINLY,
     "zero": {
         "batch_size": 8, "devices": 2, "strategy": "deepspeed_stage_2", "precision": "bf16-true",
-        "loss_average": "batches",
+        "loss_average": "batches", "max_steps": 2,
     } | PLAINLY,
 }  # fmt: skip
 
@@ -132,7 +132,8 @@ def test_zero_halves_the_optimizer_state_and_no_more(trained):
         held = at_the_end_of_a_step(memory)
         assert held["optimizer_gpu"] == pytest.approx(numbers * 12 / 2, rel=0.01)  # master weights, two moments
         assert held["parameters"] == pytest.approx(numbers * 2, rel=0.01)
-    assert zero.losses == pytest.approx(trained["alone, not validated"].losses, rel=0.01)  # in 16 bits, a mean of means
+    # in 16 bits, and a mean of means
+    assert zero.losses == pytest.approx(trained["alone, not validated"].losses[:2], rel=0.001)
 
 
 def test_the_log_of_every_rank_is_kept(trained, ledger):
