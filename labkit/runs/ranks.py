@@ -7,6 +7,9 @@ Starts ``labkit.train.fit`` once for each device, with the names that ``torchrun
 others get a short grace and are killed. How the whole ended is how the first of them did: this process writes it into
 the run's events and ends with the same exit code or signal; 124 stands for a time-out in a collective operation.
 
+Where somebody else has started the ranks (``labkit.runs.launched``) this process starts its own one only, and rank 0
+knows the others by what they write.
+
 All ranks are in this process's group and have its standard input, so whoever kills the group, or goes away, ends all.
 """
 
@@ -25,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit.runs.events import EventReader
+from labkit.runs.launched import Launched
 from labkit.runs.log_text import read_tail
 from labkit.runs.rank_files import events_of, log_of
 from labkit.runs.symptoms import SYMPTOMS
@@ -42,18 +46,24 @@ _FOLLOWS = ("distributed_connection", "distributed_timeout", "gloo", "nccl")
 
 @dataclass
 class Rank:
-    """One process of the run, and how it ended."""
+    """One rank of the run, and how it ended. ``process`` is None for one that another watcher has started."""
 
     number: int
-    process: subprocess.Popen
+    process: subprocess.Popen | None
     folder: Path
     ended: float | None = None
     """When it was seen to be over; None while it runs."""
 
     def look(self) -> None:
         """See whether it is over."""
-        if self.ended is None and self.process.poll() is not None:
+        over = self.process.poll() is not None if self.process else bool(self.result)
+        if self.ended is None and over:
             self.ended = time.monotonic()
+
+    @property
+    def code(self) -> int:
+        """Its exit code, below zero for a signal."""
+        return self.process.returncode if self.process else self.result.get("exit_code", 0)
 
     @property
     def result(self) -> dict[str, Any]:
@@ -64,13 +74,18 @@ class Rank:
     @property
     def failed(self) -> bool:
         """Whether it is over and has not ended well."""
-        return self.ended is not None and (self.process.returncode != 0 or self.result.get("status") != "ok")
+        return self.ended is not None and (self.code != 0 or self.result.get("status") != "ok")
 
     @property
     def symptom(self) -> str | None:
         """What its last words are a sign of."""
         text = f"{self.result.get('reason') or ''}\n{read_tail(log_of(self.folder, self.number), most_bytes=2**16)}"
         return next((symptom.kind for symptom in SYMPTOMS if symptom.pattern.search(text)), None)
+
+    def say(self, result: dict[str, Any]) -> None:
+        """Write how it ended into its events, behind what it has said itself."""
+        with events_of(self.folder, self.number).open("a", encoding="utf-8") as events:
+            events.write(json.dumps({"event": "result", "time": time.time(), **result}) + "\n")
 
 
 class Ranks:
@@ -81,6 +96,14 @@ class Ranks:
         self.ranks: list[Rank] = []
         self.told_to_stop = False
 
+    def join(self, number: int) -> None:
+        """Start one rank as the environment has it. Rank 0 also looks after the others, which are not its own."""
+        for other in range(self._count):
+            if other == number:
+                self.ranks.append(Rank(number, self._start(number, dict(os.environ)), self._folder))
+            elif number == 0:
+                self.ranks.append(Rank(other, None, self._folder))
+
     def start(self) -> None:
         """Start every rank. The port is one that is free now, unless MASTER_PORT names another."""
         port = os.environ.get("MASTER_PORT") or str(free_port())
@@ -89,18 +112,20 @@ class Ranks:
             "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(self._count), "NODE_RANK": "0",
             "LOCAL_WORLD_SIZE": str(self._count), "GLOO_SOCKET_IFNAME": loopback,
         }  # fmt: skip
-        command = [sys.executable, "-m", "labkit.train.fit", *self._arguments]
         for number in range(self._count):
             env = shared | {"RANK": str(number), "LOCAL_RANK": str(number)}
-            with log_of(self._folder, number).open("ab") as log:
-                # open descriptors are kept, and with them the lock of the run's folder
-                process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=env, close_fds=False)
-            self.ranks.append(Rank(number, process, self._folder))
+            self.ranks.append(Rank(number, self._start(number, env), self._folder))
+
+    def _start(self, number: int, env: dict[str, str]) -> subprocess.Popen:
+        command = [sys.executable, "-m", "labkit.train.fit", *self._arguments]
+        with log_of(self._folder, number).open("ab") as log:
+            # open descriptors are kept, and with them the lock of the run's folder
+            return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=env, close_fds=False)
 
     def send(self, number: int) -> None:
         """Send all of them a signal."""
         for rank in self.ranks:
-            if rank.process.poll() is None:
+            if rank.process and rank.process.poll() is None:
                 rank.process.send_signal(number)
 
     def wait(self) -> None:
@@ -111,11 +136,12 @@ class Ranks:
                 rank.look()
             if all(rank.ended is not None for rank in self.ranks):
                 return
-            if deadline is None and any(rank.failed for rank in self.ranks):
+            own_are_over = all(rank.ended is not None for rank in self.ranks if rank.process)
+            if deadline is None and (own_are_over or any(rank.failed for rank in self.ranks)):
                 deadline = time.monotonic() + GRACE_S
             if deadline is not None and time.monotonic() > deadline:
                 for rank in self.ranks:
-                    if rank.ended is None:
+                    if rank.process and rank.ended is None:
                         rank.process.kill()
                         rank.process.wait()
                 return
@@ -127,9 +153,9 @@ class Ranks:
         if not failed:
             return 0, None
         # a rank that lost another is no cause; of the others, or else of these, the first that was over
-        first = min(failed, key=lambda rank: (rank.process.returncode >= 0 and rank.symptom in _FOLLOWS, rank.ended))
+        first = min(failed, key=lambda rank: (rank.code >= 0 and rank.symptom in _FOLLOWS, rank.ended))
         late = [rank.number for rank in self.ranks if rank.ended is None]
-        result, code = first.result, first.process.returncode
+        result, code = first.result, first.code
         if late and first.symptom == "distributed_timeout":
             who = f"rank {' and '.join(map(str, late))}"
             reason = f"rank {first.number} waited {self._timeout_s:g} s for {who}, which still ran and did not answer"
@@ -177,7 +203,9 @@ def main() -> None:
         _end_with_parent()
     folder = Path(sys.argv[1])
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))["config"]
-    ranks = Ranks(folder, sys.argv[1:], config["devices"], config["collective_timeout_s"])
+    launched = Launched.find()
+    count = config["devices"] * config["num_nodes"]
+    ranks = Ranks(folder, sys.argv[1:], count, config["collective_timeout_s"])
 
     def pass_on(number: int, _: Any) -> None:
         ranks.told_to_stop = True
@@ -185,12 +213,12 @@ def main() -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, pass_on)
-    ranks.start()
+    ranks.join(launched.rank) if launched else ranks.start()
     ranks.wait()
     code, result = ranks.verdict()
     if result is not None and not ranks.told_to_stop:
-        with events_of(folder, 0).open("a", encoding="utf-8") as events:
-            events.write(json.dumps({"event": "result", "time": time.time(), **result}) + "\n")
+        first = ranks.ranks[0]  # in a launch each is the first of its own
+        first.say(result | ({"exit_code": code} if first.number else {}))
     if code < 0:
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the rank has left one, if anybody wants it

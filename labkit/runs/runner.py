@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit.config.datasets import find_dataset
+from labkit.config.errors import ConfigError
 from labkit.config.layers import DEFAULT_PROFILE, resolve
 from labkit.config.profiles import Expected
 from labkit.config.schema import RunConfig, coerce, read_config
@@ -19,6 +20,7 @@ from labkit.config.workspace import Workspace
 from labkit.runs.diagnose import diagnose
 from labkit.runs.events import EventReader
 from labkit.runs.host import HostMemory
+from labkit.runs.launched import Launched
 from labkit.runs.log_text import read_tail
 from labkit.runs.prediction import WAIT_S, in_background
 from labkit.runs.rank_files import log_of, logs, other_ranks
@@ -68,6 +70,9 @@ def run(
     read = {key: coerce(key, value) for key, value in (overrides or {}).items()}
     typed = {key: list(value) if isinstance(value, tuple) else value for key, value in read.items()}
     ledger = Ledger(workspace.runs)
+    launched = _launched(resolved.config)
+    if launched is not None and launched.rank:
+        return launched.follow(ledger, [])
     environment = (rung or {}).get("environment", {})
     if not fresh and (stopped := unfinished(ledger, resolved, environment)) is not None:
         return resume(stopped, timeout_s, on_event)
@@ -75,6 +80,8 @@ def run(
         find_dataset(resolved.config.dataset, workspace.data)
     with ledger.open_run(resolved, typed, {"data_folder": str(workspace.data)}, rung) as folder:
         record = folder.read()
+        if launched is not None:
+            launched.leave_word(ledger, folder)
         begin = {"event": "created", "folder": str(folder.path)}
         _carry_out(folder, record, resolved.config, resolved.skip_reason, None, begin, timeout_s, on_event)
     return record
@@ -131,6 +138,19 @@ def _carry_out(
         folder.write(record)
 
 
+def _launched(config: RunConfig) -> Launched | None:
+    """The launcher that has started this rank, for a run of several; None where this process starts them all."""
+    launched = Launched.find()
+    if launched is not None:
+        launched.check(config)
+    elif config.num_nodes > 1:
+        raise ConfigError(
+            f"num_nodes={config.num_nodes} needs a launcher that starts the run on every node: torchrun --nnodes "
+            f"{config.num_nodes} --nproc-per-node {config.devices} ... workspace/finetune.py EXPERIMENT ..."
+        )
+    return launched
+
+
 def _watch(
     folder: RunFolder, record: Record, config: RunConfig, saved: Path | None, log_start: int, timeout_s: float | None,
     on_event: OnEvent | None,
@@ -181,7 +201,7 @@ def _child(folder: RunFolder, record: Record, config: RunConfig, saved: Path | N
     if config.device == "virtual":
         # one thread: runs side by side do not slow each other, and sums have one order on every machine
         env |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    module = "labkit.runs.ranks" if config.devices > 1 else "labkit.train.fit"
+    module = "labkit.runs.ranks" if config.world_size > 1 else "labkit.train.fit"
     command = [sys.executable, "-m", module, str(folder.path), *([str(saved)] if saved else [])]
     with folder.log.open("ab") as log:
         child = subprocess.Popen(

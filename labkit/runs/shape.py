@@ -141,6 +141,7 @@ class Result(TypedDict):
     validation_losses: NotRequired[list[float | None]]
     peak_bytes: NotRequired[int]
     rank: NotRequired[int]
+    exit_code: NotRequired[int]
 
 
 class Resumed(TypedDict):

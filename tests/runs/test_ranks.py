@@ -56,7 +56,9 @@ def start(tmp_path):
     def launch(*does: str) -> tuple[subprocess.Popen, Path]:
         for rank, text in enumerate(does):
             (folder / f"does{rank}").write_text(text)
-        (folder / "config.json").write_text(json.dumps({"config": {"devices": len(does), "collective_timeout_s": 2.0}}))
+        (folder / "config.json").write_text(
+            json.dumps({"config": {"devices": len(does), "num_nodes": 1, "collective_timeout_s": 2.0}})
+        )
         with (folder / "log.txt").open("ab") as log:
             command = [sys.executable, "-c", LAUNCHER.format(python=str(python)), str(folder)]
             process = subprocess.Popen(
