@@ -26,11 +26,12 @@ test-system: $(READY) $(CHI)/.ready  ## labs planned, a real OpenStack, the imag
 	$(BIN)/python -m pytest --confcutdir=tests/image tests/image
 	$(BIN)/python -m pytest tests/system
 
-bench: $(READY)  ## measure what reporting, predicting and the ledger cost, and how fast the command answers
+bench: $(READY)  ## measure what reporting, predicting and the ledger cost, how fast the command answers, and what two devices bring
 	$(BIN)/python tests/benchmarks/reporting_cost.py
 	$(BIN)/python tests/benchmarks/start_up.py
 	$(BIN)/python tests/benchmarks/prediction_cost.py
 	$(BIN)/python tests/benchmarks/ledger.py
+	$(BIN)/python tests/benchmarks/scaling.py
 
 clean:  ## remove the environments; runs stay
 	rm -rf $(VENV) $(CHI) .venv-openstack build *.egg-info
