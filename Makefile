@@ -26,13 +26,14 @@ test-system: $(READY) $(CHI)/.ready  ## a real OpenStack, the image built for re
 	$(BIN)/python -m pytest --confcutdir=tests/image tests/image
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/system
 
-bench: $(READY)  ## measure what reporting, predicting, the ledger, panels and grading cost, and how fast the command answers
+bench: $(READY)  ## measure what reporting, predicting, the ledger, panels and grading cost, how fast the command answers, and what two devices bring
 	$(BIN)/python tests/benchmarks/reporting_cost.py
 	$(BIN)/python tests/benchmarks/start_up.py
 	$(BIN)/python tests/benchmarks/prediction_cost.py
 	$(BIN)/python tests/benchmarks/ledger.py
 	$(BIN)/python tests/benchmarks/panel_cost.py
 	$(BIN)/python tests/benchmarks/grading.py
+	$(BIN)/python tests/benchmarks/scaling.py
 
 clean:  ## remove the environments; runs stay
 	rm -rf $(VENV) $(CHI) .venv-openstack build *.egg-info

@@ -121,6 +121,8 @@ def resolve(
     _refuse_secrets({"the experiment's name": experiment.name, **config.to_dict()})
     if config.global_batch_size is not None:
         origins["accumulate_grad_batches"] = "from global_batch_size"
+        if config.batch_size != values.get("batch_size"):
+            origins["batch_size"] = "from global_batch_size"
     arch = architecture(config.model_name)
     if config.weights == "pretrained" and config.model_name in profile.models.values():
         raise ConfigError(

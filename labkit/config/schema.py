@@ -11,9 +11,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from labkit.config import values
+from labkit.config.combinations import check_combinations
 from labkit.config.errors import ConfigError, nearest
 
 Precision = Literal["32-true", "bf16-true", "bf16-mixed", "16-mixed", "16-true"]
+Strategy = Literal[
+    "auto", "ddp", "fsdp", "layer_split", "deepspeed_stage_2", "deepspeed_stage_3", "deepspeed_stage_2_offload",
+    "deepspeed_stage_3_offload",
+]  # fmt: skip
 Optim = Literal["adamw", "sgd", "adam_8bit", "paged_adam_8bit", "deepspeed_cpu"]
 
 
@@ -44,6 +49,8 @@ class RunConfig:
     # -- training
     lr: float = 5e-6
     """Learning rate of the first step after warm-up."""
+    lr_scaling: Literal["none", "linear", "sqrt"] = "none"
+    """What more devices do to ``lr``: nothing, times their number, or times its square root."""
     lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
     """How the learning rate goes on after ``warmup_steps``: level, or down to zero at the last step."""
     warmup_steps: int = 0
@@ -53,7 +60,8 @@ class RunConfig:
     accumulate_grad_batches: int = 1
     """Micro batches whose gradients are summed before one optimizer step."""
     global_batch_size: int | None = None
-    """Samples of one optimizer step over all devices; sets ``accumulate_grad_batches`` to what divides it."""
+    """Samples of one optimizer step over all devices; sets ``accumulate_grad_batches`` to what divides it, and
+    lowers ``batch_size`` where a device's share is less."""
     loss_average: Literal["tokens", "batches"] = "tokens"
     """``tokens``: sum over the caption tokens of all micro batches, divided by their number. ``batches``: mean of
     the micro batches' means, which weighs a token by how short its batch's captions are."""
@@ -106,10 +114,16 @@ class RunConfig:
     """Memory of the device in GiB. A virtual GPU needs it; on CUDA it caps what PyTorch reserves,
     empty takes the whole GPU."""
     devices: int = 1
-    """Number of devices."""
-    strategy: Literal["auto", "ddp", "fsdp", "deepspeed_stage_2_offload", "deepspeed_stage_3_offload"] = "auto"
-    """Lightning's strategy. ``deepspeed_stage_2_offload`` keeps optimizer state and master weights in host memory,
-    stage 3 the weights too. What stage 3 brings back costs nothing on the virtual GPU, since a CPU moves none."""
+    """Number of devices of a node; each has a process of its own, a rank."""
+    num_nodes: int = 1
+    """Number of nodes. On more than one a launcher (``torchrun``) starts the run on each."""
+    strategy: Strategy = "auto"
+    """Who holds what. ``ddp`` has all of it on each device, ``fsdp`` and ZeRO (``deepspeed_stage_2``, 3) a share of
+    gradients and state, and but for stage 2 of the weights; ``layer_split`` has a part of the layers on each.
+    ``_offload`` keeps optimizer state and master weights in host memory, stage 3 the weights too. What stage 3 brings
+    back costs nothing on the virtual GPU, since a CPU moves none."""
+    collective_timeout_s: float = 600.0
+    """How long a rank waits for the others in an operation that all take part in; then the run ends as a time-out."""
 
     # -- what is written
     report_every: int = 50
@@ -127,16 +141,26 @@ class RunConfig:
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, coerce(field.name, getattr(self, field.name)))
         if self.global_batch_size is not None:
-            per_step = self.batch_size * self.devices
             _check_ranges(self)
-            if self.global_batch_size % per_step:
-                raise ConfigError(
-                    f"global_batch_size={self.global_batch_size} does not divide into batch_size={self.batch_size} "
-                    f"x devices={self.devices}; use a multiple of {per_step}."
-                )
-            object.__setattr__(self, "accumulate_grad_batches", self.global_batch_size // per_step)
+            self._divide(self.global_batch_size)
         _check_ranges(self)
-        _check_combinations(self)
+        check_combinations(self)
+
+    def _divide(self, global_batch_size: int) -> None:
+        share, left = divmod(global_batch_size, self.shares)
+        if left:
+            raise ConfigError(
+                f"global_batch_size={global_batch_size} does not divide into devices={self.devices} x num_nodes="
+                f"{self.num_nodes}; use a multiple of {self.shares}."
+            )
+        batch_size = min(self.batch_size, share)
+        if share % batch_size:
+            raise ConfigError(
+                f"global_batch_size={global_batch_size} does not divide into batch_size={self.batch_size} "
+                f"x devices={self.devices}; use a multiple of {batch_size * self.shares}."
+            )
+        object.__setattr__(self, "batch_size", batch_size)
+        object.__setattr__(self, "accumulate_grad_batches", share // batch_size)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON or YAML."""
@@ -146,6 +170,21 @@ class RunConfig:
     def hash(self) -> str:
         """Twelve hexadecimal digits that are the same for the same settings."""
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def world_size(self) -> int:
+        """Ranks of the run: one for each device of each node."""
+        return self.devices * self.num_nodes
+
+    @property
+    def shares(self) -> int:
+        """Parts that each global batch is divided into; where layers are split, every rank sees all of it."""
+        return 1 if self.strategy == "layer_split" else self.world_size
+
+    @property
+    def scaled_lr(self) -> float:
+        """``lr`` as ``lr_scaling`` has it for so many devices."""
+        return self.lr * {"none": 1, "linear": self.shares, "sqrt": self.shares**0.5}[self.lr_scaling]
 
     @property
     def capacity_bytes(self) -> int | None:
@@ -208,11 +247,11 @@ def _hints() -> dict[str, Any]:
 
 _AT_LEAST_ONE = (
     "num_train_samples", "max_length", "batch_size", "accumulate_grad_batches", "global_batch_size", "max_epochs",
-    "max_steps", "limit_train_batches", "lora_r", "lora_alpha", "devices", "report_every", "save_every",
+    "max_steps", "limit_train_batches", "lora_r", "lora_alpha", "devices", "num_nodes", "report_every", "save_every",
     "keep_checkpoints",
 )  # fmt: skip
 _NOT_NEGATIVE = ("num_workers", "warmup_steps", "seed")
-_ABOVE_ZERO = ("lr", "capacity_gib")
+_ABOVE_ZERO = ("lr", "capacity_gib", "collective_timeout_s")
 _BELOW_ONE = ("val_fraction", "dropout", "lora_dropout")
 
 
@@ -228,42 +267,3 @@ def _check_ranges(config: RunConfig) -> None:
         raise ConfigError(f"capacity_gib={config.capacity_gib} is not valid: it is less than one byte.")
     if config.seed >= 2**32:
         raise ConfigError(f"seed={config.seed} is not valid: seed must be below 2**32.")
-
-
-def _check_combinations(config: RunConfig) -> None:
-    deepspeed = config.strategy.startswith("deepspeed")
-    frozen = config.freeze_vision and config.freeze_connector and config.freeze_language
-    rules = [
-        (config.optim == "deepspeed_cpu" and not deepspeed, "optim", "strategy",
-         "the CPU optimizer is part of DeepSpeed's offload; set strategy=deepspeed_stage_2_offload"),
-        (deepspeed and config.optim != "deepspeed_cpu", "optim", "strategy",
-         "with offload the optimizer runs on the CPU; set optim=deepspeed_cpu"),
-        (deepspeed and config.loss_average == "tokens", "loss_average", "strategy",
-         "DeepSpeed sums the micro batches' gradients out of reach; set loss_average=batches"),
-        (deepspeed and config.precision == "32-true" and config.device == "virtual", "precision", "strategy",
-         "offload keeps the master weights in fp32 on the host, so the device needs 16 bits; set precision=bf16-true"),
-        (deepspeed and config.use_qlora, "use_qlora", "strategy",
-         "ZeRO cannot partition 4-bit weights; set strategy=auto"),
-        (config.use_lora and config.use_qlora, "use_lora", "use_qlora", "QLoRA is LoRA in 4 bits; set one of them"),
-        (config.precision.startswith("16") and config.device == "virtual", "precision", "device",
-         "half precision gives NaN on a CPU; use bf16-true or bf16-mixed"),
-        (config.precision == "16-true" and config.optim != "sgd", "precision", "optim",
-         "Adam's epsilon is zero in half precision and the loss turns NaN; use bf16-true, or 16-mixed on a GPU"),
-        (config.optim == "paged_adam_8bit" and config.device == "virtual", "optim", "device",
-         "a CPU has no paged memory; use adam_8bit"),
-        (config.optim_impl == "fused" and config.optim not in ("adamw", "sgd"), "optim_impl", "optim",
-         "this optimizer has one implementation; leave optim_impl at foreach"),
-        (config.double_quant and not config.use_qlora, "double_quant", "use_qlora",
-         "there are no 4-bit scales to quantize; set use_qlora=true"),
-        (config.freeze_language and (config.use_lora or config.use_qlora) and config.lora_targets is None,
-         "freeze_language", "lora_targets", "the layers that LoRA takes by itself are frozen; name others"),
-        (config.device == "virtual" and config.capacity_gib is None, "capacity_gib", "device",
-         "a virtual GPU needs a capacity; set capacity_gib, or take a profile that has one"),
-        (config.save_every is not None and not config.enable_checkpointing, "save_every", "enable_checkpointing",
-         "nothing is saved without enable_checkpointing=true"),
-        (frozen and not (config.use_lora or config.use_qlora), "freeze_language", "freeze_vision",
-         "all three parts are frozen and nothing is left to train"),
-    ]  # fmt: skip
-    for broken, one, other, why in rules:
-        if broken:
-            raise ConfigError(f"{one}={getattr(config, one)} does not go with {other}={getattr(config, other)}: {why}.")

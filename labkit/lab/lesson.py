@@ -128,7 +128,7 @@ class Lesson:
 LABS = (
     "00_setup", "01_where_memory_goes", "02_batch_and_accumulation", "03_precision", "04_larger_models",
     "05_optimizer_state", "06_activation_checkpointing", "07_cpu_offload", "08_lora", "09_qlora",
-    "10_when_it_fails", "11_fit_your_gpu", "12_compare",
+    "10_when_it_fails", "11_fit_your_gpu", "12_compare", "13_ddp", "14_fsdp_and_layer_split",
 )  # fmt: skip
 """The labs in the order of the course."""
 

@@ -10,6 +10,7 @@ from labkit.lab.views import NO_NUMBER, Lines, Table, View
 from labkit.memory.units import human_bytes
 from labkit.runs.compare import compare
 from labkit.runs.prediction import foretold
+from labkit.runs.rank_files import side_by_side
 
 if TYPE_CHECKING:
     from labkit.lab.lab import Lab
@@ -25,6 +26,8 @@ _NOTES = (
     "predicted is the peak with memory enough; error is predicted over measured, in the phases that were reached.",
 )
 
+_OF_RANKS = "The line of a run on several devices has the memory of its first rank; those below it have the others'."
+
 
 def results(found: Sequence[Result], unit: tuple[str, int], title: str = "") -> Table:
     """One line a result."""
@@ -33,8 +36,9 @@ def results(found: Sequence[Result], unit: tuple[str, int], title: str = "") -> 
         "experiment", "source", "status", "died in", "peak", "of", "predicted", "error", *_COLUMNS.values(), "host",
         "samples/s", "samples", "loss",
     ]  # fmt: skip
-    rows = [_row(result, unit_bytes) for result in found]
-    return Table(f"{title or 'Runs'}, memory in {word}, {sources(found)}", columns, rows, _NOTES)
+    rows = [row for result in found for row in (_row(result, unit_bytes), *_other_ranks(result, unit_bytes))]
+    notes = [*_NOTES, _OF_RANKS] if any(result.record.ranks for result in found) else _NOTES
+    return Table(f"{title or 'Runs'}, memory in {word}, {sources(found)}", columns, rows, notes)
 
 
 def ledger(lab: "Lab", reference: bool = False) -> View:
@@ -118,6 +122,18 @@ def _row(result: Result, unit_bytes: int) -> list[str]:
         *(size(peaks[c]) for c in _COLUMNS), size(peaks["parameters_cpu"] + peaks["optimizer_cpu"]),
         NO_NUMBER if speed is None else f"{speed:.1f}", NO_NUMBER if result.planned else str(record.samples),
         NO_NUMBER if loss is None else f"{loss:.3f}",
+    ]  # fmt: skip
+
+
+def _other_ranks(result: Result, unit_bytes: int) -> list[list[str]]:
+    return [
+        [
+            f"  rank {row['rank']}", result.source, row["status"] or "", "", f"{row['peak_bytes'] / unit_bytes:.1f}",
+            *[NO_NUMBER] * 3, *(f"{row['by_category'][c] / unit_bytes:.1f}" for c in _COLUMNS),
+            f"{(row['by_category']['parameters_cpu'] + row['by_category']['optimizer_cpu']) / unit_bytes:.1f}",
+            *[NO_NUMBER] * 3,
+        ]
+        for row in side_by_side(result.record)[1:]
     ]  # fmt: skip
 
 

@@ -70,6 +70,11 @@ class MemoryCapture(Callback):
         """Whether optimizer step ``step`` (the first is 0) is reported."""
         return step in (0, 1) or step % self._report_every == 0
 
+    def claim(self, category: str) -> None:
+        """Say that what was born since the last phase, and nobody has assigned, is for ``category``."""
+        if self._following:
+            self._tracker.reassign(UNDECIDED, category)
+
     # -- Lightning's hooks, in the order of a step
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

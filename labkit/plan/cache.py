@@ -21,7 +21,8 @@ from labkit.plan.errors import PredictionError
 from labkit.plan.trace import Trace
 
 WITHOUT_EFFECT = frozenset({
-    "weights", "dataset", "num_train_samples", "val_fraction", "num_workers", "lr", "lr_schedule", "warmup_steps",
+    "weights", "dataset", "num_train_samples", "val_fraction", "num_workers", "lr", "lr_scaling", "lr_schedule",
+    "warmup_steps", "collective_timeout_s",
     "global_batch_size", "max_epochs", "max_steps", "limit_train_batches", "seed", "lora_alpha", "capacity_gib",
     "report_every", "enable_checkpointing", "save_every", "keep_checkpoints", "save_model",
 })  # fmt: skip

@@ -30,20 +30,15 @@ class Rank(Protocol):
 
 def unplanned(config: RunConfig) -> str | None:
     """Why the strategy is not planned with the other keys, in a line that says what to do next; None if it is."""
-    if config.devices != 1 and config.strategy not in ("ddp", "fsdp"):
+    if config.strategy in ("layer_split", "deepspeed_stage_2", "deepspeed_stage_3") or (
+        config.world_size > 1 and config.strategy not in ("ddp", "fsdp")
+    ):
         return (
             f"devices={config.devices} with strategy={config.strategy} cannot be predicted; "
             "set strategy=ddp or strategy=fsdp."
         )
-    if config.strategy == "fsdp" and config.devices == 1:
-        return "strategy=fsdp with devices=1 shards nothing; set devices to 2 or more, or strategy=auto."
     if config.strategy == "fsdp" and config.use_qlora:
-        return "use_qlora with strategy=fsdp cannot be predicted: 4-bit weights are not sharded; set strategy=ddp."
-    if config.strategy == "fsdp" and "8bit" in config.optim:
-        return (
-            f"optim={config.optim} with strategy=fsdp cannot be predicted: bitsandbytes takes no shards; "
-            "set optim=adamw."
-        )
+        return "use_qlora with strategy=fsdp cannot be predicted yet; set strategy=ddp."
     return None
 
 

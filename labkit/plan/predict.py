@@ -88,7 +88,7 @@ def _optimizer_steps(config: RunConfig) -> int | None:
     steps = None
     if config.num_train_samples is not None:
         samples = config.num_train_samples - int(config.num_train_samples * config.val_fraction)
-        batches = min(samples // config.batch_size // config.devices, config.limit_train_batches or samples)
+        batches = min(samples // config.batch_size // config.shares, config.limit_train_batches or samples)
         steps = -(-batches // config.accumulate_grad_batches) * config.max_epochs
     return min((n for n in (steps, config.max_steps) if n), default=None)
 

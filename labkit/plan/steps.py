@@ -60,7 +60,7 @@ def _trace(config: RunConfig) -> Trace:
     config = dataclasses.replace(config, weights="random", report_every=1)
     arch = architecture(config.model_name)
     micro_steps = min(config.accumulate_grad_batches, 2)
-    loop = SimpleNamespace(global_step=0, accumulate_grad_batches=micro_steps, optimizers=[])
+    loop = SimpleNamespace(global_step=0, accumulate_grad_batches=micro_steps, world_size=1, optimizers=[])
     with rank(config) as this_rank, DeviceSemantics(config) as semantics, this_rank.tracker as tracker:
         marks: list[int] = []
         capture = MemoryCapture(

@@ -56,7 +56,7 @@ def diagnose(record: Record, log: str, host: OomKills | None = None) -> Diagnosi
         return case.nan_loss() if None in record.losses else None
     if record.status == "oom":
         return case.gpu_memory()
-    if record.status == "timeout":
+    if record.status == "timeout" and record.exit_code != 124:
         return case.timeout()
     reason = record.reason or ""
     if record.exit_code in (130, -signal.SIGINT) or (record.status == "killed" and "Ctrl-C" in reason):

@@ -24,6 +24,7 @@ from labkit.runs.shape import (
     DiedIn,
     Memory,
     Model,
+    OfRank,
     OutOfMemory,
     Predicted,
     Rung,
@@ -32,8 +33,9 @@ from labkit.runs.shape import (
     read_object,
 )
 
-SCHEMA = 2
-"""Version of a record's form, raised when a field comes or goes. Version 1 had no number, attempts, rung, diagnosis."""
+SCHEMA = 3
+"""Version of a record's form, raised when a field comes or goes. Version 1 had no number, attempts, rung, diagnosis;
+version 2 no ranks."""
 
 
 class _NewerError(ValueError):
@@ -56,6 +58,8 @@ class Record:
     ``rung``: what a climb changed against its first run, and what was predicted of that.
     ``diagnosis``: what happened to a run that did not end well, the evidence, and what to do.
     ``prediction``: what was predicted for this run, as ``Prediction.to_dict`` gives it, or why not (``error``).
+    ``ranks``: what ranks behind the first have measured, on several devices; ``memory`` is the first's.
+    ``ended_by_rank``: the rank that ended such a run, when it did not end well.
     ``schema``: the version of its form.
     """
 
@@ -89,6 +93,8 @@ class Record:
     attempts: list[Attempt] = field(default_factory=list)
     rung: Rung | None = None
     diagnosis: Diagnosed | None = None
+    ranks: list[OfRank] = field(default_factory=list)
+    ended_by_rank: int | None = None
 
     @classmethod
     def from_dict(cls, data: Any) -> "Record":
@@ -124,7 +130,9 @@ class Record:
                 for key in ("status", "reason", "died_in", "out_of_memory", "validation_losses"):
                     if key in event:
                         setattr(self, key, event[key])
-                self.peak_bytes = max(self.peak_bytes, event.get("peak_bytes", 0))
+                self.ended_by_rank = event.get("rank")
+                if not self.ended_by_rank:  # the peak is the first rank's
+                    self.peak_bytes = max(self.peak_bytes, event.get("peak_bytes", 0))
             case "resumed":
                 self._go_on(event)
 
@@ -138,7 +146,7 @@ class Record:
         if self.memory:
             self.memory["phases"] = [phase for phase in self.memory["phases"] if phase["step"] < step]
         self.status, self.exit_code = "running", None
-        self.reason = self.died_in = self.out_of_memory = self.as_expected = None
+        self.reason = self.died_in = self.out_of_memory = self.as_expected = self.ended_by_rank = None
 
     @property
     def category_peaks(self) -> dict[str, int]:

@@ -20,8 +20,10 @@ from labkit.runs.diagnose import diagnose
 from labkit.runs.events import EventReader
 from labkit.runs.fork_server import Process, environment, start
 from labkit.runs.host import HostMemory
+from labkit.runs.launched import Launched
 from labkit.runs.log_text import read_tail
 from labkit.runs.prediction import WAIT_S, in_background
+from labkit.runs.rank_files import log_of, logs, other_ranks
 from labkit.runs.records import Ledger, Record, RunFolder
 from labkit.runs.resume import prepare, unfinished
 
@@ -65,10 +67,12 @@ def run(
     """
     workspace = Workspace.find()
     resolved = resolve(workspace, experiment, overrides, profile)
-    _check_devices(resolved.config)
     read = {key: coerce(key, value) for key, value in (overrides or {}).items()}
     typed = {key: list(value) if isinstance(value, tuple) else value for key, value in read.items()}
     ledger = Ledger(workspace.runs)
+    launched = _launched(resolved.config)
+    if launched is not None and launched.rank:
+        return launched.follow(ledger, [])
     environment = (rung or {}).get("environment", {})
     if not fresh and (stopped := unfinished(ledger, resolved, environment)) is not None:
         return resume(stopped, timeout_s, on_event)
@@ -76,6 +80,8 @@ def run(
         find_dataset(resolved.config.dataset, workspace.data)
     with ledger.open_run(resolved, typed, {"data_folder": str(workspace.data)}, rung) as folder:
         record = folder.read()
+        if launched is not None:
+            launched.leave_word(ledger, folder)
         begin = {"event": "created", "folder": str(folder.path)}
         _carry_out(folder, record, resolved.config, resolved.skip_reason, None, begin, timeout_s, on_event)
     return record
@@ -124,19 +130,25 @@ def _carry_out(
         # what was skipped has neither met nor missed what was expected, unless just this was
         if expected and (record.status != "skipped" or expected.status == "skipped"):
             record.as_expected = expected.matches(record.status, record.died_in)
-        found = diagnose(record, read_tail(folder.log, log_start), host.kills_until(HostMemory.read()))
+        record.ranks = other_ranks(folder.path)
+        rank = record.ended_by_rank
+        log = read_tail(log_of(folder.path, rank), 0 if rank else log_start)
+        found = diagnose(record, log, host.kills_until(HostMemory.read()))
         record.diagnosis = None if found is None else found.to_dict()
         folder.write(record)
 
 
-def _check_devices(config: RunConfig) -> None:
-    # the place of the next piece of the course: refused by name until it is built, never silently left out
-    if config.devices != 1 or config.strategy in ("ddp", "fsdp"):
-        key = "devices" if config.devices != 1 else "strategy"
+def _launched(config: RunConfig) -> Launched | None:
+    """The launcher that has started this rank, for a run of several; None where this process starts them all."""
+    launched = Launched.find()
+    if launched is not None:
+        launched.check(config)
+    elif config.num_nodes > 1:
         raise ConfigError(
-            f"{key}={getattr(config, key)} is not part of this version yet; runs use one device. "
-            "'labkit plan' predicts what a device of several holds."
+            f"num_nodes={config.num_nodes} needs a launcher that starts the run on every node: torchrun --nnodes "
+            f"{config.num_nodes} --nproc-per-node {config.devices} ... workspace/finetune.py EXPERIMENT ..."
         )
+    return launched
 
 
 def _watch(
@@ -189,14 +201,17 @@ def _child(folder: RunFolder, record: Record, config: RunConfig, saved: Path | N
     env = environment() if virtual else child_environment() | {"TOKENIZERS_PARALLELISM": "false"}
     env |= (record.rung or {}).get("environment", {})
     arguments = [str(folder.path), *([str(saved)] if saved else [])]
+    module = "labkit.runs.ranks" if config.world_size > 1 else "labkit.train.fit"
+    forks = virtual and config.world_size == 1  # ranks are started by a process that watches them
     with folder.log.open("ab") as log:
         # it keeps the lock, so that nobody goes on with the run while it still ends
-        child = start("labkit.train.fit", arguments, env, log.fileno(), [folder.lock], forks=virtual)
+        child = start(module, arguments, env, log.fileno(), [folder.lock], forks)
     try:
         yield child
     finally:
         _stop(child, signal.SIGTERM, 0)
-        redact_file(folder.log)
+        for log in logs(folder.path):
+            redact_file(log)
 
 
 def _stop(child: Process, first: signal.Signals, grace_s: float) -> None:

@@ -30,6 +30,7 @@ class DiedIn(TypedDict):
     step: int
     micro_step: int
     phase: str
+    rank: NotRequired[int]
 
 
 class OutOfMemory(TypedDict):
@@ -89,6 +90,17 @@ class Rung(TypedDict):
     of: str
 
 
+class OfRank(TypedDict):
+    """What a rank behind the first has measured."""
+
+    rank: int
+    device: str | None
+    status: str | None
+    peak_bytes: int
+    memory: Memory | None
+    held: NotRequired[dict[str, int]]
+
+
 class Diagnosed(TypedDict):
     """What ``Diagnosis.to_dict`` gives."""
 
@@ -128,6 +140,8 @@ class Result(TypedDict):
     out_of_memory: NotRequired[OutOfMemory | None]
     validation_losses: NotRequired[list[float | None]]
     peak_bytes: NotRequired[int]
+    rank: NotRequired[int]
+    exit_code: NotRequired[int]
 
 
 class Resumed(TypedDict):

@@ -137,10 +137,10 @@ SYMPTOMS = (
     ),
     _symptom(
         "port_in_use",
-        r"EADDRINUSE|Address already in use",
+        r"(?:port: (?P<port>\d+).{0,80})?(?:EADDRINUSE|Address already in use)",
         "The port that the processes of a run meet at is taken, by an earlier run that still goes on or by another "
         "program.",
-        "ss -ltnp | grep PORT  # who listens there; end it if it is yours",
+        "ss -ltnp | grep {port}  # who listens there; end it if it is yours",
         "export MASTER_PORT=29511  # or any other free port, for all processes of the run",
     ),
     _symptom(

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from torch import nn
@@ -52,10 +53,13 @@ def add_lora(model: PreTrainedModel, config: RunConfig, language: str) -> PeftMo
     return adapted
 
 
-def save_adapter(model: PeftModel, folder: Path) -> None:
-    """Write the adapter alone, in PEFT's format: ``PeftModel.from_pretrained(base, folder)`` loads it."""
+def save_adapter(model: PeftModel, folder: Path, whole: dict[str, torch.Tensor] | None = None) -> None:
+    """Write the adapter alone, in PEFT's format: ``PeftModel.from_pretrained(base, folder)`` loads it.
+
+    ``whole`` has the weights where the model's own are in pieces.
+    """
     # 'auto' would look on the hub whether the vocabulary has changed
-    model.save_pretrained(str(folder), save_embedding_layers=False)
+    model.save_pretrained(str(folder), save_embedding_layers=False, state_dict=whole)
 
 
 def load_adapter(model: PreTrainedModel, folder: Path, base_name: str) -> PeftModel:

@@ -118,9 +118,10 @@ def load_samples(config: RunConfig, data_folder: Path) -> tuple[Dataset, Dataset
     held_out = int(len(order) * config.val_fraction)
     if config.val_fraction and not held_out:
         raise DataError(f"val_fraction={config.val_fraction} of {len(order)} samples holds out none; raise it.")
-    if len(order) - held_out < config.batch_size:
+    if len(order) - held_out < config.batch_size * config.shares:
+        on = f" on each of {config.shares} devices" if config.shares > 1 else ""
         raise DataError(
-            f"{len(order) - held_out} training samples do not fill one batch of batch_size={config.batch_size}; "
+            f"{len(order) - held_out} training samples do not fill one batch of batch_size={config.batch_size}{on}; "
             "raise num_train_samples or lower batch_size."
         )
     return Subset(samples, order[held_out:]), Subset(samples, order[:held_out]) if held_out else None
@@ -131,11 +132,18 @@ class EpochOrder(Sampler[int]):
 
     So a run that goes on in the middle of an epoch sees the samples that are left, and those only:
     ``first_epoch`` begins behind ``done_samples``. Lightning calls ``set_epoch``.
+
+    Of several ``ranks`` each takes its ``batch_size`` samples of every global batch: together they see the batches
+    that one device with as large a batch sees.
     """
 
-    def __init__(self, length: int, seed: int, first_epoch: int = 0, done_samples: int = 0) -> None:
+    def __init__(
+        self, length: int, seed: int, first_epoch: int = 0, done_samples: int = 0, batch_size: int = 1, rank: int = 0,
+        ranks: int = 1,
+    ) -> None:  # fmt: skip
         self._length = length
         self._seed = seed
+        self._batch_size, self._rank, self._ranks = batch_size, rank, ranks
         self._epoch = first_epoch
         self._done_samples = done_samples
 
@@ -145,10 +153,16 @@ class EpochOrder(Sampler[int]):
             self._epoch, self._done_samples = epoch, 0
 
     def __len__(self) -> int:
-        return self._length
+        if self._ranks == 1:
+            return self._length
+        return self._length // (self._batch_size * self._ranks) * self._batch_size
 
     def __iter__(self) -> Iterator[int]:
         order = torch.randperm(self._length, generator=torch.Generator().manual_seed(self._seed + self._epoch))
+        if self._ranks > 1:
+            whole = len(self) * self._ranks
+            order = order[:whole][self._done_samples :].view(-1, self._ranks, self._batch_size)[:, self._rank].flatten()
+            return iter(order.tolist())
         return iter(order[self._done_samples :].tolist())
 
 
@@ -164,14 +178,20 @@ class EpochLoader(DataLoader):
 
 
 def build_loader(
-    config: RunConfig, samples: Dataset, collate: Any, train: bool, first_epoch: int = 0, done_batches: int = 0
-) -> DataLoader:
-    """The loader of a run. Its workers decode and tokenize; training drops the last, smaller batch.
+    config: RunConfig, samples: Dataset, collate: Any, train: bool, first_epoch: int = 0, done_batches: int = 0,
+    rank: int = 0,
+) -> DataLoader:  # fmt: skip
+    """The loader of a rank. Its workers decode and tokenize; training drops the last, smaller batch.
+
+    Validation samples are not shared: every rank sees all of them, so that all know the same loss.
 
     A run that goes on begins in ``first_epoch`` behind ``done_batches``. A worker that gives nothing for
     ``WORKER_TIMEOUT_S`` ends the run.
     """
-    order = EpochOrder(len(samples), config.seed, first_epoch, done_batches * config.batch_size) if train else None
+    done_samples = done_batches * config.batch_size * config.shares
+    order = EpochOrder(
+        len(samples), config.seed, first_epoch, done_samples, config.batch_size, rank, config.shares
+    ) if train else None  # fmt: skip
     return EpochLoader(
         samples,
         batch_size=config.batch_size,

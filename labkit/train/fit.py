@@ -20,21 +20,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch.plugins.environments import LightningEnvironment
 
 from labkit.config.architectures import architecture
+from labkit.config.combinations import SPLITS_MODEL
 from labkit.config.errors import ConfigError
 from labkit.config.schema import RunConfig
 from labkit.config.versions import version_of
 from labkit.memory.capture import MemoryCapture
 from labkit.memory.cuda import used_by_others_bytes
 from labkit.memory.report import on_device
-from labkit.memory.tracker import Tracker, VirtualOutOfMemoryError
+from labkit.memory.sharded import ShardTracker
+from labkit.memory.tracker import Tracker, VirtualOutOfMemoryError, host
 from labkit.train.adapters import add_lora
 from labkit.train.checkpoints import find_checkpoint, load_processor
 from labkit.train.data import DataError, build_loader, load_samples
 from labkit.train.errors import CheckpointError
 from labkit.train.events import EventWriter
+from labkit.train.fsdp import ShardedModule
+from labkit.train.layer_split import SplitModule
 from labkit.train.models import build_model, weight_facts
 from labkit.train.module import CaptionModule
 from labkit.train.processor import embedded_processor
@@ -88,9 +94,11 @@ class Progress(Callback):
 
 
 def fit(
-    folder: Path, config: RunConfig, data_folder: Path, events: EventWriter, saved: Path | None = None
+    folder: Path, config: RunConfig, data_folder: Path, events: EventWriter, saved: Path | None = None, rank: int = 0
 ) -> dict[str, Any]:
     """Run one config in this process, from its start or from a ``saved`` step; the values of the ``result`` event.
+
+    On several devices this process is one ``rank`` of the run, and others that carry out the rest must be there.
 
     Out-of-memory is a result like another, and so is a run that was asked to stop and has saved where it was. Raises
     ``DataError``, ``ConfigError`` and ``CheckpointError`` for input that cannot be used.
@@ -100,14 +108,18 @@ def fit(
         return {"status": "skipped", "reason": reason}
     if reason := missing_compiler(config):
         return {"status": "skipped", "reason": reason}
+    if config.device == "cuda":
+        torch.cuda.set_device(rank % config.devices)
     seed_everything(config.seed, workers=True, verbose=False)
     arch = architecture(config.model_name)
     train_samples, val_samples = load_samples(config, data_folder)
 
     others_bytes = None if config.device == "virtual" else used_by_others_bytes()  # before this process is one of them
-    virtual = Tracker(config.capacity_bytes) if config.device == "virtual" else None
+    in_pieces = config.strategy in SPLITS_MODEL
+    kind = ShardTracker if config.strategy == "fsdp" else Tracker
+    virtual = kind(config.capacity_bytes) if config.device == "virtual" else None
     if virtual is None and config.capacity_bytes:
-        whole = torch.cuda.get_device_properties(0).total_memory
+        whole = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, config.capacity_bytes / whole))
     capture = MemoryCapture(
         virtual, config.report_every, on_phase=lambda phase: events.write("phase", **phase.__dict__),
@@ -122,14 +134,15 @@ def fit(
     trainer = Trainer(
         accelerator="cpu" if virtual else "gpu",
         devices=config.devices,
-        strategy=build_strategy(config),
+        num_nodes=config.num_nodes,
+        strategy=build_strategy(config, capture),
         precision=config.precision,
         max_epochs=config.max_epochs,
         max_steps=config.max_steps or -1,
         limit_train_batches=config.limit_train_batches,
         accumulate_grad_batches=config.accumulate_grad_batches,
         callbacks=callbacks,
-        plugins=[] if config.strategy.startswith("deepspeed") else [HostCheckpoints()],
+        plugins=_plugins(config),
         default_root_dir=folder,
         enable_checkpointing=False,  # SavedSteps does it
         use_distributed_sampler=False,  # offload counts as distributed; EpochOrder says what comes
@@ -142,18 +155,22 @@ def fit(
     module = None
     try:
         with virtual or contextlib.nullcontext():
-            model, processor = _build(config, "cuda" if virtual is None else "cpu")
-            module = CaptionModule(config, model)
+            with host() if in_pieces else contextlib.nullcontext():
+                model, processor = _build(config, "cpu" if virtual or in_pieces else "cuda")
+            if rank:  # weights are the same on all ranks, what dropout takes is not
+                torch.manual_seed(config.seed + rank)
+            facts = weight_facts(model)
+            module = _module(config, model, rank, capture, virtual)
             collate = Collator(
                 processor, arch.language, config.max_length, model.config.num_query_tokens, model.config.image_token_id
             )
             at = {"first_epoch": place.epoch, "done_batches": place.batch} if place else {}
-            loaders = [build_loader(config, train_samples, collate, train=True, **at)]
+            loaders = [build_loader(config, train_samples, collate, train=True, rank=rank, **at)]
             if val_samples is not None:
                 loaders.append(build_loader(config, val_samples, collate, train=False))
             if config.enable_checkpointing:
                 check_room(config, folder, checkpoint_bytes(config, model.parameters()), steps)
-            events.write("start", **_start(config, steps), others_bytes=others_bytes, model=weight_facts(model))
+            events.write("start", **_start(config, steps), others_bytes=others_bytes, model=facts)
             if place is None:
                 trainer.fit(module, *loaders)
             else:
@@ -169,11 +186,19 @@ def fit(
         result["validation_losses"] = _finite(module.validation_losses)
     if config.save_model and result["status"] == "ok":
         try:
-            save(model, processor, config, folder)
+            save(model, processor, config, folder, rank)
         except CheckpointError as error:  # the losses and the memory report are there all the same
             result |= {"status": "failed", "reason": str(error)}
+    if dist.is_initialized() and result["status"] == "ok":  # after a failure the others do not answer
+        dist.destroy_process_group()
     peak_bytes = virtual.peak_bytes if virtual else max(capture.peak_bytes, torch.cuda.max_memory_allocated())
     return result | {"peak_bytes": peak_bytes}
+
+
+def _plugins(config: RunConfig) -> list[Any]:
+    """Saved steps of our own, and whoever started several ranks has said so in the environment, Slurm or not."""
+    found: list[Any] = [] if config.strategy.startswith("deepspeed") else [HostCheckpoints()]
+    return [*found, LightningEnvironment()] if config.world_size > 1 else found
 
 
 def _build(config: RunConfig, device: str) -> tuple[torch.nn.Module, Any]:
@@ -187,6 +212,23 @@ def _build(config: RunConfig, device: str) -> tuple[torch.nn.Module, Any]:
     if config.use_lora or config.use_qlora:
         model = add_lora(model, config, arch.language)
     return model, processor
+
+
+def _module(
+    config: RunConfig, model: torch.nn.Module, rank: int, capture: MemoryCapture, virtual: Tracker | None
+) -> CaptionModule:
+    """What trains the model, as the strategy has it."""
+    match config.strategy:
+        case "fsdp":
+            return ShardedModule(config, model, virtual)
+        case "layer_split":
+            with host():
+                module = SplitModule(config, model, architecture(config.model_name).language, rank)
+            if virtual:
+                virtual.assign((*module.parameters(), *module.buffers()), "parameters")
+            return module
+        case _:
+            return CaptionModule(config, model)
 
 
 def _out_of_memory(config: RunConfig, error: torch.OutOfMemoryError, capture: MemoryCapture) -> dict[str, Any]:
@@ -215,7 +257,7 @@ def _finite(losses: list[float]) -> list[float | None]:
 
 def _steps(config: RunConfig, samples: int) -> int:
     """Optimizer steps of the whole run."""
-    batches = min(samples // config.batch_size, config.limit_train_batches or samples)
+    batches = min(samples // (config.batch_size * config.shares), config.limit_train_batches or samples)
     steps = -(-batches // config.accumulate_grad_batches) * config.max_epochs
     return min(steps, config.max_steps or steps)
 
@@ -261,9 +303,11 @@ def main() -> None:
     folder = Path(sys.argv[1])
     saved = Path(sys.argv[2]) if len(sys.argv) > 2 else None
     request = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    with EventWriter(folder / "events.jsonl") as events:
+    config = RunConfig(**request["config"])
+    rank = int(os.environ["RANK"]) if config.world_size > 1 else 0
+    with EventWriter(folder / (f"events.rank{rank}.jsonl" if rank else "events.jsonl")) as events:
         try:
-            result = fit(folder, RunConfig(**request["config"]), Path(request["data_folder"]), events, saved)
+            result = fit(folder, config, Path(request["data_folder"]), events, saved, rank)
         except (ConfigError, DataError, CheckpointError) as error:
             # from a loader worker the message comes with the worker's trace in front
             reason = str(error).strip().splitlines()[-1].removeprefix(f"{DataError.__module__}.DataError: ")

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from lightning.pytorch import LightningModule
 
 from labkit.config.schema import RunConfig
@@ -14,7 +15,8 @@ class CaptionModule(LightningModule):
     """Fine-tune a BLIP-2 on captions.
 
     With ``loss_average=tokens`` a micro batch's loss is summed over its tokens, and the gradients are divided by the
-    tokens of all micro batches before the optimizer steps: four batches of 16 then give the update of one of 64.
+    tokens of all micro batches before the optimizer steps: four batches of 16 then give the update of one of 64, be
+    they one after the other or on four devices.
     Losses stay on the device until somebody reads ``take_losses``, so no step waits for one.
     """
 
@@ -24,6 +26,7 @@ class CaptionModule(LightningModule):
         self.model = model
         self.strict_loading = False  # a saved step has the parameters that are trained, and no others
         self._pending: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._summed: torch.Tensor | None = None
         self._pending_samples = 0
         self._steps_done = 0
         self.samples = 0
@@ -41,17 +44,42 @@ class CaptionModule(LightningModule):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Divide the gradients by the effective batch's tokens, or its micro batches, of which a last group has fewer.
 
-        Lightning has divided each micro batch's loss by ``accumulate_grad_batches`` whatever their number.
+        Lightning has divided each micro batch's loss by ``accumulate_grad_batches`` whatever their number, and what
+        several ranks have summed was divided by their number.
         """
         if self.config.strategy.startswith("deepspeed"):
             return  # it has the gradients in buffers of its own, and divides them there
-        divisor = len(self._pending)
+        factor = self.trainer.accumulate_grad_batches * self.ranks
         if self.config.loss_average == "tokens":
-            divisor = torch.stack([count for _, count in self._pending]).sum()
-        elif divisor == self.trainer.accumulate_grad_batches:
+            divisor = self._sums()[1]
+        elif (divisor := len(self._pending) * self.ranks) == factor:
             return
         grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        torch._foreach_mul_(grads, self.trainer.accumulate_grad_batches / divisor)
+        grads = [getattr(grad, "_local_tensor", grad) for grad in grads]  # of a sharded one this rank's part
+        torch._foreach_mul_(grads, factor / divisor)
+
+    def _sums(self) -> torch.Tensor:
+        """Of the step's micro batches on all ranks: their losses, each times its weight, and the weights; summed once.
+
+        A weight is the micro batch's tokens, or one.
+        """
+        if self._summed is None:
+            losses = torch.stack([loss.float() for loss, _ in self._pending])
+            weights = torch.stack([count for _, count in self._pending]).float()
+            weights = weights if self.config.loss_average == "tokens" else torch.ones_like(weights)
+            self._summed = torch.stack([(losses * weights).sum(), weights.sum()])
+            self.over_ranks(self._summed)
+        return self._summed
+
+    @property
+    def ranks(self) -> int:
+        """How many ranks have a share of each batch."""
+        return self.trainer.world_size
+
+    def over_ranks(self, summed: torch.Tensor) -> None:
+        """Make sums of this rank's share those of the whole batch, in place."""
+        if self.ranks > 1:
+            dist.all_reduce(summed)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Note the loss of an optimizer step that is done."""
@@ -62,12 +90,10 @@ class CaptionModule(LightningModule):
         if self.trainer.global_step == self._steps_done:
             return
         self._steps_done = self.trainer.global_step
-        self.samples, self._pending_samples = self.samples + self._pending_samples, 0
-        losses = torch.stack([loss.float() for loss, _ in self._pending])
-        tokens = torch.stack([count for _, count in self._pending])
-        self._pending = []
-        by_token = self.config.loss_average == "tokens"
-        self._losses.append((losses * tokens).sum() / tokens.sum() if by_token else losses.mean())
+        self.samples += self._pending_samples * self.ranks
+        loss, weight = self._sums()
+        self._losses.append(loss / weight)
+        self._pending, self._pending_samples, self._summed = [], 0, None
 
     def go_on(self, step: int, samples: int, validation_losses: list[float]) -> None:
         """Count on from a step that was saved."""

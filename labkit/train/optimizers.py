@@ -15,21 +15,21 @@ def build_optimizer(config: RunConfig, parameters: Iterable[torch.nn.Parameter])
     impl = {"foreach": config.optim_impl == "foreach", "fused": config.optim_impl == "fused"}
     match config.optim:
         case "adamw":
-            return torch.optim.AdamW(trainable, lr=config.lr, **impl)
+            return torch.optim.AdamW(trainable, lr=config.scaled_lr, **impl)
         case "sgd":
-            return torch.optim.SGD(trainable, lr=config.lr, **impl)
+            return torch.optim.SGD(trainable, lr=config.scaled_lr, **impl)
         case "adam_8bit":
             import bitsandbytes
 
-            return bitsandbytes.optim.AdamW8bit(trainable, lr=config.lr)
+            return bitsandbytes.optim.AdamW8bit(trainable, lr=config.scaled_lr)
         case "paged_adam_8bit":
             import bitsandbytes
 
-            return bitsandbytes.optim.PagedAdamW8bit(trainable, lr=config.lr)
+            return bitsandbytes.optim.PagedAdamW8bit(trainable, lr=config.scaled_lr)
         case "deepspeed_cpu":
             from deepspeed.ops.adam import DeepSpeedCPUAdam
 
-            return DeepSpeedCPUAdam(trainable, lr=config.lr, weight_decay=0.01, adamw_mode=True)
+            return DeepSpeedCPUAdam(trainable, lr=config.scaled_lr, weight_decay=0.01, adamw_mode=True)
     raise ValueError(f"optim={config.optim} has no optimizer here")
 
 

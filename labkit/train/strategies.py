@@ -8,6 +8,7 @@ import shutil
 import sys
 import sysconfig
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,14 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, Strategy
 from torch.utils._pytree import tree_iter
 
 from labkit.config.schema import RunConfig
+from labkit.memory.capture import MemoryCapture
 from labkit.memory.tracker import host
+from labkit.train.ddp import BucketedDDP
+from labkit.train.fsdp import ShardedStrategy
+from labkit.train.layer_split import SplitStrategy
 
 
-class OffloadOnCPU(DeepSpeedStrategy):
+class ZeroOnCPU(DeepSpeedStrategy):
     """Real DeepSpeed on a machine without a GPU.
 
     Lightning's strategy asks for CUDA in four places; each is overridden here with what a CPU needs. The private
@@ -44,6 +49,8 @@ class OffloadOnCPU(DeepSpeedStrategy):
         with host():
             super().init_deepspeed()
         zero = self.deepspeed_engine.optimizer
+        if not _offloads(zero):
+            return
         for name in ("_optimizer_step", "async_accumulate_grad_in_cpu_via_gpu"):
             if hasattr(zero, name):  # the second is stage 2's: it sums the micro batches' gradients
                 setattr(zero, name, _in_host_memory(getattr(zero, name)))
@@ -77,20 +84,25 @@ def _in_host_memory(work: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-def build_strategy(config: RunConfig) -> str | Strategy:
-    """The strategy of a run: a name for Lightning, or a DeepSpeed strategy with offload."""
+def build_strategy(config: RunConfig, capture: MemoryCapture | None = None) -> str | Strategy:
+    """The strategy of a run. One that spreads it over ranks tells ``capture`` what its memory is for."""
+    ranks = {"timeout": timedelta(seconds=config.collective_timeout_s)}
+    ranks |= {"process_group_backend": "gloo"} if config.device == "virtual" else {}
+    if config.strategy == "ddp":
+        return BucketedDDP(capture or MemoryCapture(), **ranks)
+    if config.strategy == "layer_split":
+        return SplitStrategy(**ranks)
+    if config.strategy == "fsdp":
+        return ShardedStrategy(config.world_size, **ranks)
     if not config.strategy.startswith("deepspeed"):
         return config.strategy
     set_environment(config.device)
-    stage = 3 if "stage_3" in config.strategy else 2
+    stage, offload = 3 if "stage_3" in config.strategy else 2, config.strategy.endswith("offload")
     options: dict[str, Any] = {
-        "stage": stage, "offload_optimizer": True, "offload_parameters": stage == 3, "logging_level": logging.WARNING,
-        "exclude_frozen_parameters": True,
+        "stage": stage, "offload_optimizer": offload, "offload_parameters": offload and stage == 3,
+        "logging_level": logging.WARNING, "exclude_frozen_parameters": True, **ranks,
     }  # fmt: skip
-    if config.device == "cuda":
-        strategy = DeepSpeedStrategy(**options)
-    else:
-        strategy = OffloadOnCPU(**options, process_group_backend="gloo")
+    strategy = DeepSpeedStrategy(**options) if config.device == "cuda" else ZeroOnCPU(**options)
     sizes = zero_sizes(config)
     strategy.config["zero_optimization"] |= {key: n for key, n in sizes.items() if stage == 3 or "stage3" not in key}
     return strategy
@@ -148,23 +160,27 @@ def missing_compiler(config: RunConfig) -> str | None:
 
 
 def zero_tensors(optimizer: Any) -> dict[str, list[torch.Tensor]]:
-    """What ZeRO with offload keeps, by category of memory: told by owner, since on a CPU nothing is moved.
+    """What ZeRO keeps, by category of memory: told by owner, since on a CPU nothing is moved.
 
-    Host memory has the master weights, the gradients on their way to them and the optimizer state
+    With offload host memory has the master weights, the gradients on their way to them and the optimizer state
     (``optimizer_cpu``), and in stage 3 the weights (``parameters_cpu``). The device has the buckets that gradients
-    are collected in.
+    are collected in. Without, the device has all of it, of each rank's share.
     """
-    in_host_memory = _leaves(getattr(optimizer, name, None) for name in _IN_HOST_MEMORY)
+    offloads = _offloads(optimizer)
+    summed = [] if offloads else [name for name in _IN_HOST_MEMORY if "grad" in name]
+    in_host_memory = _leaves(getattr(optimizer, name, None) for name in _IN_HOST_MEMORY if name not in summed)
     in_host_memory += [t.grad for t in in_host_memory if t.is_leaf and t.grad is not None]
     in_host_memory += _leaves(optimizer.state.values())
     buckets = [vars(bucket) for bucket in getattr(optimizer, "ipg_buckets", {}).values()]
+    averaged = [getattr(optimizer, name, None) for name in ("averaged_gradients", "all_grad_tensors", *summed)]
     found = {
-        "optimizer_cpu": in_host_memory,
-        "gradients": _leaves([buckets, getattr(optimizer, "temp_grad_buffer_for_gpu_offload", None)]),
+        "optimizer_cpu" if offloads else "optimizer_gpu": in_host_memory,
+        "gradients": _leaves([buckets, getattr(optimizer, "temp_grad_buffer_for_gpu_offload", None), averaged]),
     }
     module = getattr(optimizer, "module", None)  # stage 3, which keeps frozen weights in pieces too
     if module is not None:
-        found["parameters_cpu"] = [p.ds_tensor for p in module.parameters() if hasattr(p, "ds_tensor")]
+        pieces = [p.ds_tensor for p in module.parameters() if hasattr(p, "ds_tensor")]
+        found["parameters_cpu" if offloads else "parameters"] = pieces
     return found
 
 
@@ -176,6 +192,10 @@ _IN_HOST_MEMORY = (
     "fp32_partitioned_groups_flat", "grad_partitions_flat_buffer", "param_groups_fp16_flat_cpu_memory",
 )  # fmt: skip
 """Attributes of DeepSpeed's optimizers (0.19) that lie in host memory under offload."""
+
+
+def _offloads(optimizer: Any) -> bool:
+    return bool(getattr(optimizer, "cpu_offload", False) or getattr(optimizer, "offload_optimizer", False))
 
 
 def _leaves(tree: Any) -> list[torch.Tensor]:

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
 from peft import PeftModel
 from torch import nn
 from transformers import Blip2Processor
@@ -22,17 +23,24 @@ MODEL, ADAPTER = "model", "adapter"
 """Folders below a run's own: the whole model, or the adapter that it has trained."""
 
 
-def save(model: nn.Module, processor: Blip2Processor, config: RunConfig, folder: Path) -> Path:
+def save(model: nn.Module, processor: Blip2Processor, config: RunConfig, folder: Path, rank: int = 0) -> Path:
     """Write what was trained below a run's folder: an adapter in PEFT's format, or the whole model in transformers'.
 
-    Both come with the processor. Raises ``CheckpointError`` when the disk has no room for it.
+    Both come with the processor. Of several ranks all must call it, since each may hold a part; the first writes.
+    Raises ``CheckpointError`` when the disk has no room for it.
     """
     adapted = isinstance(model, PeftModel)
     target = folder / (ADAPTER if adapted else MODEL)
     with _whole_parameters(model, config):
+        whole = _gathered(model) if config.strategy == "fsdp" else None
+        if rank:
+            return target
         needed_bytes = sum(p.nbytes for p in model.parameters() if p.requires_grad or not adapted)
         with _room_for(needed_bytes, target):
-            save_adapter(model, target) if adapted else model.save_pretrained(target)
+            if adapted:
+                save_adapter(model, target, whole)
+            else:
+                model.save_pretrained(target, state_dict=whole)
             processor.save_pretrained(target)
     return target
 
@@ -92,13 +100,25 @@ def _adapter(folder: Path) -> Path:
 @contextlib.contextmanager
 def _whole_parameters(model: nn.Module, config: RunConfig) -> Iterator[None]:
     """ZeRO's stage 3 has the parameters in pieces, which are put together while this lasts."""
-    if config.strategy != "deepspeed_stage_3_offload":
+    if not config.strategy.startswith("deepspeed_stage_3"):
         yield
         return
     import deepspeed
 
     with deepspeed.zero.GatheredParameters(list(model.parameters())):
         yield
+
+
+def _gathered(model: nn.Module) -> dict[str, torch.Tensor]:
+    """FSDP has the parameters in pieces too; the first rank gets them all, in host memory."""
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+    found = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    first: dict[int, str] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if name in found:  # a weight of two names is one tensor again, and is written once
+            found[name] = found[first.setdefault(id(parameter), name)]
+    return found
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from labkit.config.errors import ConfigError
 from labkit.config.layers import Resolved, resolve
 from labkit.config.profiles import load_profile
 from labkit.config.workspace import Workspace
+from labkit.runs.launched import Launched
 from labkit.runs.records import Ledger, Record, RunFolder
 from labkit.runs.runner import OnEvent, resume, run
 from labkit.verbs import compare
@@ -77,7 +78,7 @@ def main(args: argparse.Namespace) -> int:
     if args.fit:
         return _climb(names[0], overrides, args)
     records = [_run_one(name, overrides, resolved, args) for name, resolved in zip(names, runs, strict=True)]
-    if args.json:
+    if args.json and not _is_silent():
         found = [asdict(record) for record in records]
         print(json.dumps(found if args.all else found[0], indent=1))
     elif args.all:
@@ -90,7 +91,13 @@ def _run_one(name: str, overrides: dict[str, str], resolved: Resolved, args: arg
     def start(on_event: OnEvent | None) -> Record:
         return run(name, overrides, args.profile, args.timeout_s, on_event, args.fresh)
 
-    return start(None) if args.json else _shown(name, resolved.config.accumulate_grad_batches, start)
+    return start(None) if args.json or _is_silent() else _shown(name, resolved.config.accumulate_grad_batches, start)
+
+
+def _is_silent() -> bool:
+    """Whether this is one of several ranks that a launcher has started, and not the first, which tells of all."""
+    launched = Launched.find()
+    return launched is not None and launched.rank > 0
 
 
 def _resume(folder: RunFolder, args: argparse.Namespace) -> int:

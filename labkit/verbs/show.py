@@ -27,6 +27,7 @@ def main(args: argparse.Namespace) -> int:
         print(json.dumps(asdict(record), indent=1))
         return 0
     from labkit.runs.prediction import beside
+    from labkit.runs.rank_text import rank_table
     from labkit.runs.text import beside_table, console, phase_table, summary
 
     out = console()
@@ -34,6 +35,9 @@ def main(args: argparse.Namespace) -> int:
     out.print(f"  config {record.config_hash}, started {record.created} (UTC), {record.device or 'no device'}\n")
     if kept := getattr(record, "diagnosis", None):
         out.print("\n".join([*Diagnosis(**kept).lines(), ""]))
+    if (ranks := rank_table(record)) is not None:
+        out.print(ranks)
+        out.print("")
     out.print(phase_table(record))
     if rows := beside(record):
         out.print("")

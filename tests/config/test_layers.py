@@ -20,6 +20,11 @@ CONFIGS = sorted(path.stem for path in WORKSPACE.configs.glob("*.yaml"))
 PROFILES = sorted(path.stem for path in WORKSPACE.profiles.glob("*.yaml"))
 BESIDE_THE_COURSE = {"food_lora"}
 """Experiments on the small base that ships with labkit; they are in no table of the source."""
+SEVERAL_GPUS = {
+    *(f"multi_{name}" for name in ("single", "ddp", "fsdp")),
+    *(f"six_{name}" for name in ("lora", "qlora", "lora_ddp", "full", "full_split", "full_fsdp")),
+}
+"""Experiments on one to four GPUs, beside the course: the multi-GPU lab's, and six approaches that are compared."""
 DIFFERENCES = [name for name in CONFIGS if name != BASE]
 ABOUT = {"base", "number", "compare_with", "lesson"}
 
@@ -59,7 +64,7 @@ def test_the_course_has_fifteen_experiments_in_the_order_of_the_source():
     assert [e.name for e in found][:15] == NAMES
     assert [e.number for e in found][:15] == list(range(1, 16))
     assert sorted(e.name for e in found) == CONFIGS
-    assert {e.name for e in found[15:]} == BESIDE_THE_COURSE
+    assert {e.name for e in found[15:]} == BESIDE_THE_COURSE | SEVERAL_GPUS
     for profile in PROFILES:
         assert list(load_profile(WORKSPACE, profile).expected) == NAMES
 
@@ -171,6 +176,15 @@ def test_a_file_of_the_course_starts_with_its_base_and_place(name):
         expected.remove(key)
     assert about == expected
     assert list(data)[: len(about)] == about
+
+
+@pytest.mark.parametrize("name", sorted(SEVERAL_GPUS))
+def test_what_has_four_gpus_has_two_on_tiny(name):
+    several = name.endswith(("ddp", "fsdp", "split"))
+    for profile, devices in (("h100-94gb", 4), ("a100-80gb", 4), ("tiny", 2)):
+        config = resolve(WORKSPACE, name, profile_name=profile).config
+        assert config.devices == (devices if several else 1)
+        assert (config.strategy == "auto") == (config.devices == 1)
 
 
 # -- which layer wins

@@ -27,14 +27,17 @@ OTHER = {
     "lora_dropout": 0.1, "lora_targets": ("q", "v"), "device": "virtual", "capacity_gib": 1.5, "report_every": 10,
     "enable_checkpointing": True, "save_every": 5, "keep_checkpoints": 3, "save_model": True,
     "weights": "random", "use_lora": True,
-    "use_qlora": True, "double_quant": True, "strategy": "deepspeed_stage_2_offload",
+    "use_qlora": True, "double_quant": True, "strategy": "deepspeed_stage_2_offload", "lr_scaling": "linear",
+    "devices": 2, "num_nodes": 2, "collective_timeout_s": 60.0,
 }  # fmt: skip
 NEEDS = {
     "device": {"capacity_gib": 1.0}, "save_every": {"enable_checkpointing": True}, "double_quant": {"use_qlora": True},
 }  # fmt: skip
-GO_TOGETHER = {"strategy": {"optim": "deepspeed_cpu", "loss_average": "batches"}}
+GO_TOGETHER = {
+    "strategy": {"optim": "deepspeed_cpu", "loss_average": "batches"}, "devices": {"strategy": "ddp"},
+    "num_nodes": {"strategy": "ddp"},
+}  # fmt: skip
 """What another value needs beside it, and the default does not go with."""
-ONE_VALUE_SO_FAR = {"devices"}
 
 
 def cuda(**values):
@@ -190,7 +193,7 @@ def check_read_or_refused(key, given_value):
 
 AT_LEAST_ONE = [
     "num_train_samples", "max_length", "batch_size", "accumulate_grad_batches", "global_batch_size", "max_epochs",
-    "max_steps", "limit_train_batches", "lora_r", "lora_alpha", "devices", "report_every", "save_every",
+    "max_steps", "limit_train_batches", "lora_r", "lora_alpha", "devices", "num_nodes", "report_every", "save_every",
     "keep_checkpoints",
 ]  # fmt: skip
 
@@ -199,7 +202,7 @@ AT_LEAST_ONE = [
     ("key", "value"),
     [(key, value) for key in AT_LEAST_ONE for value in (0, -1)]
     + [(key, -1) for key in ("num_workers", "warmup_steps", "seed")]
-    + [(key, value) for key in ("lr", "capacity_gib") for value in (0, -0.5)]
+    + [(key, value) for key in ("lr", "capacity_gib", "collective_timeout_s") for value in (0, -0.5)]
     + [(key, value) for key in ("val_fraction", "dropout", "lora_dropout") for value in (-0.1, 1, 1.5)],
 )
 def test_a_value_out_of_range_is_refused(key, value):
@@ -244,7 +247,20 @@ FROZEN = {"freeze_vision": True, "freeze_connector": True, "freeze_language": Tr
         ({"save_every": 5}, "save_every", "enable_checkpointing"),
         (FROZEN, "freeze_language", "freeze_vision"),
         ({"global_batch_size": 50, "batch_size": 16}, "global_batch_size", "batch_size"),
-        ({"global_batch_size": 8, "batch_size": 16}, "global_batch_size", "batch_size"),
+        ({"global_batch_size": 50, "batch_size": 16, "strategy": "ddp", "devices": 4}, "global_batch_size", "devices"),
+        ({"global_batch_size": 48, "batch_size": 16, "strategy": "ddp", "devices": 2}, "global_batch_size",
+         "batch_size"),
+        ({"devices": 2}, "devices", "strategy"),
+        ({"num_nodes": 2}, "num_nodes", "strategy"),
+        ({"strategy": "fsdp"}, "strategy", "devices"),
+        ({"strategy": "layer_split"}, "strategy", "devices"),
+        ({"strategy": "fsdp", "devices": 2, "optim": "adam_8bit"}, "optim", "strategy"),
+        *(({"strategy": "layer_split", "devices": 2, key: value}, key, "strategy") for key, value in (
+            ("use_lora", True), ("use_qlora", True), ("freeze_vision", True), ("freeze_connector", True),
+            ("freeze_language", True), ("precision", "16-mixed"), ("val_fraction", 0.1), ("save_model", True),
+        )),
+        ({"strategy": "layer_split", "devices": 3}, "batch_size", "devices"),
+        ({"strategy": "ddp", "devices": 2, "enable_checkpointing": True}, "enable_checkpointing", "devices"),
     ],
 )  # fmt: skip
 def test_an_impossible_combination_names_both_keys_with_their_values(values, one, other):
@@ -265,6 +281,9 @@ def test_an_impossible_combination_names_both_keys_with_their_values(values, one
         FROZEN | {"use_lora": True, "lora_targets": ("q",)},
         {"device": "virtual", "capacity_gib": 0.1}, {"freeze_vision": True, "freeze_connector": True},
         {"freeze_vision": True, "freeze_language": True}, {"freeze_connector": True, "freeze_language": True},
+        {"strategy": "ddp"}, {"strategy": "ddp", "devices": 2, "use_qlora": True},
+        {"strategy": "fsdp", "devices": 2, "use_qlora": True}, {"strategy": "fsdp", "num_nodes": 2},
+        {"strategy": "ddp", "devices": 2, "optim": "adam_8bit"},
     ],
 )  # fmt: skip
 def test_a_combination_that_works_is_taken(values):
@@ -276,6 +295,24 @@ def test_global_batch_size_sets_the_accumulation():
     config = cuda(batch_size=16, global_batch_size=64)
     assert config.accumulate_grad_batches == 4
     assert cuda(batch_size=16, global_batch_size=16).accumulate_grad_batches == 1
+
+
+@pytest.mark.parametrize(
+    ("devices", "batch_size", "global_batch_size", "found"),
+    [(4, 16, 64, (16, 1)), (2, 16, 64, (16, 2)), (4, 16, 32, (8, 1)), (2, 3, 12, (3, 2)), (1, 16, 8, (8, 1))],
+)
+def test_the_global_batch_is_divided_among_devices_and_micro_batches(devices, batch_size, global_batch_size, found):
+    strategy = "auto" if devices == 1 else "ddp"
+    config = cuda(devices=devices, strategy=strategy, batch_size=batch_size, global_batch_size=global_batch_size)
+    assert (config.batch_size, config.accumulate_grad_batches) == found
+    assert RunConfig(**config.to_dict()) == config
+
+
+@pytest.mark.parametrize(("rule", "scaled"), [("none", 1e-3), ("linear", 4e-3), ("sqrt", 2e-3)])
+def test_the_learning_rate_follows_the_number_of_devices_as_one_says(rule, scaled):
+    config = cuda(lr=1e-3, lr_scaling=rule, strategy="ddp", devices=2, num_nodes=2)
+    assert config.scaled_lr == pytest.approx(scaled)
+    assert cuda(lr=1e-3, lr_scaling=rule).scaled_lr == 1e-3
 
 
 def test_a_batch_that_cannot_be_is_named_before_it_divides_anything():
@@ -329,7 +366,7 @@ def test_another_value_gives_another_hash(key):
 
 
 def test_the_table_of_other_values_has_every_key():
-    assert set(OTHER) | ONE_VALUE_SO_FAR == set(keys())
+    assert set(OTHER) == set(keys())
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,9 @@ from labkit.config.workspace import Workspace
 from labkit.lab.counts import Captions, Rounding
 from labkit.lab.lesson import LABS, Check, lesson_of
 from labkit.lab.lessons.lab_03_precision import COURSE_LR, LARGE_LR
+from labkit.lab.lessons.lab_14_fsdp_and_layer_split import FULL, SPLIT
 from labkit.lab.result import Result, with_prediction
+from labkit.runs.runner import run
 
 QUESTIONS = [(lab, question.id) for lab in LABS for question in lesson_of(lab).questions]
 CHECKS = [(lab, check.id) for lab in LABS for check in lesson_of(lab).checks]
@@ -38,6 +40,8 @@ ANSWERS = {
     "why_activations_fall": ("checkpointing", "4-bit weights"),
     "last_request": ("whatever came last", "the largest"), "kernel_says": ("killed", "oom"),
     "fits_in_24": ("out of memory", "fits"), "least_memory": ("xxl_qlora", "xxl_sgd"),
+    "ddp_memory": ("more", "the same"), "ddp_steps": (2, 1), "fsdp_states": (2, 1),
+    "fsdp_activations": ("the same", "less"),
 }  # fmt: skip
 """A right and a wrong answer, as they are typed, in MiB where a size is asked for."""
 
@@ -77,6 +81,12 @@ SPOILED = {
     "larger_gpu_holds_more": {"?small": "?large", "?large": "?small"},
     "qlora_holds_less_than_lora": {"xxl_qlora": "xxl_sgd"},
     "bf16_holds_less_than_fp32": {"bf16_true": "bf16_mixed"},
+    "all_of_it_everywhere": {"multi_ddp": "multi_fsdp"},
+    "buckets_beside_gradients": {"multi_ddp": "multi_single"},
+    "shares_not_copies": {"multi_fsdp": "multi_single"},
+    "layers_come_and_go": {"multi_fsdp": "multi_ddp"},
+    "parts_make_the_whole": {FULL: "multi_single"},
+    "split_learns_the_same": {FULL: "multi_single"},
 }  # fmt: skip
 """For each check other evidence, for which it does not hold."""
 
@@ -109,12 +119,19 @@ def leaking(result):
     return changed(result, memory=result.record.memory | {"phases": phases})
 
 
+ON_SEVERAL = {
+    "multi_single": ("multi_single", {}), "multi_ddp": ("multi_ddp", {}), "multi_fsdp": ("multi_fsdp", {}),
+    FULL: ("six_full", {"dropout": 0.0, "max_steps": 4}), SPLIT: ("six_full_split", {"dropout": 0.0, "max_steps": 4}),
+}  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def evidence(course_records, tmp_path_factory):
     """Everything that a question, a check or a topic can be about, by name; and what spoils one."""
     with pytest.MonkeyPatch.context() as patch:  # a prediction that was not ready is made now, and kept apart
         patch.setenv("LABKIT_RUNS", str(tmp_path_factory.mktemp("predictions")))
         found = {name: with_prediction(Result(record)) for name, record in course_records.items()}
+        found |= {name: Result(run(*given)) for name, given in ON_SEVERAL.items()}
     found["sgd_like_small"] = found["reduced_batch"]
     found |= {name: found[like] for name, like in LIKE.items()}
     baseline, lora = found["baseline"], found["xxl_lora"]

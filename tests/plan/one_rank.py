@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import sys
-import time
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,50 +14,22 @@ from types import SimpleNamespace
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule
-from torch.distributed.fsdp._fully_shard._fsdp_collectives import DefaultAllGather, DefaultReduceScatter
 from torch.nn.parallel import DistributedDataParallel
 
 from labkit import assets
 from labkit.config.architectures import architecture
 from labkit.config.schema import RunConfig
 from labkit.memory.capture import MemoryCapture
+from labkit.memory.sharded import ShardTracker, follow_gathered
 from labkit.memory.tracker import UNDECIDED, Tracker, host
-from labkit.plan.fsdp import ShardTracker, follow_gathered, shard
 from labkit.train.adapters import add_lora
 from labkit.train.data import EmojiZip
+from labkit.train.fsdp import let_gloo_finish, shard
 from labkit.train.models import build_model, dtype_of
 from labkit.train.module import CaptionModule
 from labkit.train.optimizers import build_optimizer
 from labkit.train.processor import IMAGE, TOKEN_IDS, embedded_processor
 from labkit.train.step import Collator
-
-
-class Gather(DefaultAllGather):
-    """An all-gather that is over when gloo has let go of the tensors, as one on a GPU is."""
-
-    def __call__(self, output_tensor, input_tensor, group, async_op=False):
-        with host(), let_go(output_tensor):
-            return super().__call__(output_tensor, input_tensor, group, async_op)
-
-
-class Reduce(DefaultReduceScatter):
-    """The same for reduce-scatter, of which gloo makes an all-reduce of a copy; NCCL needs none."""
-
-    def __call__(self, output_tensor, input_tensor, group, op, async_op=False):
-        with host(), let_go(output_tensor), let_go(input_tensor):
-            return super().__call__(output_tensor, input_tensor, group, op, async_op)
-
-
-@contextlib.contextmanager
-def let_go(tensor):
-    """Wait until nobody else holds the tensor's storage: gloo's thread does, some microseconds longer than needed."""
-    storage = tensor.untyped_storage()
-    before = torch._C._storage_Use_Count(storage._cdata)
-    yield
-    until = time.monotonic() + 5
-    while torch._C._storage_Use_Count(storage._cdata) > before and time.monotonic() < until:
-        time.sleep(1e-5)
 
 
 def batch_of(config):
@@ -76,7 +47,7 @@ def train(config):
     sharded = config.strategy == "fsdp"
     tracker = (ShardTracker if sharded else Tracker)(device_type="cpu")
     capture = MemoryCapture(tracker)
-    loop = SimpleNamespace(global_step=0, accumulate_grad_batches=config.accumulate_grad_batches)
+    loop = SimpleNamespace(global_step=0, accumulate_grad_batches=config.accumulate_grad_batches, world_size=1)
     autocast = torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16-mixed", cache_enabled=False)
     with tracker:
         with host() if sharded else contextlib.nullcontext():
@@ -87,9 +58,7 @@ def train(config):
                 model.to(torch.bfloat16)  # as Lightning does: adapters are made in 32 bits
             if sharded:
                 shard(model, config, init_device_mesh("cpu", (config.devices,)))
-                for part in filter(lambda part: isinstance(part, FSDPModule), model.modules()):
-                    part.set_custom_all_gather(Gather())
-                    part.set_custom_reduce_scatter(Reduce())
+                let_gloo_finish(model)
         if sharded:
             follow_gathered(model, tracker)
         else:

@@ -20,6 +20,7 @@ OTHER = {  # a valid value for each key that is said to have no effect
     "num_workers": 0, "lr": 1e-3, "lr_schedule": "linear", "warmup_steps": 3, "global_batch_size": 16,
     "max_epochs": 9, "max_steps": 9, "limit_train_batches": 9, "seed": 1, "lora_alpha": 8, "capacity_gib": 1.0,
     "report_every": 3, "enable_checkpointing": True, "save_every": 5, "keep_checkpoints": 3, "save_model": True,
+    "lr_scaling": "linear", "collective_timeout_s": 9.0,
 }  # fmt: skip
 NEEDS = {"save_every": {"enable_checkpointing": True}}
 

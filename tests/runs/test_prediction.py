@@ -9,7 +9,6 @@ import time
 
 import pytest
 
-from labkit.config.errors import ConfigError
 from labkit.config.layers import resolve
 from labkit.config.workspace import Workspace
 from labkit.plan.cache import TraceCache
@@ -171,9 +170,3 @@ def test_the_process_gives_way_to_the_run(folder):
         time.sleep(0.02)
     background.stop()
     assert nice == 10
-
-
-def test_several_devices_are_planned_and_not_run():
-    for typed in ({"devices": "2", "strategy": "ddp"}, {"strategy": "fsdp"}):
-        with pytest.raises(ConfigError, match="labkit plan"):
-            run("reduced_batch", typed)

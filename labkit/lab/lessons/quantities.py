@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 from labkit.lab.lesson import Runs
 from labkit.lab.result import Result, visible
-from labkit.memory.report import HOST_CATEGORIES
+from labkit.memory.report import HOST_CATEGORIES, MemoryReport
 from labkit.memory.units import human_bytes
+from labkit.runs.rank_files import side_by_side
 
 Number = Callable[[Runs], float | None]
 
@@ -26,6 +27,38 @@ def foreseen(run: str, *categories: str) -> Number:
         return None if found is None else sum(found.category_peaks[c] for c in categories)
 
     return number
+
+
+def kept(run: str, *categories: str) -> Number:
+    """Bytes of these categories behind the last optimizer step that was reported: what stays between steps."""
+    return lambda runs: None if runs[run].report is None else _after_a_step(runs[run].report, categories)
+
+
+def over_ranks(run: str, *categories: str) -> Number:
+    """The same, summed over all devices of a run; None where only one of them is known, as when it was planned."""
+
+    def number(runs: Runs) -> float | None:
+        record = runs[run].record
+        memories = [record.memory, *(one["memory"] for one in record.ranks)]
+        if len(memories) != record.config["devices"] or not all(memories):
+            return None
+        sizes = [_after_a_step(MemoryReport.from_dict(memory), categories) for memory in memories]
+        return None if None in sizes else sum(sizes)
+
+    return number
+
+
+def of_ranks(result: Result) -> list[str]:
+    """What each device of a run held, a line each."""
+    rows = side_by_side(result.record)
+    if not rows:
+        return [f"one of {result.config['devices']} devices: peak {size(result.peak_bytes)}; the others are like it"]
+    return [f"rank {row['rank']}: peak {size(row['peak_bytes'])}, {sorted_parts(row['by_category'])}" for row in rows]
+
+
+def _after_a_step(report: MemoryReport, categories: tuple[str, ...]) -> int | None:
+    ends = [phase.end for phase in report.phases if phase.phase == "after_optimizer_step"]
+    return sum(ends[-1][category] for category in categories) if ends else None
 
 
 def on_host(run: str) -> Number:

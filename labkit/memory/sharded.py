@@ -1,0 +1,81 @@
+"""Sharded: a tracker for models whose parameters are torch's sharded tensors (FSDP2)."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
+
+from labkit.memory.tracker import Tracker
+
+_ELEMENTWISE = ("_foreach_", "_fused_")
+"""Operations of optimizers on lists of tensors, each on its own shard. DTensor works out where each result lies, which
+takes time that grows with the square of their number: half a minute for 1,250 parameters."""
+
+
+class ShardTracker(Tracker):
+    """A tracker that looks through sharded tensors at what a rank keeps of them."""
+
+    def _compute(self, func: Any, args: Any, kwargs: Any) -> Any:
+        if not any(_is_sharded(value) for value in args):
+            return super()._compute(func, args, kwargs)
+        if not func.__name__.startswith(_ELEMENTWISE):
+            return NotImplemented  # a sharded tensor then asks for the operation on its shard, which comes here
+        return super()._compute(func, [_locals(value) for value in args], kwargs)
+
+    def gathered(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Weights of all ranks have their memory here, or have given it back."""
+        for tensor in tensors:
+            self._see(tensor, "fsdp.all_gather_copy_out")  # which names the peak, if this is one
+            self.assign([tensor], "parameters")
+
+    def assign(self, tensors: Iterable[torch.Tensor], category: str) -> None:
+        """Say what these tensors, or this rank's shards of them, are for."""
+        super().assign((local(tensor) for tensor in tensors), category)
+
+    def category(self, tensor: torch.Tensor) -> str | None:
+        """What a tensor's storage, or its shard's, is for; None for one that was never seen."""
+        return super().category(local(tensor))
+
+
+def follow_gathered(model: nn.Module, tracker: ShardTracker) -> None:
+    """Tell the tracker of gathered parameters: FSDP frees and refills them by resizing storages, without an operation.
+
+    A call to ``alloc_all_gather_outputs`` or ``free_unsharded_param`` (torch 2.13, ``_fsdp_param.py``) is all there is
+    to see.
+    """
+    for group in groups(model):
+        for parameter in group.fsdp_params:
+            for name in ("alloc_all_gather_outputs", "free_unsharded_param"):
+                setattr(parameter, name, _then_tell(getattr(parameter, name), parameter, tracker))
+
+
+def groups(model: nn.Module) -> Iterator[Any]:
+    """FSDP's groups of parameters that are gathered together."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            yield from module._get_fsdp_state()._fsdp_param_groups
+
+
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    """What this rank keeps of a tensor."""
+    return tensor._local_tensor if isinstance(tensor, DTensor) else tensor
+
+
+def _then_tell(method: Any, parameter: Any, tracker: ShardTracker) -> Any:
+    def call() -> None:
+        method()
+        tracker.gathered(parameter.all_gather_outputs)
+
+    return call
+
+
+def _is_sharded(value: Any) -> bool:
+    """Whether it is a sharded tensor or a list of such; every operation asks, so there is no search."""
+    return type(value[0] if type(value) is list and value else value) is DTensor
+
+
+def _locals(value: Any) -> Any:
+    return [local(item) for item in value] if type(value) is list else local(value)

@@ -1,0 +1,72 @@
+"""Rank files: what each rank of a run on several devices has left in the run's folder.
+
+Rank 0 has ``events.jsonl`` and ``log.txt``, as a run on one device; rank 1 has ``events.rank1.jsonl`` and
+``log.rank1.txt``.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from labkit.memory.report import CATEGORIES, MemoryReport, PhaseMemory
+from labkit.runs.events import EventReader
+
+
+def events_of(folder: Path, rank: int) -> Path:
+    """The events of a rank."""
+    return folder / (f"events.rank{rank}.jsonl" if rank else "events.jsonl")
+
+
+def log_of(folder: Path, rank: int | None) -> Path:
+    """What a rank has printed; None is the first."""
+    return folder / (f"log.rank{rank}.txt" if rank else "log.txt")
+
+
+def logs(folder: Path) -> list[Path]:
+    """The logs of all ranks that have one."""
+    return sorted(folder.glob("log*.txt"))
+
+
+def other_ranks(folder: Path) -> list[dict[str, Any]]:
+    """What ranks 1 and up have measured, for ``Record.ranks``: ``rank, device, status, peak_bytes, memory``."""
+    found = []
+    rank = 1
+    while (path := events_of(folder, rank)).exists():
+        seen: dict[str, Any] = {"rank": rank, "device": None, "status": None, "peak_bytes": 0, "memory": None}
+        for event in EventReader(path).new():
+            _apply(seen, event)
+        found.append(seen)
+        rank += 1
+    return found
+
+
+def _apply(seen: dict[str, Any], event: dict[str, Any]) -> None:
+    match event["event"]:
+        case "start":
+            seen["device"] = event["device"]
+            seen["memory"] = {"source": event["source"], "capacity_bytes": event["capacity_bytes"], "phases": []}
+        case "phase" if seen["memory"] is not None:
+            phase = {key: value for key, value in event.items() if key not in ("event", "time")}
+            seen["memory"]["phases"].append(phase)
+            seen["peak_bytes"] = max(seen["peak_bytes"], PhaseMemory(**phase).peak_bytes)
+        case "result":
+            seen["status"] = event["status"]
+            seen["peak_bytes"] = max(seen["peak_bytes"], event.get("peak_bytes", 0))
+            if (ran_out := event.get("out_of_memory")) is not None:
+                seen["held"] = ran_out["held"]
+
+
+def side_by_side(record: Any) -> list[dict[str, Any]]:
+    """A row for each rank of a record: ``rank, status, peak_bytes`` and ``by_category``, its own highest of each.
+
+    Empty for a run on one device.
+    """
+    if not record.ranks:
+        return []
+    first = {"rank": 0, "status": None, "peak_bytes": record.peak_bytes, "memory": record.memory}
+    rows = []
+    for one in (first, *record.ranks):
+        peaks = MemoryReport.from_dict(one["memory"]).category_peaks if one["memory"] else {}
+        held = one.get("held") or {}
+        by_category = {name: max(peaks.get(name, 0), held.get(name, 0)) for name in CATEGORIES}
+        rows.append({key: one[key] for key in ("rank", "status", "peak_bytes")} | {"by_category": by_category})
+    return rows

@@ -1,0 +1,26 @@
+"""The ranks of a run on several devices as text, side by side."""
+
+from rich.table import Table
+
+from labkit.runs.rank_files import side_by_side
+from labkit.runs.records import Record
+
+_SHOWN = {
+    "parameters": "params", "gradients": "grads", "optimizer_gpu": "optim", "activations": "activ",
+    "temporaries": "temp", "unattributed": "unattr",
+}  # fmt: skip
+
+
+def rank_table(record: Record) -> Table | None:
+    """One line a rank, in MiB; each category's own peak. None for a run on one device."""
+    rows = side_by_side(record)
+    if not rows:
+        return None
+    table = Table(title="the ranks side by side, in MiB", box=None, title_justify="left")
+    for column in ("rank", "peak", *_SHOWN.values(), "host"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        found = row["by_category"]
+        numbers = [row["peak_bytes"], *(found[c] for c in _SHOWN), found["parameters_cpu"] + found["optimizer_cpu"]]
+        table.add_row(str(row["rank"]), *(f"{n / 2**20:.2f}" for n in numbers))
+    return table

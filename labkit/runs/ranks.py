@@ -1,0 +1,231 @@
+"""The processes of one run on several devices of this machine, watched as one.
+
+    python -m labkit.runs.ranks RUN_FOLDER [SAVED_STEP]
+
+Starts ``labkit.train.fit`` once for each device, with the names that ``torchrun`` gives: ``RANK``, ``LOCAL_RANK``,
+``WORLD_SIZE``, ``LOCAL_WORLD_SIZE``, ``MASTER_ADDR``, ``MASTER_PORT``. When one of them ends in any way but well, the
+others get a short grace and are killed. How the whole ended is how the first of them did: this process writes it into
+the run's events and ends with the same exit code or signal; 124 stands for a time-out in a collective operation.
+
+Where somebody else has started the ranks (``labkit.runs.launched``) this process starts its own one only, and rank 0
+knows the others by what they write.
+
+All ranks are in this process's group and have its standard input, so whoever kills the group, or goes away, ends all.
+"""
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from labkit.runs.events import EventReader
+from labkit.runs.launched import Launched
+from labkit.runs.log_text import read_tail
+from labkit.runs.rank_files import events_of, log_of
+from labkit.runs.symptoms import SYMPTOMS
+
+POLL_S = 0.05
+GRACE_S = 5.0
+"""How long the other ranks go on when one has failed: enough to say what they think it was."""
+
+TIMED_OUT = 124
+"""The exit code of the command ``timeout``, and so of a rank that waited in vain for another."""
+
+_FOLLOWS = ("distributed_connection", "distributed_timeout", "gloo", "nccl")
+"""Kinds of symptoms that a rank has when another has gone."""
+
+
+@dataclass
+class Rank:
+    """One rank of the run, and how it ended. ``process`` is None for one that another watcher has started."""
+
+    number: int
+    process: subprocess.Popen | None
+    folder: Path
+    ended: float | None = None
+    """When it was seen to be over; None while it runs."""
+
+    def look(self) -> None:
+        """See whether it is over."""
+        over = self.process.poll() is not None if self.process else bool(self.result)
+        if self.ended is None and over:
+            self.ended = time.monotonic()
+
+    @property
+    def code(self) -> int:
+        """Its exit code, below zero for a signal."""
+        return self.process.returncode if self.process else self.result.get("exit_code", 0)
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """What it said at its end; empty when it could not."""
+        events = EventReader(events_of(self.folder, self.number)).new()
+        return next((event for event in reversed(list(events)) if event["event"] == "result"), {})
+
+    @property
+    def failed(self) -> bool:
+        """Whether it is over and has not ended well."""
+        return self.ended is not None and (self.code != 0 or self.result.get("status") != "ok")
+
+    @property
+    def symptom(self) -> str | None:
+        """What its last words are a sign of."""
+        text = f"{self.result.get('reason') or ''}\n{read_tail(log_of(self.folder, self.number), most_bytes=2**16)}"
+        return next((symptom.kind for symptom in SYMPTOMS if symptom.pattern.search(text)), None)
+
+    def say(self, result: dict[str, Any]) -> None:
+        """Write how it ended into its events, behind what it has said itself."""
+        with events_of(self.folder, self.number).open("a", encoding="utf-8") as events:
+            events.write(json.dumps({"event": "result", "time": time.time(), **result}) + "\n")
+
+
+class Ranks:
+    """The ranks of a run on this machine: ``start`` them, ``wait`` for their end, ask for the ``verdict``."""
+
+    def __init__(self, folder: Path, arguments: list[str], count: int, timeout_s: float) -> None:
+        self._folder, self._arguments, self._count, self._timeout_s = folder, arguments, count, timeout_s
+        self.ranks: list[Rank] = []
+        self.told_to_stop = False
+
+    def join(self, number: int) -> None:
+        """Start one rank as the environment has it. Rank 0 also looks after the others, which are not its own."""
+        for other in range(self._count):
+            if other == number:
+                self.ranks.append(Rank(number, self._start(number, dict(os.environ)), self._folder))
+            elif number == 0:
+                self.ranks.append(Rank(other, None, self._folder))
+
+    def start(self) -> None:
+        """Start every rank. The port is one that is free now, unless MASTER_PORT names another."""
+        port = os.environ.get("MASTER_PORT") or str(free_port())
+        loopback = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), "lo")
+        shared = os.environ | {
+            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(self._count), "NODE_RANK": "0",
+            "LOCAL_WORLD_SIZE": str(self._count), "GLOO_SOCKET_IFNAME": loopback,
+        }  # fmt: skip
+        for number in range(self._count):
+            env = shared | {"RANK": str(number), "LOCAL_RANK": str(number)}
+            self.ranks.append(Rank(number, self._start(number, env), self._folder))
+
+    def _start(self, number: int, env: dict[str, str]) -> subprocess.Popen:
+        command = [sys.executable, "-m", "labkit.train.fit", *self._arguments]
+        with log_of(self._folder, number).open("ab") as log:
+            # open descriptors are kept, and with them the lock of the run's folder
+            return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=env, close_fds=False)
+
+    def send(self, number: int) -> None:
+        """Send all of them a signal."""
+        for rank in self.ranks:
+            if rank.process and rank.process.poll() is None:
+                rank.process.send_signal(number)
+
+    def wait(self) -> None:
+        """Come back when no rank is left."""
+        deadline = None
+        while True:
+            for rank in self.ranks:
+                rank.look()
+            if all(rank.ended is not None for rank in self.ranks):
+                return
+            own_are_over = all(rank.ended is not None for rank in self.ranks if rank.process)
+            if deadline is None and (own_are_over or any(rank.failed for rank in self.ranks)):
+                deadline = time.monotonic() + GRACE_S
+            if deadline is not None and time.monotonic() > deadline:
+                for rank in self.ranks:
+                    if rank.process and rank.ended is None:
+                        rank.process.kill()
+                        rank.process.wait()
+                return
+            time.sleep(POLL_S)
+
+    def verdict(self) -> tuple[int, dict[str, Any] | None]:
+        """Exit code, below zero for a signal, and the ``result`` of the whole; None where rank 0's own is that."""
+        failed = [rank for rank in self.ranks if rank.failed]
+        if not failed:
+            return 0, None
+        # a rank that lost another is no cause; of the others, or else of these, the first that was over
+        first = min(failed, key=lambda rank: (rank.code >= 0 and rank.symptom in _FOLLOWS, rank.ended))
+        late = [rank.number for rank in self.ranks if rank.ended is None]
+        result, code = first.result, first.code
+        if late and first.symptom == "distributed_timeout":
+            who = f"rank {' and '.join(map(str, late))}"
+            reason = f"rank {first.number} waited {self._timeout_s:g} s for {who}, which still ran and did not answer"
+            return TIMED_OUT, {"status": "timeout", "reason": reason, "rank": first.number}
+        if not result or (code < 0 and result.get("status") == "ok"):
+            result = _silent_end(code, first)
+        result |= {"rank": first.number}
+        if result.get("died_in"):
+            result["died_in"]["rank"] = first.number
+        if result["status"] == "failed":
+            result["reason"] = f"rank {first.number}: {result.get('reason')}"
+        return code, {key: value for key, value in result.items() if key not in ("event", "time")}
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on now."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def _silent_end(code: int, rank: Rank) -> dict[str, Any]:
+    if code < 0:
+        name = signal.Signals(-code).name
+        hint = "; the kernel sends it when host memory runs out" if name == "SIGKILL" else ""
+        return {"status": "killed", "reason": f"rank {rank.number} was killed by signal {-code} ({name}){hint}"}
+    lines = read_tail(log_of(rank.folder, rank.number)).strip().splitlines()
+    return {"status": "failed", "reason": f"ended with exit code {code}: {lines[-1] if lines else 'no output'}"}
+
+
+def _end_with_parent() -> None:
+    """End the whole group when standard input ends, which it does when the watcher closes it or is no more."""
+
+    def watch() -> None:
+        while os.read(0, 1):
+            pass
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def main() -> None:
+    """Run the folder named on the command line on as many devices as its config says."""
+    if os.getpgrp() == os.getpid():  # as the watcher starts it
+        _end_with_parent()
+    folder = Path(sys.argv[1])
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))["config"]
+    launched = Launched.find()
+    count = config["devices"] * config["num_nodes"]
+    ranks = Ranks(folder, sys.argv[1:], count, config["collective_timeout_s"])
+
+    def pass_on(number: int, _: Any) -> None:
+        ranks.told_to_stop = True
+        ranks.send(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, pass_on)
+    ranks.join(launched.rank) if launched else ranks.start()
+    ranks.wait()
+    code, result = ranks.verdict()
+    if result is not None and not ranks.told_to_stop:
+        first = ranks.ranks[0]  # in a launch each is the first of its own
+        first.say(result | ({"exit_code": code} if first.number else {}))
+    if code < 0:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the rank has left one, if anybody wants it
+        signal.signal(-code, signal.SIG_DFL) if -code not in (signal.SIGKILL, signal.SIGSTOP) else None
+        os.kill(os.getpid(), -code)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""FSDP: every rank keeps a share of each layer, and layers are put together while they are used (torch's FSDP2)."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from lightning.pytorch.strategies import ModelParallelStrategy
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp._fully_shard._fsdp_collectives import DefaultAllGather, DefaultReduceScatter
+
+from labkit.config.schema import RunConfig
+from labkit.memory.sharded import ShardTracker, follow_gathered
+from labkit.memory.tracker import Tracker, host
+from labkit.train.models import dtype_of
+from labkit.train.module import CaptionModule
+
+_GATHERED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
+def sharded_modules(model: nn.Module) -> Iterator[nn.Module]:
+    """The modules that are sharded one by one, in the order of the model: every layer of every stack of layers.
+
+    These are the layers of the vision encoder, of the Q-Former and of the language model, with the adapters in them.
+    The model itself comes after them and takes what is left: embeddings, projections, norms, the output layer.
+    """
+    for child in model.children():
+        if isinstance(child, nn.ModuleList):
+            yield from child  # a stack inside a layer is sharded with its layer
+        else:
+            yield from sharded_modules(child)
+
+
+def shard(model: nn.Module, config: RunConfig, mesh: DeviceMesh) -> None:
+    """Shard a model over ``mesh`` for the run: parameters on their first dimension, with torch's defaults.
+
+    Under a mixed precision weights are gathered in 16 bits and gradients reduced in 32: ours to choose, since
+    Lightning's ``ModelParallelStrategy`` leaves the policy to the module. The root stays gathered after forward.
+    """
+    policy = MixedPrecisionPolicy()
+    if config.precision in _GATHERED:
+        policy = MixedPrecisionPolicy(param_dtype=_GATHERED[config.precision], reduce_dtype=torch.float32)
+    for module in (*sharded_modules(model), model):
+        fully_shard(module, mesh=mesh, mp_policy=policy)
+
+
+class ShardedStrategy(ModelParallelStrategy):
+    """Lightning's strategy for FSDP2, with all ranks in one dimension; the module shards itself."""
+
+    def __init__(self, world_size: int, **options: Any) -> None:
+        super().__init__(data_parallel_size=world_size, tensor_parallel_size=1, **options)
+
+
+class ShardedModule(CaptionModule):
+    """A ``CaptionModule`` that is sharded before it has an optimizer.
+
+    Give it a model in host memory: no rank's device ever holds all of it. On a virtual GPU its memory is followed by
+    ``tracker``, from the shards on.
+    """
+
+    def __init__(self, config: RunConfig, model: nn.Module, tracker: Tracker | None) -> None:
+        super().__init__(config, model)
+        self._tracker = tracker
+        self._is_sharded = False
+
+    def configure_model(self) -> None:
+        """Shard the model over the ranks."""
+        if self._is_sharded:
+            return
+        self._is_sharded = True
+        with host():
+            if self.config.precision in ("bf16-true", "16-true"):
+                self.model.to(dtype_of(self.config.precision))  # Lightning would do it when the whole is gone
+            shard(self.model, self.config, self.device_mesh["data_parallel"])
+        if isinstance(self._tracker, ShardTracker):
+            let_gloo_finish(self.model)
+            follow_gathered(self.model, self._tracker)
+            self._tracker.assign((*self.model.parameters(), *self.model.buffers()), "parameters")
+        self._tracker = None
+
+
+def let_gloo_finish(model: nn.Module) -> None:
+    """Make collectives over when gloo has let go of the tensors, as they are on a GPU, for a count that is the same
+    every time."""
+    for part in model.modules():
+        if isinstance(part, FSDPModule):
+            part.set_custom_all_gather(_Gather())
+            part.set_custom_reduce_scatter(_Reduce())
+
+
+class _Gather(DefaultAllGather):
+    def __call__(self, output_tensor: torch.Tensor, input_tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        with host(), _let_go(output_tensor):
+            return super().__call__(output_tensor, input_tensor, *args, **kwargs)
+
+
+class _Reduce(DefaultReduceScatter):
+    """Gloo makes of it an all-reduce of a copy; NCCL needs none, so the copy does not count."""
+
+    def __call__(self, output_tensor: torch.Tensor, input_tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        with host(), _let_go(output_tensor), _let_go(input_tensor):
+            return super().__call__(output_tensor, input_tensor, *args, **kwargs)
+
+
+@contextlib.contextmanager
+def _let_go(tensor: torch.Tensor) -> Iterator[None]:
+    """Wait until nobody else holds the tensor's storage: gloo's thread does, some microseconds longer than needed."""
+    storage = tensor.untyped_storage()
+    before = torch._C._storage_Use_Count(storage._cdata)
+    yield
+    until = time.monotonic() + 5
+    while torch._C._storage_Use_Count(storage._cdata) > before and time.monotonic() < until:
+        time.sleep(1e-5)

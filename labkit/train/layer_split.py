@@ -1,0 +1,160 @@
+"""Layer split: consecutive layers on each rank, in a pipeline that micro batches go through (torch's GPipe)."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch.strategies import DDPStrategy
+from torch import nn
+from torch.distributed.pipelining import PipelineStage, ScheduleGPipe
+from torch.distributed.pipelining.schedules import _sorted_batch_p2p, _wait_batch_p2p
+
+from labkit.config.errors import ConfigError
+from labkit.config.schema import RunConfig
+from labkit.train.models import dtype_of
+from labkit.train.module import CaptionModule
+from labkit.train.stages import Stage, cut, units
+from labkit.train.step import IGNORED
+
+
+class SplitStrategy(DDPStrategy):
+    """A process group and nothing more: no rank has what another has."""
+
+    def configure_ddp(self) -> None:
+        """Wrap nothing."""
+
+
+class GPipe(ScheduleGPipe):
+    """torch's schedule in two calls, forward and backward, for Lightning's hooks to come between.
+
+    Both are the two halves of ``ScheduleGPipe._step_microbatches`` of torch 2.13, whose parts are private.
+    """
+
+    def forward(self, args: list[tuple], kwargs: list[dict[str, torch.Tensor]]) -> None:
+        """Every chunk through this rank's stage, and on to the next."""
+        self._stage.has_backward = True
+        self._stage.clear_runtime_states()
+        self._internal_losses.clear()
+        self._initialize_stage(args[0], kwargs[0], kwargs[0]["labels"])
+        sends: list[Any] = []
+        for i in range(self._n_microbatches):
+            _finish(self._stage.get_fwd_recv_ops(i), "fwd_recv")
+            output = self._stage.forward_one_chunk(i, args[i], kwargs[i])
+            sends += _sorted_batch_p2p(self._stage.get_fwd_send_ops(i), desc="fwd_send").values()
+            self._maybe_compute_loss(self._stage, output, [chunk["labels"] for chunk in kwargs], i)
+        for work in sends:
+            _wait_batch_p2p(work)
+
+    def backward(self) -> None:
+        """Every chunk's gradients back through this rank's stage, and on to the one before."""
+        sends: list[Any] = []
+        for i in range(self._n_microbatches):
+            _finish(self._stage.get_bwd_recv_ops(i), "bwd_recv")
+            self._stage.backward_one_chunk(
+                i, loss=self._maybe_get_loss(self._stage, i), last_backward=i == self._n_microbatches - 1
+            )
+            sends += _sorted_batch_p2p(self._stage.get_bwd_send_ops(i), desc="bwd_send").values()
+        for work in sends:
+            _wait_batch_p2p(work)
+
+    def take_losses(self) -> torch.Tensor | None:
+        """The sum of the chunks' losses; None but on the last rank."""
+        return torch.stack([loss.detach() for loss in self._internal_losses]).sum() if self._internal_losses else None
+
+
+class SplitModule(CaptionModule):
+    """A ``CaptionModule`` of which each rank trains its own layers, over the same batches.
+
+    Give it a model in host memory: no rank's device ever holds all of it. A batch goes through in as many chunks as
+    there are ranks. The embedding of the text, which the first and the last layers of the language model share, is
+    on two ranks, and so their gradients are summed.
+    """
+
+    def __init__(self, config: RunConfig, model: nn.Module, language: str, rank: int) -> None:
+        try:
+            plan = cut(units(model, language), config.world_size)
+        except ValueError as error:
+            raise ConfigError(
+                f"devices={config.devices} does not go with model_name={config.model_name}: {error}; use fewer devices."
+            ) from None
+        owner = next(i for i, part in enumerate(plan) if ("connector", 0) in part)
+        last = config.world_size - 1
+        embedding = model.get_input_embeddings().weight
+        lm = model.language_model
+        decoding = (lm.lm_head if language == "opt" else lm.decoder.embed_tokens).weight
+        if config.precision in ("bf16-true", "16-true"):
+            model.to(dtype_of(config.precision))
+        stage = Stage(model, plan[rank], rank == last, language)
+        super().__init__(config, stage)
+        self._rank, self._last = rank, last
+        self._tied = embedding if decoding is embedding and rank in (owner, last) and owner != last else None
+        self._tied_ranks = [owner, last] if decoding is embedding and owner != last else []
+        self._widths = {"vision": model.config.vision_config.hidden_size, "text": model.config.text_config.hidden_size}
+        self._patch_size = model.config.vision_config.patch_size
+        self._plan = plan
+        self._pipe: GPipe | None = None
+        self._group: Any = None
+
+    @property
+    def ranks(self) -> int:
+        """All ranks see all of a batch."""
+        return 1
+
+    def over_ranks(self, summed: torch.Tensor) -> None:
+        """The last rank knows the loss."""
+        dist.broadcast(summed, src=self._last)
+
+    def on_fit_start(self) -> None:
+        """Make the group of the two ranks that have the text's embedding; all ranks take part."""
+        if self._tied_ranks:
+            self._group = dist.new_group(self._tied_ranks)
+
+    def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        """The forward of every chunk; on the last rank the loss of the batch, on others zero."""
+        count = self.config.world_size
+        parts = zip(*(tensor.chunk(count) for tensor in batch.values()), strict=True)
+        chunks = [dict(zip(batch, part, strict=True)) for part in parts]
+        tokens = (batch["labels"] != IGNORED).sum()
+        by_token = self.config.loss_average == "tokens"
+        self.model.divisor = self.trainer.accumulate_grad_batches * (1 if by_token else tokens)
+        pixels = [chunk.pop("pixel_values") for chunk in chunks]
+        if self._pipe is None:
+            self._pipe = self._build(pixels[0], chunks[0]["input_ids"])
+        first = self._rank == 0
+        self._pipe.forward([(p,) if first else () for p in pixels], chunks)
+        loss = self._pipe.take_losses()
+        found = torch.zeros((), device=self.device) if loss is None else loss * self.trainer.accumulate_grad_batches
+        self._pending.append((found / tokens if by_token else found, tokens))
+        self._pending_samples += len(batch["labels"])
+        return found.clone()
+
+    def backward(self, loss: torch.Tensor, *args: Any, **kwargs: Any) -> None:
+        """The backward of every chunk; the gradients of the next rank take the place of ``loss``."""
+        self._pipe.backward()
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Sum the gradients of what two ranks have, and divide all as one device does."""
+        if self._tied is not None:
+            dist.all_reduce(self._tied.grad, group=self._group)
+        super().on_before_optimizer_step(optimizer)
+
+    def _build(self, pixels: torch.Tensor, input_ids: torch.Tensor) -> GPipe:
+        size, last = self.config.world_size, self._rank == self._last
+        given = pixels if self._rank == 0 else self._between(self._rank - 1, pixels, input_ids)
+        gives = torch.empty((), device="meta", requires_grad=True)
+        if not last:
+            gives = self._between(self._rank, pixels, input_ids)
+        stage = PipelineStage(self.model, self._rank, size, self.device, input_args=(given,), output_args=(gives,))
+        return GPipe(stage, n_microbatches=size, loss_fn=lambda loss, _: loss, scale_grads=False)
+
+    def _between(self, rank: int, pixels: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:
+        """What ``rank`` hands on, in shape and dtype."""
+        vision = self._plan[rank][-1][0] == "vision"
+        patches = (pixels.shape[-1] // self._patch_size) ** 2 + 1
+        shape = (len(pixels), patches if vision else input_ids.shape[1], self._widths["vision" if vision else "text"])
+        return torch.empty(shape, dtype=dtype_of(self.config.precision), device="meta", requires_grad=True)
+
+
+def _finish(operations: list[Any], name: str) -> None:
+    for work in _sorted_batch_p2p(operations, desc=name).values():
+        _wait_batch_p2p(work)

@@ -1,0 +1,224 @@
+"""Runs on two devices, each a real process on gloo: what they compute, what they hold, and how they die."""
+
+import json
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from labkit.config.schema import read_config
+from labkit.runs.prediction import beside
+from labkit.runs.rank_files import side_by_side
+from labkit.runs.records import Ledger
+from labkit.runs.runner import run
+from labkit.train.models import build_model
+
+WAIT_S = 60.0
+ROUNDING = 1e-5
+SHARE = 0.005
+"""Of a predicted peak or category, as in ``tests/plan/test_accuracy.py``."""
+
+# 81 samples to train on: per epoch two steps of two micro batches, and one of what is left, one
+SAME = {
+    "num_train_samples": 90, "val_fraction": 0.1, "accumulate_grad_batches": 2, "max_steps": 4, "dropout": 0.0,
+    "save_model": True, "capacity_gib": 1,
+}  # fmt: skip
+PLAINLY = {"val_fraction": 0.0, "save_model": False}
+RUNS = {
+    "alone": {"batch_size": 16},
+    "ddp": {"batch_size": 8, "devices": 2, "strategy": "ddp"},
+    "fsdp": {"batch_size": 8, "devices": 2, "strategy": "fsdp"},
+    "alone, not validated": {"batch_size": 16} | PLAINLY,
+    "layer_split": {"batch_size": 16, "devices": 2, "strategy": "layer_split"} | PLAINLY,
+    "zero": {
+        "batch_size": 8, "devices": 2, "strategy": "deepspeed_stage_2", "precision": "bf16-true",
+        "loss_average": "batches", "max_steps": 2,
+    } | PLAINLY,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def ledger(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("several") / "runs"
+        patch.setenv("LABKIT_RUNS", str(folder))
+        yield Ledger(folder)
+
+
+@pytest.fixture(scope="module")
+def trained(ledger):
+    """The same four optimizer steps on one device and on two."""
+    records = {name: run("reduced_batch", SAME | keys) for name, keys in RUNS.items()}
+    assert {name: (r.status, r.reason) for name, r in records.items()} == dict.fromkeys(RUNS, ("ok", None))
+    return records
+
+
+def weights_of(ledger, record):
+    return load_file(ledger.find(record.id).path / "model" / "model.safetensors")
+
+
+@pytest.mark.parametrize("name", ["ddp", "fsdp"])
+def test_two_devices_make_the_update_of_one_with_twice_the_batch(name, trained, ledger):
+    alone, several = trained["alone"], trained[name]
+    assert len(alone.losses) == 4
+    assert several.losses == pytest.approx(alone.losses, rel=ROUNDING)
+    assert several.validation_losses == pytest.approx(alone.validation_losses, rel=ROUNDING)
+    assert several.samples == alone.samples == 80 + 32
+    expected, found = weights_of(ledger, alone), weights_of(ledger, several)
+    assert expected.keys() == found.keys()
+    lr = alone.config["lr"]
+    # where a gradient is rounding only, Adam makes a whole step of its sign: these are counted
+    far = sum(((expected[key] - found[key]).abs() > 0.01 * lr).sum().item() for key in expected)
+    assert far < 0.01 * sum(tensor.numel() for tensor in expected.values())
+    start = build_model(read_config(alone.config), "cpu").state_dict()
+    moved = torch.cat([(expected[key] - start[key]).flatten().abs() for key in expected if key in start])
+    assert moved.median() > lr  # it is not that nothing has happened
+
+
+def test_what_was_trained_on_shares_is_one_model_for_transformers(trained, ledger):
+    folder = ledger.find(trained["fsdp"].id).path / "model"
+    assert json.loads((folder / "config.json").read_text())["architectures"] == ["Blip2ForConditionalGeneration"]
+
+
+@pytest.mark.parametrize("name", ["ddp", "fsdp"])
+def test_every_rank_holds_what_was_predicted(name, trained):
+    record = trained[name]
+    ranks = side_by_side(record)
+    assert [row["rank"] for row in ranks] == [0, 1]
+    assert [row["status"] for row in ranks[1:]] == ["ok"]
+    assert ranks[1]["peak_bytes"] == pytest.approx(ranks[0]["peak_bytes"], rel=SHARE)
+    rows = beside(record)
+    assert {row["step"] for row in rows} == {0, 1}
+    for row in rows:
+        if row["what"] == "peak" or row["measured_bytes"] > 0.01 * record.peak_bytes:
+            assert abs(row["error"]) < SHARE, row
+
+
+def at_the_end_of_a_step(memory):
+    return next(p["end"] for p in memory["phases"] if p["phase"] == "after_optimizer_step" and p["step"] == 1)
+
+
+def test_shares_are_halves_of_parameters_gradients_and_state(trained):
+    whole = at_the_end_of_a_step(trained["ddp"].memory)
+    fsdp = trained["fsdp"]
+    for memory in (fsdp.memory, fsdp.ranks[0]["memory"]):
+        for category in ("parameters", "gradients", "optimizer_gpu"):
+            assert at_the_end_of_a_step(memory)[category] == pytest.approx(whole[category] / 2, rel=0.01), category
+
+
+def test_layers_on_two_devices_train_the_model_of_one(trained):
+    alone, split = trained["alone, not validated"], trained["layer_split"]
+    # the vision tower is on the first device, and no later loss would be the same if its gradients did not get there
+    assert split.losses == pytest.approx(alone.losses, rel=ROUNDING)
+    assert split.samples == alone.samples
+    whole = at_the_end_of_a_step(alone.memory)
+    ranks = [at_the_end_of_a_step(memory) for memory in (split.memory, split.ranks[0]["memory"])]
+    embedding = 1000 * 320 * 4  # the text's, which the first and the last layers share
+    for category, copies in (("parameters", 1), ("gradients", 1), ("optimizer_gpu", 2)):
+        held = [rank[category] for rank in ranks]
+        assert sum(held) == pytest.approx(whole[category] + copies * embedding, rel=0.001)
+        assert max(held) < 0.75 * sum(held)
+
+
+def test_zero_halves_the_optimizer_state_and_no_more(trained):
+    zero = trained["zero"]
+    numbers = zero.model["parameters"]
+    for memory in (zero.memory, zero.ranks[0]["memory"]):
+        held = at_the_end_of_a_step(memory)
+        assert held["optimizer_gpu"] == pytest.approx(numbers * 12 / 2, rel=0.01)  # master weights, two moments
+        assert held["parameters"] == pytest.approx(numbers * 2, rel=0.01)
+    # in 16 bits, and a mean of means
+    assert zero.losses == pytest.approx(trained["alone, not validated"].losses[:2], rel=0.001)
+
+
+def test_the_log_of_every_rank_is_kept(trained, ledger):
+    folder = ledger.find(trained["ddp"].id).path
+    assert "MEMBER: 2/2" in (folder / "log.rank1.txt").read_text()
+    assert "MEMBER: 1/2" in (folder / "log.txt").read_text()
+
+
+# -- faults
+
+
+def processes_of(folder: str) -> dict[int, tuple[int, bytes]]:
+    """Live processes that name a folder: parent and rank by pid."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                line, names = (entry / "cmdline").read_bytes(), (entry / "environ").read_bytes().split(b"\0")
+                state, parent = (entry / "stat").read_text().rsplit(")", 1)[1].split()[:2]
+            except OSError:
+                continue
+            if folder.encode() in line and state != "Z":
+                found[int(entry.name)] = (int(parent), next((n for n in names if n.startswith(b"RANK=")), b""))
+    return found
+
+
+def rank_1(folder: str) -> int:
+    """The process of rank 1, not one of its loader workers."""
+    found = processes_of(folder)
+    return next(pid for pid, (parent, rank) in found.items() if rank == b"RANK=1" and found[parent][1] != b"RANK=1")
+
+
+def run_and_send(number: int, **keys):
+    """A run whose rank 1 gets a signal in its second step; the record and the folder."""
+    seen = {}
+
+    def send(event):
+        seen.setdefault("folder", event.get("folder"))
+        if event["event"] == "phase" and event["step"] == 1 and "pid" not in seen:
+            seen["pid"] = rank_1(seen["folder"])
+            os.kill(seen["pid"], number)
+
+    record = run(
+        "reduced_batch", {"devices": 2, "strategy": "ddp", "batch_size": 4, "max_steps": 10**6, "max_epochs": 10**6}
+        | keys, timeout_s=300, on_event=send,
+    )  # fmt: skip
+    assert "pid" in seen
+    return record, seen["folder"]
+
+
+def nothing_is_left(folder: str) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while left := processes_of(folder):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
+
+
+def test_a_rank_that_is_killed_ends_the_run_and_is_named(ledger):
+    record, folder = run_and_send(signal.SIGKILL)
+    nothing_is_left(folder)
+    assert (record.status, record.exit_code, record.ended_by_rank) == ("killed", -signal.SIGKILL, 1)
+    assert record.reason.startswith("rank 1 was killed by signal 9 (SIGKILL)")
+    assert record.diagnosis["kind"] in ("killed", "host_out_of_memory")
+    assert record.diagnosis["next_steps"]
+    assert ledger.find(record.id).read() == record
+
+
+def test_a_rank_that_hangs_is_a_time_out(ledger):
+    record, folder = run_and_send(signal.SIGSTOP, collective_timeout_s=15)
+    nothing_is_left(folder)
+    assert (record.status, record.exit_code) == ("timeout", 124)
+    assert record.reason == "rank 0 waited 15 s for rank 1, which still ran and did not answer"
+    assert record.diagnosis["kind"] == "distributed_timeout"
+    assert record.wall_seconds < 300
+
+
+def test_a_port_that_is_taken_is_named(ledger, monkeypatch):
+    with socket.socket() as other:
+        other.bind(("0.0.0.0", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        monkeypatch.setenv("MASTER_PORT", str(port))
+        record = run("reduced_batch", {"devices": 2, "strategy": "ddp", "batch_size": 4, "max_steps": 1})
+    nothing_is_left(str(ledger.find(record.id).path))
+    assert (record.status, record.ended_by_rank) == ("failed", 0)
+    assert "EADDRINUSE" in record.reason
+    assert record.diagnosis["kind"] == "port_in_use"
+    assert f"grep {port} " in record.diagnosis["next_steps"][0]
