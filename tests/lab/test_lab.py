@@ -182,3 +182,19 @@ def test_advice_is_a_table_of_what_fits(lab):
     assert "out of memory (predicted)" in said
     assert "batch_size=" in said
     assert "time" in said
+
+
+def test_a_run_is_watched_where_a_server_shows_it_and_else_told(lab, add_run, ledger, monkeypatch):
+    one = lab("00_setup")
+    assert isinstance(one.watch(), Refusal)
+    first, second = add_run("reduced_batch"), add_run("baseline", status="oom")
+    assert one.watch().id == second.id
+    assert one.watch(first.id).id == one.watch(first).id == first.id
+    assert isinstance(one.watch("20991231"), Refusal)
+    monkeypatch.setenv("LABKIT_PANEL", "/labkit/panel")
+    monkeypatch.setenv("LABKIT_PANEL_RUNS", str(ledger.root))
+    assert f"/labkit/panel/tiny/reduced_batch/{first.id}" in one.watch(first).html()
+
+
+def test_a_number_beyond_all_is_no_answer(lab):
+    assert isinstance(lab("00_setup").ask("share_of_parameters", 10**400), Refusal)

@@ -42,8 +42,11 @@ def chromium():
 
 @pytest.fixture(scope="module")
 def jupyter(tmp_path_factory):
-    """``make lab`` on a copy of the notebooks, so that none in the repository gets outputs."""
+    """``make lab`` on a copy of notebooks and workspace, so that nothing in the repository gets outputs."""
     root = tmp_path_factory.mktemp("lab")
+    shutil.copytree(
+        ROOT / "workspace", root / "workspace", ignore=shutil.ignore_patterns("runs", "data", "submission*")
+    )
     shutil.copytree(ROOT / "labs", root / "labs")
     own = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(SETUP)])
     own.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
@@ -51,7 +54,10 @@ def jupyter(tmp_path_factory):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    env = os.environ | {"LABKIT_RUNS": str(root / "runs"), "JUPYTER_CONFIG_DIR": str(root / "config")}
+    env = os.environ | {
+        "LABKIT_RUNS": str(root / "runs"), "LABKIT_WORKSPACE": str(root / "workspace"),
+        "JUPYTER_CONFIG_DIR": str(root / "config"),
+    }  # fmt: skip
     arguments = (
         f"--no-browser --ip=127.0.0.1 --port={port} --ServerApp.port_retries=0 --IdentityProvider.token={TOKEN} "
         f"--ServerApp.root_dir={root}"
@@ -277,6 +283,18 @@ def test_the_panel_moves_and_is_there_again_after_a_reload_and_a_restart(noteboo
     output.scroll_into_view_if_needed()
     notebook.shot("panel-after-restart-dark")
     notebook.theme("JupyterLab Light")
+    assert notebook.errors == []
+
+
+def test_the_button_packs_what_is_handed_in(notebook):
+    output = notebook.add("lab.submit()")
+    output.locator("input").fill("student1")
+    notebook.shot("submit")
+    assert "packed" not in output.inner_text()
+    output.locator("button").click()
+    output.get_by_text("packed").wait_for()
+    assert "student1" in output.inner_text()
+    notebook.shot("submit-packed")
     assert notebook.errors == []
 
 
