@@ -81,9 +81,8 @@ class MemoryCapture(Callback):
         """Take the module over; what was made while it was built is known from now on."""
         self._module, self._optimizers = pl_module, list(trainer.optimizers)
         if self._tracker is None:
-            kind = pl_module.device.type
-            self._tracker = Tracker(device_type=kind)
-            self.report.source = "CUDA" if kind == "cuda" else "virtual GPU"
+            self._tracker = _tracker_of(pl_module)
+            self.report.source = "CUDA" if self._tracker.device_type == "cuda" else "virtual GPU"
         self._counters = self._allocator_counters()
         self.activity = "load_batch"
         if self._always:
@@ -247,6 +246,18 @@ class MemoryCapture(Callback):
         # the phase will not end: in forward most of what it made waits for backward, and while the model is made,
         # what is alive becomes the model
         return {"forward": "activations", "load_model": "parameters"}.get(self.activity, "temporaries")
+
+
+def _tracker_of(module: LightningModule) -> Tracker:
+    """A tracker for where the module is; one that looks through FSDP's shards, if it is sharded."""
+    kind = module.device.type
+    if not any(hasattr(parameter, "_local_tensor") for parameter in module.parameters()):
+        return Tracker(device_type=kind)
+    from labkit.memory.sharded import ShardTracker, follow_gathered  # takes half a second to import
+
+    tracker = ShardTracker(device_type=kind)
+    follow_gathered(module, tracker)
+    return tracker
 
 
 def quantization_tensors(parameter: torch.Tensor) -> Iterator[torch.Tensor]:

@@ -40,6 +40,9 @@ GRACE_S = 5.0
 TIMED_OUT = 124
 """The exit code of the command ``timeout``, and so of a rank that waited in vain for another."""
 
+_BY_ITSELF = (*range(256), -signal.SIGABRT)
+"""Codes of a rank that ended itself; NCCL's watchdog aborts one that has waited too long."""
+
 _FOLLOWS = ("distributed_connection", "distributed_timeout", "gloo", "nccl")
 """Kinds of symptoms that a rank has when another has gone."""
 
@@ -153,7 +156,7 @@ class Ranks:
         if not failed:
             return 0, None
         # a rank that lost another is no cause; of the others, or else of these, the first that was over
-        first = min(failed, key=lambda rank: (rank.code >= 0 and rank.symptom in _FOLLOWS, rank.ended))
+        first = min(failed, key=lambda rank: (rank.code in _BY_ITSELF and rank.symptom in _FOLLOWS, rank.ended))
         late = [rank.number for rank in self.ranks if rank.ended is None]
         result, code = first.result, first.code
         if late and first.symptom == "distributed_timeout":
@@ -165,7 +168,7 @@ class Ranks:
         result |= {"rank": first.number}
         if result.get("died_in"):
             result["died_in"]["rank"] = first.number
-        if result["status"] == "failed":
+        if result["status"] == "failed" and first.process:  # another's watcher has said so
             result["reason"] = f"rank {first.number}: {result.get('reason')}"
         return code, {key: value for key, value in result.items() if key not in ("event", "time")}
 

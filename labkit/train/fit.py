@@ -9,19 +9,17 @@ Ends when its standard input does, so that it never outlives the process that wa
 
 import contextlib
 import json
-import math
 import os
 import platform
 import signal
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.plugins.environments import LightningEnvironment
 
 from labkit.config.architectures import architecture
@@ -44,6 +42,7 @@ from labkit.train.layer_split import SplitModule
 from labkit.train.models import build_model, weight_facts
 from labkit.train.module import CaptionModule
 from labkit.train.processor import embedded_processor
+from labkit.train.progress import Progress, finite
 from labkit.train.saved_steps import (
     STATE,
     HostCheckpoints,
@@ -56,41 +55,6 @@ from labkit.train.saved_steps import (
 from labkit.train.step import Collator
 from labkit.train.strategies import build_strategy, missing_compiler, zero_tensors
 from labkit.train.trained import save
-
-PROGRESS_EVERY_S = 0.5
-
-
-class Progress(Callback):
-    """Write a ``progress`` event now and then, not at every step: reading a loss waits for the device."""
-
-    def __init__(self, events: EventWriter, train_seconds: float = 0.0) -> None:
-        self._events = events
-        self._before = train_seconds
-        self._started = 0.0
-        self._written = 0.0
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock, or let it go on; building and loading are not training."""
-        self._written = time.perf_counter()
-        self._started = self._written - self._before
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Write, if the last event is old enough."""
-        if time.perf_counter() - self._written > PROGRESS_EVERY_S:
-            self.flush(trainer, pl_module)
-
-    def flush(self, trainer: Trainer, pl_module: LightningModule) -> float:
-        """Write the losses that are new; the seconds of training so far."""
-        losses = pl_module.take_losses()  # waits for the device, so it comes before the clock is read
-        self._written = time.perf_counter()
-        seconds = self._written - self._started if self._started else self._before
-        self._events.write(
-            "progress", step=trainer.global_step, losses=_finite(losses), samples=pl_module.samples,
-            train_seconds=round(seconds, 3),
-        )  # fmt: skip
-        return seconds
 
 
 def fit(
@@ -183,7 +147,7 @@ def fit(
         result |= {"status": "killed", "reason": str(error)}
     if module is not None:
         progress.flush(trainer, module)
-        result["validation_losses"] = _finite(module.validation_losses)
+        result["validation_losses"] = finite(module.validation_losses)
     if config.save_model and result["status"] == "ok":
         try:
             save(model, processor, config, folder, rank)
@@ -248,11 +212,6 @@ def _out_of_memory(config: RunConfig, error: torch.OutOfMemoryError, capture: Me
             "allocated_bytes": on_device(capture.held), "held": capture.held,
         }  # fmt: skip
     return found
-
-
-def _finite(losses: list[float]) -> list[float | None]:
-    """JSON has no word for what is not a number."""
-    return [loss if math.isfinite(loss) else None for loss in losses]
 
 
 def _steps(config: RunConfig, samples: int) -> int:

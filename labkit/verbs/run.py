@@ -29,6 +29,7 @@ Run an experiment in a child process and record how it ended.
   labkit run food_lora enable_checkpointing=true   save the run's state now and then; the same line again after a
                                               crash, a kill or Ctrl-C goes on where it stopped (--fresh starts anew)
   labkit run xxl_smallest_batch --fit         climb: run again with the cheapest change that is planned to fit
+  labkit run reduced_batch devices=2 strategy=ddp   on two devices: a process each, watched as one, in one record
   labkit run --resume 20260102-1504           the same for a run by its id
 
 Out of memory is a result like any other. Exit code: 0 for ok, out of memory and skipped; 1 for failed, killed and

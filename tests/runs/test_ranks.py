@@ -18,6 +18,7 @@ WAIT_S = 60.0
 HANG = "import time\ntime.sleep(600)\n"
 LOST = "print('[gloo/transport/tcp/pair.cc:538] Connection closed by peer [127.0.0.1]:1234')\nraise SystemExit(1)\n"
 WAITED = "print('RuntimeError: Timed out waiting 2000ms for recv operation to complete')\nraise SystemExit(1)\n"
+ABORTED = "print('Watchdog caught collective operation timeout', flush=True)\nos.abort()\n"
 LAUNCHER = """
 import sys
 import labkit.runs.ranks as ranks
@@ -130,6 +131,8 @@ def test_ranks_are_told_who_they_are_as_torchrun_tells_it(start):
         ([says(status="failed", reason="no such file") + "raise SystemExit(1)", HANG], 1, "failed", 0,
          "rank 0: no such file"),
         ([WAITED, HANG], TIMED_OUT, "timeout", 0, "rank 0 waited 2 s for rank 1, which still ran"),
+        ([ABORTED, HANG], TIMED_OUT, "timeout", 0,
+         "rank 0 waited 2 s for rank 1"),
         ([HANG, WAITED, HANG], TIMED_OUT, "timeout", 1, "rank 1 waited 2 s for rank 0 and 2"),
     ],
 )  # fmt: skip
