@@ -42,7 +42,7 @@ def services_environment() -> Path:
     if not ready.exists() or ready.read_text(encoding="utf-8") != pins:
         shutil.rmtree(home, ignore_errors=True)
         subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
-        # all is pinned, so nothing is left to resolve; what is used is compiled when it is; several wait less for answers
+        # all is pinned, so nothing is left to resolve; what is used is compiled when it is; several share the waiting
         pip = [str(home / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile"]
         wanted = [line for line in pins.splitlines() if line and not line.startswith("#")]
         running = [subprocess.Popen([*pip, *wanted[first::AT_ONCE]]) for first in range(AT_ONCE)]

@@ -47,6 +47,7 @@ class ControlPlane:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.admin.close()
         self.processes.stop_all()
         shutil.rmtree(self.folder, ignore_errors=True)  # a server that was killed may still be closing a file
 
