@@ -4,7 +4,7 @@ from typing import Any
 
 from provisioning import addresses, keys, servers
 from provisioning.booking import Booking
-from provisioning.cloud import asking
+from provisioning.cloud import asking, deleting
 from provisioning.errors import LeaseOverError
 from provisioning.ssh import Ssh
 
@@ -66,7 +66,7 @@ def open_jupyter(booking: Booking) -> str:
 
 def delete_group(booking: Booking, group: dict[str, Any]) -> None:
     """Delete one of our groups."""
-    with asking(f"deleting security group {group['name']}"):
+    with deleting(f"security group {group['name']}"):
         booking.cloud.neutron.delete_security_group(group["id"])
 
 
@@ -85,7 +85,8 @@ def _ensure_group(booking: Booking, purpose: str, port: int, source: str) -> str
             if (rule["remote_ip_prefix"] or ANYBODY, rule["port_range_min"]) == (source, port):
                 have = True
             else:
-                neutron.delete_security_group_rule(rule["id"])  # an address that we had before
+                with deleting(f"rule of security group {name}"):  # of an address that we had before
+                    neutron.delete_security_group_rule(rule["id"])
         if not have:
             rule = {
                 "security_group_id": group["id"], "direction": "ingress", "ethertype": "IPv4", "protocol": "tcp",

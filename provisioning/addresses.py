@@ -4,7 +4,7 @@ from typing import Any
 
 from provisioning import servers
 from provisioning.booking import Booking
-from provisioning.cloud import asking
+from provisioning.cloud import asking, deleting
 from provisioning.errors import LeaseOverError, NoAddressError, QuotaError, UnknownNameError, known
 
 
@@ -43,7 +43,7 @@ def plan(booking: Booking) -> str:
 
 def delete(booking: Booking, address: dict[str, Any]) -> None:
     """Give one of our addresses back."""
-    with asking(f"releasing address {address['floating_ip_address']}"):
+    with deleting(f"address {address['floating_ip_address']}"):
         booking.cloud.neutron.delete_floatingip(address["id"])
 
 

@@ -4,11 +4,11 @@ import contextlib
 import io
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from provisioning.errors import CredentialsError, refusal
+from provisioning.errors import CredentialsError, GoneError, ServiceError, refusal
 from provisioning.sites import Site
 
 _context = threading.Lock()
@@ -97,6 +97,22 @@ def asking(doing: str) -> Iterator[None]:
         if "logging in" in doing:  # Keystone answers 404 to a token that is over
             raise refusal(doing, 401, str(error)) from None
         raise refusal(doing, _code(error), str(error)) from None
+
+
+@contextlib.contextmanager
+def deleting(what: str, state: Callable[[], str] = lambda: "") -> Iterator[None]:
+    """``asking`` for a deletion of what may vanish meanwhile: the site, or somebody else, deletes it too.
+
+    What is gone is gone. Any other refusal counts, unless ``state`` then says that the thing is on its way out.
+    """
+    try:
+        with asking(f"deleting {what}"):
+            yield
+    except GoneError:
+        pass
+    except ServiceError:
+        if state().lower() not in ("deleting", "gone"):
+            raise
 
 
 def _code(error: Exception) -> int | None:

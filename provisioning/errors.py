@@ -56,6 +56,10 @@ class ServiceError(ProvisioningError):
     """A service refused, for a reason that has no name here."""
 
 
+class GoneError(ServiceError):
+    """The service does not have it, or not any more."""
+
+
 class SshError(ProvisioningError):
     """The node cannot be logged into."""
 
@@ -91,4 +95,6 @@ def refusal(doing: str, code: int | None, text: str) -> ProvisioningError:
         return NoAddressError(f"{doing}: no public address is left. Release one that nobody uses, or ask the site.")
     if code == 413 or "quota" in low or "exceeded for" in low:
         return QuotaError(f"{doing}: over the project's quota ({text}). Delete what is not used, or ask for more.")
+    if code == 404:
+        return GoneError(f"{doing}: the site does not have it ({text}). Run this again: it reads what there is.")
     return ServiceError(f"{doing}: refused ({code if code else 'no code'}: {text}).")

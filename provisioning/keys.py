@@ -4,7 +4,7 @@ import subprocess
 from pathlib import Path
 
 from provisioning.booking import Booking
-from provisioning.cloud import asking
+from provisioning.cloud import asking, deleting
 from provisioning.errors import UsageError
 
 
@@ -49,5 +49,5 @@ def ensure(booking: Booking) -> str:
 
 def delete(booking: Booking) -> None:
     """Remove the key from Nova; the file here stays."""
-    with asking(f"deleting key {booking.name}"):
+    with deleting(f"key {booking.name}"):
         booking.cloud.nova.keypairs.delete(booking.name)

@@ -6,7 +6,7 @@ from typing import Any
 
 from provisioning import times
 from provisioning.booking import DEFAULT_LENGTH, Booking
-from provisioning.cloud import asking
+from provisioning.cloud import asking, deleting
 from provisioning.errors import (
     FailedError,
     LeaseOverError,
@@ -118,12 +118,12 @@ def extend(booking: Booking, by: timedelta) -> Lease:
 
 def delete(booking: Booking, lease: Lease) -> None:
     """End the lease, and wait until it is gone."""
-    with asking(f"deleting lease {booking.name}"):
-        booking.cloud.blazar.lease.delete(lease.id)
 
     def state() -> str:
         return next((found.status for found in find_all(booking) if found.id == lease.id), "gone")
 
+    with deleting(f"lease {booking.name}", state):
+        booking.cloud.blazar.lease.delete(lease.id)
     booking.wait(f"lease {booking.name}", state, ("gone",), CHANGE_BOUND_S)
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from provisioning import keys, leases, volumes
 from provisioning.booking import TAG, Booking
-from provisioning.cloud import asking
+from provisioning.cloud import asking, deleting
 from provisioning.errors import FailedError, LeaseOverError, NotOursError, ServiceError, UnknownNameError, known
 from provisioning.leases import Lease
 
@@ -67,7 +67,7 @@ def plan(booking: Booking) -> str:
 def delete(booking: Booking, server: Any) -> None:
     """Delete one of our servers, and wait until it is gone."""
     what = f"server {booking.name}"
-    with asking(f"deleting {what}"):
+    with deleting(what):
         booking.cloud.nova.servers.delete(server.id)
     booking.wait(what, lambda: _state(booking, server.id), ("gone",), STOP_BOUND_S)
 

@@ -1,8 +1,10 @@
 """Back to nothing: what carries the owner's tag is deleted, and read back to be gone."""
 
+import contextlib
+
 from provisioning import access, addresses, collect, keys, leases, servers, volumes
 from provisioning.booking import Booking
-from provisioning.errors import FailedError
+from provisioning.errors import FailedError, GoneError
 
 
 def remains(booking: Booking) -> list[str]:
@@ -30,7 +32,8 @@ def teardown(booking: Booking, discard: bool = False) -> list[str]:
         collect.refuse_to_lose(booking)
     # what follows may be interrupted once the server is gone, and nobody could look into the volume then. The server
     # keeps its mark: as long as it lives, it is asked
-    volumes.mark(booking, {volumes.WORK: volumes.NO})
+    with contextlib.suppress(GoneError):
+        volumes.mark(booking, {volumes.WORK: volumes.NO})
     for server in servers.find_all(booking):
         servers.delete(booking, server)
     for address in addresses.find_all(booking):

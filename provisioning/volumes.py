@@ -3,7 +3,7 @@
 from typing import Any
 
 from provisioning.booking import TAG, Booking
-from provisioning.cloud import asking
+from provisioning.cloud import asking, deleting
 from provisioning.errors import FailedError, NotOursError, UncollectedWorkError, UnknownNameError, known
 
 WORK, COLLECTED = "labkit_work", "labkit_collected"
@@ -63,7 +63,7 @@ def delete(booking: Booking, volume: Any) -> None:
     # it is released some time after its server is gone
     booking.wait(what, lambda: _state(booking, volume.id), ("available", "error", "deleting", "gone"), BOUND_S)
     if _state(booking, volume.id) in ("available", "error"):
-        with asking(f"deleting {what}"):
+        with deleting(what, lambda: _state(booking, volume.id)):
             booking.cloud.cinder.volumes.delete(volume.id)
     end = booking.wait(what, lambda: _state(booking, volume.id), ("gone", "error_deleting"), BOUND_S)
     if end == "error_deleting":

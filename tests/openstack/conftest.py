@@ -15,7 +15,7 @@ from provisioning import booking, sites, teardown
 
 HERE = Path(__file__).parent
 VM, LARGE_VM, METAL = "g1.h100.pci.1", "g1.h100.pci.4", "compute_gigaio"
-POLL_S = 0.7
+POLL_S = 0.4
 SSH_TIMEOUT_S = 20
 
 

@@ -2,20 +2,20 @@
 
 import dataclasses
 import subprocess
+import threading
 
 import pytest
 from conftest import LARGE_VM, METAL, VM
-from rig.identity import DOMAIN, PROJECT, admin
+from rig.identity import DOMAIN, PROJECT
 from rig.remains import remains
 
-from provisioning import access, addresses, booking, chameleon, collect, errors, leases, servers, volumes
+from provisioning import access, addresses, booking, chameleon, collect, errors, keys, leases, servers, volumes
 from provisioning.volumes import WORK
 
 
 @pytest.fixture(scope="module")
 def admin_of(plane):
-    with admin(plane.block) as connection:
-        yield connection
+    return plane.admin
 
 
 @pytest.fixture(scope="module")
@@ -236,6 +236,84 @@ def chi_keystone(made):
     import chi
 
     return chi.keystone(made.cloud.session)
+
+
+def made_of(made, kind):
+    """Make one thing of a kind; the call that deletes it, what deletes it here, and what reads it."""
+    cloud = made.cloud
+    if kind == "lease":
+        lease = chameleon.ensure_lease(made)
+        return cloud.blazar.lease, lambda: leases.delete(made, lease), lambda: leases.find_all(made)
+    if kind == "server":
+        chameleon.ensure_lease(made)
+        server = chameleon.ensure_server(made)
+        return cloud.nova.servers, lambda: servers.delete(made, server), lambda: servers.find_all(made)
+    if kind == "volume":
+        volume = chameleon.ensure_volume(made)
+        return cloud.cinder.volumes, lambda: volumes.delete(made, volume), lambda: volumes.find_all(made)
+    if kind == "key":
+        keys.ensure(made)
+        return cloud.nova.keypairs, lambda: keys.delete(made), lambda: keys.find(made)
+    if kind == "address":
+        address = addresses._create(made)
+        return "floatingip", lambda: addresses.delete(made, address), lambda: addresses.find_all(made)
+    access._ensure_group(made, "ssh", 22, access.ANYBODY)
+    (group,) = access.groups(made)
+    return "security_group", lambda: access.delete_group(made, group), lambda: access.groups(made)
+
+
+@pytest.mark.parametrize("kind", ["lease", "server", "volume", "key", "address", "security group"])
+def test_what_somebody_else_deletes_first_is_gone(book, plane, monkeypatch, kind):
+    made = book("raced", METAL if kind == "server" else VM)
+    owner, delete, read = made_of(made, kind)
+    owner, name = (made.cloud.neutron, f"delete_{owner}") if isinstance(owner, str) else (owner, "delete")
+    real, refused = getattr(owner, name), []
+
+    def late(*arguments):
+        real(*arguments)
+        made.wait(kind, lambda: "there" if read() else "gone", ("gone",), 60)
+        try:
+            real(*arguments)
+        except Exception as error:
+            refused.append(error)
+            raise
+
+    monkeypatch.setattr(owner, name, late)
+    delete()
+    assert len(refused) == 1  # the service said no
+    assert not read()
+
+
+def test_a_lease_that_is_being_deleted_is_waited_for_and_other_refusals_count(book, plane, monkeypatch):
+    made = book("leaving")
+    lease = chameleon.ensure_lease(made)
+    real = made.cloud.blazar.lease.delete
+
+    def become(status):
+        plane.database.run(f"update blazar.leases set status = '{status}' where id = '{lease.id}'")
+
+    def ends():
+        become("ACTIVE")
+        real(lease.id)
+
+    def refused_while(then):
+        def delete(lease_id):
+            become("DELETING")
+            try:
+                real(lease_id)
+            finally:
+                then()
+
+        return delete
+
+    with monkeypatch.context() as patch:
+        patch.setattr(made.cloud.blazar.lease, "delete", refused_while(lambda: become("ACTIVE")))
+        with pytest.raises(errors.ServiceError, match=f"deleting lease {made.name}: refused"):
+            leases.delete(made, lease)
+        patch.setattr(made.cloud.blazar.lease, "delete", refused_while(threading.Timer(2, ends).start))
+        leases.delete(made, lease)
+    assert any("DELETING" in line for line in made.said)
+    assert leases.find_all(made) == []
 
 
 def test_a_half_built_state_is_torn_down_and_twice_is_as_good_as_once(book, plane):

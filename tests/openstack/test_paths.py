@@ -28,7 +28,8 @@ def run_notebook(name: str, **parameters) -> dict:
             names = [line.partition(" =")[0] for line in cell.source.splitlines()]
             assert set(parameters) <= set(names)
             cell.source += "\n" + "\n".join(f"{key} = {value!r}" for key, value in parameters.items())
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(path.parent)}}).execute()
+    folder = {"metadata": {"path": str(path.parent)}}
+    NotebookClient(notebook, timeout=300, resources=folder, shutdown_kernel="immediate").execute()
     executed = booking.home() / "executed"  # pytest keeps it, for a person to look at
     executed.mkdir(exist_ok=True)
     nbformat.write(notebook, executed / name)

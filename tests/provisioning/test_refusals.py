@@ -20,6 +20,7 @@ from provisioning.errors import known, refusal
         (409, "Quota exceeded for resources: ['floatingip'].", errors.QuotaError),
         (409, "No more IP addresses available on network 3.", errors.NoAddressError),
         (403, "Policy doesn't allow this", errors.ServiceError),
+        (404, "Instance 2eb9cc40 could not be found.", errors.GoneError),
         (500, "Internal\n  error", errors.ServiceError),
     ],
 )

@@ -22,7 +22,7 @@ SERVICES = {  # name: type, service of the address, path
 
 
 def admin(block: Block) -> Connection:
-    """The administrator's connection; tests use it to break things and to read what is left."""
+    """The administrator's connection; it logs in when it is first used."""
     return openstack.connect(
         auth_url=block.url("keystone", "/v3"), username="admin", password=ADMIN_PASSWORD, project_name="admin",
         user_domain_id="default", project_domain_id="default", region_name=REGIONS[0], compute_api_version="2.90",

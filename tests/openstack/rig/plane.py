@@ -1,5 +1,6 @@
 """The control plane as a whole: up, and down again without a trace."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from .processes import Processes, RigError
 from .stores import Database, start_queue
 
 HERE = Path(__file__).parent
+AT_ONCE = 4
+"""Services that make their tables at the same time."""
 
 
 class ControlPlane:
@@ -32,6 +35,8 @@ class ControlPlane:
         self.database = Database(self.folder, self.block, self.processes)
         self.nodes = Nodes(self.folder / "nodes", self.block, self.database, self.processes)
         self.took_s: dict[str, float] = {}
+        self.admin = identity.admin(self.block)
+        """The administrator's connection; tests use it to break things and to read what is left."""
 
     def __enter__(self) -> "ControlPlane":
         try:
@@ -42,13 +47,13 @@ class ControlPlane:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.admin.close()
         self.processes.stop_all()
         shutil.rmtree(self.folder, ignore_errors=True)  # a server that was killed may still be closing a file
 
     def _start(self) -> None:
         phases = (
-            ("packages", install_packages), ("environment", self._environment), ("stores", self._stores),
-            ("schemas", self._schemas), ("identity", self._identity), ("services", self._services),
+            ("installs", self._installs), ("stores", self._stores), ("services", self._services),
             ("site", self._site), ("nodes", self.nodes.start),
         )  # fmt: skip
         for name, phase in phases:
@@ -56,8 +61,11 @@ class ControlPlane:
             phase()
             self.took_s[name] = round(time.monotonic() - started, 1)
 
-    def _environment(self) -> None:
-        self.bin = services_environment()
+    def _installs(self) -> None:
+        with ThreadPoolExecutor() as pool:
+            packages = pool.submit(install_packages)
+            self.bin = services_environment()
+            packages.result()
         self.env = self.configs.variables | {"PYTHONPATH": str(HERE / "plugins"), "PATH": f"{self.bin}:/usr/bin:/bin"}
 
     def _stores(self) -> None:
@@ -66,86 +74,102 @@ class ControlPlane:
         self.database.start()
         self.processes.wait_for_port("rabbit", self.block.host, PORTS["rabbit"])
 
-    def _manage(self, program: str, *arguments: str, config: str) -> None:
-        command = [str(self.bin / program), "--config-file", str(self.folder / "etc" / config), *arguments]
-        with self.processes.log(f"{program}-{arguments[0]}").open("ab") as log:
-            done = subprocess.run(command, stdout=log, stderr=log, check=False, env=self.env)
+    def _several(self, program: str, how: str, commands: tuple[tuple[str, ...], ...]) -> list[str]:
+        words = [word for command in commands for word in ("--", *command)]
+        return [str(self.bin / "python"), str(HERE / "several.py"), program, how, *words]
+
+    def _config(self, name: str) -> tuple[str, str]:
+        return "--config-file", str(self.folder / "etc" / name)
+
+    def _manage(self, program: str, config: str, *commands: str) -> None:
+        """Run commands of a service's own tool, one after the other."""
+        words = tuple((*self._config(config), *command.split()) for command in commands)
+        argv = self._several(program, "in-turn", words)
+        with self.processes.log(program).open("ab") as log:
+            done = subprocess.run(argv, stdout=log, stderr=log, check=False, env=os.environ | self.env)
         if done.returncode:
             tail = Path(log.name).read_text(errors="replace").splitlines()[-15:]
-            raise RigError(f"{program} {arguments[0]} ended with {done.returncode}:\n" + "\n".join(tail))
-
-    def _schemas(self) -> None:
-        with ThreadPoolExecutor(2) as pool:
-            for done in [pool.submit(self._nova_schemas), pool.submit(self._other_schemas)]:
-                done.result()
-
-    def _nova_schemas(self) -> None:
-        config = "nova/nova.conf"
-        self._manage("nova-manage", "api_db", "sync", config=config)
-        cell0 = self.configs.database("nova_cell0")
-        self._manage("nova-manage", "cell_v2", "map_cell0", "--database_connection", cell0, config=config)
-        cell1 = ("--name", "cell1", "--transport-url", self.configs.queue)
-        database = ("--database_connection", self.configs.database("nova_cell1"))
-        self._manage("nova-manage", "cell_v2", "create_cell", *cell1, *database, config=config)
-        self._manage("nova-manage", "db", "sync", config=config)
-        self._manage("glance-manage", "db_sync", config="glance/glance-api.conf")
-        self._manage("cinder-manage", "db", "sync", config="cinder/cinder.conf")
-
-    def _other_schemas(self) -> None:
-        keystone = "keystone/keystone.conf"
-        self._manage("keystone-manage", "db_sync", config=keystone)
-        root = ("--keystone-user", "root", "--keystone-group", "root")
-        for folder, verb in (("fernet", "fernet_setup"), ("credential", "credential_setup")):
-            (self.folder / "state" / "keystone" / folder).mkdir(mode=0o700)
-            self._manage("keystone-manage", verb, *root, config=keystone)
-        url = self.block.url("keystone", "/v3")
-        urls = [item for kind in ("public", "internal", "admin") for item in (f"--bootstrap-{kind}-url", url)]
-        password = ("--bootstrap-password", identity.ADMIN_PASSWORD, "--bootstrap-region-id", REGIONS[0])
-        self._manage("keystone-manage", "bootstrap", *password, *urls, config=keystone)
-        self._manage("placement-manage", "db", "sync", config="placement/placement.conf")
-        self._manage("blazar-db-manage", "upgrade", "head", config="blazar/blazar.conf")
-        self._manage("neutron-db-manage", "upgrade", "head", config="neutron/neutron.conf")
+            raise RigError(f"{program} ended with {done.returncode}:\n" + "\n".join(tail))
 
     def _serve(self, name: str, module: str, config: str | None = None) -> None:
         address = f"{self.block.host}:{PORTS[name]}"
-        options = ["--config-file", str(self.folder / "etc" / config)] if config else []
+        options = self._config(config) if config else ()
         command = [str(self.bin / "python"), str(HERE / "serve.py"), address, module, *options]
         self.processes.start(name, command, self.env)
 
-    def _run(self, program: str, *configs: str, name: str | None = None) -> None:
-        options = [item for config in configs for item in ("--config-file", str(self.folder / "etc" / config))]
-        self.processes.start(name or program, [str(self.bin / program), *options], self.env)
+    def _run(self, program: str, config: str) -> None:
+        self.processes.start(program, [str(self.bin / program), *self._config(config)], self.env)
 
-    def _identity(self) -> None:
+    def _services(self) -> None:
+        """Each service makes its tables and starts, all at once; then what needs the others."""
+        starts = (self._neutron, self._nova, self._keystone, self._cinder, self._placement, self._blazar, self._glance)
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            for done in [pool.submit(start) for start in starts]:
+                done.result()
+        config = self._config("blazar/blazar.conf")
+        manager = [str(self.bin / "python"), str(HERE / "blazar_manager.py"), *config]
+        self.processes.start("blazar-manager", manager, self.env)
+        computes = tuple((*self._config("nova/nova.conf"), *self._config(f"nova/{host}.conf")) for host in COMPUTES)
+        self.processes.start("nova-compute", self._several("nova-compute", "together", computes), self.env)
+        for name in ("placement", "glance", "neutron", "cinder", "nova", "blazar"):
+            self.processes.wait_for_port(name, self.block.host, PORTS[name])
+
+    def _keystone(self) -> None:
+        for folder in ("fernet", "credential"):
+            (self.folder / "state" / "keystone" / folder).mkdir(mode=0o700)
+        root = "--keystone-user root --keystone-group root"
+        url = self.block.url("keystone", "/v3")
+        urls = " ".join(f"--bootstrap-{kind}-url {url}" for kind in ("public", "internal", "admin"))
+        self._manage(
+            "keystone-manage", "keystone/keystone.conf", "db_sync", f"fernet_setup {root}", f"credential_setup {root}",
+            f"bootstrap --bootstrap-password {identity.ADMIN_PASSWORD} --bootstrap-region-id {REGIONS[0]} {urls}",
+        )  # fmt: skip
         self._serve("keystone", "keystone.wsgi.api", "keystone/keystone.conf")
         self.processes.wait_for_port("keystone", self.block.host, PORTS["keystone"])
         identity.seed(self.block)
 
-    def _services(self) -> None:
-        self._serve("placement", "placement.wsgi.api", "placement/placement.conf")
-        self._serve("glance", "glance.wsgi.api")
-        self._serve("neutron", "neutron.wsgi.api")
-        self._serve("cinder", "cinder.wsgi.api", "cinder/cinder.conf")
+    def _nova(self) -> None:
+        cell0, cell1 = (self.configs.database(f"nova_{name}") for name in ("cell0", "cell1"))
+        self._manage(
+            "nova-manage", "nova/nova.conf", "api_db sync", f"cell_v2 map_cell0 --database_connection {cell0}",
+            f"cell_v2 create_cell --name cell1 --transport-url {self.configs.queue} --database_connection {cell1}",
+            "db sync",
+        )  # fmt: skip
         self._serve("nova", "nova.wsgi.osapi_compute")
-        self._serve("blazar", "blazar.wsgi.api")
         for program in ("nova-conductor", "nova-scheduler"):
             self._run(program, "nova/nova.conf")
+
+    def _cinder(self) -> None:
+        self._manage("cinder-manage", "cinder/cinder.conf", "db sync")
+        self._serve("cinder", "cinder.wsgi.api", "cinder/cinder.conf")
         for program in ("cinder-scheduler", "cinder-volume"):
             self._run(program, "cinder/cinder.conf")
-        config = ["--config-file", str(self.folder / "etc" / "blazar" / "blazar.conf")]
-        manager = [str(self.bin / "python"), str(HERE / "blazar_manager.py"), *config]
-        self.processes.start("blazar-manager", manager, self.env)
-        for name in ("placement", "glance", "neutron", "cinder", "nova", "blazar"):
-            self.processes.wait_for_port(name, self.block.host, PORTS[name])
-        for host in COMPUTES:
-            self._run("nova-compute", "nova/nova.conf", f"nova/{host}.conf", name=host)
+
+    def _neutron(self) -> None:
+        self._manage("neutron-db-manage", "neutron/neutron.conf", "upgrade head")
+        self._serve("neutron", "neutron.wsgi.api")
+
+    def _placement(self) -> None:
+        self._manage("placement-manage", "placement/placement.conf", "db sync")
+        self._serve("placement", "placement.wsgi.api", "placement/placement.conf")
+
+    def _blazar(self) -> None:
+        self._manage("blazar-db-manage", "blazar/blazar.conf", "upgrade head")
+        self._serve("blazar", "blazar.wsgi.api")
+
+    def _glance(self) -> None:
+        self._manage("glance-manage", "glance/glance-api.conf", "db_sync")
+        self._serve("glance", "glance.wsgi.api")
+
+    def _hypervisors(self) -> None:
         known = "select count(*) from placement.resource_providers"
-        for host in COMPUTES:
-            self.processes.wait(host, lambda: int(self.database.run(known)[0]) >= len(COMPUTES))
-        self._manage("nova-manage", "cell_v2", "discover_hosts", config="nova/nova.conf")
+        self.processes.wait("nova-compute", lambda: int(self.database.run(known)[0]) >= len(COMPUTES))
+        self._manage("nova-manage", "nova/nova.conf", "cell_v2 discover_hosts")
 
     def _site(self) -> None:
-        site.seed(self.block)
+        site.seed(self.block)  # while the hypervisors start
+        self._hypervisors()
+        site.seed_nodes(self.block)
         folder = self.folder / "sites"
         site.write_list(folder, self.block)
         serve = [sys.executable, "-m", "http.server", "--bind", self.block.host, str(PORTS["sites"])]

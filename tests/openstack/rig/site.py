@@ -35,6 +35,11 @@ def seed(block: Block) -> None:
         connection.block_storage.create_type(name="ceph-ssd")
         _wait_for_volumes(connection)
         connection.compute.create_aggregate(name="freepool")
+
+
+def seed_nodes(block: Block) -> None:
+    """Make the hypervisors nodes that can be reserved."""
+    with admin(block) as connection:
         blazar = Client("1", service_type="reservation", session=connection.session, region_name=REGIONS[0])
         for host, kind in NODES.items():
             blazar.host.create(name=host, node_type=kind)
