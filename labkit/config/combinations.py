@@ -66,7 +66,7 @@ def _rules_of_ranks(config: "RunConfig") -> list[tuple[bool, str, str, str]]:
          "several devices need to know who holds what; set strategy=ddp or strategy=fsdp"),
         (not several and config.strategy in SPLITS_MODEL, "strategy", "devices",
          "one device has nothing to split; set devices=2 or more, or strategy=auto"),
-        (config.strategy in SPLITS_MODEL and "8bit" in config.optim, "optim", "strategy",
+        (config.strategy == "fsdp" and "8bit" in config.optim, "optim", "strategy",
          "bitsandbytes' optimizers take no shards; set optim=adamw, or strategy=ddp"),
         (split and config.batch_size % config.world_size != 0, "batch_size", many,
          "a batch goes through the layers in as many chunks as there are devices; use a multiple of them"),

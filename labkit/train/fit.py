@@ -262,10 +262,11 @@ def main() -> None:
     folder = Path(sys.argv[1])
     saved = Path(sys.argv[2]) if len(sys.argv) > 2 else None
     request = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    config = RunConfig(**request["config"])
-    rank = int(os.environ["RANK"]) if config.world_size > 1 else 0
+    several = request["config"]["devices"] * request["config"].get("num_nodes", 1) > 1
+    rank = int(os.environ["RANK"]) if several else 0
     with EventWriter(folder / (f"events.rank{rank}.jsonl" if rank else "events.jsonl")) as events:
         try:
+            config = RunConfig(**request["config"])
             result = fit(folder, config, Path(request["data_folder"]), events, saved, rank)
         except (ConfigError, DataError, CheckpointError) as error:
             # from a loader worker the message comes with the worker's trace in front
