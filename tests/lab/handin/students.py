@@ -13,8 +13,9 @@ from labkit.config.workspace import Workspace
 from labkit.lab.handin import archive
 from labkit.lab.handin.submit import gather
 from labkit.lab.lab import Lab
+from labkit.lab.lesson import LABS
 
-NOTEBOOKS = 13
+NOTEBOOKS = len(LABS)
 
 
 def do_labs():

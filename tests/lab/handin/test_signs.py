@@ -62,7 +62,7 @@ EDITS = {
     "created later": ({"created": "2026-01-01T00:00:00+00:00"}, "times: ", "id says another time"),
     "created in the future": ({"created": "2999-01-01T00:00:00+00:00"}, "times: ", "in the future"),
     "no time": ({"created": "noon"}, "times: ", "'noon', which is no time"),
-    "less time": ({"wall_seconds": 0.1}, "times: ", "took 0.1 s in all"),
+    "less time": ({"wall_seconds": 0.1, "train_seconds": 9.0}, "times: ", "took 0.1 s in all"),
     "no end of time": ({"wall_seconds": 1e300}, "times: ", "wall_seconds=1e+300"),
     "time backwards": ({"wall_seconds": -5.0}, "times: ", "wall_seconds=-5"),
 }
