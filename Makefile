@@ -14,7 +14,7 @@ demo: $(READY)  ## run experiments 1 to 15 on the virtual GPU and print the tabl
 
 # JupyterLab prints its URL; ARGS=--no-browser leaves the browser closed
 lab: $(READY)  ## the course, in JupyterLab
-	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/labs/00_setup.ipynb $(AS_ROOT) $(ARGS)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter lab --LabApp.default_url=/lab/tree/labs/00_setup.ipynb $(AS_ROOT) $(ARGS)
 
 test: $(READY)  ## lint, then all tests
 	$(BIN)/ruff check .

@@ -72,6 +72,9 @@ class Form(View):
             (Path(folder) / "config.json").write_text(json.dumps(asked), encoding="utf-8")
             background = Background(RunFolder(Path(folder)), resolved.config)
             try:
+                while not background.over(PAUSE_S):
+                    if self._changed.is_set():  # other values were typed meanwhile
+                        return self.said
                 return verdict(background.result())
             finally:
                 background.stop()
@@ -152,7 +155,10 @@ class Form(View):
             while self._changed.is_set():
                 self._changed.clear()
                 self._changed.wait(PAUSE_S)
-            found = self.predict()
+            try:
+                found = self.predict()
+            except (OSError, ConfigError) as error:  # a full disk, a model's folder that is gone
+                found = f"cannot be predicted: {error}"
             if not self._changed.is_set():  # else it is of values that are old by now
                 self.said = found
                 self._show()

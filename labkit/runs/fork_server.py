@@ -32,8 +32,9 @@ IDLE_S = 600.0
 TITLE_BYTES = 2000
 """Room for the command line that ``ps`` shows of a forked process."""
 
-READ_WHEN_CALLED = ("LABKIT_", "PYTEST_")
-"""Variables that no library reads when it is imported: they may differ from the server's."""
+READ_WHEN_CALLED = ("LABKIT_", "PYTEST_", "TORCHINDUCTOR_CACHE_DIR", "PYTORCH_NVML_BASED_CUDA_CHECK")
+"""Variables that no library reads when it is imported: they may differ from the server's. The last two torch sets
+itself, in a process that predicts."""
 
 
 class Forked:
@@ -55,7 +56,9 @@ class Forked:
     def wait(self, timeout: float | None = None) -> int:
         """Wait for the exit code. Raises ``subprocess.TimeoutExpired``."""
         while self.returncode is None:
-            if not select.select([self._connection], [], [], timeout)[0]:
+            waiting = select.poll()  # select takes no descriptor above 1023, and a notebook may have many
+            waiting.register(self._connection, select.POLLIN)
+            if not waiting.poll(None if timeout is None else timeout * 1000):
                 raise subprocess.TimeoutExpired(str(self.pid), timeout or 0)
             part = self._connection.recv(64)
             self._said += part
@@ -86,7 +89,7 @@ class _Server:
     """The server of this process for one environment."""
 
     def __init__(self, env: dict[str, str]) -> None:
-        self.owner, self.imported = os.getpid(), _at_import(env)
+        self.owner, self.imported, self._source = os.getpid(), _at_import(env), _newest_source()
         self._control, theirs = socket.socketpair()
         with theirs:
             title = "for the command line of what is forked".ljust(TITLE_BYTES)
@@ -98,7 +101,8 @@ class _Server:
 
     def fits(self, env: dict[str, str]) -> bool:
         """Whether it can fork for this environment."""
-        return self.owner == os.getpid() and self._process.poll() is None and self.imported == _at_import(env)
+        alive = self.owner == os.getpid() and self._process.poll() is None
+        return alive and self.imported == _at_import(env) and self._source == _newest_source()
 
     def close(self) -> None:
         """Let it go; it ends with the last process that it has forked."""
@@ -188,15 +192,20 @@ def _server_for(env: dict[str, str]) -> _Server:
 
 def _leave_server() -> None:
     global _server
-    if _server is not None:
-        _server.close()
-    _server = None
+    left, _server = _server, None
+    if left is not None:
+        left.close()
 
 
 @atexit.register
 def _end() -> None:
     if _server is not None:
         _server.kill()
+
+
+def _newest_source() -> float:
+    """When labkit was edited last: what was imported before is not what would be imported now."""
+    return max(path.stat().st_mtime for path in Path(__file__).parents[1].rglob("*.py"))
 
 
 def _at_import(env: dict[str, str]) -> dict[str, str]:
@@ -228,7 +237,13 @@ def _serve(control: socket.socket) -> dict[str, Any]:
                 sources.remove(control)
                 continue
             connection = socket.socket(fileno=files[0])
-            request = json.loads(connection.makefile("rb").readline())
+            line = connection.makefile("rb").readline()
+            if not line.endswith(b"\n"):  # whoever asked was interrupted
+                connection.close()
+                for descriptor in files[1:]:
+                    os.close(descriptor)
+                continue
+            request = json.loads(line)
             begun, begins = os.pipe()
             pid = os.fork()
             if pid == 0:

@@ -44,6 +44,13 @@ class Background:
             os.close(self._said)
             self._process = None
 
+    def over(self, wait_s: float) -> bool:
+        """Whether the process has ended, within this time."""
+        try:
+            return self._process is None or self._process.wait(wait_s) is not None
+        except subprocess.TimeoutExpired:
+            return False
+
     def result(self, wait_s: float = WAIT_S) -> dict[str, Any]:
         """``Prediction.to_dict()``, or an ``error`` in a line."""
         from labkit.plan.background import EXIT_REFUSED

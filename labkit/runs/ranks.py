@@ -57,6 +57,10 @@ class Rank:
     ended: float | None = None
     """When it was seen to be over; None while it runs."""
 
+    def __post_init__(self) -> None:
+        self._reader = EventReader(events_of(self.folder, self.number))
+        self._said: dict[str, Any] = {}
+
     def look(self) -> None:
         """See whether it is over."""
         over = self.process.poll() is not None if self.process else bool(self.result)
@@ -71,8 +75,10 @@ class Rank:
     @property
     def result(self) -> dict[str, Any]:
         """What it said at its end; empty when it could not."""
-        events = EventReader(events_of(self.folder, self.number)).new()
-        return next((event for event in reversed(list(events)) if event["event"] == "result"), {})
+        for event in self._reader.new():
+            if event["event"] == "result":
+                self._said = event
+        return self._said
 
     @property
     def failed(self) -> bool:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -188,6 +189,43 @@ def test_one_server_forks_for_what_is_read_when_called_and_another_for_what_is_r
     assert still.poll() is None  # the first server is let go, and still says how what it has forked ends
     still.kill()
     assert still.wait(WAIT_S) == -signal.SIGKILL
+
+
+def test_a_prediction_in_this_process_keeps_the_server(begin):
+    begin("exit", "0")[0].wait(WAIT_S)
+    server = fork_server._server
+    import labkit.plan.steps  # noqa: F401 - torch sets variables when it is imported
+
+    assert server.fits(environment())
+
+
+def test_an_edit_of_labkit_is_seen(begin, monkeypatch):
+    begin("exit", "0")[0].wait(WAIT_S)
+    server = fork_server._server
+    monkeypatch.setattr(fork_server, "_newest_source", lambda: time.time())
+    assert not server.fits(environment())
+
+
+def test_it_is_waited_for_in_a_process_with_many_files(begin):
+    files = [os.open("/dev/null", os.O_RDONLY) for _ in range(1100)]
+    try:
+        assert begin("exit", "6")[0].wait(WAIT_S) == 6
+    finally:
+        for descriptor in files:
+            os.close(descriptor)
+
+
+def test_whoever_is_interrupted_while_asking_ends_nobody_elses(begin):
+    still, out = begin("sleep")
+    said(out)
+    server = fork_server._server
+    mine, theirs = socket.socketpair()
+    with mine, theirs:
+        with out.open() as file:
+            socket.send_fds(server._control, [b"."], [theirs.fileno(), file.fileno()])
+    assert begin("exit", "0")[0].wait(WAIT_S) == 0
+    assert fork_server._server is server
+    assert still.poll() is None
 
 
 def test_a_server_that_has_ended_is_replaced(begin):

@@ -115,6 +115,8 @@ class Judge:
         earliest = []
         for name in question.about:
             same = [] if name.startswith("?") else work.same(profile, self.course_hash(name, profile) or "")
+            # as the notebook counts: another experiment may have the same settings on a profile
+            same = [run for run in same if run.record.experiment == name.split()[0]]
             earliest.append(min((run.created for run in same if run.created), default=None))
         if any(made is None or made >= when for made in earliest):
             return said, []

@@ -7,9 +7,11 @@ any number of them cost a run nothing.
 
 import os
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from labkit.config.workspace import Workspace
+from labkit.lab.panel.feed import NAME
 from labkit.lab.views import View
 
 PLACE = "LABKIT_PANEL"
@@ -32,6 +34,8 @@ class Panel(View):
         if not runs or not place or not folder.startswith(runs + os.sep):
             return None
         run = folder.removeprefix(runs + os.sep)
+        if not all(NAME.fullmatch(part) for part in Path(run).parts):
+            return None
         return cls(f"{place}/{run}", run)
 
     def _text(self) -> str:

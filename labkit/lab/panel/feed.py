@@ -11,12 +11,13 @@ from labkit.runs.records import Ledger, LedgerError, RunFolder
 EVENTS_AT_ONCE = 500
 NEWEST = 20
 
-_NAME = re.compile(r"[A-Za-z0-9_][\w.+-]*", re.ASCII)
+NAME = re.compile(r"[A-Za-z0-9_][\w.+-]*", re.ASCII)
+"""What profiles, experiments and runs are called that have a panel; a file of one's own may be called otherwise."""
 
 
 def find_run(runs: Path, profile: str, experiment: str, id: str) -> RunFolder | None:
     """The folder of a run by its names; None for one that is not in the ledger."""
-    if not all(_NAME.fullmatch(part) for part in (profile, experiment, id)):
+    if not all(NAME.fullmatch(part) for part in (profile, experiment, id)):
         return None
     folder = RunFolder(runs / profile / experiment / id)
     return folder if folder.config.exists() else None
@@ -27,7 +28,10 @@ def newest(runs: Path) -> list[dict[str, str]]:
     found = []
     for folder in Ledger(runs).folders()[: -NEWEST - 1 : -1]:
         id, experiment, profile = folder.path.name, folder.path.parent.name, folder.path.parents[1].name
-        found.append({"id": id, "title": f"{experiment} on {profile}, {id}", "path": f"{profile}/{experiment}/{id}"})
+        if all(NAME.fullmatch(part) for part in (profile, experiment)):
+            found.append(
+                {"id": id, "title": f"{experiment} on {profile}, {id}", "path": f"{profile}/{experiment}/{id}"}
+            )
     return found
 
 

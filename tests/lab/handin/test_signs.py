@@ -50,6 +50,34 @@ def test_a_run_that_still_goes_on_or_was_killed_has_none(student, signs):
     assert [sign for sign in shown if "peak_bytes" not in sign] == []  # the result that was cut told the peak
 
 
+def test_a_run_that_went_on_after_its_watcher_was_killed_has_none(student, signs):
+    ledger = student()
+    # the attempt that nobody saw end counts no time
+    attempt = {"status": "killed", "reason": "", "exit_code": None, "died_in": None, "wall_seconds": 0.0,
+               "resumed_at_step": 1}  # fmt: skip
+    edit(ledger, "reduced_batch", attempts=[attempt], wall_seconds=1.0, train_seconds=40.0)
+    assert [sign for sign in signs(ledger) if sign.startswith("times")] == []
+
+
+def test_a_model_that_loads_long_in_a_run_without_a_record_is_no_sign(student, signs):
+    ledger = student()
+    run = next(ledger.glob("tiny/baseline/*/record.json")).parent
+    (run / "record.json").unlink()
+    lines = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    late = [json.dumps(event | {"time": event["time"] + 90}) + "\n" for event in lines]
+    (run / "events.jsonl").write_text("".join(late))
+    assert not any("after it was created" in sign for sign in signs(ledger))
+
+
+def test_another_experiment_with_the_same_settings_is_not_what_an_answer_is_about(lab, add_run, ledger, signs):
+    values = {"batch_size": 8, "max_steps": 2}
+    early = add_run("reduced_batch", values, created="2026-01-01T00:00:00+00:00")
+    lab("01_where_memory_goes").ask("adam_state", 3)
+    later = add_run("baseline", values)
+    assert early.record.config_hash == later.record.config_hash
+    assert [sign for sign in signs(ledger.root) if sign.startswith("answers")] == []
+
+
 EDITS = {
     "a better loss": ({"losses": [1.0, 0.5]}, "events: ", "losses is"),
     "a smaller peak": ({"peak_bytes": 1}, "events: ", "peak_bytes is 1,"),
