@@ -220,9 +220,8 @@ def test_whoever_is_interrupted_while_asking_ends_nobody_elses(begin):
     said(out)
     server = fork_server._server
     mine, theirs = socket.socketpair()
-    with mine, theirs:
-        with out.open() as file:
-            socket.send_fds(server._control, [b"."], [theirs.fileno(), file.fileno()])
+    with mine, theirs, out.open() as file:
+        socket.send_fds(server._control, [b"."], [theirs.fileno(), file.fileno()])
     assert begin("exit", "0")[0].wait(WAIT_S) == 0
     assert fork_server._server is server
     assert still.poll() is None
