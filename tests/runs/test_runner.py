@@ -209,6 +209,7 @@ def test_a_child_ends_with_the_process_that_watches_it(ledger):
     command.kill()
     command.communicate(timeout=WAIT_S)
     wait_for(lambda: processes_of(folder.path) == [])
+    wait_for(lambda: not folder.is_watched)  # the command line of a process that ends is gone before its files are
     record = folder.read()
     assert record.status == "killed"
     assert "no record" in record.reason

@@ -132,7 +132,7 @@ def test_a_disk_without_room_is_told_with_both_sizes_and_nothing_is_written(what
 
 
 def test_a_disk_that_fills_up_meanwhile_leaves_nothing_half_written(tmp_path, monkeypatch):
-    def full(target):
+    def full(target, state_dict=None):
         target.mkdir()
         (target / "model.safetensors").write_bytes(b"half")
         raise OSError(28, "No space left on device")

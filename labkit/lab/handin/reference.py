@@ -12,7 +12,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -79,28 +79,28 @@ def outdated(workspace: Workspace, profile: str) -> list[str]:
     """Names of runs that the course has otherwise by now, or that it has and the reference has not."""
     shipped = {result.name: result.record.config_hash for result in read_reference(workspace, profile)}
     wanted = {name: resolve(workspace, *_parts(name), profile).config.hash for name in wanted_names(workspace, profile)}
-    for name in _cannot_ship(workspace, profile, wanted):
-        del wanted[name]
     return sorted(name for name in {*shipped, *wanted} if shipped.get(name) != wanted.get(name))
 
 
 def wanted_names(workspace: Workspace, profile: str) -> list[str]:
-    """The runs of the course on a profile, and those that lessons are about, as lessons call them."""
+    """The runs of the course on a profile, and those that lessons are about, as lessons call them.
+
+    Without those on a GPU that nobody has measured yet and that cannot be planned.
+    """
+    from labkit.plan.parallel import unplanned
+
     of_the_course = list(load_profile(workspace, profile).expected)
     lessons = [lesson_of(lab) for lab in LABS]
     about = [name for lesson in lessons for one in (*lesson.questions, *lesson.checks) for name in one.about]
     more = sorted({name for name in about if not name.startswith("?") and name not in of_the_course})
-    return [*of_the_course, *more]
+    configs = {name: resolve(workspace, *_parts(name), profile).config for name in (*of_the_course, *more)}
+    return [name for name, one in configs.items() if one.device == "virtual" or unplanned(one) is None]
 
 
 def make(workspace: Workspace, profile: str) -> Path:
     """Make the reference of one profile; takes minutes where much has to be run or planned."""
     runs = []
-    names = wanted_names(workspace, profile)
-    left_out = _cannot_ship(workspace, profile, names)
-    for name in names:
-        if name in left_out:
-            continue
+    for name in wanted_names(workspace, profile):
         print(f"{profile}: {name}", file=sys.stderr, flush=True)
         runs.append(_kept(with_prediction(_one(workspace, profile, name)).record))
     versions = ", ".join(f"{lib} {version_of(lib)}" for lib in ("torch", "transformers", "peft", "bitsandbytes"))
@@ -116,14 +116,6 @@ def make(workspace: Workspace, profile: str) -> Path:
     partial.write_text("{" + ",\n".join([*head, f"{last[:-1]}\n{lines}\n]"]) + "}\n", encoding="utf-8")
     partial.replace(path)
     return path
-
-
-def _cannot_ship(workspace: Workspace, profile: str, names: Iterable[str]) -> list[str]:
-    """Runs on a GPU that nobody has measured yet, and that cannot be planned."""
-    from labkit.plan.parallel import unplanned
-
-    configs = {name: resolve(workspace, *_parts(name), profile).config for name in names}
-    return [name for name, one in configs.items() if one.device == "cuda" and unplanned(one)]
 
 
 def _one(workspace: Workspace, profile: str, name: str) -> Result:
