@@ -20,6 +20,7 @@ from provisioning.slots import next_slot
 
 CHANGING = ("CREATING", "STARTING", "UPDATING", "TERMINATING", "DELETING")
 OVER = "TERMINATED"
+SETTLED = ("PENDING", "ACTIVE", "ERROR", OVER)
 CHANGE_BOUND_S = 300.0
 TRIES = 2
 STARTS_SOON = timedelta(minutes=10)
@@ -122,9 +123,18 @@ def delete(booking: Booking, lease: Lease) -> None:
     def state() -> str:
         return next((found.status for found in find_all(booking) if found.id == lease.id), "gone")
 
-    with deleting(f"lease {booking.name}", state):
-        booking.cloud.blazar.lease.delete(lease.id)
-    booking.wait(f"lease {booking.name}", state, ("gone",), CHANGE_BOUND_S)
+    what = f"lease {booking.name}"
+    for last in (False, True):
+        # Blazar refuses to delete a lease that is about to start
+        booking.wait(what, state, (*SETTLED, "DELETING", "gone"), CHANGE_BOUND_S)
+        try:
+            with deleting(what, state):
+                booking.cloud.blazar.lease.delete(lease.id)
+            break
+        except ServiceError:
+            if last or state() not in CHANGING:  # one that began to start just then can be deleted when it has
+                raise
+    booking.wait(what, state, ("gone",), CHANGE_BOUND_S)
 
 
 def _create(booking: Booking, length: timedelta, start: datetime | None) -> Lease:
@@ -150,15 +160,25 @@ def _create(booking: Booking, length: timedelta, start: datetime | None) -> Leas
 def _started(booking: Booking, lease: Lease) -> Lease:
     """The lease once it has started."""
     bound_s = (lease.start - times.now()).total_seconds() + CHANGE_BOUND_S
-    booking.wait(f"lease {booking.name}", lambda: _get(booking, lease.id).status, ("ACTIVE", "ERROR"), bound_s)
-    return _get(booking, lease.id)
+    return _once(booking, lease.id, ("ACTIVE", "ERROR"), bound_s)
 
 
 def _settle(booking: Booking, lease_id: str) -> Lease:
     """The lease once it has stopped changing."""
-    ends = ("PENDING", "ACTIVE", "ERROR", OVER)
-    booking.wait(f"lease {booking.name}", lambda: _get(booking, lease_id).status, ends, CHANGE_BOUND_S)
-    return _get(booking, lease_id)
+    return _once(booking, lease_id, SETTLED, CHANGE_BOUND_S)
+
+
+def _once(booking: Booking, lease_id: str, ends: tuple[str, ...], bound_s: float) -> Lease:
+    """The lease as it was seen in one of these states; asked again it may be in another."""
+    lease = _get(booking, lease_id)
+
+    def look() -> str:
+        nonlocal lease
+        lease = _get(booking, lease_id)
+        return lease.status
+
+    booking.wait(f"lease {booking.name}", look, ends, bound_s)
+    return lease
 
 
 def _get(booking: Booking, lease_id: str) -> Lease:
