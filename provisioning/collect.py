@@ -3,6 +3,7 @@
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from provisioning import access, servers, times, volumes
 from provisioning.booking import Booking
@@ -74,9 +75,7 @@ def uncollected(booking: Booking) -> str | None:
 
     The services know whether there may be work, and what was collected last, so any machine can ask.
     """
-    server = servers.find(booking)
-    if getattr(server, "OS-EXT-STS:task_state", None) == "deleting":
-        server = None
+    server = _server(booking)
     volume = volumes.find(booking) if booking.site.virtual_machine else None
     metadata = server.metadata if server is not None else (volume.metadata if volume is not None else {})
     if metadata.get(WORK) != YES:
@@ -90,10 +89,18 @@ def uncollected(booking: Booking) -> str | None:
     try:
         now = access.way_in(booking).run("work", "digest", WORKSPACE).strip()
     except (SshError, RemoteError, LeaseOverError) as error:
+        if _server(booking) is None:  # it was on its way out, and what is left is asked
+            return uncollected(booking)
         return f"the node cannot be asked ({last}): {str(error).rstrip('.')}"
     if now in (digest, NONE):
         return None
     return f"there is newer work on the node ({last})"
+
+
+def _server(booking: Booking) -> Any | None:
+    """The server, unless it is being deleted."""
+    server = servers.find(booking)
+    return None if getattr(server, "OS-EXT-STS:task_state", None) == "deleting" else server
 
 
 def refuse_to_lose(booking: Booking) -> None:
