@@ -129,7 +129,7 @@ class _Server:
             if not said:
                 raise ConnectionResetError("the fork server has ended")
             return Forked(int(said), mine, write)
-        except BaseException:
+        except BaseException:  # Ctrl-C too: no descriptor is left, and the error goes on
             mine.close()
             os.close(write)
             raise
