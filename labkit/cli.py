@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from labkit.config.errors import ConfigError
 from labkit.config.secrets import redact
 from labkit.runs.records import LedgerError
+from labkit.runs.slurm.queue import SlurmError
 from labkit.train.errors import CheckpointError, DataError
 from labkit.verbs import (
     advise,
@@ -23,11 +24,13 @@ from labkit.verbs import (
     profiles,
     run,
     show,
+    slurm,
     submit,
 )
 from labkit.verbs.options import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
 
 VERBS = (run, plan, advise, compare, show, diagnose, doctor, caption, merge, fetch, configs, profiles)
+VERBS += (slurm,)  # clusters
 VERBS += (submit, collect, grade)  # handing in
 
 
@@ -37,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, rest = parser.parse_known_args(argv)
     if (
         rest
-        and args.verb in (run, plan, advise, doctor)
+        and args.verb in (run, plan, advise, doctor, slurm)
         and all("=" in item and not item.startswith("-") for item in rest)
     ):
         args.overrides += rest  # values that stand behind an option
@@ -45,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(redact(f"unrecognized arguments: {' '.join(rest)}"))
     try:
         return args.verb.main(args)
-    except (ConfigError, LedgerError, CheckpointError, DataError) as error:
+    except (ConfigError, LedgerError, CheckpointError, DataError, SlurmError) as error:
         print(redact(f"error: {error}"), file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:

@@ -2,7 +2,8 @@
 
 Rank 0 makes the run's folder, watches its own process and writes the record. It leaves word of the folder in the
 ledger, which all ranks must share; each of the others finds it there and watches a process of its own. So whoever
-starts the ranks has only to set ``RANK``, ``WORLD_SIZE``, ``LOCAL_RANK``, ``MASTER_ADDR`` and ``MASTER_PORT``.
+starts the ranks has only to set ``RANK``, ``WORLD_SIZE``, ``LOCAL_RANK``, ``MASTER_ADDR`` and ``MASTER_PORT``;
+Slurm's ``srun`` says the same in its own words.
 """
 
 import json
@@ -27,6 +28,18 @@ RECORD_S = 120.0
 """How long a rank whose own part is over waits for the record, so that no launcher ends rank 0 before it is written."""
 
 
+_TORCH = (
+    ("RANK", "WORLD_SIZE", "LOCAL_RANK"), ("MASTER_ADDR", "MASTER_PORT"),
+    ("TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "MASTER_ADDR", "MASTER_PORT"),
+)  # fmt: skip
+_SLURM = (
+    # of the step, which the batch script itself is not
+    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"), ("SLURM_STEP_ID", "SLURM_JOB_ID"),
+    ("SLURM_JOB_ID", "SLURM_RESTART_COUNT", "SLURM_STEP_ID"),
+)  # fmt: skip
+"""Variables of a launcher: rank, number of ranks and rank on the node; others it sets; what names one launch."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Launched:
     """Which rank of how many this process is."""
@@ -35,21 +48,30 @@ class Launched:
     world_size: int
     meeting: str
     """A name that the ranks of one launch have in common."""
+    by_slurm: bool = False
+    """Whether they are tasks of ``srun``."""
 
     @classmethod
     def find(cls) -> "Launched | None":
         """What a launcher has said in the environment; None where there is none, or it has started one process."""
-        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-        said = [os.environ.get(name) for name in names]
-        if None in said or not all(said[i].isdecimal() for i in (0, 1, 2)) or int(said[1]) < 2:
-            return None
-        launch = (os.environ.get(name, "") for name in ("TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "MASTER_ADDR"))
-        meeting = "-".join([*launch, said[4]])
-        clean = "".join(c if c.isalnum() or c in "-." else "_" for c in meeting)
-        return cls(rank=int(said[0]), world_size=int(said[1]), meeting=clean)
+        for by_slurm, (names, place, meets) in ((False, _TORCH), (True, _SLURM)):
+            said = [os.environ.get(name, "") for name in names]
+            if all(number.isdecimal() for number in said) and all(name in os.environ for name in place):
+                if int(said[1]) < 2:
+                    return None
+                meeting = "-".join(os.environ.get(name, "") for name in meets)
+                clean = "".join(c if c.isalnum() or c in "-." else "_" for c in meeting)
+                return cls(rank=int(said[0]), world_size=int(said[1]), meeting=clean, by_slurm=by_slurm)
+        return None
 
     def check(self, config: RunConfig) -> None:
         """Raise ``ConfigError`` for a config of another number of ranks."""
+        if config.world_size != self.world_size and self.by_slurm:
+            raise ConfigError(
+                f"devices={config.devices} x num_nodes={config.num_nodes} does not go with the {self.world_size} tasks "
+                f"of this Slurm step; ask for #SBATCH --nodes={config.num_nodes} and "
+                f"#SBATCH --ntasks-per-node={config.devices}."
+            )
         if config.world_size != self.world_size:
             raise ConfigError(
                 f"devices={config.devices} x num_nodes={config.num_nodes} does not go with WORLD_SIZE="

@@ -33,9 +33,9 @@ from labkit.runs.shape import (
     read_object,
 )
 
-SCHEMA = 3
+SCHEMA = 4
 """Version of a record's form, raised when a field comes or goes. Version 1 had no number, attempts, rung, diagnosis;
-version 2 no ranks."""
+version 2 no ranks; version 3 no job."""
 
 
 class _NewerError(ValueError):
@@ -60,6 +60,7 @@ class Record:
     ``prediction``: what was predicted for this run, as ``Prediction.to_dict`` gives it, or why not (``error``).
     ``ranks``: what ranks behind the first have measured, on several devices; ``memory`` is the first's.
     ``ended_by_rank``: the rank that ended such a run, when it did not end well.
+    ``job``: the Slurm job that carried the run out, or went on with it last.
     ``schema``: the version of its form.
     """
 
@@ -95,6 +96,7 @@ class Record:
     diagnosis: Diagnosed | None = None
     ranks: list[OfRank] = field(default_factory=list)
     ended_by_rank: int | None = None
+    job: str | None = None
 
     @classmethod
     def from_dict(cls, data: Any) -> "Record":
@@ -143,6 +145,7 @@ class Record:
         self.losses = self.losses[:step]
         self.samples, self.train_seconds = event["samples"], event["train_seconds"]
         self.validation_losses = event["validation_losses"]
+        self.job = event.get("job")
         if self.memory:
             self.memory["phases"] = [phase for phase in self.memory["phases"] if phase["step"] < step]
         self.status, self.exit_code = "running", None
@@ -256,6 +259,7 @@ class Ledger:
             overrides=overrides, config=resolved.config.to_dict(), config_hash=resolved.config.hash,
             created=now.isoformat(timespec="seconds"),
             expected=asdict(resolved.expected) if resolved.expected else None, rung=rung,
+            job=os.environ.get("SLURM_JOB_ID"),
         )  # fmt: skip
         hidden = parent / f".{run_id}"
         with contextlib.ExitStack() as stack:

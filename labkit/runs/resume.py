@@ -1,6 +1,7 @@
 """Resume: go on with a run where it stopped."""
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,8 @@ def prepare(folder: RunFolder, record: Record) -> tuple[Path, Record]:
         known = {key: at[key] for key in ("step", "samples", "train_seconds", "validation_losses")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise LedgerError(f"{place.parent} is damaged ({error}); delete it to go on from the step before it.") from None
-    event = {"event": "resumed", "time": time.time(), **known, "ended": ended}
+    job = os.environ.get("SLURM_JOB_ID")
+    event = {"event": "resumed", "time": time.time(), **known, "ended": ended, "job": job}
     try:
         _append(folder.events, event)
     except OSError as error:

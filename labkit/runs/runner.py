@@ -43,6 +43,16 @@ ENDED = ("ok", "oom")
 OnEvent = Callable[[dict[str, Any]], None]
 
 
+class ToldToStop(KeyboardInterrupt):
+    """This process was told to stop, by a signal that is not Ctrl-C's: SIGTERM, or Slurm's SIGUSR1 before the end of
+    the job's time. ``record`` is that of the run that went on, which is stopped as after Ctrl-C."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.time_is_over = number == signal.SIGUSR1
+        self.record: Record | None = None
+
+
 def run(
     experiment: str,
     overrides: dict[str, Any] | None = None,
@@ -58,7 +68,7 @@ def run(
 
     The run is a child process; out-of-memory, a crash or a kill there is a ``status`` here. ``on_event`` sees each
     event as it comes, the first of them ``created`` with the run's folder. After ``timeout_s`` seconds the child is
-    stopped. Ctrl-C stops the child, writes the record and goes on as ``KeyboardInterrupt``.
+    stopped. Ctrl-C stops the child, writes the record and goes on as ``KeyboardInterrupt``; so does ``ToldToStop``.
 
     With ``enable_checkpointing`` a run that stopped goes on when it is called again, from the step it saved last:
     its first event is ``resumed``. ``fresh`` starts anew. ``rung`` is kept in the record, and its ``environment`` is
@@ -146,7 +156,8 @@ def _launched(config: RunConfig) -> Launched | None:
     elif config.num_nodes > 1:
         raise ConfigError(
             f"num_nodes={config.num_nodes} needs a launcher that starts the run on every node: torchrun --nnodes "
-            f"{config.num_nodes} --nproc-per-node {config.devices} ... workspace/finetune.py EXPERIMENT ..."
+            f"{config.num_nodes} --nproc-per-node {config.devices} ... workspace/finetune.py EXPERIMENT ..., or "
+            "srun, in a script that 'labkit slurm' writes"
         )
     return launched
 
@@ -181,12 +192,14 @@ def _watch(
                     return
                 time.sleep(POLL_S)
             read_events()
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as told:
             with contextlib.suppress(KeyboardInterrupt):  # a second one does not wait for anything to be saved
                 _stop(child, signal.SIGINT, grace_s)
             read_events()
+            if isinstance(told, ToldToStop):
+                told.record = record
             if record.status not in ENDED:
-                record.status, record.reason = "killed", f"interrupted by Ctrl-C{_goes_on(folder)}"
+                record.status, record.reason = _interrupted(told, folder)
             raise
         finally:
             record.exit_code = child.poll()
@@ -226,6 +239,14 @@ def _stop(child: Process, first: signal.Signals, grace_s: float) -> None:
             os.killpg(child.pid, signal.SIGKILL)  # loader workers that are left, and a child that did not listen
         child.wait(KILL_S)
         child.stdin.close()
+
+
+def _interrupted(told: KeyboardInterrupt, folder: RunFolder) -> tuple[str, str]:
+    if not isinstance(told, ToldToStop):
+        return "killed", f"interrupted by Ctrl-C{_goes_on(folder)}"
+    if told.time_is_over:
+        return "timeout", f"stopped before the job's time was over{_goes_on(folder)}"
+    return "killed", f"interrupted by {told}{_goes_on(folder)}"
 
 
 def _silent_end(returncode: int, folder: RunFolder, log_start: int) -> tuple[str, str]:

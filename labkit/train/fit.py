@@ -20,7 +20,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback, Trainer, seed_everything
-from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
 
 from labkit.config.architectures import architecture
 from labkit.config.combinations import SPLITS_MODEL
@@ -160,9 +160,11 @@ def fit(
 
 
 def _plugins(config: RunConfig) -> list[Any]:
-    """Saved steps of our own, and whoever started several ranks has said so in the environment, Slurm or not."""
+    """Saved steps of our own, and who has started the ranks: this is not left to guesses about the machine."""
     found: list[Any] = [] if config.strategy.startswith("deepspeed") else [HostCheckpoints()]
-    return [*found, LightningEnvironment()] if config.world_size > 1 else found
+    tasks = config.world_size > 1 and "RANK" not in os.environ
+    # the watcher hears of the end of a job, and queues it again
+    return [*found, SLURMEnvironment(auto_requeue=False) if tasks else LightningEnvironment()]
 
 
 def _build(config: RunConfig, device: str) -> tuple[torch.nn.Module, Any]:
@@ -263,7 +265,8 @@ def main() -> None:
     saved = Path(sys.argv[2]) if len(sys.argv) > 2 else None
     request = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     several = request["config"]["devices"] * request["config"].get("num_nodes", 1) > 1
-    rank = int(os.environ["RANK"]) if several else 0
+    # as torchrun says it, or Slurm
+    rank = int(os.environ.get("RANK") or os.environ["SLURM_PROCID"]) if several else 0
     with EventWriter(folder / (f"events.rank{rank}.jsonl" if rank else "events.jsonl")) as events:
         try:
             config = RunConfig(**request["config"])

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+from pathlib import Path
 
 from labkit.config.errors import ConfigError
 from labkit.config.gpus import find_gpu
@@ -12,6 +13,7 @@ from labkit.config.schema import RunConfig
 from labkit.config.workspace import Workspace
 from labkit.runs.doctor import examine, worst
 from labkit.runs.machine import Check, Machine, Needs
+from labkit.runs.slurm.examine import examine_script
 from labkit.verbs.options import EXIT_FAILED, add_profile, pairs, quiet_libraries
 
 HELP = """\
@@ -20,6 +22,7 @@ Is this machine ready? Before a run or a class: GPU, driver, host memory, disk, 
   labkit doctor                                           the machine, for the profile tiny
   labkit doctor xxl_cpu_offload --profile h100-94gb       and against what an experiment will need
   labkit doctor reduced_batch num_workers=16
+  labkit doctor --slurm train.sbatch                      a batch script, before it is submitted from this folder
 
 Green is as it should be, amber can go wrong or be slow, red will not work. Below amber and red stands the command that
 mends it. Nothing is changed. Exit code: 1 if anything is red.
@@ -33,10 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("experiment", nargs="?", help="name or YAML file of an experiment")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="values that differ from the experiment's")
     add_profile(parser)
+    parser.add_argument("--slurm", type=Path, metavar="SCRIPT", help="examine a batch script of Slurm's instead")
 
 
 def main(args: argparse.Namespace) -> int:
     """Print every check. The exit code is 1 if one of them is red."""
+    if args.slurm:
+        return _examine_script(args)
     workspace = Workspace.find()
     needs = _needs(workspace, args)
     checks = examine(Machine(), needs, workspace.runs)
@@ -45,7 +51,22 @@ def main(args: argparse.Namespace) -> int:
                  "not_predicted": needs.not_predicted, "checks": [check.to_dict() for check in checks]}  # fmt: skip
         print(json.dumps(facts, indent=1))
     else:
-        _print(needs, checks)
+        _print(needs.name, checks, needs.not_predicted)
+    return EXIT_FAILED if worst(checks) == "red" else 0
+
+
+def _examine_script(args: argparse.Namespace) -> int:
+    if args.experiment:
+        raise ConfigError("--slurm examines a script; leave out the experiment.")
+    try:
+        checks = examine_script(args.slurm.read_text(encoding="utf-8"), Path.cwd())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{args.slurm} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+    if args.json:
+        facts = {"script": str(args.slurm), "worst": worst(checks), "checks": [check.to_dict() for check in checks]}
+        print(json.dumps(facts, indent=1))
+    else:
+        _print(f"the script {args.slurm}", checks)
     return EXIT_FAILED if worst(checks) == "red" else 0
 
 
@@ -87,16 +108,16 @@ def _predicted(needs: Needs, config: RunConfig) -> Needs:
     return dataclasses.replace(needs, host_bytes=found.host_bytes, saved_bytes=saved)
 
 
-def _print(needs: Needs, checks: list[Check]) -> None:
+def _print(title: str, checks: list[Check], not_predicted: str | None = None) -> None:
     from labkit.runs.text import console
 
     out = console()
-    out.print(f"{needs.name}\n")
+    out.print(f"{title}\n")
     for check in checks:
         out.print(f"{check.level:6} {check.name:18} {check.found}", style=COLOURS[check.level])
         if check.mend and check.level != "green":
             out.print(f"{'':6} {'':18} {check.mend}")
-    if needs.not_predicted:
-        out.print(f"\nHost memory and disk are not predicted: {needs.not_predicted}")
+    if not_predicted:
+        out.print(f"\nHost memory and disk are not predicted: {not_predicted}")
     counts = {level: sum(check.level == level for check in checks) for level in COLOURS}
     out.print("\n" + ", ".join(f"{n} {level}" for level, n in counts.items() if n))

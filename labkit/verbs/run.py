@@ -1,9 +1,12 @@
 """``labkit run``."""
 
 import argparse
+import contextlib
 import json
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -13,7 +16,8 @@ from labkit.config.profiles import load_profile
 from labkit.config.workspace import Workspace
 from labkit.runs.launched import Launched
 from labkit.runs.records import Ledger, Record, RunFolder
-from labkit.runs.runner import OnEvent, resume, run
+from labkit.runs.runner import OnEvent, ToldToStop, resume, run
+from labkit.runs.slurm.script import EXIT_AGAIN
 from labkit.verbs import compare
 from labkit.verbs.options import EXIT_FAILED, add_profile, find_run, pairs, quiet_libraries
 
@@ -34,7 +38,8 @@ Run an experiment in a child process and record how it ended.
 
 Out of memory is a result like any other. Exit code: 0 for ok, out of memory and skipped; 1 for failed, killed and
 timeout, and with --all for a run that ends otherwise than the profile expects; 2 for a config that cannot work;
-130 after Ctrl-C.
+130 after Ctrl-C or SIGTERM. After SIGUSR1, which Slurm sends before a job's time is over, a run with
+enable_checkpointing saves its step, and 75 says that there is more to do.
 """
 
 
@@ -54,6 +59,51 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run one experiment or all of them."""
+    with _listening():
+        try:
+            return _main(args)
+        except ToldToStop as told:
+            if not told.time_is_over:
+                raise
+            return _time_is_over(told.record)
+
+
+@contextlib.contextmanager
+def _listening() -> Iterator[None]:
+    """Let SIGTERM and SIGUSR1 stop a run as Ctrl-C does, where this is the program's main thread."""
+
+    def stop(number: int, _: Any) -> None:
+        raise ToldToStop(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    # the first rank is told, and it tells the others
+    before = {number: signal.signal(number, action) for number, action in (
+        (signal.SIGTERM, stop), (signal.SIGUSR1, signal.SIG_IGN if _is_silent() else stop)
+    )}  # fmt: skip
+    try:
+        yield
+    finally:
+        for number, action in before.items():
+            signal.signal(number, action)
+
+
+def _time_is_over(record: Record | None) -> int:
+    """Say where the run stands. ``EXIT_AGAIN`` if it has saved more than it began with: then it is worth a new job."""
+    if record is None:
+        print("stopped before the job's time was over; no run was going on", file=sys.stderr)
+        return EXIT_FAILED
+    print(f"{record.experiment}: {record.reason}", file=sys.stderr)
+    if record.status in ("ok", "oom"):
+        return 0
+    saved = Ledger(Workspace.find().runs).find(record.id).saved_step()
+    began = record.attempts[-1]["resumed_at_step"] if record.attempts else 0
+    reached = int(saved.parent.name.removeprefix("step-")) if saved else 0
+    return EXIT_AGAIN if reached > began else EXIT_FAILED
+
+
+def _main(args: argparse.Namespace) -> int:
     if args.all and "=" in (args.experiment or ""):
         args.experiment, args.overrides = None, [args.experiment, *args.overrides]
     if sum(map(bool, (args.all, args.experiment, args.resume))) != 1:
