@@ -10,9 +10,12 @@ Prices: dollars an hour in rental clouds, January 2025, of the course's comparis
 
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from labkit.config.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from labkit.config.schema import RunConfig
 
 GIB = 2**30
 GB = 10**9
@@ -92,6 +95,21 @@ def has_bf16(name: str) -> bool:
         return find_gpu(name).bf16
     except ConfigError:
         return True
+
+
+def missing_bf16(config: "RunConfig") -> str | None:
+    """The key and value of a run that a GPU without bf16 cannot do; None for a run that it can."""
+    if config.precision.startswith("bf16"):
+        return f"precision={config.precision}"
+    return "use_qlora=true" if config.use_qlora else None  # whose 4-bit weights are multiplied in bf16
+
+
+def refusal(config: "RunConfig", gpu: str) -> str | None:
+    """Why the GPU called ``gpu`` cannot do a run, by its compute capability; None when it can or nobody knows it."""
+    known = GPUS.get(gpu.lower())
+    if known is not None and not known.bf16 and (value := missing_bf16(config)):
+        return f"{value} needs bf16, which {known.name} does not have; set precision=16-mixed."
+    return None
 
 
 def is_size(name: str) -> bool:

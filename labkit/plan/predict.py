@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from labkit.config.gpus import GPUS, find_gpu
+from labkit.config.gpus import find_gpu, refusal
 from labkit.config.schema import RunConfig
 from labkit.memory.report import HOST_CATEGORIES, MemoryReport
 from labkit.plan.allocator import CachingAllocator, VirtualAllocator
@@ -93,18 +93,10 @@ def _optimizer_steps(config: RunConfig) -> int | None:
     return min((n for n in (steps, config.max_steps) if n), default=None)
 
 
-def missing_bf16(config: RunConfig) -> str | None:
-    """The key and value of a run that a GPU without bf16 cannot do; None for a run that it can."""
-    if config.precision.startswith("bf16"):
-        return f"precision={config.precision}"
-    return "use_qlora=true" if config.use_qlora else None  # whose 4-bit weights are multiplied in bf16
-
-
 def refuse_without_bf16(config: RunConfig, gpu: str) -> None:
     """Raise ``PredictionError`` for a run in bf16 on a GPU, called by its name, that has none."""
-    known = GPUS.get(gpu.lower())
-    if known is not None and not known.bf16 and (value := missing_bf16(config)):
-        raise PredictionError(f"{value} needs bf16, which {known.name} does not have; set precision=16-mixed.")
+    if reason := refusal(config, gpu):
+        raise PredictionError(reason)
 
 
 def judge(trace: Trace, capacity_bytes: int | None, kind: type[CachingAllocator] = CachingAllocator) -> Prediction:

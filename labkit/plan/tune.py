@@ -14,14 +14,14 @@ from typing import Any
 
 from labkit.config.architectures import ARCHITECTURES, SCALES
 from labkit.config.errors import ConfigError
-from labkit.config.gpus import GPUS, Gpu, find_gpu
+from labkit.config.gpus import GPUS, Gpu, find_gpu, missing_bf16
 from labkit.config.layers import BASE, DEFAULT_PROFILE, load_experiment
 from labkit.config.profiles import load_profile
 from labkit.config.schema import RunConfig
 from labkit.config.workspace import Workspace
 from labkit.plan.cache import TraceCache
 from labkit.plan.errors import PredictionError
-from labkit.plan.predict import Prediction, missing_bf16, predict
+from labkit.plan.predict import Prediction, predict
 from labkit.plan.search import samples_per_step, search, with_batch
 
 REAL = {name: name for name in ARCHITECTURES if name.startswith("Salesforce/")}

@@ -73,6 +73,7 @@ def _listening() -> Iterator[None]:
     """Let SIGTERM and SIGUSR1 stop a run as Ctrl-C does, where this is the program's main thread."""
 
     def stop(number: int, _: Any) -> None:
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # Slurm says it to a task and again to its processes
         raise ToldToStop(number)
 
     if threading.current_thread() is not threading.main_thread():
