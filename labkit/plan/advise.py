@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from labkit.config.errors import ConfigError
-from labkit.config.gpus import find_gpu
+from labkit.config.gpus import find_gpu, missing_bf16
 from labkit.config.schema import RunConfig
 from labkit.config.values import pairs
 from labkit.plan.allocator import CachingAllocator, VirtualAllocator
@@ -14,7 +14,7 @@ from labkit.plan.cache import TraceCache
 from labkit.plan.errors import PredictionError
 from labkit.plan.expandable import ExpandableAllocator
 from labkit.plan.ladder import BATCH, KINDS, Kind, Rung, add, combine, ladder, overrides, smaller_batches
-from labkit.plan.predict import Prediction, judge, missing_bf16
+from labkit.plan.predict import Prediction, judge
 from labkit.plan.search import LargestBatch, largest_batch, search, with_batch
 
 State = tuple[Rung, ...]

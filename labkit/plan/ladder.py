@@ -21,8 +21,8 @@ from typing import Any, Literal
 
 from labkit.config.architectures import ARCHITECTURES, Architecture, architecture
 from labkit.config.errors import ConfigError
+from labkit.config.gpus import missing_bf16
 from labkit.config.schema import RunConfig
-from labkit.plan.predict import missing_bf16
 from labkit.plan.search import samples_per_step, with_batch
 
 Kind = Literal["none", "time", "numerics", "quality"]

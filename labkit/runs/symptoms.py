@@ -91,6 +91,14 @@ SYMPTOMS = (
         "{run:devices=1}  # or as many as 'nvidia-smi -L' lists",
     ),
     _symptom(
+        "slurm_mismatch",
+        r"You set `(?:devices|num_nodes)=\d+` in Lightning, but the number of"  # Lightning 2.6
+        r"|does not go with the \d+ tasks of this Slurm step",
+        "The Slurm script starts another number of tasks or nodes than the run has devices.",
+        "#SBATCH --ntasks-per-node=N  # N is the number of devices on a node",
+        "labkit doctor --slurm SCRIPT  # which line it is",
+    ),
+    _symptom(
         "gpu_full",
         r"CUBLAS_STATUS_ALLOC_FAILED|CUDA error: out of memory|CUDA_ERROR_OUT_OF_MEMORY|Cuda failure 2 'out of memory'"
         r"|Failed to CUDA calloc",

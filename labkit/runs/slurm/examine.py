@@ -167,6 +167,7 @@ def _caches(script: BatchScript) -> list[Check]:
                       mend=f"export {name}=/PROJECT/cache/{CACHES[name]}".rstrip("/"))]  # fmt: skip
     if missing:
         lines = " ".join(f"{name}=/PROJECT/cache/{CACHES[name]}" for name in missing)
+        lines += '; mkdir -p "$TMPDIR"' if "TMPDIR" in missing else ""
         found = f"{', '.join(missing)} not set, and so below $HOME" if missing != ["TMPDIR"] else "TMPDIR not set"
         return [Check(name="caches", level="red" if "HF_HOME" in missing else "amber", found=found,
                       mend=f"export {lines}")]  # fmt: skip

@@ -128,5 +128,5 @@ def _slurm(program: str, *arguments: str) -> str:
         ) from None
     if done.returncode:
         said = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()
-        raise SlurmError(f"{program}: {said[-1].removeprefix(f'{program}: ')}")
+        raise SlurmError(f"{program}: {said[-1].removeprefix(f'{program}: ').removeprefix('error: ')}")
     return done.stdout

@@ -20,7 +20,7 @@ MONITOR_S = 5
 
 CACHES = {
     "XDG_CACHE_HOME": "", "HF_HOME": "huggingface", "HF_DATASETS_CACHE": "huggingface/datasets", "TORCH_HOME": "torch",
-    "TRITON_CACHE_DIR": "triton", "APPTAINER_CACHEDIR": "apptainer", "TMPDIR": "tmp",
+    "TRITON_CACHE_DIR": "triton", "MPLCONFIGDIR": "matplotlib", "APPTAINER_CACHEDIR": "apptainer", "TMPDIR": "tmp",
 }  # fmt: skip
 """Variables that say where libraries write, and the folder of each below the project's ``cache``."""
 
@@ -134,8 +134,8 @@ def _places(request: JobRequest, workspace: Path, runs: Path, logs: Path) -> lis
         f"CACHE={shlex.quote(str(request.project / 'cache'))}",
         f"LOGS={shlex.quote(str(logs))}",
         *exports,
-        'mkdir -p "$LABKIT_RUNS" "$LOGS" "$HF_DATASETS_CACHE" "$TORCH_HOME" "$TRITON_CACHE_DIR" "$APPTAINER_CACHEDIR"'
-        ' "$TMPDIR"',
+        'mkdir -p "$LABKIT_RUNS" "$LOGS" "$HF_DATASETS_CACHE" "$TORCH_HOME" "$TRITON_CACHE_DIR" "$MPLCONFIGDIR"'
+        ' "$APPTAINER_CACHEDIR" "$TMPDIR"',
         "# srun does not take this over by itself since Slurm 22.05",
         'export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"',
     ]
