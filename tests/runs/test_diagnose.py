@@ -468,6 +468,8 @@ QUOTED = {
     "`--ntasks-per-node=2` instead.": "slurm_ntasks",
     "You requested gpu: [0, 1]\n But your machine only has: [0]": "slurm_devices",
     "You requested gpu: [0, 1] But your machine only has: [0]": "slurm_devices",
+    "You set `devices=2` in Lightning, but the number of tasks per node configured in SLURM `--ntasks-per-node=1` "
+    "does not match. HINT: Set `devices=1`.": "slurm_mismatch",
     # Slurm 23
     "slurmstepd: error: Detected 1 oom_kill event in StepId=123.0. Some of the step tasks have been OOM Killed.":
         "host_out_of_memory",

@@ -1,0 +1,76 @@
+"""``labkit slurm`` and ``labkit doctor --slurm`` from the command line."""
+
+import json
+import shutil
+
+import pytest
+
+from labkit.cli import main
+from labkit.config.workspace import Workspace
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch):
+    """A workspace that scripts can be written to."""
+    folder = tmp_path / "workspace"
+    shutil.copytree(Workspace.find().root, folder, ignore=shutil.ignore_patterns("runs", "data", "slurm"))
+    monkeypatch.setenv("LABKIT_WORKSPACE", str(folder))
+    monkeypatch.setenv("PATH", "/nowhere")
+    return folder
+
+
+def test_a_script_is_written_with_the_line_that_submits_it(workspace, capsys):
+    assert main(["slurm", "reduced_batch", "--gpus", "2", "strategy=ddp", "batch_size=4"]) == 0
+    script = workspace / "slurm" / "reduced_batch.sbatch"
+    assert capsys.readouterr().out == f"{script}\nsbatch {script}\n"
+    text = script.read_text()
+    assert "run reduced_batch strategy=ddp batch_size=4" in text
+    assert 'devices="$DEVICES" num_nodes="$SLURM_JOB_NUM_NODES"' in text
+    assert (workspace / "slurm" / "logs").is_dir()
+
+
+def test_steps_are_saved_where_they_can_be_unless_told_otherwise(workspace, capsys):
+    script = workspace / "slurm" / "reduced_batch.sbatch"
+    assert main(["slurm", "reduced_batch"]) == 0
+    assert "enable_checkpointing=true" in script.read_text() and "--requeue" in script.read_text()
+    assert main(["slurm", "reduced_batch", "enable_checkpointing=false"]) == 0
+    assert "enable_checkpointing=true" not in script.read_text() and "--no-requeue" in script.read_text()
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    ([], "give the name of an experiment, or --job ID"),
+    (["reduced_batch", "--job", "7"], "give the name of an experiment, or --job ID"),
+    (["reduced_batch", "devices=2"], "devices comes from Slurm; give --gpus and --nodes"),
+    (["reduced_batch", "--gpus", "2"], "set strategy=ddp"),
+    (["reduced_batch", "--gpus", "0"], "devices=0"),
+    (["reduced_batch", "--time", "soon"], "--time=soon is no time of Slurm's"),
+    (["reduced_batch", "--cpus-per-task", "-3"], "--cpus-per-task=-3"),
+    (["bf16_true", "--profile", "a100-80gb", "--constraint", "v100"], "V100 has no bf16"),
+    (["reduced_batch", "--submit"], "there is no sbatch here"),
+    (["--job", "7"], "there is no scontrol here"),
+    (["nothing"], "'nothing'"),
+])  # fmt: skip
+def test_bad_input_is_one_line(workspace, capsys, arguments, said):
+    assert main(["slurm", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1 and error.startswith("error: ")
+
+
+def test_a_script_is_examined_for_people_and_machines(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    script = tmp_path / "train.sbatch"
+    script.write_text("#!/bin/bash\n#SBATCH --ntasks=2\n#SBATCH --time=60\nsrun python train.py --devices 2\n")
+    assert main(["doctor", "--slurm", str(script)]) == 1
+    said = capsys.readouterr().out
+    assert "#SBATCH --ntasks-per-node=2  # in place of --ntasks=2" in said
+    assert main(["doctor", "--slurm", str(script), "--json"]) == 1
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["worst"] == "red"
+    assert {check["name"]: check["level"] for check in facts["checks"]}["tasks"] == "red"
+
+
+def test_a_script_that_cannot_be_read_is_one_line(tmp_path, capsys):
+    assert main(["doctor", "--slurm", str(tmp_path / "none.sbatch")]) == 2
+    assert "none.sbatch cannot be read: No such file" in capsys.readouterr().err
+    assert main(["doctor", "reduced_batch", "--slurm", "x"]) == 2
+    assert "leave out the experiment" in capsys.readouterr().err
