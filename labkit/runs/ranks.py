@@ -76,8 +76,8 @@ class Rank:
     def result(self) -> dict[str, Any]:
         """What it said at its end; empty when it could not."""
         for event in self._reader.new():
-            if event["event"] == "result":
-                self._said = event
+            if event["event"] in ("result", "resumed"):  # how an earlier attempt ended does not count
+                self._said = event if event["event"] == "result" else {}
         return self._said
 
     @property
