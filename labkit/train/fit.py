@@ -94,7 +94,9 @@ def fit(
     callbacks: list[Callback] = [capture, progress]
     steps = _steps(config, len(train_samples))
     if config.enable_checkpointing:
-        callbacks.append(_saved_steps(folder, config, steps, progress, rank))
+        saving = SavedSteps(folder, config, steps, before_saving=progress.flush, rank=rank)
+        saving.listen()
+        callbacks.append(saving)
     trainer = Trainer(
         accelerator="cpu" if virtual else "gpu",
         devices=config.devices,
@@ -220,14 +222,6 @@ def _steps(config: RunConfig, samples: int) -> int:
     batches = min(samples // (config.batch_size * config.shares), config.limit_train_batches or samples)
     steps = -(-batches // config.accumulate_grad_batches) * config.max_epochs
     return min(steps, config.max_steps or steps)
-
-
-def _saved_steps(folder: Path, config: RunConfig, steps: int, progress: Progress, rank: int) -> SavedSteps:
-    """The callback that saves; from now on a request to stop waits for the step that goes on."""
-    saving = SavedSteps(folder, config, steps, before_saving=progress.flush, rank=rank)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: saving.stop())
-    return saving
 
 
 def _start(config: RunConfig, steps: int) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -87,7 +88,17 @@ class SavedSteps(Callback):
         """End the run when the step that goes on is done."""
         self._was_asked = True
 
+    def listen(self) -> None:
+        """From now on SIGINT and SIGTERM are requests to ``stop``."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: self.stop())
+
     # -- Lightning's hooks
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Listen again: Lightning's own handler of SIGTERM ends a run behind a micro batch, and makes one rank wait
+        for others that have heard nothing."""
+        self.listen()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Take random state and optimizer up where they were: here, since the loaders have drawn by now."""
