@@ -80,6 +80,4 @@ def _rules_of_ranks(config: "RunConfig") -> list[tuple[bool, str, str, str]]:
          "the pipeline has no forward of its own; set val_fraction=0, or strategy=fsdp"),
         (split and config.save_model, "save_model", "strategy",
          "no rank can write all of the model; set save_model=false, or strategy=fsdp"),
-        (several and config.enable_checkpointing, "enable_checkpointing", many,
-         "the steps of several ranks are not saved yet; set enable_checkpointing=false, or devices=1"),
     ]  # fmt: skip

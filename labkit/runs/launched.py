@@ -1,13 +1,14 @@
 """Launched: ranks that somebody else has started, ``torchrun`` say, each as a ``labkit run`` of its own.
 
-Rank 0 makes the run's folder, watches its own process and writes the record. It leaves word of the folder in the
-ledger, which all ranks must share; each of the others finds it there and watches a process of its own. So whoever
-starts the ranks has only to set ``RANK``, ``WORLD_SIZE``, ``LOCAL_RANK``, ``MASTER_ADDR`` and ``MASTER_PORT``;
-Slurm's ``srun`` says the same in its own words.
+Rank 0 makes the run's folder, or goes on with it, watches its own process and writes the record. It leaves word of
+this in the ledger, which all ranks must share (``labkit.runs.meeting``); each of the others finds it there and watches
+a process of its own. A rank that is told to stop, or all of them, stop the run. So whoever starts the ranks has only to
+set ``RANK``, ``WORLD_SIZE``, ``LOCAL_RANK``, ``MASTER_ADDR`` and ``MASTER_PORT``; Slurm's ``srun`` says the same in its
+own words.
 """
 
-import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -17,8 +18,9 @@ from pathlib import Path
 from labkit.config.errors import ConfigError
 from labkit.config.schema import RunConfig
 from labkit.config.secrets import child_environment, redact_file
+from labkit.runs.meeting import Meeting, Word
 from labkit.runs.rank_files import log_of
-from labkit.runs.records import Ledger, LedgerError, Record, RunFolder, write_whole
+from labkit.runs.records import Ledger, LedgerError, Record, RunFolder
 
 POLL_S = 0.1
 MEETING_S = 120.0
@@ -78,28 +80,43 @@ class Launched:
                 f"{self.world_size} that the launcher has set; start as many processes as there are devices."
             )
 
-    def leave_word(self, ledger: Ledger, folder: RunFolder) -> None:
-        """As rank 0: say where the run is."""
-        path = self._word(ledger)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, {"folder": str(folder.path)})
+    def open(self, ledger: Ledger) -> None:
+        """As rank 0, before a run is locked: take back what an earlier launch has said."""
+        self._meeting(ledger).open()
 
-    def follow(self, ledger: Ledger, arguments: list[str]) -> Record:
+    def leave_word(self, ledger: Ledger, folder: RunFolder, saved: Path | None) -> None:
+        """As rank 0, each time that a run begins or goes on: say where it is."""
+        self._meeting(ledger).leave_word(folder, saved)
+
+    def tell_of_skipped(self, ledger: Ledger, folder: RunFolder) -> None:
+        """As rank 0 with a run that has its record already: stay until the others have come, who need not wait."""
+        self.leave_word(ledger, folder, None)
+        deadline = time.monotonic() + MEETING_S
+        while not self._meeting(ledger).have_come(self.world_size) and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+
+    def follow(self, ledger: Ledger) -> Record:
         """As another rank: carry this rank's part out; the record, when rank 0 has written it.
 
         Raises ``LedgerError`` when no rank 0 makes a folder in time.
         """
-        folder = self._meet(ledger)
+        word = self._meet(ledger)
+        folder = word.run
+        if folder.record.exists():  # it was skipped
+            return folder.read()
+        arguments = [str(folder.path), *([str(word.saved)] if word.saved else [])]
         with log_of(folder.path, self.rank).open("ab") as log:
             child = subprocess.Popen(
-                [sys.executable, "-m", "labkit.runs.ranks", str(folder.path), *arguments], stdin=subprocess.PIPE,
-                stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env=child_environment(),
+                [sys.executable, "-m", "labkit.runs.ranks", *arguments], stdin=subprocess.PIPE, stdout=log,
+                stderr=subprocess.STDOUT, start_new_session=True, env=child_environment(),
             )  # fmt: skip
         try:
-            while child.poll() is None:
-                time.sleep(POLL_S)
-                if not folder.is_watched:  # rank 0's watcher is gone, and with it whoever could use this
-                    break
+            try:
+                _wait(child, folder)
+            except KeyboardInterrupt:
+                child.send_signal(signal.SIGINT)  # all ranks hear of it, and may save a step first
+                _wait(child, folder)
+                raise
             deadline = time.monotonic() + RECORD_S
             while not folder.record.exists() and folder.is_watched and time.monotonic() < deadline:
                 time.sleep(POLL_S)
@@ -109,21 +126,22 @@ class Launched:
             redact_file(log_of(folder.path, self.rank))
         return folder.read()
 
-    def _meet(self, ledger: Ledger) -> RunFolder:
+    def _meet(self, ledger: Ledger) -> Word:
         deadline = time.monotonic() + MEETING_S
         while time.monotonic() < deadline:
-            try:
-                folder = RunFolder(Path(json.loads(self._word(ledger).read_text(encoding="utf-8"))["folder"]))
-                # one of an earlier launch is not watched any more
-                if folder.is_watched and not folder.record.exists() and not log_of(folder.path, self.rank).exists():
-                    return folder
-            except (OSError, ValueError, KeyError, TypeError):  # not there yet
-                pass
+            if (word := self._meeting(ledger).take_word(self.rank)) is not None:
+                return word
             time.sleep(POLL_S)
         raise LedgerError(
             f"rank {self.rank} of {self.world_size} has found no run of rank 0 in {ledger.root} for {MEETING_S:g} s; "
             "all ranks need the same LABKIT_RUNS, on a disk that all of them see."
         )
 
-    def _word(self, ledger: Ledger) -> Path:
-        return ledger.root / ".launched" / f"{self.meeting}.json"
+    def _meeting(self, ledger: Ledger) -> Meeting:
+        return Meeting(ledger.root / ".launched" / self.meeting)
+
+
+def _wait(child: subprocess.Popen, folder: RunFolder) -> None:
+    """Until the child has ended, or rank 0's watcher is gone, and with it whoever could use this."""
+    while child.poll() is None and folder.is_watched:
+        time.sleep(POLL_S)

@@ -21,6 +21,11 @@ def log_of(folder: Path, rank: int | None) -> Path:
     return folder / (f"log.rank{rank}.txt" if rank else "log.txt")
 
 
+def events_of_others(folder: Path) -> list[Path]:
+    """The events of all ranks behind the first that have any."""
+    return sorted(folder.glob("events.rank*.jsonl"))
+
+
 def logs(folder: Path) -> list[Path]:
     """The logs of all ranks that have one."""
     return sorted(folder.glob("log*.txt"))
@@ -43,7 +48,8 @@ def _apply(seen: dict[str, Any], event: dict[str, Any]) -> None:
     match event["event"]:
         case "start":
             seen["device"] = event["device"]
-            seen["memory"] = {"source": event["source"], "capacity_bytes": event["capacity_bytes"], "phases": []}
+            phases = seen["memory"]["phases"] if seen["memory"] else []  # of a run that goes on
+            seen["memory"] = {"source": event["source"], "capacity_bytes": event["capacity_bytes"], "phases": phases}
         case "phase" if seen["memory"] is not None:
             phase = {key: value for key, value in event.items() if key not in ("event", "time")}
             seen["memory"]["phases"].append(phase)
@@ -53,6 +59,12 @@ def _apply(seen: dict[str, Any], event: dict[str, Any]) -> None:
             seen["peak_bytes"] = max(seen["peak_bytes"], event.get("peak_bytes", 0))
             if (ran_out := event.get("out_of_memory")) is not None:
                 seen["held"] = ran_out["held"]
+        case "resumed":  # what came behind the saved step is forgotten, as Record does it
+            seen["status"] = None
+            seen.pop("held", None)
+            if seen["memory"] is not None:
+                phases = seen["memory"]["phases"]
+                seen["memory"]["phases"] = [phase for phase in phases if phase["step"] < event["step"]]
 
 
 def side_by_side(record: Any) -> list[dict[str, Any]]:

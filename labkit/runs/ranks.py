@@ -30,7 +30,7 @@ from typing import Any
 from labkit.runs.events import EventReader
 from labkit.runs.launched import Launched
 from labkit.runs.log_text import read_tail
-from labkit.runs.rank_files import events_of, log_of
+from labkit.runs.rank_files import events_of, log_of, logs
 from labkit.runs.symptoms import SYMPTOMS
 
 POLL_S = 0.05
@@ -54,6 +54,8 @@ class Rank:
     number: int
     process: subprocess.Popen | None
     folder: Path
+    log_start: int = 0
+    """Where in its log this attempt begins."""
     ended: float | None = None
     """When it was seen to be over; None while it runs."""
 
@@ -76,8 +78,8 @@ class Rank:
     def result(self) -> dict[str, Any]:
         """What it said at its end; empty when it could not."""
         for event in self._reader.new():
-            if event["event"] == "result":
-                self._said = event
+            if event["event"] in ("result", "resumed"):  # how an earlier attempt ended does not count
+                self._said = event if event["event"] == "result" else {}
         return self._said
 
     @property
@@ -88,8 +90,12 @@ class Rank:
     @property
     def symptom(self) -> str | None:
         """What its last words are a sign of."""
-        text = f"{self.result.get('reason') or ''}\n{read_tail(log_of(self.folder, self.number), most_bytes=2**16)}"
+        text = f"{self.result.get('reason') or ''}\n{self.printed()}"
         return next((symptom.kind for symptom in SYMPTOMS if symptom.pattern.search(text)), None)
+
+    def printed(self) -> str:
+        """The end of what it has printed."""
+        return read_tail(log_of(self.folder, self.number), self.log_start, most_bytes=2**16)
 
     def say(self, result: dict[str, Any]) -> None:
         """Write how it ended into its events, behind what it has said itself."""
@@ -102,6 +108,7 @@ class Ranks:
 
     def __init__(self, folder: Path, arguments: list[str], count: int, timeout_s: float) -> None:
         self._folder, self._arguments, self._count, self._timeout_s = folder, arguments, count, timeout_s
+        self._log_starts = {log: log.stat().st_size for log in logs(folder)}
         self.ranks: list[Rank] = []
         self.told_to_stop = False
 
@@ -109,9 +116,9 @@ class Ranks:
         """Start one rank as the environment has it. Rank 0 also looks after the others, which are not its own."""
         for other in range(self._count):
             if other == number:
-                self.ranks.append(Rank(number, self._start(number, dict(os.environ)), self._folder))
+                self._add(number, self._start(number, dict(os.environ)))
             elif number == 0:
-                self.ranks.append(Rank(other, None, self._folder))
+                self._add(other, None)
 
     def start(self) -> None:
         """Start every rank. The port is one that is free now, unless MASTER_PORT names another."""
@@ -123,7 +130,11 @@ class Ranks:
         }  # fmt: skip
         for number in range(self._count):
             env = shared | {"RANK": str(number), "LOCAL_RANK": str(number)}
-            self.ranks.append(Rank(number, self._start(number, env), self._folder))
+            self._add(number, self._start(number, env))
+
+    def _add(self, number: int, process: subprocess.Popen | None) -> None:
+        log_start = self._log_starts.get(log_of(self._folder, number), 0)
+        self.ranks.append(Rank(number, process, self._folder, log_start))
 
     def _start(self, number: int, env: dict[str, str]) -> subprocess.Popen:
         command = [sys.executable, "-m", "labkit.train.fit", *self._arguments]
@@ -191,7 +202,7 @@ def _silent_end(code: int, rank: Rank) -> dict[str, Any]:
         name = signal.Signals(-code).name
         hint = "; the kernel sends it when host memory runs out" if name == "SIGKILL" else ""
         return {"status": "killed", "reason": f"rank {rank.number} was killed by signal {-code} ({name}){hint}"}
-    lines = read_tail(log_of(rank.folder, rank.number)).strip().splitlines()
+    lines = rank.printed().strip().splitlines()
     return {"status": "failed", "reason": f"ended with exit code {code}: {lines[-1] if lines else 'no output'}"}
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit.config.layers import Resolved
+from labkit.runs.rank_files import events_of_others
 from labkit.runs.records import Ledger, LedgerError, Record, RunFolder
 
 DONE = ("ok", "skipped")
@@ -60,7 +61,8 @@ def prepare(folder: RunFolder, record: Record) -> tuple[Path, Record]:
     job = os.environ.get("SLURM_JOB_ID")
     event = {"event": "resumed", "time": time.time(), **known, "ended": ended, "job": job}
     try:
-        _append(folder.events, event)
+        for path in (*events_of_others(folder.path), folder.events):  # whose word counts, and so comes last
+            _append(path, event)
     except OSError as error:
         raise LedgerError(f"{folder.events} cannot be written: {error.strerror}; make room.") from None
     record.apply(event)

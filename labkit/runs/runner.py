@@ -84,19 +84,23 @@ def run(
         raise ConfigError(reason)
     ledger = Ledger(workspace.runs)
     launched = _launched(resolved.config)
+    if not resolved.skip_reason:
+        find_dataset(resolved.config.dataset, workspace.data)  # which every rank says for itself
     if launched is not None and launched.rank:
-        return launched.follow(ledger, [])
+        return launched.follow(ledger)
+    if launched is not None:
+        launched.open(ledger)
     environment = (rung or {}).get("environment", {})
     if not fresh and (stopped := unfinished(ledger, resolved, environment)) is not None:
         return resume(stopped, timeout_s, on_event)
-    if not resolved.skip_reason:
-        find_dataset(resolved.config.dataset, workspace.data)
     with ledger.open_run(resolved, typed, {"data_folder": str(workspace.data)}, rung) as folder:
         record = folder.read()
-        if launched is not None:
-            launched.leave_word(ledger, folder)
+        if launched is not None and not resolved.skip_reason:
+            launched.leave_word(ledger, folder, None)
         begin = {"event": "created", "folder": str(folder.path)}
         _carry_out(folder, record, resolved.config, resolved.skip_reason, None, begin, timeout_s, on_event)
+        if launched is not None and resolved.skip_reason:
+            launched.tell_of_skipped(ledger, folder)
     return record
 
 
@@ -105,9 +109,17 @@ def resume(folder: RunFolder, timeout_s: float | None = None, on_event: OnEvent 
 
     Raises ``LedgerError`` for a run that still goes on, is done or has saved nothing.
     """
-    with Ledger(Workspace.find().runs).reopen(folder) as record:
-        config = read_config(record.config)  # before anything is written
+    ledger = Ledger(Workspace.find().runs)
+    config = read_config(folder.read().config)  # before anything is written
+    launched = _launched(config)
+    if launched is not None and launched.rank:
+        return launched.follow(ledger)
+    if launched is not None:
+        launched.open(ledger)
+    with ledger.reopen(folder) as record:
         saved, record = prepare(folder, record)
+        if launched is not None:
+            launched.leave_word(ledger, folder, saved)
         begin = {"event": "resumed", "folder": str(folder.path), "step": record.attempts[-1]["resumed_at_step"]}
         _carry_out(folder, record, config, None, saved, begin, timeout_s, on_event)
     return record
@@ -119,7 +131,7 @@ def _carry_out(
 ) -> None:  # fmt: skip
     """Let a run go on to its end, and write its record, whatever happens."""
     started, host = time.monotonic(), HostMemory.read()
-    log_start = folder.log.stat().st_size if folder.log.exists() else 0  # behind what earlier attempts have printed
+    log_starts = {log: log.stat().st_size for log in logs(folder.path)}  # behind what earlier attempts have printed
     before_s = sum(attempt["wall_seconds"] for attempt in record.attempts)
     record.wall_seconds = 0.0
     try:
@@ -129,7 +141,7 @@ def _carry_out(
             record.status, record.reason = "skipped", skip_reason
         else:
             with in_background(folder, config) as prediction:
-                _watch(folder, record, config, saved, log_start, timeout_s, on_event)
+                _watch(folder, record, config, saved, log_starts.get(folder.log, 0), timeout_s, on_event)
                 record.wall_seconds = round(time.monotonic() - started, 3)
                 # a run that has measured nothing has nothing to stand beside it, and need not wait
                 record.prediction = prediction.result(WAIT_S if record.memory else 0)
@@ -144,9 +156,8 @@ def _carry_out(
         if expected and (record.status != "skipped" or expected.status == "skipped"):
             record.as_expected = expected.matches(record.status, record.died_in)
         record.ranks = other_ranks(folder.path)
-        rank = record.ended_by_rank
-        log = read_tail(log_of(folder.path, rank), 0 if rank else log_start)
-        found = diagnose(record, log, host.kills_until(HostMemory.read()))
+        log = log_of(folder.path, record.ended_by_rank)
+        found = diagnose(record, read_tail(log, log_starts.get(log, 0)), host.kills_until(HostMemory.read()))
         record.diagnosis = None if found is None else found.to_dict()
         folder.write(record)
 
@@ -208,6 +219,8 @@ def _watch(
             record.exit_code = child.poll()
     if record.status == "running":
         record.status, record.reason = _silent_end(child.returncode, folder, log_start)
+    elif config.world_size > 1 and record.exit_code:  # a rank that was killed, or did not answer
+        record.reason = f"{record.reason}{_goes_on(folder)}"
 
 
 @contextlib.contextmanager

@@ -94,7 +94,9 @@ def fit(
     callbacks: list[Callback] = [capture, progress]
     steps = _steps(config, len(train_samples))
     if config.enable_checkpointing:
-        callbacks.append(_saved_steps(folder, config, steps, progress))
+        saving = SavedSteps(folder, config, steps, before_saving=progress.flush, rank=rank)
+        saving.listen()
+        callbacks.append(saving)
     trainer = Trainer(
         accelerator="cpu" if virtual else "gpu",
         devices=config.devices,
@@ -124,6 +126,7 @@ def fit(
             if rank:  # weights are the same on all ranks, what dropout takes is not
                 torch.manual_seed(config.seed + rank)
             facts = weight_facts(model)
+            saved_bytes = checkpoint_bytes(config, model.parameters())  # of the whole, which may be split next
             module = _module(config, model, rank, capture, virtual)
             collate = Collator(
                 processor, arch.language, config.max_length, model.config.num_query_tokens, model.config.image_token_id
@@ -133,7 +136,7 @@ def fit(
             if val_samples is not None:
                 loaders.append(build_loader(config, val_samples, collate, train=False))
             if config.enable_checkpointing:
-                check_room(config, folder, checkpoint_bytes(config, model.parameters()), steps)
+                check_room(config, folder, saved_bytes, steps)
             events.write("start", **_start(config, steps), others_bytes=others_bytes, model=facts)
             if place is None:
                 trainer.fit(module, *loaders)
@@ -221,14 +224,6 @@ def _steps(config: RunConfig, samples: int) -> int:
     batches = min(samples // (config.batch_size * config.shares), config.limit_train_batches or samples)
     steps = -(-batches // config.accumulate_grad_batches) * config.max_epochs
     return min(steps, config.max_steps or steps)
-
-
-def _saved_steps(folder: Path, config: RunConfig, steps: int, progress: Progress) -> SavedSteps:
-    """The callback that saves; from now on a request to stop waits for the step that goes on."""
-    saving = SavedSteps(folder, config, steps, before_saving=progress.flush)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: saving.stop())
-    return saving
 
 
 def _start(config: RunConfig, steps: int) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -11,12 +11,16 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.fsdp._fully_shard._fsdp_collectives import DefaultAllGather, DefaultReduceScatter
+from torch.distributed.tensor import DTensor
+from torch.optim import Optimizer
+from torch.utils._pytree import tree_map
 
 from labkit.config.schema import RunConfig
-from labkit.memory.sharded import ShardTracker, follow_gathered
+from labkit.memory.sharded import ShardTracker, follow_gathered, local
 from labkit.memory.tracker import Tracker, host
 from labkit.train.models import dtype_of
 from labkit.train.module import CaptionModule
+from labkit.train.own_state import OwnState
 
 _GATHERED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
@@ -47,11 +51,54 @@ def shard(model: nn.Module, config: RunConfig, mesh: DeviceMesh) -> None:
         fully_shard(module, mesh=mesh, mp_policy=policy)
 
 
-class ShardedStrategy(ModelParallelStrategy):
-    """Lightning's strategy for FSDP2, with all ranks in one dimension; the module shards itself."""
+class ShardedStrategy(OwnState, ModelParallelStrategy):
+    """Lightning's strategy for FSDP2, with all ranks in one dimension; the module shards itself.
+
+    A rank saves its shards as the plain tensors they are, for a run on as many ranks.
+    """
 
     def __init__(self, world_size: int, **options: Any) -> None:
         super().__init__(data_parallel_size=world_size, tensor_parallel_size=1, **options)
+
+    @property
+    def lightning_restore_optimizer(self) -> bool:
+        """Yes: here no state is restored before Lightning asks for it."""
+        return True
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        """This rank's shards."""
+        return tree_map(local, self.lightning_module.state_dict())
+
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        """Fill this rank's shards."""
+        own = tree_map(local, self.lightning_module.state_dict())
+        with host(), torch.no_grad():
+            for name, shard in checkpoint["state_dict"].items():
+                own[name].copy_(shard)
+
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        """The state of this rank's shards."""
+        return tree_map(local, optimizer.state_dict())
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        """Give the optimizer the state of this rank's shards, sharded as the parameters are."""
+        (optimizer,), (saved,) = self.optimizers, checkpoint["optimizer_states"]
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        state = {
+            i: {key: _sharded_as(parameters[i], value) for key, value in of.items()} for i, of in saved["state"].items()
+        }
+        with host():
+            optimizer.load_state_dict(saved | {"state": state})
+
+
+def _sharded_as(parameter: DTensor, value: Any) -> Any:
+    """A rank's part of a sharded tensor as that tensor; a count of steps, which all ranks have, as it is."""
+    if not isinstance(value, torch.Tensor) or value.shape != local(parameter).shape:
+        return value
+    return DTensor.from_local(
+        value, parameter.device_mesh, parameter.placements, run_check=False, shape=parameter.shape,
+        stride=parameter.stride(),
+    )  # fmt: skip
 
 
 class ShardedModule(CaptionModule):

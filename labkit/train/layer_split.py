@@ -13,11 +13,12 @@ from labkit.config.errors import ConfigError
 from labkit.config.schema import RunConfig
 from labkit.train.models import dtype_of
 from labkit.train.module import CaptionModule
+from labkit.train.own_state import OwnState
 from labkit.train.stages import Stage, cut, units
 from labkit.train.step import IGNORED
 
 
-class SplitStrategy(DDPStrategy):
+class SplitStrategy(OwnState, DDPStrategy):
     """A process group and nothing more: no rank has what another has."""
 
     def configure_ddp(self) -> None:

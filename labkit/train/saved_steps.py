@@ -3,16 +3,14 @@
 import contextlib
 import json
 import os
-import random
 import shutil
+import signal
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy
-import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
@@ -22,6 +20,7 @@ from labkit.memory.tracker import host
 from labkit.memory.units import human_bytes
 from labkit.train.errors import CheckpointError
 from labkit.train.optimizers import count_up
+from labkit.train.own_state import RANDOM, of_rank, random_state, set_random_state
 
 FOLDER = "checkpoints"
 """Below a run's folder: one folder a saved step, ``step-000012``, whole or not there."""
@@ -68,24 +67,38 @@ class SavedSteps(Callback):
     ``stop`` the next step is saved and the run ends with ``Interrupted``. ``before_saving`` is called first, so that
     what is told about a step is never behind what is saved.
 
+    Of several ranks all save the same steps, each its own part, and all stop behind the same step, whichever of them
+    was asked to. Rank 0 gives the folder its name when every part is there.
+
     Raises ``CheckpointError`` when the disk is full.
     """
 
-    def __init__(self, folder: Path, config: RunConfig, steps: int, before_saving: Any) -> None:
+    def __init__(self, folder: Path, config: RunConfig, steps: int, before_saving: Any, rank: int = 0) -> None:
         self.folder = folder / FOLDER
+        self._rank, self._several = rank, config.world_size > 1
         self._every = _every(config, steps)
         self._keep = config.keep_checkpoints
         self._before_saving = before_saving
-        self._must_stop = False
+        self._was_asked = False
         self._step = 0
         self._is_due = False
         self._random_state: dict[str, Any] | None = None
 
     def stop(self) -> None:
         """End the run when the step that goes on is done."""
-        self._must_stop = True
+        self._was_asked = True
+
+    def listen(self) -> None:
+        """From now on SIGINT and SIGTERM are requests to ``stop``."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: self.stop())
 
     # -- Lightning's hooks
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Listen again: Lightning's own handler of SIGTERM ends a run behind a micro batch, and makes one rank wait
+        for others that have heard nothing."""
+        self.listen()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Take random state and optimizer up where they were: here, since the loaders have drawn by now."""
@@ -93,7 +106,7 @@ class SavedSteps(Callback):
         if self._random_state is not None:
             with host():
                 count_up(trainer.optimizers[0], trainer.global_step)
-            _set_random_state(self._random_state)
+            set_random_state(self._random_state)
             self._random_state = None
 
     def on_train_batch_end(
@@ -101,7 +114,7 @@ class SavedSteps(Callback):
     ) -> None:
         """Save behind an optimizer step; the last of an epoch is saved behind its validation."""
         stepped = trainer.global_step != self._step
-        self._is_due = stepped and (self._must_stop or trainer.global_step % self._every == 0)
+        self._is_due = stepped and (self._must_stop(trainer) or trainer.global_step % self._every == 0)
         if self._is_due and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             pl_module.note_step()
             self._save(trainer, pl_module, trainer.current_epoch, batch_idx + 1)
@@ -115,10 +128,14 @@ class SavedSteps(Callback):
         """Leave out what is frozen, and add the random state."""
         trained = trained_names(pl_module)
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trained}
-        checkpoint["random_state"] = _random_state()
+        checkpoint["random_state"] = random_state()
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Keep the random state for the first batch."""
+        """Keep this rank's random state for the first batch."""
+        if self._rank:
+            checkpoint = HostCheckpoints().load_checkpoint(
+                of_rank(Path(trainer.ckpt_path).with_name(RANDOM), self._rank)
+            )
         self._random_state = checkpoint["random_state"]
 
     # -- saving
@@ -133,20 +150,38 @@ class SavedSteps(Callback):
         target = self.folder / f"step-{place.step:06}"
         partial = self.folder / f".{target.name}.partial"
         with _room(partial):
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
+            if not self._rank:
+                shutil.rmtree(partial, ignore_errors=True)
+                partial.mkdir(parents=True)
+            trainer.strategy.barrier()  # the folder is there
             with host(), _quiet():
-                trainer.save_checkpoint(partial / STATE)
-            (partial / "place.json").write_text(json.dumps(asdict(place)), encoding="utf-8")
-            _to_disk(partial)
-            if target.exists():  # saved before, and reached again from an earlier step
-                shutil.rmtree(target)
-            partial.rename(target)
-            _sync(self.folder)
+                if self._rank:
+                    HostCheckpoints().save_checkpoint(
+                        {"random_state": random_state()}, of_rank(partial / RANDOM, self._rank)
+                    )
+                trainer.save_checkpoint(partial / STATE)  # all have written when it comes back
+            if not self._rank:
+                (partial / "place.json").write_text(json.dumps(asdict(place)), encoding="utf-8")
+                self._give_name(partial, target)
+        if self._must_stop(trainer):  # no rank knows before rank 0 is here, so none ends while another still saves
+            raise Interrupted(f"interrupted behind step {place.step}, which is saved")
+
+    def _give_name(self, partial: Path, target: Path) -> None:
+        """Make a step that is whole one that is saved, and let older ones go."""
+        _to_disk(partial)
+        if target.exists():  # saved before, and reached again from an earlier step
+            shutil.rmtree(target)
+        partial.rename(target)
+        _sync(self.folder)
         for old in saved_steps(self.folder)[: -self._keep]:
             shutil.rmtree(old)
-        if self._must_stop:
-            raise Interrupted(f"interrupted behind step {place.step}, which is saved")
+
+    def _must_stop(self, trainer: Trainer) -> bool:
+        """Whether any rank was asked to stop: all give the same answer, and so all must ask."""
+        if not self._several:
+            return self._was_asked
+        with host():
+            return trainer.strategy.reduce_boolean_decision(self._was_asked, all=False)
 
 
 class HostCheckpoints(TorchCheckpointIO):
@@ -244,23 +279,6 @@ def _quiet() -> Iterator[None]:
 def _damaged(saved: Path, error: Exception) -> CheckpointError:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return CheckpointError(f"{saved} is damaged ({reason}); delete it to go on from the step before it.")
-
-
-def _random_state() -> dict[str, Any]:
-    kind, keys, position, has_gauss, cached = numpy.random.get_state()
-    return {
-        "python": random.getstate(), "numpy": (kind, keys.tolist(), position, has_gauss, cached),
-        "torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }  # fmt: skip
-
-
-def _set_random_state(state: dict[str, Any]) -> None:
-    version, keys, gauss = state["python"]
-    random.setstate((version, tuple(keys), gauss))
-    numpy.random.set_state(tuple(state["numpy"]))
-    torch.set_rng_state(state["torch"])
-    if state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
 
 
 def _to_disk(folder: Path) -> None:

@@ -158,11 +158,12 @@ def _resume(folder: RunFolder, args: argparse.Namespace) -> int:
     def start(on_event: OnEvent | None) -> Record:
         return resume(folder, args.timeout_s, on_event)
 
-    if args.json:
+    if args.json or _is_silent():
         record = start(None)
-        print(json.dumps(asdict(record), indent=1))
     else:
         record = _shown(before.experiment, before.config["accumulate_grad_batches"], start)
+    if args.json and not _is_silent():
+        print(json.dumps(asdict(record), indent=1))
     return EXIT_FAILED if record.status in BAD else 0
 
 

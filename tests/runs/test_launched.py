@@ -1,8 +1,10 @@
 """Ranks that somebody else has started: torchrun, on the script of the workspace as it is."""
 
+import dataclasses
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,38 +12,30 @@ import time
 from pathlib import Path
 
 import pytest
+from trainers import trainers
 
 from labkit.config.errors import ConfigError
 from labkit.config.workspace import Workspace
 from labkit.runs import launched as launched_module
 from labkit.runs.launched import Launched
-from labkit.runs.records import Ledger, LedgerError
+from labkit.runs.ranks import free_port
+from labkit.runs.records import Ledger, LedgerError, RunFolder
 from labkit.runs.runner import run
 
 WAIT_S = 120.0
 AS_TORCHRUN = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29501"}
 
 
-def start_torchrun(*values: str) -> subprocess.Popen:
+def start_torchrun(*values: str, port: int | None = None) -> subprocess.Popen:
+    """The script under torchrun in a session of its own; with a ``port`` each launch has the same name."""
     script = Workspace.find().root / "finetune.py"
-    command = [str(Path(sys.executable).with_name("torchrun")), "--standalone", "--nproc-per-node", "2", str(script)]
+    meets = ["--master-port", str(port)] if port else ["--standalone"]
+    command = [str(Path(sys.executable).with_name("torchrun")), *meets, "--nproc-per-node", "2", str(script)]
     return subprocess.Popen(
         [*command, "reduced_batch", "devices=2", "strategy=ddp", "batch_size=4", *values, "--json"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"GLOO_SOCKET_IFNAME": "lo"},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        env=os.environ | {"GLOO_SOCKET_IFNAME": "lo"},
     )  # fmt: skip
-
-
-def trainers(folder: Path) -> dict[bytes, int]:
-    """The training process of each rank of a run, without its loader workers, which are younger."""
-    found: dict[bytes, int] = {}
-    for entry in sorted((e for e in Path("/proc").iterdir() if e.name.isdigit()), key=lambda e: -int(e.name)):
-        try:
-            line, names = (entry / "cmdline").read_bytes(), (entry / "environ").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if str(folder).encode() in line and b"labkit.train.fit" in line:
-            found |= {name: int(entry.name) for name in names if name.startswith(b"RANK=")}
-    return found
 
 
 def test_torchrun_makes_one_run_of_its_processes(ledger):
@@ -67,7 +61,7 @@ def test_a_rank_of_torchrun_that_is_killed_is_in_the_record(ledger):
                 assert time.monotonic() < deadline and launcher.poll() is None
                 time.sleep(0.2)
             folders = ledger.folders()
-            os.kill(trainers(folders[0].path)[b"RANK=1"], signal.SIGKILL)
+            os.kill(trainers(folders[0].path)[1], signal.SIGKILL)
             launcher.communicate(timeout=2 * WAIT_S)
         finally:
             launcher.terminate()
@@ -79,6 +73,83 @@ def test_a_rank_of_torchrun_that_is_killed_is_in_the_record(ledger):
     while trainers(folders[0].path):
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+def test_the_same_launch_goes_on_where_it_stopped(ledger):
+    values = ["num_train_samples=64", "max_epochs=4", "num_workers=0", "enable_checkpointing=true", "save_every=1"]
+    port = free_port()
+
+    def wait_for_step(step: int, launcher: subprocess.Popen) -> Path:
+        deadline = time.monotonic() + WAIT_S
+        while not (found := [f for f in ledger.folders() if (place := f.saved_step()) and step_of(place) >= step]):
+            assert time.monotonic() < deadline and launcher.poll() is None
+            time.sleep(0.05)
+        return found[0].path
+
+    def step_of(place: Path) -> int:
+        return int(place.parent.name.removeprefix("step-"))
+
+    first = start_torchrun(*values, port=port)
+    folder = wait_for_step(2, first)
+    # rank 0 alone is told
+    os.kill(watchers_of_launch(first.pid)[0], signal.SIGINT)
+    first.communicate(timeout=WAIT_S)
+    (record,) = ledger.records()
+    reached = len(record.losses)
+    assert record.status == "killed"
+    assert record.reason.startswith(f"interrupted by Ctrl-C; step-{reached:06} is saved")
+    assert [rank["status"] for rank in record.ranks] == ["killed"]
+
+    second = start_torchrun(*values, port=port)
+    wait_for_step(reached + 2, second)
+    os.killpg(second.pid, signal.SIGKILL)
+    second.communicate(timeout=WAIT_S)
+
+    third = start_torchrun(*values, port=port)
+    out, err = third.communicate(timeout=2 * WAIT_S)
+    assert third.returncode == 0, err
+    (done,) = ledger.records()
+    assert (done.id, done.status, done.reason) == (folder.name, "ok", None)
+    assert json.loads(out)["losses"] == done.losses
+    assert done.attempts[0]["resumed_at_step"] == reached
+    assert done.attempts[1]["resumed_at_step"] >= reached + 2
+    assert [rank["status"] for rank in done.ranks] == ["ok"]
+    alone = run("reduced_batch", {"devices": 2, "strategy": "ddp", "batch_size": 4} | typed(values))
+    assert done.losses == alone.losses
+
+
+def typed(values: list[str]) -> dict[str, str]:
+    return dict(value.split("=") for value in values)
+
+
+def watchers_of_launch(launcher: int) -> dict[int, int]:
+    """The processes of the script by rank: children of torchrun."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+                names = (entry / "environ").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if parent == launcher:
+                found |= {int(n.removeprefix(b"RANK=")): int(entry.name) for n in names if n.startswith(b"RANK=")}
+    return found
+
+
+def test_a_run_that_is_skipped_keeps_nobody_waiting(ledger, tmp_path, monkeypatch):
+    workspace = tmp_path / "workspace"
+    shutil.copytree(Workspace.find().root / "configs", workspace / "configs")
+    shutil.copy(Workspace.find().root / "finetune.py", workspace)
+    skips = "values: {device: virtual, capacity_gib: 0.1}\nskip: {reduced_batch: no such machine}\n"
+    (workspace / "profiles").mkdir()
+    (workspace / "profiles" / "tiny.yaml").write_text(skips)
+    monkeypatch.setenv("LABKIT_WORKSPACE", str(workspace))
+    launcher = start_torchrun()
+    out, err = launcher.communicate(timeout=WAIT_S)
+    assert launcher.returncode == 0, err  # a rank that has waited in vain says so
+    (record,) = ledger.records()
+    assert (json.loads(out)["id"], record.status) == (record.id, "skipped")
 
 
 def test_what_a_launcher_says_is_found(monkeypatch):
@@ -111,23 +182,66 @@ def test_several_nodes_need_a_launcher(ledger):
         run("reduced_batch", {"num_nodes": 2, "strategy": "ddp"})
 
 
-def test_an_earlier_launch_of_the_same_name_is_not_followed(tmp_path, monkeypatch):
-    monkeypatch.setattr(launched_module, "MEETING_S", 0.5)
+@pytest.fixture
+def launched(monkeypatch):
+    """Rank 1 of a launch, which does not wait long."""
+    monkeypatch.setattr(launched_module, "MEETING_S", 0.3)
     for name, value in AS_TORCHRUN.items():
         monkeypatch.setenv(name, value)
-    launched, ledger = Launched.find(), Ledger(tmp_path)
+    return Launched.find()
+
+
+@pytest.fixture
+def locked(tmp_path):
+    """A run's folder that somebody watches."""
+    folder = RunFolder(tmp_path / "tiny" / "reduced_batch" / "x")
+    folder.path.mkdir(parents=True)
+    with (folder.path / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder
+
+
+def not_met(launched, ledger) -> None:
     with pytest.raises(LedgerError, match="LABKIT_RUNS"):
         launched._meet(ledger)
-    folder = tmp_path / "tiny" / "reduced_batch" / "x"
-    folder.mkdir(parents=True)
-    word = tmp_path / ".launched" / f"{launched.meeting}.json"
-    word.parent.mkdir()
-    word.write_text(json.dumps({"folder": str(folder)}))
-    with pytest.raises(LedgerError):  # nobody watches it
-        launched._meet(ledger)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        assert launched._meet(ledger).path == folder
-        (folder / "log.rank1.txt").touch()
-        with pytest.raises(LedgerError):  # somebody has this rank's place already
-            launched._meet(ledger)
+
+
+def test_each_word_is_followed_once_by_each_rank(tmp_path, launched, locked):
+    ledger = Ledger(tmp_path)
+    not_met(launched, ledger)
+    launched.leave_word(ledger, locked, None)
+    word = launched._meet(ledger)
+    assert (word.run.path, word.saved) == (locked.path, None)
+    not_met(launched, ledger)  # somebody has this rank's place already
+    other = dataclasses.replace(launched, rank=2)
+    assert other._meet(ledger).token == word.token
+    saved = locked.path / "checkpoints" / "step-000002"
+    launched.leave_word(ledger, locked, saved)  # it goes on
+    again = launched._meet(ledger)
+    assert (again.run.path, again.saved) == (locked.path, saved)
+    assert again.token != word.token
+
+
+def test_an_earlier_launch_of_the_same_name_is_not_followed(tmp_path, launched, locked):
+    ledger = Ledger(tmp_path)
+    folder = RunFolder(tmp_path / "tiny" / "reduced_batch" / "y")
+    folder.path.mkdir()
+    launched.leave_word(ledger, folder, None)
+    not_met(launched, ledger)  # nobody watches it
+    launched.leave_word(ledger, locked, None)
+    launched.open(ledger)  # the next launch begins, perhaps with the same run
+    not_met(launched, ledger)
+
+
+def test_a_word_that_changes_while_it_is_read_is_not_followed(tmp_path, launched, locked, monkeypatch):
+    """A rank has read the word of an earlier launch, and looks who watches the run when the next goes on with it."""
+    ledger = Ledger(tmp_path)
+    launched.leave_word(ledger, locked, None)
+
+    def goes_on_meanwhile(folder: RunFolder) -> bool:
+        launched.open(ledger)
+        return True
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "is_watched", property(goes_on_meanwhile))
+        not_met(launched, ledger)

@@ -1,0 +1,72 @@
+"""The meeting of ranks that somebody else has started: rank 0 leaves word of the run, and each other takes it once."""
+
+import json
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from labkit.runs.records import RunFolder, write_whole
+
+
+@dataclass(frozen=True, kw_only=True)
+class Word:
+    """What rank 0 has said: the run, the saved step to go on with, and a token that no other word has."""
+
+    run: RunFolder
+    saved: Path | None
+    token: str
+
+
+class Meeting:
+    """A folder that all ranks of a launch find by its name, as those of earlier launches may have done.
+
+    Rank 0 calls ``open`` before it locks a run and ``leave_word`` behind that; so a word that names a run which
+    somebody watches, and that is still the same when this has been seen, is one of this launch.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._word = folder / "word.json"
+
+    def open(self) -> None:
+        """As rank 0: take back what an earlier launch has left."""
+        self._word.unlink(missing_ok=True)
+
+    def leave_word(self, run: RunFolder, saved: Path | None) -> None:
+        """As rank 0: say where the run is, and from which saved step it goes on."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        token = secrets.token_hex(8)
+        write_whole(self._word, {"run": str(run.path), "saved": str(saved) if saved else None, "token": token})
+        for claim in self._folder.glob("*.rank*"):  # of words that nobody can read any more
+            if not claim.name.startswith(token):
+                claim.unlink(missing_ok=True)
+
+    def take_word(self, rank: int) -> Word | None:
+        """As another rank: the word, which is this rank's from now on; None while there is none for it."""
+        word = self._read()
+        if word is None or not word.run.is_watched:
+            return None
+        again = self._read()
+        if again is None or again.token != word.token:
+            return None
+        try:
+            self._claim(word.token, rank).touch(exist_ok=False)
+        except FileExistsError:  # somebody has this rank's place already
+            return None
+        return word
+
+    def have_come(self, ranks: int) -> bool:
+        """Whether all ranks behind the first have taken the word that is there now."""
+        word = self._read()
+        return word is not None and all(self._claim(word.token, rank).exists() for rank in range(1, ranks))
+
+    def _read(self) -> Word | None:
+        try:
+            said = json.loads(self._word.read_text(encoding="utf-8"))
+            saved = Path(said["saved"]) if said["saved"] else None
+            return Word(run=RunFolder(Path(said["run"])), saved=saved, token=str(said["token"]))
+        except (OSError, ValueError, KeyError, TypeError):  # not there yet
+            return None
+
+    def _claim(self, token: str, rank: int) -> Path:
+        return self._folder / f"{token}.rank{rank}"
