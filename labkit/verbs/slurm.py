@@ -1,7 +1,6 @@
 """``labkit slurm``."""
 
 import argparse
-import contextlib
 import json
 import sys
 from dataclasses import asdict
@@ -77,11 +76,8 @@ def _written(workspace: Workspace, args: argparse.Namespace) -> Path:
     overrides = pairs(args.overrides)
     if taken := {"devices", "num_nodes"} & set(overrides):
         raise ConfigError(f"{min(taken)} comes from Slurm; give --gpus and --nodes.")
+    overrides.setdefault("enable_checkpointing", "true")
     config = _config(workspace, args, overrides)
-    if "enable_checkpointing" not in overrides:
-        with contextlib.suppress(ConfigError):  # a strategy whose steps cannot be saved runs without
-            config = _config(workspace, args, overrides | {"enable_checkpointing": "true"})
-            overrides["enable_checkpointing"] = "true"
     request = JobRequest(
         nodes=args.nodes, gpus=args.gpus, cpus=args.cpus_per_task or config.num_workers + 1, time=args.time,
         partition=args.partition, constraint=args.constraint, account=args.account, memory=args.mem,

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,13 @@ from slurm_rig import GPUS, Cluster
 
 from labkit.config.workspace import Workspace
 from labkit.runs.diagnose import diagnose_log
-from labkit.runs.records import Ledger, Record
+from labkit.runs.records import Ledger, Record, RunFolder
 from labkit.runs.slurm.examine import examine_script
 
 WAIT_S = 420
 LABKIT = str(Path(sys.executable).with_name("labkit"))
+STEPS_AN_EPOCH = 7
+"""Of 128 samples 12 are for validation; 116 make 14 batches of two ranks with 4 each, and 7 steps of two."""
 DDP = ("reduced_batch", "strategy=ddp", "batch_size=4")
 
 
@@ -108,40 +111,58 @@ def test_devices_are_those_that_slurm_gives(site):
     assert (record.status, record.reason[:11]) == ("skipped", "device=cuda")  # the nodes have no GPU that computes
 
 
-def test_a_job_whose_time_is_over_saves_queues_again_and_ends_as_if_nothing_had_been(site, cluster):
+def begun(site, values: list[str], *asked: str) -> tuple[str, RunFolder]:
+    """Submit a run; the job, and the run's folder when it has made a step."""
+    job = json.loads(labkit(site, "slurm", *values, *asked, "--submit", "--json"))["job"]
+    ledger = Ledger(Path(site["LABKIT_RUNS"]))
+    found: list[RunFolder] = []
+    wait_until(lambda: found.extend(f for f in ledger.folders("tiny") if f.read().job == job) or found)
+    wait_until(lambda: found[0].read().losses)
+    return job, found[0]
+
+
+def wait_until(true: Callable[[], object]) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+
+
+def test_a_job_whose_time_is_over_saves_queues_again_and_goes_on_as_if_nothing_had_been(site, cluster):
     values = [*DDP, "dropout=0.1", "num_train_samples=128", "val_fraction=0.1", "accumulate_grad_batches=2",
-              "max_epochs=60", "save_model=true", "report_every=200"]  # fmt: skip
-    record = run_as_job(site, *values, "--gpus", "2", "--time", "0:02:00")
-    assert record.status == "ok"
-    assert {attempt["status"] for attempt in record.attempts} == {"timeout"}
-    assert record.attempts[0]["reason"].startswith("stopped before the job's time was over; step-")
-    job = cluster.command("scontrol", "--oneliner", "show", "job", record.job)
-    assert f"Restarts={len(record.attempts)} " in job
+              "report_every=1000", "save_every=100000"]  # fmt: skip
+    job, folder = begun(site, [*values, "max_epochs=10000"], "--gpus", "2", "--time", "0:02:30")
+    wait_until(lambda: folder.read().attempts)
+    (attempt,) = folder.read().attempts
+    saved = attempt["resumed_at_step"]
+    assert attempt["status"] == "timeout"
+    # nothing but the signal has had it saved
+    assert (
+        attempt["reason"]
+        == f"stopped before the job's time was over; step-{saved:06} is saved, and the same command goes on there"
+    )
+    wait_until(lambda: len(folder.read().losses) > saved + 20)
+    assert "Restarts=1 " in cluster.command("scontrol", "--oneliner", "show", "job", job)
+    cluster.command("scancel", job)
+    wait_until(lambda: not folder.is_watched)
+    went_on = folder.read()
+    epochs = -(-(saved + 20) // STEPS_AN_EPOCH)
     once = json.loads(labkit(site | {"LABKIT_RUNS": site["LABKIT_RUNS"] + "-once"}, "run", *values, "devices=2",
-                             "enable_checkpointing=true", "--json"))  # fmt: skip
-    assert len(once["losses"]) == len(record.losses) > record.attempts[0]["resumed_at_step"]
-    assert record.losses == once["losses"]
-    assert record.validation_losses == once["validation_losses"]
+                             f"max_epochs={epochs}", "enable_checkpointing=true", "--json"))  # fmt: skip
+    assert once["status"] == "ok"
+    assert went_on.losses[: saved + 20] == once["losses"][: saved + 20]
+    whole = saved // STEPS_AN_EPOCH
+    assert went_on.validation_losses[:whole] == once["validation_losses"][:whole]
 
 
 def test_a_cancelled_job_leaves_a_record_and_no_process(site, cluster):
-    ledger = Ledger(Path(site["LABKIT_RUNS"]))
-    values = [*DDP, "seed=7", "max_epochs=100000"]
-    job = json.loads(labkit(site, "slurm", *values, "--gpus", "2", "--submit", "--json"))["job"]
-    deadline = time.monotonic() + WAIT_S
-    folder = None
-    while folder is None or not folder.read().losses:
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
-        folder = next((f for f in ledger.folders("tiny") if f.read().job == job), None)
+    job, folder = begun(site, [*DDP, "seed=7", "max_epochs=100000"], "--gpus", "2")
     cluster.command("scancel", job)
     labkit(site, "slurm", "--job", job, code=1)
     record = folder.read()
     assert record.status == "killed"
-    assert record.reason.startswith("interrupted by SIGTERM; step-")
-    while processes_of(folder.path):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    assert record.reason.startswith("interrupted by SIGTERM")
+    wait_until(lambda: not processes_of(folder.path))
 
 
 def processes_of(folder: Path) -> list[str]:
