@@ -78,15 +78,9 @@ def test_two_tasks_of_one_node_are_one_run(site, two_tasks):
     assert not list(Path(site["HOME"]).rglob("*"))
 
 
-def test_tasks_of_two_nodes_train_as_those_of_one_and_their_gpus_are_watched(site, two_tasks):
-    smi = Path(site["HOME"]).parent / "bin" / "nvidia-smi"
-    smi.parent.mkdir()
-    smi.write_text('#!/bin/bash\necho "$*"\nfor i in 1 2 3; do echo "2026/01/02, 0, 50 %, 1 MiB, 2 MiB"; done\n')
-    smi.chmod(0o755)
-    try:
-        record = run_as_job(site, *DDP, "max_steps=3", "--nodes", "2")
-    finally:
-        shutil.rmtree(smi.parent)
+def test_tasks_of_two_nodes_train_as_those_of_one_and_their_gpus_are_watched(site, two_tasks, stand_in):
+    stand_in("nvidia-smi", 'echo "$*"; for i in 1 2 3; do echo "2026/01/02, 0, 50 %, 1 MiB, 2 MiB"; done')
+    record = run_as_job(site, *DDP, "max_steps=3", "--nodes", "2")
     assert (record.config["devices"], record.config["num_nodes"], record.status) == (1, 2, "ok")
     assert record.losses == two_tasks.losses
     assert gpu_files(site, record) == [f"{node}.csv" for node in sorted(GPUS)]
@@ -102,13 +96,31 @@ def test_two_tasks_on_each_of_two_nodes_are_one_run(site):
     assert [rank["status"] for rank in record.ranks] == ["ok"] * 3
 
 
-def test_devices_are_those_that_slurm_gives(site):
+@pytest.fixture
+def stand_in(site):
+    """Makes commands on the PATH of jobs, for the time of a test."""
+    folder = Path(site["HOME"]).parent / "bin"
+    folder.mkdir()
+
+    def make(name: str, body: str) -> None:
+        (folder / name).write_text(f"#!/bin/bash\n{body}\n")
+        (folder / name).chmod(0o755)
+
+    yield make
+    shutil.rmtree(folder)
+
+
+def test_devices_are_those_that_slurm_gives_also_in_a_container(site, stand_in, tmp_path):
+    calls = tmp_path / "calls"
+    stand_in("module", f'echo "module $*" >> {calls}')
+    stand_in("apptainer", f'echo "$1 $2 $3 $5 $6" >> {calls}; shift 5; exec "$@"')  # exec --nv --bind PATHS IMAGE ...
     record = run_as_job(
         site, *DDP, "dataset=fluent_emoji", "weights=random", "--profile", "a100-80gb", "--gpus", "2", "--constraint",
-        "a100",
+        "a100", "--container", "/images/image.sif", "--module", "cuda",
     )  # fmt: skip
     assert record.config["devices"] == 2
     assert (record.status, record.reason[:11]) == ("skipped", "device=cuda")  # the nodes have no GPU that computes
+    assert calls.read_text().splitlines() == ["module load cuda", *["exec --nv --bind /images/image.sif labkit"] * 2]
 
 
 def begun(site, values: list[str], *asked: str) -> tuple[str, RunFolder]:

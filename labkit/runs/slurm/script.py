@@ -49,9 +49,9 @@ class JobRequest:
             if not 1 <= getattr(self, name) <= 10_000:
                 raise ConfigError(f"{option}={getattr(self, name)} must be from 1 to 10000.")
         limit_s(self.time)
-        for name in ("partition", "constraint", "account", "memory", *(["time"] if self.time else [])):
+        for name in ("partition", "constraint", "account", "memory"):
             if "\n" in (getattr(self, name) or ""):
-                raise ConfigError(f"--{name} must be one line.")
+                raise ConfigError(f"the job's {name} must be one line.")
 
 
 def limit_s(time: str) -> int:
