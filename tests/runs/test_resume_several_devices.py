@@ -127,7 +127,7 @@ def test_a_run_that_is_stopped_in_every_way_ends_as_one_in_one_piece(whole, ledg
     assert [rank["status"] for rank in first.ranks] == ["killed"]  # it has come to its end by itself
 
     second = run("reduced_batch", DDP, on_event=Hit(rank_0_alone_is_told))
-    assert second.status == "killed"
+    assert second.status == "killed", second.reason
     assert second.reason == f"interrupted behind step {len(second.losses)}, which is saved"
     assert len(second.losses) > reached
     assert [rank["status"] for rank in second.ranks] == ["killed"]
