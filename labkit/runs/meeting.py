@@ -5,7 +5,7 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-from labkit.runs.records import RunFolder, write_whole
+from labkit.runs.records import LedgerError, RunFolder, write_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,10 +33,18 @@ class Meeting:
         self._word.unlink(missing_ok=True)
 
     def leave_word(self, run: RunFolder, saved: Path | None) -> None:
-        """As rank 0: say where the run is, and from which saved step it goes on."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        """As rank 0: say where the run is, and from which saved step it goes on.
+
+        Raises ``LedgerError`` when that cannot be written.
+        """
         token = secrets.token_hex(8)
-        write_whole(self._word, {"run": str(run.path), "saved": str(saved) if saved else None, "token": token})
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            write_whole(self._word, {"run": str(run.path), "saved": str(saved) if saved else None, "token": token})
+        except OSError as error:
+            raise LedgerError(
+                f"{self._word} cannot be written: {error.strerror}; the other ranks look there."
+            ) from None
         for claim in self._folder.glob("*.rank*"):  # of words that nobody can read any more
             if not claim.name.startswith(token):
                 claim.unlink(missing_ok=True)

@@ -153,8 +153,8 @@ class SavedSteps(Callback):
             if not self._rank:
                 shutil.rmtree(partial, ignore_errors=True)
                 partial.mkdir(parents=True)
-            trainer.strategy.barrier()  # the folder is there
             with host(), _quiet():
+                trainer.strategy.barrier()  # the folder is there
                 if self._rank:
                     HostCheckpoints().save_checkpoint(
                         {"random_state": random_state()}, of_rank(partial / RANDOM, self._rank)

@@ -89,7 +89,10 @@ def build_strategy(config: RunConfig, capture: MemoryCapture | None = None) -> s
     ranks = {"timeout": timedelta(seconds=config.collective_timeout_s)}
     ranks |= {"process_group_backend": "gloo"} if config.device == "virtual" else {}
     if config.strategy == "ddp":
-        return BucketedDDP(capture or MemoryCapture(), **ranks)
+        # torch orders its buckets anew behind the first backward, but not where it looks for unused parameters: a run
+        # that goes on would sum the gradients of three ranks and more in another order, and round otherwise
+        stays = config.enable_checkpointing and config.world_size > 2
+        return BucketedDDP(capture or MemoryCapture(), find_unused_parameters=stays, **ranks)
     if config.strategy == "layer_split":
         return SplitStrategy(**ranks)
     if config.strategy == "fsdp":

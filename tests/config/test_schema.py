@@ -260,7 +260,6 @@ FROZEN = {"freeze_vision": True, "freeze_connector": True, "freeze_language": Tr
             ("freeze_language", True), ("precision", "16-mixed"), ("val_fraction", 0.1), ("save_model", True),
         )),
         ({"strategy": "layer_split", "devices": 3}, "batch_size", "devices"),
-        ({"strategy": "ddp", "devices": 2, "enable_checkpointing": True}, "enable_checkpointing", "devices"),
     ],
 )  # fmt: skip
 def test_an_impossible_combination_names_both_keys_with_their_values(values, one, other):

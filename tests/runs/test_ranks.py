@@ -145,6 +145,19 @@ def test_the_first_rank_that_failed_says_how_the_run_ended(start, does, code, st
     assert alive(folder) == []
 
 
+def test_what_an_earlier_attempt_has_left_is_no_word_of_this_one(start, tmp_path):
+    run = tmp_path / "run"
+    result = {"event": "result", "time": 0.0, "status": "failed", "reason": "Connection closed by peer"}
+    ended = {"status": "failed", "reason": None, "exit_code": 1, "died_in": None, "wall_seconds": 1.0}
+    resumed = {"event": "resumed", "time": 0.0, "step": 1, "samples": 8, "train_seconds": 1.0}
+    lines = [json.dumps(event) + "\n" for event in (result, resumed | {"validation_losses": [], "ended": ended})]
+    (run / "events.rank1.jsonl").write_text("".join(lines))
+    (run / "log.rank1.txt").write_text("Connection closed by peer [127.0.0.1]:1234\n")
+    launcher, folder = start(LOST, "import time\ntime.sleep(0.3)\nraise ValueError('wrong shape')\n")
+    assert launcher.wait(WAIT_S) == 1
+    assert last_result(folder)["reason"] == "rank 1: ended with exit code 1: ValueError: wrong shape"
+
+
 def test_out_of_memory_on_one_rank_is_out_of_memory_there(start):
     died = {"step": 1, "micro_step": 0, "phase": "forward"}
     launcher, folder = start(HANG, says(status="oom", reason="full", died_in=died))

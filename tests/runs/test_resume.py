@@ -159,6 +159,22 @@ def test_ctrl_c_saves_the_step_that_goes_on(ledger):
     assert not folder.is_watched
 
 
+def test_sigterm_between_two_micro_batches_saves_the_step_that_goes_on(ledger):
+    told = []
+
+    def tell(event):
+        if event["event"] == "progress" and not told:
+            told.append(child_of(ledger.folders()[0].path))
+            os.kill(told[0], signal.SIGTERM)
+
+    values = {"accumulate_grad_batches": 8, "batch_size": 8, "max_epochs": 50, "report_every": 999}
+    record = run("reduced_batch", values | {"enable_checkpointing": True, "save_every": 1000}, on_event=tell)
+    assert told
+    assert record.status == "killed"
+    assert record.reason == f"interrupted behind step {len(record.losses)}, which is saved"
+    assert json.loads(ledger.folders()[0].saved_step().read_text())["step"] == len(record.losses)
+
+
 def test_a_half_written_line_and_a_half_written_step_cost_nothing(whole):
     record, folder = whole
     copy = stopped_at(folder, 2)

@@ -16,16 +16,17 @@ from labkit.runs.runner import resume, run
 SAVING = {"devices": 2, "batch_size": 4, "enable_checkpointing": True, "save_every": 1, "keep_checkpoints": 100}
 DDP = SAVING | {
     "strategy": "ddp", "num_train_samples": 80, "val_fraction": 0.2, "accumulate_grad_batches": 3, "dropout": 0.1,
-    "lr_schedule": "linear", "warmup_steps": 2, "max_epochs": 4, "save_model": True,
+    "lr_schedule": "linear", "warmup_steps": 2, "max_epochs": 3, "save_model": True,
 }  # fmt: skip
-"""Twelve optimizer steps in four epochs, each with a last smaller group and a validation."""
+"""Nine optimizer steps in three epochs, each with a last smaller group and a validation."""
 
 SHORT = SAVING | {"num_train_samples": 16, "num_workers": 0, "max_epochs": 2, "dropout": 0.1}
 """Four optimizer steps, two of them in the first epoch."""
 
 ZERO = SHORT | {"precision": "bf16-true", "loss_average": "batches", "save_model": True}
 OTHERS = {
-    "LoRA": SHORT | {"strategy": "ddp", "use_lora": True},
+    # of three, the order of whose sums counts
+    "LoRA": SHORT | {"strategy": "ddp", "use_lora": True, "devices": 3, "num_train_samples": 24},
     "QLoRA": SHORT | {"strategy": "ddp", "use_qlora": True},
     "fsdp": SHORT | {"strategy": "fsdp"},
     "layer_split": SHORT | {"strategy": "layer_split", "batch_size": 8},
@@ -81,7 +82,7 @@ def whole(tmp_path_factory):
         root = tmp_path_factory.mktemp("whole")
         patch.setenv("LABKIT_RUNS", str(root))
         record = run("reduced_batch", DDP)
-        assert (record.status, len(record.losses)) == ("ok", 12), record.reason
+        assert (record.status, len(record.losses)) == ("ok", 9), record.reason
         yield record, Ledger(root).find(record.id)
 
 
@@ -126,7 +127,7 @@ def test_a_run_that_is_stopped_in_every_way_ends_as_one_in_one_piece(whole, ledg
     assert [rank["status"] for rank in first.ranks] == ["killed"]  # it has come to its end by itself
 
     second = run("reduced_batch", DDP, on_event=Hit(rank_0_alone_is_told))
-    assert second.status == "killed"
+    assert second.status == "killed", second.reason
     assert second.reason == f"interrupted behind step {len(second.losses)}, which is saved"
     assert len(second.losses) > reached
     assert [rank["status"] for rank in second.ranks] == ["killed"]
@@ -141,12 +142,13 @@ def test_a_run_that_is_stopped_in_every_way_ends_as_one_in_one_piece(whole, ledg
     assert (last.status, last.ended_by_rank) == ("ok", None), last.reason
     assert last.losses == record.losses
     assert last.validation_losses == record.validation_losses
-    assert (last.samples, last.report.peak_bytes) == (record.samples, record.report.peak_bytes)
+    assert last.samples == record.samples
+    assert last.report.peak_bytes == pytest.approx(record.report.peak_bytes, rel=0.001)
     assert [attempt["status"] for attempt in last.attempts] == ["killed"] * 3
     assert last.attempts[0]["resumed_at_step"] == reached
     assert last.attempts[1]["resumed_at_step"] == len(second.losses)
     assert differences(weights(mine.path), weights(folder.path)) == []
-    assert differences(state(mine.path, 12), state(folder.path, 12)) == []
+    assert differences(state(mine.path, 9), state(folder.path, 9)) == []
     (of_one_piece,), (of_pieces,) = record.ranks, last.ranks
     assert of_pieces["status"] == "ok"
     for one, other in ((record.memory, last.memory), (of_one_piece["memory"], of_pieces["memory"])):
