@@ -1,5 +1,6 @@
 """``labkit run``."""
 
+import _thread
 import argparse
 import contextlib
 import json
@@ -22,6 +23,8 @@ from labkit.verbs import compare
 from labkit.verbs.options import EXIT_FAILED, add_profile, find_run, pairs, quiet_libraries
 
 BAD = ("failed", "killed", "timeout")
+
+POLL_S = 0.5
 
 HELP = """\
 Run an experiment in a child process and record how it ended.
@@ -70,24 +73,37 @@ def main(args: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _listening() -> Iterator[None]:
-    """Let SIGTERM and SIGUSR1 stop a run as Ctrl-C does, where this is the program's main thread."""
+    """Let SIGTERM and SIGUSR1 stop a run as Ctrl-C does, where this is the program's main thread.
+
+    Slurm sends SIGUSR1 to every process of a step. It is blocked here, and so in all that is started from here, and a
+    thread waits for it; of several ranks the first is told, and tells the others.
+    """
 
     def stop(number: int, _: Any) -> None:
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # Slurm says it to a task and again to its processes
         raise ToldToStop(number)
+
+    def wait() -> None:
+        while not over.is_set():
+            if signal.sigtimedwait({signal.SIGUSR1}, POLL_S):
+                over.set()
+                _thread.interrupt_main(signal.SIGUSR1)
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    # the first rank is told, and it tells the others
-    before = {number: signal.signal(number, action) for number, action in (
-        (signal.SIGTERM, stop), (signal.SIGUSR1, signal.SIG_IGN if _is_silent() else stop)
-    )}  # fmt: skip
+    over = threading.Event()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    waits = threading.Thread(target=wait, daemon=True)
+    if not _is_silent():
+        waits.start()
     try:
         yield
     finally:
+        over.set()
         for number, action in before.items():
             signal.signal(number, action)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _time_is_over(record: Record | None) -> int:
