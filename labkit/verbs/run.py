@@ -101,6 +101,8 @@ def _listening() -> Iterator[None]:
         yield
     finally:
         over.set()
+        while signal.sigtimedwait({signal.SIGUSR1}, 0):  # said again meanwhile
+            pass
         for number, action in before.items():
             signal.signal(number, action)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
