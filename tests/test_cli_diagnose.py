@@ -8,7 +8,7 @@ import pytest
 
 from labkit.cli import main
 from labkit.config.workspace import Workspace
-from labkit.runs.diagnose import diagnose
+from labkit.runs.diagnosis.diagnose import diagnose
 from labkit.runs.records import Ledger
 from labkit.runs.runner import run
 

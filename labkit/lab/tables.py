@@ -10,7 +10,7 @@ from labkit.lab.views import NO_NUMBER, Lines, Table, View
 from labkit.memory.units import human_bytes
 from labkit.runs.compare import compare
 from labkit.runs.prediction import foretold
-from labkit.runs.rank_files import side_by_side
+from labkit.runs.ranks.files import side_by_side
 
 if TYPE_CHECKING:
     from labkit.lab.lab import Lab

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit.config.layers import Resolved
-from labkit.runs.rank_files import events_of_others
+from labkit.runs.ranks.files import events_of_others
 from labkit.runs.records import Ledger, LedgerError, Record, RunFolder
 
 DONE = ("ok", "skipped")

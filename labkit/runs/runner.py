@@ -17,14 +17,14 @@ from labkit.config.profiles import Expected
 from labkit.config.schema import RunConfig, coerce, read_config
 from labkit.config.secrets import child_environment, redact_file
 from labkit.config.workspace import Workspace
-from labkit.runs.diagnose import diagnose
+from labkit.runs.diagnosis.diagnose import diagnose
+from labkit.runs.diagnosis.log_text import read_tail
 from labkit.runs.events import EventReader
 from labkit.runs.fork_server import Process, environment, start
 from labkit.runs.host import HostMemory
-from labkit.runs.launched import Launched
-from labkit.runs.log_text import read_tail
 from labkit.runs.prediction import WAIT_S, in_background
-from labkit.runs.rank_files import log_of, logs, other_ranks
+from labkit.runs.ranks.files import log_of, logs, other_ranks
+from labkit.runs.ranks.launched import Launched
 from labkit.runs.records import Ledger, Record, RunFolder
 from labkit.runs.resume import prepare, unfinished
 
@@ -230,7 +230,7 @@ def _child(folder: RunFolder, record: Record, config: RunConfig, saved: Path | N
     env = environment() if virtual else child_environment() | {"TOKENIZERS_PARALLELISM": "false"}
     env |= (record.rung or {}).get("environment", {})
     arguments = [str(folder.path), *([str(saved)] if saved else [])]
-    module = "labkit.runs.ranks" if config.world_size > 1 else "labkit.train.fit"
+    module = "labkit.runs.ranks.watch" if config.world_size > 1 else "labkit.train.fit"
     forks = virtual and config.world_size == 1  # ranks are started by a process that watches them
     with folder.log.open("ab") as log:
         # it keeps the lock, so that nobody goes on with the run while it still ends

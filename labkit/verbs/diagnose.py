@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from labkit.config.errors import ConfigError
 from labkit.config.gpus import CONTEXT_BYTES, has_bf16
 from labkit.config.schema import read_config
-from labkit.runs.diagnose import GPU_MEMORY, Diagnosis, diagnose, diagnose_log
-from labkit.runs.log_text import read_tail
-from labkit.runs.out_of_memory import read_cuda_message
+from labkit.runs.diagnosis.diagnose import GPU_MEMORY, Diagnosis, diagnose, diagnose_log
+from labkit.runs.diagnosis.log_text import read_tail
+from labkit.runs.diagnosis.out_of_memory import read_cuda_message
 from labkit.runs.records import Record, RunFolder
 from labkit.verbs.advise import proposal_lines
 from labkit.verbs.options import add_run, find_run, quiet_libraries

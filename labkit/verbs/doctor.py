@@ -11,8 +11,8 @@ from labkit.config.layers import resolve
 from labkit.config.profiles import load_profile
 from labkit.config.schema import RunConfig
 from labkit.config.workspace import Workspace
-from labkit.runs.doctor import examine, worst
-from labkit.runs.machine import Check, Machine, Needs
+from labkit.runs.doctor.examine import examine, worst
+from labkit.runs.doctor.machine import Check, Machine, Needs
 from labkit.runs.slurm.examine import examine_script
 from labkit.verbs.options import EXIT_FAILED, add_profile, pairs, quiet_libraries
 

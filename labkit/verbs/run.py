@@ -15,7 +15,7 @@ from labkit.config.errors import ConfigError
 from labkit.config.layers import Resolved, resolve
 from labkit.config.profiles import load_profile
 from labkit.config.workspace import Workspace
-from labkit.runs.launched import Launched
+from labkit.runs.ranks.launched import Launched
 from labkit.runs.records import Ledger, Record, RunFolder
 from labkit.runs.runner import OnEvent, ToldToStop, resume, run
 from labkit.runs.slurm.script import EXIT_AGAIN

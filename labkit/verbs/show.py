@@ -4,7 +4,7 @@ import argparse
 import json
 from dataclasses import asdict
 
-from labkit.runs.diagnose import Diagnosis
+from labkit.runs.diagnosis.diagnose import Diagnosis
 from labkit.verbs.options import add_run, find_run
 
 HELP = """\
@@ -27,7 +27,7 @@ def main(args: argparse.Namespace) -> int:
         print(json.dumps(asdict(record), indent=1))
         return 0
     from labkit.runs.prediction import beside
-    from labkit.runs.rank_text import rank_table
+    from labkit.runs.ranks.text import rank_table
     from labkit.runs.text import beside_table, console, phase_table, summary
 
     out = console()

@@ -14,7 +14,7 @@ import platform
 import tempfile
 
 from labkit.memory.units import human_bytes
-from labkit.runs.rank_files import side_by_side
+from labkit.runs.ranks.files import side_by_side
 from labkit.runs.records import Record
 from labkit.runs.runner import run
 

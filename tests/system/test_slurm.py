@@ -13,7 +13,7 @@ import pytest
 from slurm_rig import GPUS, Cluster
 
 from labkit.config.workspace import Workspace
-from labkit.runs.diagnose import diagnose_log
+from labkit.runs.diagnosis.diagnose import diagnose_log
 from labkit.runs.records import Ledger, Record, RunFolder
 from labkit.runs.slurm.examine import examine_script
 

@@ -6,7 +6,7 @@ from labkit.lab.lesson import Runs
 from labkit.lab.result import Result, visible
 from labkit.memory.report import HOST_CATEGORIES, MemoryReport
 from labkit.memory.units import human_bytes
-from labkit.runs.rank_files import side_by_side
+from labkit.runs.ranks.files import side_by_side
 
 Number = Callable[[Runs], float | None]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from labkit.config.gpus import GPUS
-from labkit.runs.machine import Check
+from labkit.runs.doctor.machine import Check
 from labkit.runs.slurm.script import CACHES
 
 _SHORT = {"N": "nodes", "n": "ntasks", "C": "constraint", "t": "time", "o": "output", "G": "gpus", "J": "job-name",

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from labkit.runs.gpu_checks import check_gpu
-from labkit.runs.host_checks import check_caches, check_compiler, check_disk, check_memory, check_shared_memory
-from labkit.runs.library_checks import REQUIREMENTS, check_hub, check_versions
-from labkit.runs.machine import Check, Machine, Needs
+from labkit.runs.doctor.gpu import check_gpu
+from labkit.runs.doctor.host import check_caches, check_compiler, check_disk, check_memory, check_shared_memory
+from labkit.runs.doctor.libraries import REQUIREMENTS, check_hub, check_versions
+from labkit.runs.doctor.machine import Check, Machine, Needs
 
 
 def examine(machine: Machine, needs: Needs, runs: Path, requirements: Path = REQUIREMENTS) -> list[Check]:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from labkit.config.versions import version_of
-from labkit.runs.machine import Check, Machine, Needs
+from labkit.runs.doctor.machine import Check, Machine, Needs
 
 HUB_TIMEOUT_S = 5.0
 
-REQUIREMENTS = Path(__file__).parents[2] / "requirements.txt"
+REQUIREMENTS = Path(__file__).parents[3] / "requirements.txt"
 
 
 def check_versions(requirements: Path = REQUIREMENTS) -> Check:

@@ -14,9 +14,9 @@ import pytest
 from labkit.config.gpus import find_gpu
 from labkit.config.layers import resolve
 from labkit.config.workspace import Workspace
-from labkit.runs.doctor import examine, worst
-from labkit.runs.gpu_checks import check_gpu
-from labkit.runs.host_checks import (
+from labkit.runs.doctor.examine import examine, worst
+from labkit.runs.doctor.gpu import check_gpu
+from labkit.runs.doctor.host import (
     check_caches,
     check_compiler,
     check_disk,
@@ -24,8 +24,8 @@ from labkit.runs.host_checks import (
     check_shared_memory,
     swap_commands,
 )
-from labkit.runs.library_checks import check_hub, check_versions
-from labkit.runs.machine import Machine, Needs
+from labkit.runs.doctor.libraries import check_hub, check_versions
+from labkit.runs.doctor.machine import Machine, Needs
 
 GIB = 2**30
 

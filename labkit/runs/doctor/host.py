@@ -9,8 +9,8 @@ from pathlib import Path
 from labkit.config.architectures import architecture
 from labkit.config.workspace import Workspace
 from labkit.memory.units import human_bytes
+from labkit.runs.doctor.machine import Check, Machine, Needs
 from labkit.runs.host import HostMemory
-from labkit.runs.machine import Check, Machine, Needs
 
 GIB = 2**30
 

@@ -1,7 +1,7 @@
 """Launched: ranks that somebody else has started, ``torchrun`` say, each as a ``labkit run`` of its own.
 
 Rank 0 makes the run's folder, or goes on with it, watches its own process and writes the record. It leaves word of
-this in the ledger, which all ranks must share (``labkit.runs.meeting``); each of the others finds it there and watches
+this in the ledger, which all ranks must share (see ``meeting``); each of the others finds it there and watches
 a process of its own. A rank that is told to stop, or all of them, stop the run. So whoever starts the ranks has only to
 set ``RANK``, ``WORLD_SIZE``, ``LOCAL_RANK``, ``MASTER_ADDR`` and ``MASTER_PORT``; Slurm's ``srun`` says the same in its
 own words.
@@ -18,8 +18,8 @@ from pathlib import Path
 from labkit.config.errors import ConfigError
 from labkit.config.schema import RunConfig
 from labkit.config.secrets import child_environment, redact_file
-from labkit.runs.meeting import Meeting, Word
-from labkit.runs.rank_files import log_of
+from labkit.runs.ranks.files import log_of
+from labkit.runs.ranks.meeting import Meeting, Word
 from labkit.runs.records import Ledger, LedgerError, Record, RunFolder
 
 POLL_S = 0.1
@@ -107,7 +107,7 @@ class Launched:
         arguments = [str(folder.path), *([str(word.saved)] if word.saved else [])]
         with log_of(folder.path, self.rank).open("ab") as log:
             child = subprocess.Popen(
-                [sys.executable, "-m", "labkit.runs.ranks", *arguments], stdin=subprocess.PIPE, stdout=log,
+                [sys.executable, "-m", "labkit.runs.ranks.watch", *arguments], stdin=subprocess.PIPE, stdout=log,
                 stderr=subprocess.STDOUT, start_new_session=True, env=child_environment(),
             )  # fmt: skip
         try:

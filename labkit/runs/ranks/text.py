@@ -2,7 +2,7 @@
 
 from rich.table import Table
 
-from labkit.runs.rank_files import side_by_side
+from labkit.runs.ranks.files import side_by_side
 from labkit.runs.records import Record
 
 _SHOWN = {

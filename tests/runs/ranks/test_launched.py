@@ -15,9 +15,9 @@ from trainers import trainers
 
 from labkit.config.errors import ConfigError
 from labkit.config.workspace import Workspace
-from labkit.runs import launched as launched_module
-from labkit.runs.launched import Launched
-from labkit.runs.ranks import free_port
+from labkit.runs.ranks import launched as launched_module
+from labkit.runs.ranks.launched import Launched
+from labkit.runs.ranks.watch import free_port
 from labkit.runs.records import Ledger, LedgerError, RunFolder
 from labkit.runs.runner import run
 

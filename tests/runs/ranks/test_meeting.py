@@ -4,7 +4,7 @@ import fcntl
 
 import pytest
 
-from labkit.runs.meeting import Meeting
+from labkit.runs.ranks.meeting import Meeting
 from labkit.runs.records import RunFolder
 
 

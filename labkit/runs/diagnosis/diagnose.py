@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from labkit.memory.units import human_bytes
+from labkit.runs.diagnosis.log_text import clean, last_lines, lines_of
+from labkit.runs.diagnosis.next_steps import Blanks, NextSteps
+from labkit.runs.diagnosis.out_of_memory import NOTICED, CudaMessage, held_lines, place, read_cuda_message
+from labkit.runs.diagnosis.symptoms import SYMPTOMS, Symptom
 from labkit.runs.host import OomKills
-from labkit.runs.log_text import clean, last_lines, lines_of
-from labkit.runs.next_steps import Blanks, NextSteps
-from labkit.runs.out_of_memory import NOTICED, CudaMessage, held_lines, place, read_cuda_message
 from labkit.runs.records import Record
-from labkit.runs.symptoms import SYMPTOMS, Symptom
 
 GPU_MEMORY = ("gpu_other_process", "gpu_fragmented", "gpu_full", "virtual_gpu_full")
 """Kinds that are about a GPU's memory, for which ``labkit advise`` has proposals."""

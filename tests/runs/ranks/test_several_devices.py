@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from labkit.config.schema import read_config
 from labkit.runs.prediction import beside
-from labkit.runs.rank_files import side_by_side
+from labkit.runs.ranks.files import side_by_side
 from labkit.runs.records import Ledger
 from labkit.runs.runner import run
 from labkit.train.models import build_model

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from labkit.runs.ranks import TIMED_OUT
+from labkit.runs.ranks.watch import TIMED_OUT
 
 WAIT_S = 60.0
 HANG = "import time\ntime.sleep(600)\n"
@@ -21,7 +21,7 @@ WAITED = "print('RuntimeError: Timed out waiting 2000ms for recv operation to co
 ABORTED = "print('Watchdog caught collective operation timeout', flush=True)\nos.abort()\n"
 LAUNCHER = """
 import sys
-import labkit.runs.ranks as ranks
+import labkit.runs.ranks.watch as ranks
 ranks.GRACE_S = 0.5
 sys.executable = {python!r}
 ranks.main()

@@ -1,13 +1,13 @@
 """The processes of one run on several devices of this machine, watched as one.
 
-    python -m labkit.runs.ranks RUN_FOLDER [SAVED_STEP]
+    python -m labkit.runs.ranks.watch RUN_FOLDER [SAVED_STEP]
 
 Starts ``labkit.train.fit`` once for each device, with the names that ``torchrun`` gives: ``RANK``, ``LOCAL_RANK``,
 ``WORLD_SIZE``, ``LOCAL_WORLD_SIZE``, ``MASTER_ADDR``, ``MASTER_PORT``. When one of them ends in any way but well, the
 others get a short grace and are killed. How the whole ended is how the first of them did: this process writes it into
 the run's events and ends with the same exit code or signal; 124 stands for a time-out in a collective operation.
 
-Where somebody else has started the ranks (``labkit.runs.launched``) this process starts its own one only, and rank 0
+Where somebody else has started the ranks (see ``launched``) this process starts its own one only, and rank 0
 knows the others by what they write.
 
 All ranks are in this process's group and have its standard input, so whoever kills the group, or goes away, ends all.
@@ -27,11 +27,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from labkit.runs.diagnosis.log_text import read_tail
+from labkit.runs.diagnosis.symptoms import SYMPTOMS
 from labkit.runs.events import EventReader
-from labkit.runs.launched import Launched
-from labkit.runs.log_text import read_tail
-from labkit.runs.rank_files import events_of, log_of, logs
-from labkit.runs.symptoms import SYMPTOMS
+from labkit.runs.ranks.files import events_of, log_of, logs
+from labkit.runs.ranks.launched import Launched
 
 POLL_S = 0.05
 GRACE_S = 5.0

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from labkit.config.gpus import CONTEXT_BYTES
 from labkit.memory.units import human_bytes
-from labkit.runs.machine import Check, Machine, Needs
+from labkit.runs.doctor.machine import Check, Machine, Needs
 
 BF16_FROM = (8, 0)
 """Compute capability from which tensor cores have bf16."""

@@ -13,14 +13,14 @@ import pytest
 
 from labkit.config.layers import resolve
 from labkit.config.workspace import Workspace
-from labkit.runs.diagnose import Diagnosis, diagnose, diagnose_log
+from labkit.runs.diagnosis.diagnose import Diagnosis, diagnose, diagnose_log
+from labkit.runs.diagnosis.log_text import clean, read_tail
+from labkit.runs.diagnosis.next_steps import NextSteps
+from labkit.runs.diagnosis.out_of_memory import read_cuda_message
+from labkit.runs.diagnosis.symptoms import SYMPTOMS
 from labkit.runs.host import HostMemory, OomKills
-from labkit.runs.log_text import clean, read_tail
-from labkit.runs.next_steps import NextSteps
-from labkit.runs.out_of_memory import read_cuda_message
 from labkit.runs.records import Record
 from labkit.runs.runner import run
-from labkit.runs.symptoms import SYMPTOMS
 
 GIB = 2**30
 
