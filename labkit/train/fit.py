@@ -123,8 +123,8 @@ def fit(
         with virtual or contextlib.nullcontext():
             with host() if in_pieces else contextlib.nullcontext():
                 model, processor = _build(config, "cpu" if virtual or in_pieces else "cuda")
-            if rank:  # weights are the same on all ranks, what dropout takes is not
-                torch.manual_seed(config.seed + rank)
+            if rank:  # weights are the same on all ranks, what dropout takes is not; Lightning seeds again, with this
+                seed_everything(config.seed + rank, workers=True, verbose=False)
             facts = weight_facts(model)
             saved_bytes = checkpoint_bytes(config, model.parameters())  # of the whole, which may be split next
             module = _module(config, model, rank, capture, virtual)

@@ -149,6 +149,8 @@ def test_a_run_that_is_stopped_in_every_way_ends_as_one_in_one_piece(whole, ledg
     assert last.attempts[1]["resumed_at_step"] == len(second.losses)
     assert differences(weights(mine.path), weights(folder.path)) == []
     assert differences(state(mine.path, 9), state(folder.path, 9)) == []
+    of_rank_1, of_rank_0 = (saved["random_state"]["torch"] for saved in state(mine.path, 9))
+    assert not torch.equal(of_rank_1, of_rank_0)  # each drops its own
     (of_one_piece,), (of_pieces,) = record.ranks, last.ranks
     assert of_pieces["status"] == "ok"
     for one, other in ((record.memory, last.memory), (of_one_piece["memory"], of_pieces["memory"])):
