@@ -76,14 +76,14 @@ def beside(results: Sequence[Result]) -> Figure:
                 at + shift, pair[key] / unit_bytes, 0.38, color=colour, hatch=hatch, edgecolor="white", label=label
             )
         top = max(pair["predicted_bytes"], pair["measured_bytes"]) / unit_bytes
-        axes.annotate(f"{pair['error']:+.2%}", (at, top), ha="center", va="bottom", fontsize=9)
+        axes.annotate(f"{pair['error']:+z.2%}", (at, top), ha="center", va="bottom", fontsize=9)
     capacity_line(axes, result.capacity_bytes, unit_bytes)
     axes.set_xticks(range(len(pairs)), [_ACTIVITY[phase] for phase in pairs])
     axes.set_ylabel(f"peak in {unit}")
     axes.set_ylim(0, 1.15 * max(highest, result.capacity_bytes or 0) / unit_bytes)
     legend(axes)
     said = ", ".join(
-        f"{_ACTIVITY[phase]} {human_bytes(pair['measured_bytes'])}, error {pair['error']:+.2%}"
+        f"{_ACTIVITY[phase]} {human_bytes(pair['measured_bytes'])}, error {pair['error']:+z.2%}"
         for phase, pair in pairs.items()
     )
     alt = f"Pairs of bars, predicted and {result.said}, for each phase of {result.name}: {said}."

@@ -58,7 +58,7 @@ class Lab(Bench):
         if not results:
             return tables.ledger(self, reference)
         found = [result for result in results if isinstance(result, Result)]
-        return tables.results(found, self.unit) if found else Lines("nothing to show yet")
+        return _below(results, tables.results(found, self.unit) if found else Lines("nothing to show yet"))
 
     @refusing
     def plot(self, kind: str, *results: View) -> View:
@@ -70,7 +70,7 @@ class Lab(Bench):
             from labkit.lab import tables
 
             found = [result for result in tables.newest(self) if result.name in self.profile.expected]
-        return figures.draw(kind, found)
+        return _below(results, figures.draw(kind, found))
 
     def submit(self) -> View:
         """A button that packs the ledger and the notebooks to hand in; as text the command that does."""
@@ -158,3 +158,9 @@ class Lab(Bench):
             return tables.advice(name_of(experiment, overrides), resolved, advise(resolved.config))
         except PredictionError as error:
             return Refusal(f"{name_of(experiment, overrides)} cannot be planned: {error}")
+
+
+def _below(results: tuple[View, ...], shown: View) -> View:
+    """What is shown of results, below what the others have to say in place of one."""
+    said = [result for result in results if not isinstance(result, Result)]
+    return Several([*said, shown]) if said else shown

@@ -33,12 +33,21 @@ def results(found: Sequence[Result], unit: tuple[str, int], title: str = "") -> 
     """One line a result."""
     word, unit_bytes = unit_of(*(r.peak_bytes for r in found), *(r.capacity_bytes for r in found)) if found else unit
     columns = [
-        "experiment", "source", "status", "died in", "peak", "of", "predicted", "error", *_COLUMNS.values(), "host",
+        "experiment", "source", "status", "peak", "of", "predicted", "error", *_COLUMNS.values(), "host",
         "samples/s", "samples", "loss",
     ]  # fmt: skip
     rows = [row for result in found for row in (_row(result, unit_bytes), *_other_ranks(result, unit_bytes))]
     notes = [*_NOTES, _OF_RANKS] if any(result.record.ranks for result in found) else _NOTES
-    return Table(f"{title or 'Runs'}, memory in {word}, {sources(found)}", columns, rows, notes)
+    head = f"{title or 'Runs'}, memory in {word}"
+    capacities = {result.capacity_bytes for result in found} - {None}
+    if len(capacities) == 1:  # one line says it for all, and leaves room for the rest
+        head += f" of {capacities.pop() / unit_bytes:.1f}"
+        columns, rows = _without(["of"], columns, rows)
+    if len({row[columns.index("source")] for row in rows}) <= 1:
+        columns, rows = _without(["source"], columns, rows)
+    silent = [name for at, name in enumerate(columns) if rows and all(row[at] == NO_NUMBER for row in rows)]
+    columns, rows = _without(silent, columns, rows)
+    return Table(f"{head}, {sources(found)}", columns, rows, notes)
 
 
 def ledger(lab: "Lab", reference: bool = False) -> View:
@@ -109,7 +118,7 @@ def _row(result: Result, unit_bytes: int) -> list[str]:
     record, peaks = result.record, result.peaks
     told = None if result.planned else foretold(record)
     died = record.died_in or {}
-    place = f"{died['phase'].replace('_', ' ')}, step {died['step']}" if died.get("phase") else ""
+    place = f" in {died['phase'].replace('_', ' ')}, step {died['step']}" if died.get("phase") else ""
 
     def size(count: float | None) -> str:
         return NO_NUMBER if count is None else f"{count / unit_bytes:.1f}"
@@ -117,18 +126,27 @@ def _row(result: Result, unit_bytes: int) -> list[str]:
     error = told["error"] if told else None
     speed, loss = result.samples_per_second, result.last_loss
     return [
-        result.name, result.source, result.status, place, size(result.peak_bytes), size(result.capacity_bytes),
-        size(told["peak_bytes"] if told else None), NO_NUMBER if error is None else f"{error:+.2%}",
-        *(size(peaks[c]) for c in _COLUMNS), size(peaks["parameters_cpu"] + peaks["optimizer_cpu"]),
+        result.name, result.source, result.status + place, size(result.peak_bytes or None), size(result.capacity_bytes),
+        size(told["peak_bytes"] if told else None), NO_NUMBER if error is None else f"{error:+z.2%}",
+        *(size(peaks[c] if result.peak_bytes else None) for c in _COLUMNS),
+        size(peaks["parameters_cpu"] + peaks["optimizer_cpu"] if result.peak_bytes else None),
         NO_NUMBER if speed is None else f"{speed:.1f}", NO_NUMBER if result.planned else str(record.samples),
         NO_NUMBER if loss is None else f"{loss:.3f}",
     ]  # fmt: skip
 
 
+def _without(
+    names: Sequence[str], columns: Sequence[str], rows: Sequence[Sequence[str]]
+) -> tuple[list[str], list[list[str]]]:
+    keep = [at for at, name in enumerate(columns) if name not in names]
+    return [columns[at] for at in keep], [[row[at] for at in keep] for row in rows]
+
+
 def _other_ranks(result: Result, unit_bytes: int) -> list[list[str]]:
     return [
         [
-            f"  rank {row['rank']}", result.source, row["status"] or "", "", f"{row['peak_bytes'] / unit_bytes:.1f}",
+            f"\u00a0\u00a0rank {row['rank']}", result.source, row["status"] or "",
+            f"{row['peak_bytes'] / unit_bytes:.1f}",
             *[NO_NUMBER] * 3, *(f"{row['by_category'][c] / unit_bytes:.1f}" for c in _COLUMNS),
             f"{(row['by_category']['parameters_cpu'] + row['by_category']['optimizer_cpu']) / unit_bytes:.1f}",
             *[NO_NUMBER] * 3,

@@ -74,7 +74,7 @@ class Table(View):
 
         def cells(tag: str, row: Sequence[str]) -> str:
             return "".join(
-                f'<{tag} style="text-align:{a};padding:2px 8px">{_cell(c)}</{tag}>'
+                f'<{tag} style="text-align:{a};padding:2px 6px">{_cell(c)}</{tag}>'
                 for c, a in zip(row, aligned, strict=True)
             )
 
@@ -82,7 +82,7 @@ class Table(View):
         notes = "".join(f'<div style="font-size:90%">{escape(note)}</div>' for note in self.notes)
         return (
             f'<div style="overflow-x:auto"><table style="font-variant-numeric:tabular-nums">'
-            f'<caption style="text-align:left;font-weight:bold">{escape(self.title)}</caption>'
+            f'<caption style="text-align:left;font-weight:bold;white-space:nowrap">{escape(self.title)}</caption>'
             f"<thead><tr>{cells('th', self.columns)}</tr></thead><tbody>{body}</tbody></table>{notes}</div>"
         )
 
