@@ -9,7 +9,8 @@ from PIL import Image
 
 from labkit.config.errors import ConfigError
 from labkit.lab import figures
-from labkit.lab.figures import Figure
+from labkit.lab.figures import Figure, canvas
+from labkit.lab.figures_training import _numbered, _samples_seen
 from labkit.lab.result import Result
 
 TOLD = {"verdict": "fits", "died_in": None} | report("predicted").to_dict()
@@ -41,6 +42,23 @@ def test_every_kind_is_drawn_with_its_source_and_numbers_in_words(results, kind)
     assert any(digit in figure.alt for digit in "123456789")
     assert f'alt="{figure.alt[:20]}' in figure.html()
     assert figure.text() == f"[figure] {figure.alt}"
+
+
+@pytest.mark.parametrize(
+    ("steps", "samples", "seen"),
+    [(4, 256, [64, 128, 192, 256]), (4, 192, [64, 96, 160, 192]), (2, 128, [64, 128]), (3, 150, [64, 128, 192])],
+    ids=["full", "a short step ends each epoch", "stopped early", "no whole epochs"],
+)
+def test_samples_behind_each_step(add_run, steps, samples, seen):
+    run = add_run("grad_accumulation", losses=[1.0] * steps, samples=samples)
+    assert _samples_seen(run) == seen  # 64 a step, 2 epochs
+
+
+def test_numbers_of_near_points_are_not_on_one_another():
+    drawing, axes = canvas(4, 4, "t", "s")
+    axes.set(xlim=(0, 100), ylim=(0, 100))
+    _numbered(axes, [(50, 50), (51, 50), (90, 90), (50, 51)])
+    assert [text.xyann[1] for text in axes.texts] == [8, 18, 8, 28]
 
 
 def test_the_words_of_a_death_say_what_was_held(results):
