@@ -1,5 +1,6 @@
 """Figures of training: loss by samples seen, memory against time and loss."""
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -81,14 +82,23 @@ def tradeoff(results: Sequence[Result]) -> View:
 
 
 def _numbered(axes: "Axes", points: Sequence[tuple[float, float]]) -> None:
-    """A number above each point; where another one is near, above that one's number."""
-    places = axes.transData.transform(points)
-    for number, (point, place) in enumerate(zip(points, places, strict=True), 1):
-        near = sum(abs(x - place[0]) < 22 and abs(y - place[1]) < 30 for x, y in places[: number - 1])
+    """A number beside each point: above it, or where it is farthest from other points and their numbers."""
+    places = [(x, y) for x, y in axes.transData.transform(points)]
+    taken = list(places)
+    for number, (point, (x, y)) in enumerate(zip(points, places, strict=True), 1):
+        sides = [(x + _ASIDE * math.cos(angle), y + _ASIDE * math.sin(angle)) for angle in _ANGLES]
+        best = max(sides, key=lambda side: round(min(math.dist(side, other) for other in taken), 3))
+        taken.append(best)
         axes.annotate(
-            str(number), point, xytext=(0, 8 + 10 * near), textcoords="offset points", ha="center", va="bottom",
-            fontsize=8, fontweight="bold", bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.3, "alpha": 0.8},
+            str(number), point, xytext=(best[0] - x, best[1] - y), textcoords="offset pixels", ha="center", va="center",
+            fontsize=8, fontweight="bold",
         )  # fmt: skip
+
+
+_ASIDE = 17
+"""Pixels between a point and its number."""
+
+_ANGLES = [math.radians(degrees) for degrees in (90, 0, 180, 270, 45, 135, 225, 315)]
 
 
 def _samples_seen(result: Result) -> list[float]:

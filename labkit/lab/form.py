@@ -128,7 +128,7 @@ class Form(View):
 
         value = self.values.get(key, getattr(self._plain, key))
         look = {
-            "description": key, "style": {"description_width": "195px"}, "layout": Layout(width="330px"),
+            "description": key, "style": {"description_width": "195px"}, "layout": Layout(width="98%"),
             "tooltip": f"{key_docs()[key]} ({key_type(key)})",
         }  # fmt: skip
         if choices := key_choices(key):

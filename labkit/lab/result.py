@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from labkit.config.errors import ConfigError
 from labkit.config.layers import Resolved
 from labkit.config.schema import read_config
-from labkit.lab.views import View
+from labkit.lab.views import Lines, View
 from labkit.memory.report import HOST_CATEGORIES, MemoryReport, PhaseMemory
 from labkit.runs.prediction import foretold
 from labkit.runs.records import Record
@@ -141,8 +141,6 @@ class Result(Evidence):
         return "\n".join(self.lines())
 
     def _html(self) -> str:
-        from labkit.lab.views import Lines
-
         head, *below = self.lines()
         return Lines(head, below).html()
 
@@ -162,6 +160,9 @@ class Blank(View):
 
     def _text(self) -> str:
         return f"{self.name}: fill in {', '.join(self.keys)} and execute this cell again; nothing was run."
+
+    def _html(self) -> str:
+        return Lines(self._text(), mark="open").html()
 
 
 def planned(resolved: Resolved, overrides: dict[str, Any], prediction: "Prediction") -> Result:

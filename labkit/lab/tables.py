@@ -21,11 +21,10 @@ _COLUMNS = {
     "temporaries": "temp",
 }  # fmt: skip
 
-_NOTES = (
-    "Each category shows its own highest; they need not fall together. host is kept in host memory.",
-    "predicted is the peak with memory enough; error is predicted over measured, in the phases that were reached.",
+_OWN_HIGHEST = "Each category shows its own highest; they need not fall together."
+_OF_PREDICTED = (
+    "predicted is the peak with memory enough; error is predicted over measured, in the phases that were reached."
 )
-
 _OF_RANKS = "The line of a run on several devices has the memory of its first rank; those below it have the others'."
 
 
@@ -37,17 +36,22 @@ def results(found: Sequence[Result], unit: tuple[str, int], title: str = "") -> 
         "samples/s", "samples", "loss",
     ]  # fmt: skip
     rows = [row for result in found for row in (_row(result, unit_bytes), *_other_ranks(result, unit_bytes))]
-    notes = [*_NOTES, _OF_RANKS] if any(result.record.ranks for result in found) else _NOTES
-    head = f"{title or 'Runs'}, memory in {word}"
-    capacities = {result.capacity_bytes for result in found} - {None}
-    if len(capacities) == 1:  # one line says it for all, and leaves room for the rest
-        head += f" of {capacities.pop() / unit_bytes:.1f}"
-        columns, rows = _without(["of"], columns, rows)
-    if len({row[columns.index("source")] for row in rows}) <= 1:
-        columns, rows = _without(["source"], columns, rows)
-    silent = [name for at, name in enumerate(columns) if rows and all(row[at] == NO_NUMBER for row in rows)]
-    columns, rows = _without(silent, columns, rows)
-    return Table(f"{head}, {sources(found)}", columns, rows, notes)
+    cells = {name: {row[at] for row in rows} for at, name in enumerate(columns)}
+    capacities = cells["of"] - {NO_NUMBER}
+    head = f"{title or 'Runs'}, memory in {word}" + (f" of {capacities.pop()}" if len(capacities) == 1 else "")
+    keep = [at for at, name in enumerate(columns) if not rows or not _says_nothing(name, cells[name])]
+    shown = [columns[at] for at in keep]
+    notes = [_OWN_HIGHEST + " host is kept in host memory." * ("host" in shown)]
+    notes += [_OF_PREDICTED] if "predicted" in shown else []
+    notes += [_OF_RANKS] if any(result.record.ranks for result in found) else []
+    return Table(f"{head}, {sources(found)}", shown, [[row[at] for at in keep] for row in rows], notes)
+
+
+def _says_nothing(column: str, cells: set[str]) -> bool:
+    """Whether the title says it for all lines, or there is nothing to say: it leaves room for the other columns."""
+    if column in ("source", "of"):
+        return len(cells - {NO_NUMBER}) <= 1
+    return cells <= {NO_NUMBER, "0.0" if column == "host" else NO_NUMBER}
 
 
 def ledger(lab: "Lab", reference: bool = False) -> View:
@@ -133,13 +137,6 @@ def _row(result: Result, unit_bytes: int) -> list[str]:
         NO_NUMBER if speed is None else f"{speed:.1f}", NO_NUMBER if result.planned else str(record.samples),
         NO_NUMBER if loss is None else f"{loss:.3f}",
     ]  # fmt: skip
-
-
-def _without(
-    names: Sequence[str], columns: Sequence[str], rows: Sequence[Sequence[str]]
-) -> tuple[list[str], list[list[str]]]:
-    keep = [at for at, name in enumerate(columns) if name not in names]
-    return [columns[at] for at in keep], [[row[at] for at in keep] for row in rows]
 
 
 def _other_ranks(result: Result, unit_bytes: int) -> list[list[str]]:

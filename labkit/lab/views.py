@@ -74,7 +74,7 @@ class Table(View):
 
         def cells(tag: str, row: Sequence[str]) -> str:
             return "".join(
-                f'<{tag} style="text-align:{a};padding:2px 6px">{_cell(c)}</{tag}>'
+                f'<{tag} style="text-align:{a};padding:2px 5px{_WHOLE if a == "right" else ""}">{_cell(c)}</{tag}>'
                 for c, a in zip(row, aligned, strict=True)
             )
 
@@ -106,12 +106,13 @@ class Several(View):
 
 NO_NUMBER = "-"
 
+_WHOLE = ";white-space:nowrap"
 _BOX = "border-left:3px solid #888;padding:2px 10px;margin:2px 0;line-height:1.5;max-width:60em"
 _BADGE = "border:1px solid currentColor;border-radius:3px;padding:0 5px;font-size:85%"
 
 
 def _cell(cell: str) -> str:
-    return cell.as_html() if isinstance(cell, Picture) else escape(cell)
+    return cell.as_html() if isinstance(cell, Picture) else escape(cell).replace("_", "_<wbr>")
 
 
 def _is_number(cell: str) -> bool:

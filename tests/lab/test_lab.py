@@ -194,11 +194,12 @@ def test_a_table_leaves_out_what_is_alike_in_all_lines(lab, add_run):
     head, columns, *_ = one.table(first, add_run("bf16_true")).text().splitlines()
     assert head == "Runs, memory in MiB of 95.0, measured on the virtual GPU"
     assert columns.split() == [
-        "experiment", "status", "peak", "params", "grads", "optim", "activ", "temp", "host", "samples/s", "samples",
+        "experiment", "status", "peak", "params", "grads", "optim", "activ", "temp", "samples/s", "samples",
         "loss",
     ]  # fmt: skip
     both = one.table(first, add_run("reduced_batch", memory=report("predicted"))).text()
     assert "source" in both and " predicted " in both
+    assert "error is predicted over measured" not in both  # neither has a prediction beside it
 
 
 def test_of_a_run_that_measured_nothing_a_table_has_no_size(lab, add_run):

@@ -17,6 +17,8 @@ def test_a_table_puts_numbers_to_the_right():
     html = view.html()
     assert "a&lt;b" in html
     assert html.count("text-align:right") == 3
+    assert html.count("text-align:right;padding:2px 5px;white-space:nowrap") == 3  # a sign is not torn off
+    assert "one_<wbr>two" in Table("t", ["name"], [["one_two"]]).html()  # a long name leaves room for the others
     assert "<caption" in html
 
 
