@@ -68,6 +68,17 @@ def test_what_stands_in_place_of_a_result_is_shown_above_the_others(lab, add_run
     assert "batch_size" in refused.html()
 
 
+def test_what_stands_in_place_of_what_is_handed_in_is_said_with_the_check_and_the_explanation(lab, add_run):
+    one = lab("10_when_it_fails")
+    refused = one.run("baseline", batch_size=0)
+    said = one.check("yours_fits", refused).text()
+    assert said.startswith(refused.text()) and "[open] Your change" in said
+    assert one.explain("ends", refused, add_run("reduced_batch")).text().startswith(refused.text())
+    assert one.explain("kernel_says", one.kill("baseline", batch_size=0)).text().startswith("[not done]")
+    killed = add_run("reduced_batch", status="killed")
+    assert one.explain("kernel_says", killed).text().startswith("[unanswered] The kernel")
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
