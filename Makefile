@@ -13,8 +13,10 @@ demo: $(READY)  ## run experiments 1 to 15 on the virtual GPU and print the tabl
 	$(BIN)/labkit run --all --profile tiny
 
 # JupyterLab prints its URL; ARGS=--no-browser leaves the browser closed
+# a terminal in it would be a login shell, which forgets PATH
 lab: $(READY)  ## the course, in JupyterLab
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter lab --LabApp.default_url=/lab/tree/labs/00_setup.ipynb $(AS_ROOT) $(ARGS)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter lab --LabApp.default_url=/lab/tree/labs/00_setup.ipynb \
+	  --ServerApp.terminado_settings="shell_command=$${SHELL:-/bin/sh}" $(AS_ROOT) $(ARGS)
 
 test: $(READY)  ## lint, then all tests
 	$(BIN)/ruff check .

@@ -79,10 +79,12 @@ class Rounding(Evidence):
         rows = [
             [
                 c["precision"], f"{c['lr']:g}", str(len(c["losses"])),
-                f"{self.lost_share(c['precision'], c['lr']):.1%}", f"{c['losses'][0]:.3f}", f"{c['losses'][-1]:.3f}",
+                f"{self.lost_share(c['precision'], c['lr']):.1%}",
+                *(f"{c['lost'][step] / c['updates'][step]:.1%}" for step in (0, -1)),
+                f"{c['losses'][0]:.3f}", f"{c['losses'][-1]:.3f}",
             ]
             for c in self.counted
         ]  # fmt: skip
-        columns = ["precision", "lr", "optimizer steps", "updates lost", "first loss", "last loss"]
+        columns = ["precision", "lr", "steps", "updates lost", "in the first", "in the last", "first loss", "last loss"]
         note = "lost: the weight has a gradient, and the optimizer step left it exactly as it was"
         return Table(f"Updates lost to rounding, {self.said}", columns, rows, [note])

@@ -58,7 +58,10 @@ class Figure(View):
     def _html(self) -> str:
         # an image alone would lose its alternative text: Jupyter has no place for one
         data = base64.b64encode(self.png).decode()
-        return f'<img src="data:image/png;base64,{data}" alt="{escape(self.alt)}" style="max-width:100%">'
+        image = (
+            f'<img src="data:image/png;base64,{data}" alt="{escape(self.alt)}" style="max-width:100%;min-width:560px">'
+        )
+        return f'<div style="overflow-x:auto">{image}</div>'
 
 
 def draw(kind: str, results: Sequence[Result]) -> View:

@@ -24,6 +24,8 @@ def phases(results: Sequence[Result]) -> Figure:
     peak_bytes = max(p.peak_bytes for p in shown)
     unit, unit_bytes = unit_of(peak_bytes, report.capacity_bytes)
     source = f"{result.said} ({result.record.profile}); each bar at the highest moment of its phase"
+    stands = "; two micro steps stand for all" * (result.planned and result.config["accumulate_grad_batches"] > 2)
+    source += stands
     drawing, axes = canvas(9.5, 4.2, f"{result.name}: memory over the phases of a step", source)
     labelled: set[str] = set()
     places = _with_gaps(shown)
@@ -51,8 +53,8 @@ def phases(results: Sequence[Result]) -> Figure:
     highest = report.peak_phase
     assert highest is not None
     alt = (
-        f"Stacked bars of device memory by category for each phase of {result.name}, {result.said}. The highest phase "
-        f"has {human_bytes(peak_bytes)}, in the {_ACTIVITY[highest.phase]} of step {highest.step}. "
+        f"Stacked bars of device memory by category for each phase of {result.name}, {result.said}{stands}. The "
+        f"highest phase has {human_bytes(peak_bytes)}, in the {_ACTIVITY[highest.phase]} of step {highest.step}. "
         + ("The last bar is what was held when memory ran out. " if result.record.out_of_memory else "")
         + _capacity_words(result)
     )
@@ -76,14 +78,14 @@ def beside(results: Sequence[Result]) -> Figure:
                 at + shift, pair[key] / unit_bytes, 0.38, color=colour, hatch=hatch, edgecolor="white", label=label
             )
         top = max(pair["predicted_bytes"], pair["measured_bytes"]) / unit_bytes
-        axes.annotate(f"{pair['error']:+.2%}", (at, top), ha="center", va="bottom", fontsize=9)
+        axes.annotate(f"{pair['error']:+z.2%}", (at, top), ha="center", va="bottom", fontsize=9)
     capacity_line(axes, result.capacity_bytes, unit_bytes)
     axes.set_xticks(range(len(pairs)), [_ACTIVITY[phase] for phase in pairs])
     axes.set_ylabel(f"peak in {unit}")
     axes.set_ylim(0, 1.15 * max(highest, result.capacity_bytes or 0) / unit_bytes)
     legend(axes)
     said = ", ".join(
-        f"{_ACTIVITY[phase]} {human_bytes(pair['measured_bytes'])}, error {pair['error']:+.2%}"
+        f"{_ACTIVITY[phase]} {human_bytes(pair['measured_bytes'])}, error {pair['error']:+z.2%}"
         for phase, pair in pairs.items()
     )
     alt = f"Pairs of bars, predicted and {result.said}, for each phase of {result.name}: {said}."

@@ -1,11 +1,16 @@
 """Figures of training: loss by samples seen, memory against time and loss."""
 
+import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from labkit.lab.figures import DASHES, MARKERS, SERIES, Figure, canvas, capacity_line, legend, unit_of
 from labkit.lab.result import Result, sources
 from labkit.lab.views import Lines, View
 from labkit.memory.units import human_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def loss(results: Sequence[Result]) -> View:
@@ -18,9 +23,7 @@ def loss(results: Sequence[Result]) -> View:
     for index, result in enumerate(shown):
         style = {"color": SERIES[index % len(SERIES)], "marker": MARKERS[index % len(MARKERS)], "markersize": 5}
         losses = result.record.losses
-        known = [
-            (result.samples_per_step * (step + 1), value) for step, value in enumerate(losses) if value is not None
-        ]
+        known = [(seen, value) for seen, value in zip(_samples_seen(result), losses, strict=True) if value is not None]
         axes.plot(*zip(*known, strict=True), linestyle=DASHES[index % len(DASHES)], label=result.name, **style)
         if result.record.validation_losses:
             per_epoch = result.record.samples / len(result.record.validation_losses)
@@ -54,12 +57,8 @@ def tradeoff(results: Sequence[Result]) -> View:
         share = 0.0 if loss is None or high == low else (loss - low) / (high - low)
         adapters = result.config["use_lora"] or result.config["use_qlora"]
         axes.scatter(
-            result.peak_bytes / unit_bytes, seconds, s=170, marker="s" if adapters else "o", edgecolor="black",
+            result.peak_bytes / unit_bytes, seconds, s=90, marker="s" if adapters else "o", edgecolor="black",
             color=colormaps["cividis"](1 - share), label=f"{number:>2}  {result.name} ({_loss_words(result)})",
-        )  # fmt: skip
-        axes.annotate(
-            str(number), (result.peak_bytes / unit_bytes, seconds), ha="center", va="center", fontsize=8,
-            fontweight="bold", color="white" if share > 0.5 else "black",
         )  # fmt: skip
     capacity_line(axes, max(r.capacity_bytes or 0 for r in shown) or None, unit_bytes, vertical=True)
     axes.set_yscale("log")
@@ -69,6 +68,7 @@ def tradeoff(results: Sequence[Result]) -> View:
     axes.set_ylabel("seconds a sample, lower is faster")
     axes.grid(alpha=0.3, which="both")
     axes.set_axisbelow(True)
+    _numbered(axes, [(result.peak_bytes / unit_bytes, 1 / (result.samples_per_second or 1)) for result in shown])
     axes.legend(
         loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9, markerscale=0.5,
         title="square: adapters trained\nbright: low loss, dark: high loss", alignment="left",
@@ -79,6 +79,36 @@ def tradeoff(results: Sequence[Result]) -> View:
         for number, r in enumerate(shown, 1)
     )
     return Figure(drawing, f"Points of peak memory against seconds a sample, {source}. {said}.")
+
+
+def _numbered(axes: "Axes", points: Sequence[tuple[float, float]]) -> None:
+    """A number beside each point: above it, or where it is farthest from other points and their numbers."""
+    places = [(x, y) for x, y in axes.transData.transform(points)]
+    taken = list(places)
+    for number, (point, (x, y)) in enumerate(zip(points, places, strict=True), 1):
+        sides = [(x + _ASIDE * math.cos(angle), y + _ASIDE * math.sin(angle)) for angle in _ANGLES]
+        best = max(sides, key=lambda side: round(min(math.dist(side, other) for other in taken), 3))
+        taken.append(best)
+        axes.annotate(
+            str(number), point, xytext=(best[0] - x, best[1] - y), textcoords="offset pixels", ha="center", va="center",
+            fontsize=8, fontweight="bold",
+        )  # fmt: skip
+
+
+_ASIDE = 17
+"""Pixels between a point and its number."""
+
+_ANGLES = [math.radians(degrees) for degrees in (90, 0, 180, 270, 45, 135, 225, 315)]
+
+
+def _samples_seen(result: Result) -> list[float]:
+    """The samples behind each optimizer step; the last one of an epoch may have had fewer than the others."""
+    steps, samples, full = len(result.record.losses), result.record.samples, result.samples_per_step
+    epochs = result.config["max_epochs"]
+    if steps * full <= samples or steps % epochs:
+        return [full * (step + 1) for step in range(steps)]
+    a_step, an_epoch = steps // epochs, samples / epochs
+    return [step // a_step * an_epoch + min((step % a_step + 1) * full, an_epoch) for step in range(steps)]
 
 
 def _loss_words(result: Result) -> str:

@@ -128,7 +128,7 @@ class Form(View):
 
         value = self.values.get(key, getattr(self._plain, key))
         look = {
-            "description": key, "style": {"description_width": "195px"}, "layout": Layout(width="330px"),
+            "description": key, "style": {"description_width": "195px"}, "layout": Layout(width="98%"),
             "tooltip": f"{key_docs()[key]} ({key_type(key)})",
         }  # fmt: skip
         if choices := key_choices(key):
@@ -169,13 +169,14 @@ def verdict(prediction: dict[str, Any]) -> str:
     if "error" in prediction:
         return f"cannot be predicted: {prediction['error']}"
     from labkit.memory.report import MemoryReport
+    from labkit.runs.text import activity
 
     report = MemoryReport.from_dict(prediction)
     of = f" of {human_bytes(report.capacity_bytes)}" if report.capacity_bytes else ""
     need = "would need" if prediction["died_in"] else "peak"
     words = f"{prediction['verdict']} (predicted): {need} {human_bytes(report.peak_bytes)}{of}"
     if report.peak_phase is not None:
-        words += f", {report.peak_phase.phase.replace('_', ' ')}"
+        words += f", in {activity(report.peak_phase.phase)}"
     if died := prediction["died_in"]:
         words += f"; dies in the {died['phase'].replace('_', ' ')} of step {died['step']}"
     return words

@@ -7,7 +7,7 @@ from labkit.lab import spoken
 from labkit.lab.bench import Bench, Refusal, empty_keys, refusing
 from labkit.lab.journal import Journal
 from labkit.lab.lesson import Check, lesson_of
-from labkit.lab.result import Blank, Result, name_of, sources
+from labkit.lab.result import Blank, Evidence, Result, name_of, sources
 from labkit.lab.views import Lines, Several, View
 
 EMPTY = (..., None)
@@ -58,7 +58,7 @@ class Lab(Bench):
         if not results:
             return tables.ledger(self, reference)
         found = [result for result in results if isinstance(result, Result)]
-        return tables.results(found, self.unit) if found else Lines("nothing to show yet")
+        return _below(results, tables.results(found, self.unit) if found else Lines("nothing to show yet"))
 
     @refusing
     def plot(self, kind: str, *results: View) -> View:
@@ -70,7 +70,7 @@ class Lab(Bench):
             from labkit.lab import tables
 
             found = [result for result in tables.newest(self) if result.name in self.profile.expected]
-        return figures.draw(kind, found)
+        return _below(results, figures.draw(kind, found))
 
     def submit(self) -> View:
         """A button that packs the ledger and the notebooks to hand in; as text the command that does."""
@@ -105,15 +105,13 @@ class Lab(Bench):
         if topic not in questions:
             found = self.lesson.topic(topic)
             runs, lacking = self._about(found.about, own)
-            return (
-                spoken.lacking(topic.replace("_", " "), lacking)
-                if lacking
-                else Lines(sources(runs.values()), found.say(runs))
-            )
+            if lacking:
+                return _below(own, spoken.lacking(topic.replace("_", " "), lacking))
+            return Lines(sources(runs.values()), found.say(runs))
         question = self.lesson.question(topic)
         runs, lacking = self._about(question.about, own)
         if lacking:
-            return spoken.lacking(question.text, lacking)
+            return _below(own, spoken.lacking(question.text, lacking))
         given = self.journal.entries("answer", lab=self.name, question=topic, profile=self.profile.name)
         return spoken.resolved(question, given[-1] if given else None, runs, sources(runs.values()))
 
@@ -129,7 +127,7 @@ class Lab(Bench):
             missing = own_names - set(self._handed)
             found = [one for one in self.lesson.checks if not missing & set(one.about)]
             return Several(self._check(one, ()) for one in found)
-        return self._check(self.lesson.check(check), own)
+        return _below(own, self._check(self.lesson.check(check), own))
 
     def _check(self, check: Check, own: tuple[Any, ...]) -> View:
         runs, lacking = self._about(check.about, own)
@@ -158,3 +156,9 @@ class Lab(Bench):
             return tables.advice(name_of(experiment, overrides), resolved, advise(resolved.config))
         except PredictionError as error:
             return Refusal(f"{name_of(experiment, overrides)} cannot be planned: {error}")
+
+
+def _below(results: tuple[View, ...], shown: View) -> View:
+    """What is shown of results, below what the others have to say in place of one."""
+    said = [result for result in results if not isinstance(result, Evidence)]
+    return Several([*said, shown]) if said else shown

@@ -9,7 +9,7 @@ from labkit.lab.views import Table, View
 from labkit.memory.report import CATEGORIES, HOST_CATEGORIES, PhaseMemory
 from labkit.memory.units import human_bytes
 
-_ENDS = {"oom": "then out of memory"}
+_ENDS = {"oom": "out of memory"}
 _ALWAYS = ("parameters", "gradients", "optimizer_gpu", "activations", "temporaries")
 
 
@@ -62,7 +62,8 @@ class Progress(View):
             case "progress" if event["losses"]:
                 self._progress(event)
             case "result" if event["status"] != "ok":
-                self.now = f"{self.now}, {_ENDS.get(event['status'], event['status'])}".lstrip(", ")
+                end = _ENDS.get(event["status"], event["status"])
+                self.now = f"{self.now}, then {end}" if self.now else f"  {end}"
 
     def _text(self) -> str:
         return "\n".join([*self.lines, *([self.now + self._left] if self.now else [])])
@@ -77,22 +78,22 @@ class Progress(View):
         return f"<details{state}><summary>{escape(self.title)}: {head}</summary>{self._table().html()}</details>"
 
     def _table(self) -> Table:
+        from labkit.runs.text import activity
+
         unit_bytes, unit = (2**30, "GiB") if max(p.peak_bytes for p in self._phases) >= 2**30 else (2**20, "MiB")
         visible = {c for p in self._phases for c, n in p.peak.items() if n > p.peak_bytes / 100} - HOST_CATEGORIES
         shown = [c for c in CATEGORIES if c in _ALWAYS or c in visible]
-        rows = [
-            [str(p.step), _activity(p), *(f"{n / unit_bytes:.1f}" for n in (p.peak_bytes, *(p.peak[c] for c in shown)))]
-            for p in self._phases
-        ]
+        bytes_of = [(p, (p.peak_bytes, *(p.peak[c] for c in shown))) for p in self._phases]
+        rows = [[str(p.step), activity(p.phase), *(f"{n / unit_bytes:.1f}" for n in found)] for p, found in bytes_of]
         names = [c.removesuffix("_gpu").replace("_", " ") for c in shown]
         return Table(self.lines[-1], ["step", "phase", f"peak in {unit}", *names], rows)
 
     def _phase(self, phase: PhaseMemory) -> None:
-        from labkit.runs.text import parts
+        from labkit.runs.text import activity, parts
 
         self._phases.append(phase)
         held = parts(visible(phase.peak))
-        self._show(f"  step {phase.step} {_activity(phase):15} peak {human_bytes(phase.peak_bytes):>10}: {held}")
+        self._show(f"  step {phase.step} {activity(phase.phase):15} peak {human_bytes(phase.peak_bytes):>10}: {held}")
 
     def _progress(self, event: dict[str, Any]) -> None:
         done, loss = event["step"], event["losses"][-1]
@@ -112,11 +113,6 @@ class Progress(View):
                 self._handle.update(self)
         elif line:
             print(line, flush=True)
-
-
-def _activity(phase: PhaseMemory) -> str:
-    name = phase.phase.removeprefix("after_").replace("_", " ")
-    return "load batch" if phase.phase == "before_forward" else name
 
 
 def in_notebook() -> bool:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from labkit.config.errors import ConfigError
 from labkit.config.layers import Resolved
 from labkit.config.schema import read_config
-from labkit.lab.views import View
-from labkit.memory.report import MemoryReport, PhaseMemory
+from labkit.lab.views import Lines, View
+from labkit.memory.report import HOST_CATEGORIES, MemoryReport, PhaseMemory
 from labkit.runs.prediction import foretold
 from labkit.runs.records import Record
 
@@ -131,6 +131,7 @@ class Result(Evidence):
         if self.planned:
             return _planned_lines(self)
         found = summary(self.record).splitlines()
+        found.insert(1, _settings(self.config))
         told = foretold(self.record)
         if told is not None and told["error"] is not None:
             found.append(f"  predicted for the phases that were reached: {error_words(told['error'])} off")
@@ -140,8 +141,6 @@ class Result(Evidence):
         return "\n".join(self.lines())
 
     def _html(self) -> str:
-        from labkit.lab.views import Lines
-
         head, *below = self.lines()
         return Lines(head, below).html()
 
@@ -161,6 +160,9 @@ class Blank(View):
 
     def _text(self) -> str:
         return f"{self.name}: fill in {', '.join(self.keys)} and execute this cell again; nothing was run."
+
+    def _html(self) -> str:
+        return Lines(self._text(), mark="open").html()
 
 
 def planned(resolved: Resolved, overrides: dict[str, Any], prediction: "Prediction") -> Result:
@@ -198,23 +200,32 @@ def visible(by_category: Mapping[str, int]) -> dict[str, int]:
     return {category: count for category, count in by_category.items() if count > total / 100}
 
 
+def _settings(config: Mapping[str, Any]) -> str:
+    """The values that labs change most, as they are typed."""
+    keys = ["batch_size", "accumulate_grad_batches", "lr", "precision", "optim"]
+    keys += ["devices", "strategy"] if config.get("devices", 1) > 1 else []
+    return "  " + ", ".join(f"{key}={config[key]}" for key in keys if key in config)
+
+
 def _planned_lines(result: Result) -> list[str]:
     from labkit.memory.units import human_bytes
-    from labkit.runs.text import parts
+    from labkit.runs.text import activity, parts
 
     record, report = result.record, result.report
     assert report is not None and record.prediction is not None
     peak = report.peak_phase
     of = f" of {human_bytes(report.capacity_bytes)}" if report.capacity_bytes else ""
-    lines = [f"{result.name} on {record.profile}: {record.prediction['verdict']} (predicted, not run)"]
+    head = f"{result.name} on {record.profile}: {record.prediction['verdict']} (predicted, not run)"
+    lines = [head, _settings(result.config)]
     if record.died_in:
         died = record.died_in
         asked = human_bytes(record.prediction["requested_bytes"])
         lines.append(f"  dies in the {died['phase'].replace('_', ' ')} of step {died['step']}, which asks for {asked}")
     if peak is not None:
         need = "would need" if record.died_in else "peak"
-        where = f"in phase {peak.phase.replace('_', ' ')} of step {peak.step}"
-        lines.append(f"  {need} {human_bytes(report.peak_bytes)}{of}, {where}: {parts(visible(peak.peak))}")
+        where = f"in {activity(peak.phase)} of step {peak.step}"
+        on_device = {c: n for c, n in visible(peak.peak).items() if c not in HOST_CATEGORIES}
+        lines.append(f"  {need} {human_bytes(report.peak_bytes)}{of}, {where}: {parts(on_device)}")
     if record.prediction["host_bytes"] > report.peak_bytes / 100:  # more than step counters
         lines.append(f"  host memory {human_bytes(record.prediction['host_bytes'])}")
     if record.reason:

@@ -19,7 +19,7 @@ def about_machine(lab: str, machine: Machine, profile: Profile, workspace: Works
     capacity = f", {human_bytes(capacity_gib * 2**30)}" if capacity_gib else ""
     device = "a virtual GPU" if profile.values.get("device", "virtual") == "virtual" else "a CUDA GPU"
     why = f" ({machine.note})" if machine.note else ""
-    lines = [f"Lab {lab} on profile {profile.name}{why}", f"device: {device}{capacity}; {profile.about}"]
+    lines = [f"Lab {lab} on profile {profile.name}{why}", f"device: {device}{capacity}", f"profile: {profile.about}"]
     if machine.mode == "plan":
         lines.append("mode: plan. Nothing is run; every number is predicted, and there is no loss and no time.")
     else:
@@ -104,5 +104,5 @@ def _value(question: Question, value: float | str) -> str:
     if isinstance(value, str):
         return value
     return {"memory": human_bytes(value), "times": f"{value:.3g} times", "percent": f"{value:.0f}%"}.get(
-        question.unit, f"{value:g}"
+        question.unit, f"{value:.3g}"
     )

@@ -21,11 +21,10 @@ _COLUMNS = {
     "temporaries": "temp",
 }  # fmt: skip
 
-_NOTES = (
-    "Each category shows its own highest; they need not fall together. host is kept in host memory.",
-    "predicted is the peak with memory enough; error is predicted over measured, in the phases that were reached.",
+_OWN_HIGHEST = "Each category shows its own highest; they need not fall together."
+_OF_PREDICTED = (
+    "predicted is the peak with memory enough; error is predicted over measured, in the phases that were reached."
 )
-
 _OF_RANKS = "The line of a run on several devices has the memory of its first rank; those below it have the others'."
 
 
@@ -33,12 +32,26 @@ def results(found: Sequence[Result], unit: tuple[str, int], title: str = "") -> 
     """One line a result."""
     word, unit_bytes = unit_of(*(r.peak_bytes for r in found), *(r.capacity_bytes for r in found)) if found else unit
     columns = [
-        "experiment", "source", "status", "died in", "peak", "of", "predicted", "error", *_COLUMNS.values(), "host",
+        "experiment", "source", "status", "peak", "of", "predicted", "error", *_COLUMNS.values(), "host",
         "samples/s", "samples", "loss",
     ]  # fmt: skip
     rows = [row for result in found for row in (_row(result, unit_bytes), *_other_ranks(result, unit_bytes))]
-    notes = [*_NOTES, _OF_RANKS] if any(result.record.ranks for result in found) else _NOTES
-    return Table(f"{title or 'Runs'}, memory in {word}, {sources(found)}", columns, rows, notes)
+    cells = {name: {row[at] for row in rows} for at, name in enumerate(columns)}
+    capacities = cells["of"] - {NO_NUMBER}
+    head = f"{title or 'Runs'}, memory in {word}" + (f" of {capacities.pop()}" if len(capacities) == 1 else "")
+    keep = [at for at, name in enumerate(columns) if not rows or not _says_nothing(name, cells[name])]
+    shown = [columns[at] for at in keep]
+    notes = [_OWN_HIGHEST + " host is kept in host memory." * ("host" in shown)]
+    notes += [_OF_PREDICTED] if "predicted" in shown else []
+    notes += [_OF_RANKS] if any(result.record.ranks for result in found) else []
+    return Table(f"{head}, {sources(found)}", shown, [[row[at] for at in keep] for row in rows], notes)
+
+
+def _says_nothing(column: str, cells: set[str]) -> bool:
+    """Whether the title says it for all lines, or there is nothing to say: it leaves room for the other columns."""
+    if column in ("source", "of"):
+        return len(cells - {NO_NUMBER}) <= 1
+    return cells <= {NO_NUMBER, "0.0" if column == "host" else NO_NUMBER}
 
 
 def ledger(lab: "Lab", reference: bool = False) -> View:
@@ -109,7 +122,7 @@ def _row(result: Result, unit_bytes: int) -> list[str]:
     record, peaks = result.record, result.peaks
     told = None if result.planned else foretold(record)
     died = record.died_in or {}
-    place = f"{died['phase'].replace('_', ' ')}, step {died['step']}" if died.get("phase") else ""
+    place = f" in {died['phase'].replace('_', ' ')}, step {died['step']}" if died.get("phase") else ""
 
     def size(count: float | None) -> str:
         return NO_NUMBER if count is None else f"{count / unit_bytes:.1f}"
@@ -117,9 +130,10 @@ def _row(result: Result, unit_bytes: int) -> list[str]:
     error = told["error"] if told else None
     speed, loss = result.samples_per_second, result.last_loss
     return [
-        result.name, result.source, result.status, place, size(result.peak_bytes), size(result.capacity_bytes),
-        size(told["peak_bytes"] if told else None), NO_NUMBER if error is None else f"{error:+.2%}",
-        *(size(peaks[c]) for c in _COLUMNS), size(peaks["parameters_cpu"] + peaks["optimizer_cpu"]),
+        result.name, result.source, result.status + place, size(result.peak_bytes or None), size(result.capacity_bytes),
+        size(told["peak_bytes"] if told else None), NO_NUMBER if error is None else f"{error:+z.2%}",
+        *(size(peaks[c] if result.peak_bytes else None) for c in _COLUMNS),
+        size(peaks["parameters_cpu"] + peaks["optimizer_cpu"] if result.peak_bytes else None),
         NO_NUMBER if speed is None else f"{speed:.1f}", NO_NUMBER if result.planned else str(record.samples),
         NO_NUMBER if loss is None else f"{loss:.3f}",
     ]  # fmt: skip
@@ -128,7 +142,8 @@ def _row(result: Result, unit_bytes: int) -> list[str]:
 def _other_ranks(result: Result, unit_bytes: int) -> list[list[str]]:
     return [
         [
-            f"  rank {row['rank']}", result.source, row["status"] or "", "", f"{row['peak_bytes'] / unit_bytes:.1f}",
+            f"\u00a0\u00a0rank {row['rank']}", result.source, row["status"] or "",
+            f"{row['peak_bytes'] / unit_bytes:.1f}",
             *[NO_NUMBER] * 3, *(f"{row['by_category'][c] / unit_bytes:.1f}" for c in _COLUMNS),
             f"{(row['by_category']['parameters_cpu'] + row['by_category']['optimizer_cpu']) / unit_bytes:.1f}",
             *[NO_NUMBER] * 3,

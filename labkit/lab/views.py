@@ -74,16 +74,17 @@ class Table(View):
 
         def cells(tag: str, row: Sequence[str]) -> str:
             return "".join(
-                f'<{tag} style="text-align:{a};padding:2px 8px">{_cell(c)}</{tag}>'
+                f'<{tag} style="text-align:{a};padding:2px 5px{_WHOLE if a == "right" else ""}">{_cell(c)}</{tag}>'
                 for c, a in zip(row, aligned, strict=True)
             )
 
         body = "".join(f"<tr>{cells('td', row)}</tr>" for row in self.rows)
         notes = "".join(f'<div style="font-size:90%">{escape(note)}</div>' for note in self.notes)
+        title = escape(self.title)
         return (
-            f'<div style="overflow-x:auto"><table style="font-variant-numeric:tabular-nums">'
-            f'<caption style="text-align:left;font-weight:bold">{escape(self.title)}</caption>'
-            f"<thead><tr>{cells('th', self.columns)}</tr></thead><tbody>{body}</tbody></table>{notes}</div>"
+            f'<div><b>{title}</b></div><div style="overflow-x:auto">'
+            f'<table aria-label="{title}" style="font-variant-numeric:tabular-nums">'
+            f"<thead><tr>{cells('th', self.columns)}</tr></thead><tbody>{body}</tbody></table></div>{notes}"
         )
 
     def _right(self) -> list[bool]:
@@ -106,12 +107,18 @@ class Several(View):
 
 NO_NUMBER = "-"
 
+_LONG = 20
+"""Letters from which on a word may be broken, so that the columns beside it are seen."""
+
+_WHOLE = ";white-space:nowrap"
 _BOX = "border-left:3px solid #888;padding:2px 10px;margin:2px 0;line-height:1.5;max-width:60em"
 _BADGE = "border:1px solid currentColor;border-radius:3px;padding:0 5px;font-size:85%"
 
 
 def _cell(cell: str) -> str:
-    return cell.as_html() if isinstance(cell, Picture) else escape(cell)
+    if isinstance(cell, Picture):
+        return cell.as_html()
+    return " ".join(word.replace("_", "_<wbr>") if len(word) > _LONG else word for word in escape(cell).split(" "))
 
 
 def _is_number(cell: str) -> bool:

@@ -21,6 +21,8 @@ _SHORT = {
 }  # fmt: skip
 _SHORT_OTHERS = {"parameters_cpu": "params cpu", "optimizer_cpu": "optim cpu", "unattributed": "unattr"}
 
+_WORDS = {"optimizer_gpu": "optimizer state", "optimizer_cpu": "optimizer state", "parameters_cpu": "parameters"}
+
 _VISIBLE = 2**20 // 200
 """Bytes that a table in MiB with two digits shows."""
 
@@ -100,7 +102,7 @@ def summary(record: Record) -> str:
         phase = record.report.peak_phase
         capacity = record.report.capacity_bytes
         of = f" of {human_bytes(capacity)}" if capacity else ""
-        where = f"in phase {phase.phase.replace('_', ' ')} of step {phase.step}: {parts(phase.peak)}"
+        where = f"in {activity(phase.phase)} of step {phase.step}: {parts(phase.peak)}"
         if record.peak_bytes > 1.01 * phase.peak_bytes:  # while the model was made, say; not a few blocks more
             where = f"outside the reported phases; in these {human_bytes(phase.peak_bytes)}, {where}"
         lines.append(f"  peak {human_bytes(record.peak_bytes)}{of} ({source}), {where}")
@@ -116,8 +118,7 @@ def summary(record: Record) -> str:
     if record.losses:
         lines.append(
             f"  loss {loss_words(record.losses[0])} to {loss_words(record.losses[-1])} in {len(record.losses)} "
-            f"optimizer steps, "
-            f"{record.samples} samples, {record.train_seconds:.1f} s"
+            f"optimizer step{'s' * (len(record.losses) > 1)}, {record.samples} samples, {record.train_seconds:.1f} s"
         )
     if record.validation_losses:
         lines.append("  validation loss " + ", ".join(map(loss_words, record.validation_losses)))
@@ -183,7 +184,7 @@ def compare_table(rows: list[dict[str, Any]], profile: str) -> Table:
 
 def error_words(error: float | None) -> str:
     """A signed error in percent; None where there is nothing to compare with."""
-    return "-" if error is None else f"{error:+.2%}"
+    return "-" if error is None else f"{error:+z.2%}"
 
 
 def beside_table(rows: list[dict[str, Any]]) -> Table:
@@ -249,6 +250,11 @@ def _against(row: dict[str, Any], numbers: Mapping[str, int]) -> str:
     return f"vs {numbers.get(other, other)}: {changed}" if other else changed
 
 
+def activity(phase: str) -> str:
+    """What is done in the time that a phase's report is about."""
+    return "load batch" if phase == "before_forward" else phase.removeprefix("after_").replace("_", " ")
+
+
 def _status_words(status: str) -> str:
     return "out of memory" if status == "oom" else status
 
@@ -270,7 +276,7 @@ def parts(by_category: Mapping[str, int]) -> str:
     """Largest first; what is in host memory stands behind the rest."""
     on_device, on_host = [
         ", ".join(
-            f"{c.replace('_', ' ')} {human_bytes(n)}"
+            f"{_WORDS.get(c, c.replace('_', ' '))} {human_bytes(n)}"
             for n, c in sorted(((n, c) for c, n in by_category.items() if n >= 2**10), reverse=True)
             if (c in HOST_CATEGORIES) == in_host_memory
         )

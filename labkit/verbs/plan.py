@@ -94,7 +94,7 @@ def _facts(found: "Prediction", resolved: Resolved) -> dict[str, Any]:
 
 def _line(row: dict[str, Any]) -> str:
     from labkit.memory.units import human_bytes
-    from labkit.runs.text import parts
+    from labkit.runs.text import activity, parts
 
     if "error" in row:
         return f"{row['experiment']}: {row['error']}"
@@ -103,8 +103,8 @@ def _line(row: dict[str, Any]) -> str:
     peak, died = row["peak"], row["died_in"]
     lines = [
         f"{row['experiment']} on {row['gpu']}: {row['verdict']} (predicted)",
-        f"  peak {human_bytes(row['peak_bytes'])}{of}{reserved}, in phase "
-        f"{peak['phase'].replace('_', ' ')} of step {peak['step']} by {row['operation']}",
+        f"  peak {human_bytes(row['peak_bytes'])}{of}{reserved}, in "
+        f"{activity(peak['phase'])} of step {peak['step']} by {row['operation']}",
         f"  {parts(peak['peak'])}",
     ]
     if died:

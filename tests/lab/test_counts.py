@@ -40,6 +40,7 @@ def test_shares_of_lost_updates():
     assert found.lost_share(*TRUE) == 0.75
     assert found.last_loss(*MIXED) == 5.5
     assert "75.0%" in found.text() and "6.500" in found.html()
+    assert "75.0%         70.0%        80.0%" in found.text()  # in all steps, the first, the last
 
 
 def test_rounding_is_counted_in_a_process(monkeypatch, ledger):

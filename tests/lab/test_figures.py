@@ -2,6 +2,8 @@
 
 import dataclasses
 import io
+import itertools
+import math
 
 import pytest
 from made import MIB, breakdown, report
@@ -9,7 +11,8 @@ from PIL import Image
 
 from labkit.config.errors import ConfigError
 from labkit.lab import figures
-from labkit.lab.figures import Figure
+from labkit.lab.figures import Figure, canvas
+from labkit.lab.figures_training import _numbered, _samples_seen
 from labkit.lab.result import Result
 
 TOLD = {"verdict": "fits", "died_in": None} | report("predicted").to_dict()
@@ -41,6 +44,35 @@ def test_every_kind_is_drawn_with_its_source_and_numbers_in_words(results, kind)
     assert any(digit in figure.alt for digit in "123456789")
     assert f'alt="{figure.alt[:20]}' in figure.html()
     assert figure.text() == f"[figure] {figure.alt}"
+
+
+def test_a_plan_of_many_micro_steps_says_that_it_shows_two(lab):
+    one = lab("02_batch_and_accumulation")
+    many, two = (one.predict("grad_accumulation", accumulate_grad_batches=n) for n in (4, 2))
+    assert "two micro steps stand for all" in figures.draw("phases", [many]).alt
+    assert "stand for all" not in figures.draw("phases", [two]).alt
+
+
+@pytest.mark.parametrize(
+    ("steps", "samples", "seen"),
+    [(4, 256, [64, 128, 192, 256]), (4, 192, [64, 96, 160, 192]), (2, 128, [64, 128]), (3, 150, [64, 128, 192])],
+    ids=["full", "a short step ends each epoch", "stopped early", "no whole epochs"],
+)
+def test_samples_behind_each_step(add_run, steps, samples, seen):
+    run = add_run("grad_accumulation", losses=[1.0] * steps, samples=samples)
+    assert _samples_seen(run) == seen  # 64 a step, 2 epochs
+
+
+def test_numbers_of_near_points_are_not_on_one_another():
+    drawing, axes = canvas(6, 6, "t", "s")
+    axes.set(xlim=(0, 100), ylim=(0, 100))
+    points = [(50, 50), (51, 50), (90, 90), (50, 51), (50, 50)]
+    _numbered(axes, points)
+    assert axes.texts[2].xyann == pytest.approx((0, 17))  # nothing is near
+    places = [
+        axes.transData.transform(point) + text.xyann for point, text in zip(points, axes.texts, strict=True)
+    ]  # fmt: skip
+    assert min(math.dist(one, other) for one, other in itertools.combinations(places, 2)) > 10
 
 
 def test_the_words_of_a_death_say_what_was_held(results):

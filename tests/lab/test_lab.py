@@ -8,6 +8,7 @@ from labkit.config.layers import resolve
 from labkit.lab.bench import Refusal
 from labkit.lab.lab import Lab
 from labkit.lab.result import Blank, Result
+from labkit.memory.report import MemoryReport
 
 FIRST = {"max_steps": 2}
 
@@ -54,6 +55,28 @@ def test_what_is_not_filled_in_runs_nothing(lab):
     assert "[unanswered]" in one.ask("share_of_parameters", answer=...).text()
     assert "[unanswered]" in one.ask("share_of_parameters", answer=None).text()
     assert not one.journal.path.exists()
+
+
+@pytest.mark.parametrize("show", [lambda one, *runs: one.plot("bars", *runs), lambda one, *runs: one.table(*runs)])
+def test_what_stands_in_place_of_a_result_is_shown_above_the_others(lab, add_run, show):
+    one, first = lab("00_setup"), add_run("reduced_batch")
+    alone = show(one, first).text()
+    blank = show(one, first, one.run("reduced_batch", batch_size=...)).text()
+    assert blank == f"reduced_batch: fill in batch_size and execute this cell again; nothing was run.\n{alone}"
+    refused = show(one, first, one.predict("reduced_batch", batchsize=4))
+    assert refused.text().startswith("[not done] unknown key 'batchsize'") and refused.text().endswith(alone)
+    assert "batch_size" in refused.html()
+
+
+def test_what_stands_in_place_of_what_is_handed_in_is_said_with_the_check_and_the_explanation(lab, add_run):
+    one = lab("10_when_it_fails")
+    refused = one.run("baseline", batch_size=0)
+    said = one.check("yours_fits", refused).text()
+    assert said.startswith(refused.text()) and "[open] Your change" in said
+    assert one.explain("ends", refused, add_run("reduced_batch")).text().startswith(refused.text())
+    assert one.explain("kernel_says", one.kill("baseline", batch_size=0)).text().startswith("[not done]")
+    killed = add_run("reduced_batch", status="killed")
+    assert one.explain("kernel_says", killed).text().startswith("[unanswered] The kernel")
 
 
 @pytest.mark.parametrize(
@@ -175,6 +198,39 @@ def test_a_table_has_the_unit_of_its_machine(lab, add_run):
     assert f"{15.0:.1f}" in lab("12_compare").table(add_run("reduced_batch")).text()
     assert lab("12_compare").unit == ("MiB", MIB)
     assert lab("12_compare", profile="h100-94gb").unit[0] == "GiB"
+
+
+def test_a_table_leaves_out_what_is_alike_in_all_lines(lab, add_run):
+    one, first = lab("12_compare"), add_run("reduced_batch", losses=[2.0], samples=16, train_seconds=1.0)
+    head, columns, *_ = one.table(first, add_run("bf16_true")).text().splitlines()
+    assert head == "Runs, memory in MiB of 95.0, measured on the virtual GPU"
+    assert columns.split() == [
+        "experiment", "status", "peak", "params", "grads", "optim", "activ", "temp", "samples/s", "samples",
+        "loss",
+    ]  # fmt: skip
+    both = one.table(first, add_run("reduced_batch", memory=report("predicted"))).text()
+    assert "source" in both and " predicted " in both
+    assert "error is predicted over measured" not in both  # neither has a prediction beside it
+
+
+def test_of_a_run_that_measured_nothing_a_table_has_no_size(lab, add_run):
+    add_run("reduced_batch")
+    killed = add_run(
+        "baseline",
+        status="killed",
+        memory=MemoryReport(source="virtual GPU", capacity_bytes=95 * MIB, phases=[]),
+        peak_bytes=0,
+    )
+    assert "0.0" not in lab("12_compare").table(killed).text()
+    died = {"step": 1, "micro_step": 0, "phase": "forward"}
+    assert "oom in forward, step 1" in lab("12_compare").table(add_run("xxl", status="oom", died_in=died)).text()
+
+
+def test_a_result_names_the_values_that_labs_change(lab, add_run):
+    said = add_run("reduced_batch", {"lr": 0.25}).text().splitlines()
+    assert said[1] == "  batch_size=16, accumulate_grad_batches=1, lr=0.25, precision=32-true, optim=adamw"
+    planned = lab("13_ddp").predict("multi_ddp").text().splitlines()
+    assert planned[1].endswith("devices=2, strategy=ddp") and "in backward of step" in planned[2]
 
 
 def test_advice_is_a_table_of_what_fits(lab):

@@ -30,6 +30,12 @@ def test_it_says_phase_memory_loss_and_time_left(capsys):
     assert "<details>" in html and "loss 2.500" in html and ">5.0<" in html
 
 
+def test_an_end_before_the_first_step_is_an_end(capsys):
+    progress = Progress("xxl", 1)
+    progress({"event": "result", "status": "oom"})
+    assert progress.now.strip() == "out of memory"
+
+
 def test_of_many_micro_steps_only_the_last_is_said(capsys):
     one = phase("after_forward", 0, parameters=3)
     progress = Progress("x", 4)

@@ -17,7 +17,10 @@ def test_a_table_puts_numbers_to_the_right():
     html = view.html()
     assert "a&lt;b" in html
     assert html.count("text-align:right") == 3
-    assert "<caption" in html
+    assert html.count("text-align:right;padding:2px 5px;white-space:nowrap") == 3  # a sign is not torn off
+    names = Table("t", ["name"], [["max_steps=2 accumulate_grad_batches=2"]]).html()
+    assert "max_steps=2 accumulate_<wbr>grad_<wbr>batches=2" in names  # a long one leaves room for the others
+    assert 'aria-label="title"' in html
 
 
 def test_a_table_without_rows_is_one():

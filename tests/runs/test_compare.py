@@ -126,7 +126,7 @@ def test_host_memory_stands_apart(course_records):
         pytest.skip(record.reason)
     device, host = summary(record).splitlines()[1].split("; in host memory ")
     assert "optimizer" not in device
-    assert host.startswith("optimizer cpu ")
+    assert host.startswith("optimizer state ")
 
 
 def test_others_on_the_gpu_are_told_of(course_records):

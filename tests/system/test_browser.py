@@ -201,6 +201,18 @@ def test_make_lab_opens_the_first_notebook(notebook):
     notebook.shot("00-opened")
 
 
+def test_a_terminal_has_the_command(notebook):
+    page = notebook.page
+    page.goto(f"{notebook.url}/lab?reset&token={TOKEN}")
+    page.locator(".jp-LauncherCard", has_text="Terminal").click()
+    page.locator(".jp-Terminal .xterm").click()
+    page.wait_for_timeout(2000)
+    page.keyboard.type("labkit --help > $JUPYTER_SERVER_ROOT/said.txt 2>&1\n")
+    said = f"{notebook.url}/api/contents/said.txt?token={TOKEN}"
+    until(lambda: (found := page.request.get(said)).ok and "usage: labkit" in found.json()["content"])
+    notebook.shot("terminal")
+
+
 def test_lab_02_is_run_cell_by_cell(notebook):
     notebook.open("/lab/tree/labs/02_batch_and_accumulation.ipynb")
     cells = len(json.loads((ROOT / "labs" / "02_batch_and_accumulation.ipynb").read_text())["cells"])

@@ -12,7 +12,7 @@ def _not_quantized(runs: Runs) -> list[str]:
     found = runs[QLORA].record.model
     if "quantized_bytes" not in found:
         return ["which layers stay: not available when planned"]
-    rest = ", ".join(f"{name.replace('_', ' ')} {size(n)}" for name, n in found["unquantized_bytes"].items())
+    rest = "; ".join(f"{name.replace('_', ' ')} {size(n)}" for name, n in found["unquantized_bytes"].items())
     return [f"In 4 bits with their scales: {size(found['quantized_bytes'])}.", f"Not quantized: {rest}."]
 
 

@@ -1,15 +1,8 @@
 """Lesson of 10_when_it_fails: three ends of a run, and how to read them."""
 
 from labkit.lab.lesson import Check, Lesson, Question, Runs, Topic
-from labkit.lab.lessons.quantities import capacity, fitting_peak, size
+from labkit.lab.lessons.quantities import capacity, needed, size
 from labkit.lab.result import Result
-
-
-def _needed(runs: Runs) -> float | None:
-    found = runs["baseline"].record.out_of_memory
-    if found is None:
-        return runs["baseline"].peak_bytes if runs["baseline"].planned else None
-    return None if found["requested_bytes"] is None else found["allocated_bytes"] + found["requested_bytes"]
 
 
 def _reading(runs: Runs) -> list[str]:
@@ -53,13 +46,13 @@ LESSON = Lesson(
         Check(
             id="the_sum_does_not_fit", about=("baseline",), relation="above",
             claim="What was in use and what was asked for are more than the device has",
-            left=_needed, right=capacity("baseline"), names=("together they are", "the capacity,"),
+            left=lambda runs: needed("baseline")(runs) if runs["baseline"].status == "oom" else None,
+            right=capacity("baseline"), names=("together they are", "the capacity,"),
             why="That is all that out of memory means.", hint="Another process may hold a part of the device.",
         ),
         Check(
-            id="yours_fits", about=("?yours",), relation="above", claim="Your change makes the baseline fit",
-            left=fitting_peak("?yours"), right=lambda runs: 0.0,
-            names=("it peaks at", "a run that does not fit,"),
+            id="yours_fits", about=("?yours",), relation="below", claim="Your change makes the baseline fit",
+            left=needed("?yours"), right=capacity("?yours"), names=("it needs", "the capacity,"),
             why="One change was enough; lab 11 shows which changes there are.",
             hint="It ran out of memory again: read what held the memory, and change that.",
         ),

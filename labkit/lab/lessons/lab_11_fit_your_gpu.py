@@ -1,7 +1,7 @@
 """Lesson of 11_fit_your_gpu: advice, and predictions for other devices."""
 
 from labkit.lab.lesson import Check, Lesson, Question, Topic
-from labkit.lab.lessons.quantities import capacity, fits, fitting_peak, size
+from labkit.lab.lessons.quantities import capacity, fits, needed, size
 
 LESSON = Lesson(
     questions=(
@@ -17,8 +17,8 @@ LESSON = Lesson(
     checks=(
         Check(
             id="advice_holds", about=("?yours",), relation="below", claim="With the advice it fits",
-            left=lambda runs: fitting_peak("?yours")(runs) or float("inf"), right=capacity("?yours"),
-            names=("it peaks at", "the capacity,"), why="It was planned before it was proposed.",
+            left=needed("?yours"), right=capacity("?yours"),
+            names=("it needs", "the capacity,"), why="It was planned before it was proposed.",
             hint="Take the values of the first line of the advice, all of them.",
         ),
         Check(

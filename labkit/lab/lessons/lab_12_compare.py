@@ -15,7 +15,7 @@ LESSON = Lesson(
     questions=(
         Question(
             id="least_memory", unit="choice", choices=WAYS, about=WAYS, truth=_least,
-            text="Four ways to fit the xxl model into the device: which one takes the least memory?",
+            text="Of these four ways to fit the xxl model into the device, which one takes the least memory?",
             because=lambda runs: (
                 ", ".join(f"{name} {size(runs[name].peak_bytes)}" for name in WAYS)
                 + ". QLoRA has a larger batch than the others here, and still holds least."

@@ -56,7 +56,7 @@ LESSON = Lesson(
         Check(
             id="split_learns_the_same", about=(FULL, SPLIT), relation="equal", within=0.02, quantity="loss",
             claim="Where a layer is computed changes nothing that is learnt", left=last_loss(SPLIT),
-            right=last_loss(FULL), names=("last loss in parts:", "in one,"),
+            right=last_loss(FULL), names=("last loss in parts:", "that on one device,"),
             why="Hidden states go one way and gradients the other, back into the vision tower.",
             hint="Without dropout, which draws other numbers on every rank.",
         ),

@@ -81,6 +81,18 @@ def capacity(run: str) -> Number:
     return lambda runs: runs[run].capacity_bytes
 
 
+def needed(run: str) -> Number:
+    """Highest device bytes; of a run out of memory what was in use and asked for. None where it ended otherwise."""
+
+    def number(runs: Runs) -> float | None:
+        found = runs[run].record.out_of_memory
+        if found is None or found["requested_bytes"] is None:
+            return runs[run].peak_bytes if runs[run].status == "ok" or runs[run].planned else None
+        return found["allocated_bytes"] + found["requested_bytes"]
+
+    return number
+
+
 def fitting_peak(run: str) -> Number:
     """Highest device bytes of a run that came to its end; 0 of one that did not."""
     return lambda runs: runs[run].peak_bytes if runs[run].status == "ok" else 0
