@@ -23,7 +23,7 @@ test: $(READY)  ## lint, then all tests
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-test-system: $(READY) $(CHI)/.ready  ## a real OpenStack, the image built for real, kills, the labs planned and in a browser; root on Debian
+test-system: $(READY) $(CHI)/.ready  ## a real OpenStack and a real Slurm, the image built for real, kills, the labs planned and in a browser; root on Debian
 	$(CHI)/bin/python -m pytest --confcutdir=tests/openstack tests/openstack
 	$(BIN)/python -m pytest --confcutdir=tests/image tests/image
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/system
