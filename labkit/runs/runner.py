@@ -27,6 +27,7 @@ from labkit.runs.ranks.files import log_of, logs, other_ranks
 from labkit.runs.ranks.launched import Launched
 from labkit.runs.records import Ledger, Record, RunFolder
 from labkit.runs.resume import prepare, unfinished
+from labkit.runs.told import ToldToStop
 
 POLL_S = 0.1
 GRACE_S = 5.0
@@ -42,16 +43,6 @@ ENDED = ("ok", "oom")
 """How a run can come to its end while it is asked to stop."""
 
 OnEvent = Callable[[dict[str, Any]], None]
-
-
-class ToldToStop(KeyboardInterrupt):
-    """This process was told to stop, by a signal that is not Ctrl-C's: SIGTERM, or Slurm's SIGUSR1 before the end of
-    the job's time. ``record`` is that of the run that went on, which is stopped as after Ctrl-C."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.time_is_over = number == signal.SIGUSR1
-        self.record: Record | None = None
 
 
 def run(

@@ -1,13 +1,9 @@
 """``labkit run``."""
 
-import _thread
 import argparse
-import contextlib
 import json
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -17,14 +13,13 @@ from labkit.config.profiles import load_profile
 from labkit.config.workspace import Workspace
 from labkit.runs.ranks.launched import Launched
 from labkit.runs.records import Ledger, Record, RunFolder
-from labkit.runs.runner import OnEvent, ToldToStop, resume, run
+from labkit.runs.runner import OnEvent, resume, run
 from labkit.runs.slurm.script import EXIT_AGAIN
+from labkit.runs.told import ToldToStop, listening
 from labkit.verbs import compare
 from labkit.verbs.options import EXIT_FAILED, add_profile, find_run, pairs, quiet_libraries
 
 BAD = ("failed", "killed", "timeout")
-
-POLL_S = 0.5
 
 HELP = """\
 Run an experiment in a child process and record how it ended.
@@ -62,50 +57,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Run one experiment or all of them."""
-    with _listening():
+    with listening(is_first=not _is_silent()):
         try:
             return _main(args)
         except ToldToStop as told:
             if not told.time_is_over:
                 raise
             return _time_is_over(told.record)
-
-
-@contextlib.contextmanager
-def _listening() -> Iterator[None]:
-    """Let SIGTERM and SIGUSR1 stop a run as Ctrl-C does, where this is the program's main thread.
-
-    Slurm sends SIGUSR1 to every process of a step. It is blocked here, and so in all that is started from here, and a
-    thread waits for it; of several ranks the first is told, and tells the others.
-    """
-
-    def stop(number: int, _: Any) -> None:
-        raise ToldToStop(number)
-
-    def wait() -> None:
-        while not over.is_set():
-            if signal.sigtimedwait({signal.SIGUSR1}, POLL_S):
-                over.set()
-                _thread.interrupt_main(signal.SIGUSR1)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    over = threading.Event()
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGUSR1)}
-    waits = threading.Thread(target=wait, daemon=True)
-    if not _is_silent():
-        waits.start()
-    try:
-        yield
-    finally:
-        over.set()
-        while signal.sigtimedwait({signal.SIGUSR1}, 0):  # said again meanwhile
-            pass
-        for number, action in before.items():
-            signal.signal(number, action)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _time_is_over(record: Record | None) -> int:

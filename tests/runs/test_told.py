@@ -1,0 +1,52 @@
+"""Signals become ``ToldToStop`` while somebody listens, and are what they were behind it."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from labkit.runs.told import ToldToStop, listening
+
+
+@pytest.mark.parametrize(("number", "time_is_over"), [(signal.SIGTERM, False), (signal.SIGUSR1, True)])
+def test_a_signal_is_raised_once_and_everything_is_as_before(number, time_is_over):
+    before = signal.getsignal(number), signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    with pytest.raises(ToldToStop, match=number.name) as told, listening(is_first=True):
+        os.kill(os.getpid(), number)
+        time.sleep(10)
+    assert told.value.time_is_over is time_is_over
+    assert isinstance(told.value, KeyboardInterrupt)
+    assert (signal.getsignal(number), signal.pthread_sigmask(signal.SIG_BLOCK, [])) == before
+
+
+def test_a_rank_behind_the_first_and_all_that_is_started_are_deaf_to_slurm():
+    send = "import os, signal; os.kill(os.getpid(), signal.SIGUSR1); print('alive')"
+    with listening(is_first=False):
+        os.kill(os.getpid(), signal.SIGUSR1)
+        said = subprocess.run([sys.executable, "-c", send], capture_output=True, text=True, check=False)
+        time.sleep(1)
+    assert (said.returncode, said.stdout) == (0, "alive\n")
+
+
+def test_another_thread_than_the_main_one_may_run_too():
+    found = []
+
+    def work() -> None:
+        with listening(is_first=True):
+            found.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [signal.getsignal(signal.SIGTERM)]
+
+
+def test_where_nobody_can_wait_for_a_signal_sigterm_is_heard_all_the_same(monkeypatch):
+    monkeypatch.delattr(signal, "sigtimedwait")  # macOS
+    with pytest.raises(ToldToStop), listening(is_first=True):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
