@@ -21,7 +21,7 @@ def workspace(tmp_path, monkeypatch):
 
 def test_a_script_is_written_with_the_line_that_submits_it(workspace, capsys):
     assert main(["slurm", "reduced_batch", "--gpus", "2", "strategy=ddp", "batch_size=4"]) == 0
-    script = workspace / "slurm" / "reduced_batch.sbatch"
+    (script,) = (workspace / "slurm").glob("reduced_batch-*.sbatch")
     assert capsys.readouterr().out == f"{script}\nsbatch {script}\n"
     text = script.read_text()
     assert "run reduced_batch strategy=ddp batch_size=4" in text
@@ -30,11 +30,22 @@ def test_a_script_is_written_with_the_line_that_submits_it(workspace, capsys):
 
 
 def test_steps_are_saved_where_they_can_be_unless_told_otherwise(workspace, capsys):
-    script = workspace / "slurm" / "reduced_batch.sbatch"
     assert main(["slurm", "reduced_batch"]) == 0
-    assert "enable_checkpointing=true" in script.read_text() and "--requeue" in script.read_text()
+    (saves,) = (workspace / "slurm").glob("*.sbatch")
+    assert "enable_checkpointing=true" in saves.read_text() and "--requeue" in saves.read_text()
     assert main(["slurm", "reduced_batch", "enable_checkpointing=false"]) == 0
-    assert "enable_checkpointing=true" not in script.read_text() and "--no-requeue" in script.read_text()
+    (other,) = set((workspace / "slurm").glob("*.sbatch")) - {saves}
+    assert "enable_checkpointing=true" not in other.read_text() and "--no-requeue" in other.read_text()
+
+
+def test_a_script_that_was_edited_is_kept(workspace, capsys):
+    assert main(["slurm", "reduced_batch"]) == 0
+    (script,) = (workspace / "slurm").glob("*.sbatch")
+    edited = script.read_text() + "# mine\n"
+    script.write_text(edited)
+    assert main(["slurm", "reduced_batch"]) == 0
+    assert script.read_text() + "# mine\n" == edited
+    assert script.with_suffix(".sbatch.bak").read_text() == edited
 
 
 @pytest.mark.parametrize(("arguments", "said"), [
@@ -57,6 +68,7 @@ def test_bad_input_is_one_line(workspace, capsys, arguments, said):
 
 
 def test_a_script_is_examined_for_people_and_machines(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HF_HOME", "/project")
     monkeypatch.chdir(tmp_path)
     script = tmp_path / "train.sbatch"
     script.write_text("#!/bin/bash\n#SBATCH --ntasks=2\n#SBATCH --time=60\nsrun python train.py --devices 2\n")

@@ -25,7 +25,7 @@ from labkit.runs.host import HostMemory
 from labkit.runs.prediction import WAIT_S, in_background
 from labkit.runs.ranks.files import log_of, logs, other_ranks
 from labkit.runs.ranks.launched import Launched
-from labkit.runs.records import Ledger, Record, RunFolder
+from labkit.runs.records import Ledger, LedgerError, Record, RunFolder
 from labkit.runs.resume import prepare, unfinished
 from labkit.runs.told import ToldToStop
 
@@ -83,7 +83,12 @@ def run(
         launched.open(ledger)
     environment = (rung or {}).get("environment", {})
     if not fresh and (stopped := unfinished(ledger, resolved, environment)) is not None:
-        return resume(stopped, timeout_s, on_event)
+        try:
+            return resume(stopped, timeout_s, on_event)
+        except LedgerError:
+            if not stopped.is_watched:
+                raise
+            # another has gone on with it at the same moment, and this becomes a run of its own
     with ledger.open_run(resolved, typed, {"data_folder": str(workspace.data)}, rung) as folder:
         record = folder.read()
         if launched is not None and not resolved.skip_reason:
@@ -137,6 +142,8 @@ def _carry_out(
                 # a run that has measured nothing has nothing to stand beside it, and need not wait
                 record.prediction = prediction.result(WAIT_S if record.memory else 0)
     except BaseException as error:
+        if isinstance(error, ToldToStop):
+            error.record = record
         if record.status == "running":  # a record of a run that is over never says that it goes on
             record.status, record.reason = "killed", f"its watcher stopped: {type(error).__name__} {error}".strip()
         raise
@@ -201,8 +208,6 @@ def _watch(
             with contextlib.suppress(KeyboardInterrupt):  # a second one does not wait for anything to be saved
                 _stop(child, signal.SIGINT, grace_s)
             read_events()
-            if isinstance(told, ToldToStop):
-                told.record = record
             if record.status not in ENDED:
                 record.status, record.reason = _interrupted(told, folder)
             raise

@@ -9,7 +9,7 @@ from typing import Any
 
 from labkit.runs.records import Record
 
-POLL_S = 0.5
+POLL_S = 0.1
 
 
 class ToldToStop(KeyboardInterrupt):
@@ -49,18 +49,21 @@ def _warned(is_first: bool) -> Iterator[None]:
 
     def wait() -> None:
         while not over.is_set():
-            if signal.sigtimedwait({signal.SIGUSR1}, POLL_S):
+            if signal.sigtimedwait({signal.SIGUSR1}, POLL_S) and not over.is_set():
                 over.set()
                 _thread.interrupt_main(signal.SIGUSR1)
 
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     before = signal.signal(signal.SIGUSR1, _raise)
+    waits = threading.Thread(target=wait, daemon=True)
     if is_first:
-        threading.Thread(target=wait, daemon=True).start()
+        waits.start()
     try:
         yield
     finally:
         over.set()
+        if is_first:
+            waits.join()
         while signal.sigtimedwait({signal.SIGUSR1}, 0):  # said again meanwhile
             pass
         signal.signal(signal.SIGUSR1, before)

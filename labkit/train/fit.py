@@ -73,7 +73,8 @@ def fit(
     if reason := missing_compiler(config):
         return {"status": "skipped", "reason": reason}
     if config.device == "cuda":
-        torch.cuda.set_device(rank % config.devices)
+        local = os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") if config.world_size > 1 else None
+        torch.cuda.set_device(int(local or 0))
     seed_everything(config.seed, workers=True, verbose=False)
     arch = architecture(config.model_name)
     train_samples, val_samples = load_samples(config, data_folder)

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 from labkit.config.errors import ConfigError
@@ -59,7 +60,7 @@ def _examine_script(args: argparse.Namespace) -> int:
     if args.experiment:
         raise ConfigError("--slurm examines a script; leave out the experiment.")
     try:
-        checks = examine_script(args.slurm.read_text(encoding="utf-8"), Path.cwd())
+        checks = examine_script(args.slurm.read_text(encoding="utf-8"), Path.cwd(), os.environ)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{args.slurm} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
     if args.json:

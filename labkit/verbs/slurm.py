@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -91,12 +92,14 @@ def _written(workspace: Workspace, args: argparse.Namespace) -> Path:
     labkit = Path(sys.executable).with_name("labkit")
     text = write_script(request, config, typed, workspace.root, workspace.runs, labkit)
     folder = workspace.root / "slurm"
-    script = folder / f"{name_of(experiment)}.sbatch"
+    script = folder / f"{name_of(experiment)}-{config.hash[:8]}.sbatch"
     try:
         (folder / "logs").mkdir(parents=True, exist_ok=True)  # before the job: Slurm makes no folder for its output
-        for check in examine_script(text, Path.cwd(), config.precision):
+        for check in examine_script(text, Path.cwd(), os.environ, config.precision):
             if check.level == "red":
                 raise ConfigError(f"{check.found}: {check.mend}")
+        if script.exists() and script.read_text(encoding="utf-8", errors="replace") != text:
+            script.replace(script.with_suffix(".sbatch.bak"))  # somebody may have edited it
         script.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{script} cannot be written: {error.strerror}.") from None

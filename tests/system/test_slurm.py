@@ -236,7 +236,7 @@ def test_a_mistake_is_explained_beforehand_and_comes_true(site, tmp_path, mistak
     (tmp_path / "train.py").write_text(TRAINER)
     body = f"export ACCELERATOR={accelerator}\nsrun {sys.executable} {tmp_path}/train.py trainer.devices=2"
     text = script_of(directives, body)
-    red = [found for found in examine_script(text, tmp_path) if found.level == "red"]
+    red = [found for found in examine_script(text, tmp_path, site) if found.level == "red"]
     assert [found.name for found in red] == [check]
     assert red[0].mend.startswith(mend)
     output = submit(site, tmp_path, mistake, text)
@@ -245,14 +245,14 @@ def test_a_mistake_is_explained_beforehand_and_comes_true(site, tmp_path, mistak
     # what the doctor said in the place of the line that was wrong
     wrong = {"ntasks": "--ntasks=2", "gpus-per-task": "--gpus-per-task=1", "devices": "--ntasks-per-node=1"}[mistake]
     mended = text.replace(f"#SBATCH {wrong}", mend)
-    assert not [found for found in examine_script(mended, tmp_path) if found.level == "red"]
+    assert not [found for found in examine_script(mended, tmp_path, site) if found.level == "red"]
     assert submit(site, tmp_path, f"{mistake}-mended", mended).read_text().count("trained") == 2
 
 
 def test_caches_that_nobody_moves_are_in_the_home_folder(site, tmp_path):
     where = f'srun {sys.executable} -c "import huggingface_hub.constants as c; print(c.HF_HOME)"'
     text = script_of(["--nodes=1", "--ntasks-per-node=1", "--gpus-per-node=1"], where).replace(CACHES, "")
-    (found,) = [check for check in examine_script(text, tmp_path) if check.level == "red"]
+    (found,) = [check for check in examine_script(text, tmp_path, site) if check.level == "red"]
     assert (found.name, found.mend.partition("=")[0]) == ("caches", "export HF_HOME")
     assert submit(site, tmp_path, "caches", text).read_text().startswith(site["HOME"])
     mended = text.replace("srun", f"{found.mend.replace('/PROJECT', str(tmp_path))}\nsrun", 1)
@@ -263,7 +263,7 @@ def test_bf16_on_a_v100_is_refused_before_the_run(site, tmp_path):
     run = f"srun {LABKIT} run reduced_batch precision=bf16-true dataset=fluent_emoji --profile v100-32gb"
     text = script_of(["--nodes=1", "--ntasks-per-node=1", "--gpus-per-node=1", "--constraint=v100"], run)
     text += 'echo "on $SLURM_JOB_NODELIST with $SLURM_JOB_GPUS"\n'
-    (found,) = [check for check in examine_script(text, tmp_path) if check.level == "red"]
+    (found,) = [check for check in examine_script(text, tmp_path, site) if check.level == "red"]
     assert (found.name, found.mend) == ("bf16", "#SBATCH --constraint=a100  # or precision=16-mixed")
     output = submit(site, tmp_path, "v100", text).read_text()
     assert "error: precision=bf16-true needs bf16, which v100-32gb does not have" in output

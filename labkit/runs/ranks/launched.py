@@ -29,6 +29,8 @@ MEETING_S = 120.0
 RECORD_S = 120.0
 """How long a rank whose own part is over waits for the record, so that no launcher ends rank 0 before it is written."""
 
+LOOK_S = 5.0
+"""How long a rank looks for the record when nobody watches the run any more."""
 
 _TORCH = (
     ("RANK", "WORLD_SIZE", "LOCAL_RANK"), ("MASTER_ADDR", "MASTER_PORT"),
@@ -124,7 +126,20 @@ class Launched:
             child.stdin.close()  # which ends it and all it has started
             child.wait()
             redact_file(log_of(folder.path, self.rank))
+        self._look_again(folder)
         return folder.read()
+
+    def _look_again(self, folder: RunFolder) -> None:
+        """Wait a moment for a record that is there already: a shared disk may tell of locks before it tells of files.
+
+        An NFS client remembers for some seconds that a file is not there, unless it changes the folder itself.
+        """
+        deadline = time.monotonic() + LOOK_S
+        look = folder.path / f".look.rank{self.rank}"
+        while not folder.record.exists() and time.monotonic() < deadline:
+            look.touch()
+            look.unlink(missing_ok=True)
+            time.sleep(POLL_S)
 
     def _meet(self, ledger: Ledger) -> Word:
         deadline = time.monotonic() + MEETING_S
@@ -132,6 +147,12 @@ class Launched:
             if (word := self._meeting(ledger).take_word(self.rank)) is not None:
                 return word
             time.sleep(POLL_S)
+        if self._meeting(ledger).is_open():
+            raise LedgerError(
+                f"rank {self.rank} of {self.world_size} knows of a run of rank 0 in {ledger.root}, but sees nobody who "
+                "watches it: rank 0 has ended, or file locks on this disk hold on one node only (NFS nolock, Lustre "
+                "localflock, BeeGFS without global locks); then set LABKIT_RUNS to another disk."
+            )
         raise LedgerError(
             f"rank {self.rank} of {self.world_size} has found no run of rank 0 in {ledger.root} for {MEETING_S:g} s; "
             "all ranks need the same LABKIT_RUNS, on a disk that all of them see."

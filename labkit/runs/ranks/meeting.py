@@ -63,6 +63,10 @@ class Meeting:
             return None
         return word
 
+    def is_open(self) -> bool:
+        """Whether rank 0 has left word."""
+        return self._read() is not None
+
     def have_come(self, ranks: int) -> bool:
         """Whether all ranks behind the first have taken the word that is there now."""
         word = self._read()

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,13 +13,19 @@ from labkit.runs.slurm.script import CACHES
 _SHORT = {"N": "nodes", "n": "ntasks", "C": "constraint", "t": "time", "o": "output", "G": "gpus", "J": "job-name",
           "p": "partition", "c": "cpus-per-task", "A": "account", "D": "chdir", "e": "error"}  # fmt: skip
 _LONG = re.compile(r"--([\w-]+)(?:=(.*))?")
-_OLD_GPUS = tuple(sorted({gpu.name.partition("-")[0] for gpu in GPUS.values() if not gpu.bf16}))
-_HOME = re.compile(r"^(~|\$HOME\b|\$\{HOME\}|/home/)")
-_IN_BODY = {
-    "devices": re.compile(r"(?:^|[\s.])(?:--)?(?:[\w.]*\.)?(?:devices|num_gpus|gpus)[= ](?P<n>\d+)\b"),
-    "num_nodes": re.compile(r"(?:^|[\s.])(?:--)?(?:[\w.]*\.)?num_nodes[= ](?P<n>\d+)\b"),
+_SAME = {"tasks-per-node": "ntasks-per-node"}
+_FAMILIES = frozenset(gpu.name.partition("-")[0] for gpu in GPUS.values())
+_OLD_GPUS = frozenset(gpu.name.partition("-")[0] for gpu in GPUS.values() if not gpu.bf16)
+_IN_COMMAND = {
+    "devices": re.compile(r"(?:^|\s)(?:--)?(?:\w+\.)*(?:devices|num_gpus)[= ](?P<n>\d+)\b"),
+    "num_nodes": re.compile(r"(?:^|\s)(?:--)?(?:\w+\.)*num_nodes[= ](?P<n>\d+)\b"),
 }
-_TRAINS = re.compile(r"\b(?:python3?|labkit run|torchrun|apptainer|singularity)\b")
+_COMMAND = r"(?:^|[;&|(]\s*|\bsrun\b.*\s)(?:\S*/)?"
+_TRAINS = re.compile(
+    _COMMAND + r"(?:python3?(?:\.\d+)?|labkit run|torchrun|deepspeed|accelerate|apptainer|singularity)\s"
+)
+_STARTS_RANKS = re.compile(r"\b(?:torchrun|torch\.distributed\.(?:run|launch)|accelerate launch|deepspeed)\b")
+"""Launchers that start the processes of a node themselves: Slurm starts one of them on each."""
 
 
 @dataclass(frozen=True)
@@ -56,39 +63,65 @@ class BatchScript:
     @property
     def tasks(self) -> int | None:
         """Tasks on a node, as far as the script says."""
+        if (each := _number(self.options.get("ntasks-per-gpu"))) is not None and self.gpus is not None:
+            return each * self.gpus
         return _number(self.options.get("ntasks-per-node"))
 
     @property
     def gpus(self) -> int | None:
         """GPUs of a node, as far as the script says."""
-        for name in ("gpus-per-node", "gres"):
-            if "gpu" in (said := f"{name}:{self.options.get(name, '')}") and (number := _last_number(said)) is not None:
-                return number
-        if (each := _last_number(self.options.get("gpus-per-task", ""))) is not None:
-            return each * (self.tasks or 1)
-        whole = _last_number(self.options.get("gpus", ""))
+        if (number := _count(self.options.get("gpus-per-node"))) is not None:
+            return number
+        # 'gpu', 'gpu:2' or 'gpu:a100:2', among other things
+        listed = [part for part in self.options.get("gres", "").split(",") if part.split(":")[0] == "gpu"]
+        if listed:
+            return _count(listed[0].removeprefix("gpu").lstrip(":")) or 1
+        if (each := _count(self.options.get("gpus-per-task"))) is not None:
+            return each * (_number(self.options.get("ntasks-per-node")) or 1)
+        whole = _count(self.options.get("gpus"))
         return None if whole is None else whole // self.nodes
 
+    @property
+    def training(self) -> tuple[str, ...]:
+        """The commands that may train: Python, in a container or not, without those that ask for tasks themselves."""
+        return tuple(
+            line for line in self.commands
+            if _TRAINS.search(line) and not re.search(r"\bsrun\b.*\s(?:--ntasks[= ]|-n ?\d)", line)
+        )  # fmt: skip
+
+    @property
+    def starts_ranks(self) -> bool:
+        """Whether a launcher on each node starts the processes of that node."""
+        return any(_STARTS_RANKS.search(line) for line in self.training)
+
     def says(self, key: str) -> int | None:
-        """``devices`` or ``num_nodes`` as a number in one of its commands; None where they come from a variable."""
-        found = [match["n"] for line in self.commands if (match := _IN_BODY[key].search(line))]
-        return int(found[-1]) if found else None
+        """``devices`` or ``num_nodes`` as a number in what trains; None where it is a variable, or they differ."""
+        found = {match["n"] for line in self.training if (match := _IN_COMMAND[key].search(line.split(" #")[0]))}
+        return int(found.pop()) if len(found) == 1 else None
 
 
-def examine_script(text: str, folder: Path, precision: str | None = None) -> list[Check]:
-    """Every check of a script's ``text``. ``folder`` is where ``sbatch`` would be called.
+def examine_script(
+    text: str, folder: Path, environment: Mapping[str, str], precision: str | None = None
+) -> list[Check]:
+    """Every check of a script's ``text``. ``folder`` and ``environment`` are those that ``sbatch`` is called in.
 
     ``precision`` is that of the run, where it is known; else what the script says counts.
     """
     script = BatchScript.read(text)
     devices = script.says("devices") or script.gpus or script.tasks or 1
     checks = [_tasks(script, devices), _gpus(script, devices), _devices(script), _nodes(script), _launch(script)]
-    checks += [_bf16(script, precision), *_caches(script), _output(script, folder), _time(script)]
+    checks += [_bf16(script, precision), *_caches(script, environment), _output(script, folder), _time(script)]
     return checks
 
 
 def _tasks(script: BatchScript, devices: int) -> Check:
-    mend = f"#SBATCH --ntasks-per-node={devices}"
+    wanted = 1 if script.starts_ranks else devices
+    mend = f"#SBATCH --ntasks-per-node={wanted}"
+    if script.starts_ranks:
+        if (script.tasks or 1) == 1:
+            return Check(name="tasks", level="green", found="one a node, whose launcher starts the others")
+        return Check(name="tasks", level="red", mend=mend,
+                     found=f"{script.tasks} tasks a node, and each starts a launcher for all of its GPUs")  # fmt: skip
     if "ntasks" in script.options and script.tasks is None:
         said = script.options["ntasks"]
         return Check(
@@ -115,15 +148,17 @@ def _gpus(script: BatchScript, devices: int) -> Check:
 
 
 def _devices(script: BatchScript) -> Check:
-    said, tasks, gpus = script.says("devices"), script.tasks, script.gpus
-    wanted = tasks or gpus
+    said, gpus = script.says("devices"), script.gpus
+    tasks = None if script.starts_ranks else script.tasks
+    wanted, what = (tasks, "tasks") if tasks else (gpus, "GPUs")
     if said is not None and wanted is not None and said != wanted:
-        return Check(name="devices", level="red", mend=f"#SBATCH --ntasks-per-node={said}  # or devices={wanted}",
-                     found=f"the command has devices={said}, and a node gets {wanted} tasks")  # fmt: skip
+        option = "--ntasks-per-node" if tasks else "--gpus-per-node"
+        return Check(name="devices", level="red", mend=f"#SBATCH {option}={said}  # or devices={wanted}",
+                     found=f"the command has devices={said}, and a node gets {wanted} {what}")  # fmt: skip
     if tasks is not None and gpus is not None and tasks != gpus:
         return Check(name="devices", level="red", mend=f"#SBATCH --ntasks-per-node={gpus}",
                      found=f"{tasks} tasks on a node with {gpus} GPUs; Lightning wants one task for each")  # fmt: skip
-    return Check(name="devices", level="green", found=f"{said}, as tasks" if said else "no number that could differ")
+    return Check(name="devices", level="green", found=f"{said}, as {what}" if said else "no number that could differ")
 
 
 def _nodes(script: BatchScript) -> Check:
@@ -135,43 +170,61 @@ def _nodes(script: BatchScript) -> Check:
 
 
 def _launch(script: BatchScript) -> Check:
-    trains = [line for line in script.commands if _TRAINS.search(line) and not line.startswith(("module", "export"))]
     several = (script.tasks or 1) * script.nodes > 1
-    if trains and several and not any(re.search(r"\bsrun\b", line) for line in trains):
-        command = trains[-1] if len(trains[-1]) < 60 else f"{trains[-1][:57]}..."
+    if several and script.training and not any(re.search(r"\bsrun\b", line) for line in script.commands):
+        last = script.training[-1]
+        command = last if len(last) < 60 else f"{last[:57]}..."
         return Check(name="srun", level="red", found="nothing is started by srun, so one process waits for the others",
                      mend=f"srun {command}")  # fmt: skip
-    return Check(name="srun", level="green", found="the command is started by srun" if trains else "no command found")
+    return Check(name="srun", level="green", found="used" if several else "one task needs none")
 
 
 def _bf16(script: BatchScript, precision: str | None) -> Check:
-    asked = ", ".join(script.options.get(key, "") for key in ("constraint", "gres", "gpus-per-node", "partition"))
-    old = next((name for name in _OLD_GPUS if name in asked.lower()), None)
-    body = "\n".join(script.commands)
-    bf16 = "bf16" in (body if precision is None else precision)
-    if old and bf16:
-        found = f"{old.upper()} has no bf16 (compute capability below 8.0), and the run asks for it"
-        return Check(name="bf16", level="red", found=found, mend="#SBATCH --constraint=a100  # or precision=16-mixed")
+    bf16 = "bf16" in ("\n".join(script.commands) if precision is None else precision)
+    types = " ".join(script.options.get(key, "") for key in ("gres", "gpus-per-node", "gpus", "gpus-per-task"))
+    constraint, partition = script.options.get("constraint", ""), script.options.get("partition", "")
+    # what names a GPU first decides; a partition may have more than its name says
+    for level, words in (("red", types), ("red", constraint), ("amber", partition)):
+        named = {name for name in _FAMILIES if name in words.lower()}
+        if bf16 and named and named <= _OLD_GPUS:
+            found = f"{min(named).upper()} has no bf16 (compute capability below 8.0), and the run asks for it"
+            mend = "#SBATCH --constraint=a100  # or precision=16-mixed"
+            return Check(name="bf16", level=level, found=found, mend=mend)
+        if named:
+            break
     return Check(name="bf16", level="green", found="asked for, and no GPU without it is" if bf16 else "not asked for")
 
 
-def _caches(script: BatchScript) -> list[Check]:
-    named = {name: script.variables[name] for name in CACHES if name in script.variables}
-    at_home = {name: value for name, value in named.items() if _HOME.match(value)}
-    missing = [name for name in ("HF_HOME", "TORCH_HOME", "TRITON_CACHE_DIR", "TMPDIR") if name not in named]
+def _caches(script: BatchScript, environment: Mapping[str, str]) -> list[Check]:
+    # a job has the environment of whoever submits it, unless it says otherwise
+    inherits = script.options.get("export", "ALL").split(",")[0] == "ALL"
+    named = dict(environment) if inherits else {}
+    named |= script.variables
+    at_home = {name: named[name] for name in CACHES if name in named and _is_at_home(named[name], environment)}
+    wanted = ["HF_HOME", "TORCH_HOME", "TRITON_CACHE_DIR"]
     if "XDG_CACHE_HOME" in named:  # which huggingface and torch go by
-        missing = [name for name in missing if name not in ("HF_HOME", "TORCH_HOME")]
+        wanted = ["TRITON_CACHE_DIR"]
+    if "HF_HUB_CACHE" in named and "HF_HOME" in wanted:
+        wanted.remove("HF_HOME")
+    missing = [name for name in wanted if name not in named]
     if at_home:
         name, value = next(iter(at_home.items()))
         return [Check(name="caches", level="red", found=f"{name}={value} fills the home folder, and its quota",
                       mend=f"export {name}=/PROJECT/cache/{CACHES[name]}".rstrip("/"))]  # fmt: skip
     if missing:
+        elsewhere = any(re.match(r"(?:source|\.)\s", line) for line in script.commands)
         lines = " ".join(f"{name}=/PROJECT/cache/{CACHES[name]}" for name in missing)
-        lines += '; mkdir -p "$TMPDIR"' if "TMPDIR" in missing else ""
-        found = f"{', '.join(missing)} not set, and so below $HOME" if missing != ["TMPDIR"] else "TMPDIR not set"
-        return [Check(name="caches", level="red" if "HF_HOME" in missing else "amber", found=found,
+        return [Check(name="caches", level="red" if "HF_HOME" in missing and not elsewhere else "amber",
+                      found=f"{', '.join(missing)} not set, and so below $HOME, whose quota is small",
                       mend=f"export {lines}")]  # fmt: skip
     return [Check(name="caches", level="green", found="all off the home folder")]
+
+
+def _is_at_home(value: str, environment: Mapping[str, str]) -> bool:
+    home = environment.get("HOME")
+    return bool(re.match(r"~|\$HOME\b|\$\{HOME\}|/home/\$\{?USER\b", value)) or bool(
+        home and home != "/" and Path(value).is_relative_to(home)
+    )
 
 
 def _output(script: BatchScript, folder: Path) -> Check:
@@ -200,7 +253,7 @@ def _options(text: str) -> dict[str, str]:
     name = None
     for word in words:
         if match := _LONG.fullmatch(word):
-            name = match[1]
+            name = _SAME.get(match[1], match[1])
             found[name] = match[2] or ""
         elif word.startswith("-") and len(word) > 1 and word[1] in _SHORT:
             name = _SHORT[word[1]]
@@ -225,7 +278,7 @@ def _number(text: str | None) -> int | None:
     return int(found[0]) if found else None
 
 
-def _last_number(text: str) -> int | None:
-    """The count in ``2``, ``a100:2`` or ``gpu:a100:2``; 1 in ``gres:gpu``."""
-    last = text.rpartition(":")[2].partition("(")[0]
-    return int(last) if last.isdecimal() else 1 if text == "gres:gpu" else None
+def _count(text: str | None) -> int | None:
+    """The count in ``2``, ``a100:2`` or ``a100:2(S:0)``; None without one."""
+    last = (text or "").rpartition(":")[2].partition("(")[0]
+    return int(last) if last.isdecimal() else None

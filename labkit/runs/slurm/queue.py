@@ -1,5 +1,6 @@
 """Jobs in Slurm's queue: submitted, followed to their end, and the record each has made."""
 
+import re
 import shutil
 import subprocess
 import time
@@ -16,11 +17,11 @@ COMMAND_S = 60.0
 LOST_S = 300.0
 """How long a controller may not answer before nobody waits for it any more."""
 
-WAITS = frozenset(
-    {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SUSPENDED",
-     "RESIZING", "SIGNALING", "STAGE_OUT", "STOPPED"}
+OVER = frozenset(
+    {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED",
+     "TIMEOUT", "GONE"}
 )  # fmt: skip
-"""States of a job that is not over (squeue(1))."""
+"""States of a job that is over (squeue(1)), and of one that Slurm has forgotten."""
 
 
 class SlurmError(Exception):
@@ -38,7 +39,7 @@ class JobState:
     @property
     def is_over(self) -> bool:
         """Whether it has left the queue for good."""
-        return self.state not in WAITS
+        return self.state in OVER
 
 
 def submit(script: Path) -> str:
@@ -54,8 +55,11 @@ def look(job: str) -> JobState:
         if "Invalid job id" not in str(error):
             raise
         return JobState(state="GONE", reason="", output=None)
+    said = said.strip().splitlines()[0]  # of an array's jobs the first
     facts = dict(word.partition("=")[::2] for word in said.split() if "=" in word)
-    output = said.partition(" StdOut=")[2].partition(" Power=")[0].strip()
+    # a path may hold blanks; what follows it differs by version
+    output = re.split(r"\s+[A-Z][\w/:]*=", said.partition(" StdOut=")[2])[0].strip()
+    output = output.replace("%j", job).replace("%x", facts.get("JobName", "")).replace("%%", "%")
     reason = facts.get("Reason", "None")
     return JobState(
         state=facts.get("JobState", "GONE"), reason="" if reason == "None" else reason,

@@ -49,9 +49,9 @@ class JobRequest:
             if not 1 <= getattr(self, name) <= 10_000:
                 raise ConfigError(f"{option}={getattr(self, name)} must be from 1 to 10000.")
         limit_s(self.time)
-        for name in ("partition", "constraint", "account", "memory"):
-            if "\n" in (getattr(self, name) or ""):
-                raise ConfigError(f"the job's {name} must be one line.")
+        for name in ("partition", "constraint", "account", "memory", "time"):
+            if re.search(r"\s", getattr(self, name) or ""):
+                raise ConfigError(f"the job's {name} '{getattr(self, name)}' must be one word.")
 
 
 def limit_s(time: str) -> int:
@@ -111,13 +111,14 @@ def write_script(
     ]  # fmt: skip
     head = [line for why, option in asked if option for line in ((f"# {why}",) if why else ()) + (f"#SBATCH {option}",)]
     parts = [
-        ["#!/bin/bash", f"# {shlex.join(typed)}, written by 'labkit slurm'. After an edit:",
-         f"#   labkit doctor --slurm {name_of(typed[0])}.sbatch"],
+        ["#!/bin/bash", f"# {shlex.join(typed)}, written by 'labkit slurm'. After an edit:".replace("\n", " "),
+         "#   labkit doctor --slurm THIS_FILE"],
         head,
-        ["set -euo pipefail"],
+        ["set -eo pipefail"],
         [f"module load {shlex.quote(module)}" for module in request.modules],
-        _places(request, workspace, runs, logs),
-        _devices(virtual),
+        ["set -u  # from here on: modules read variables that nobody has set"],
+        _places(request, config, workspace, runs, logs),
+        _devices(),
         _monitor(),
         _command(request, typed, labkit),
         _ending(saves),
@@ -125,15 +126,21 @@ def write_script(
     return "\n\n".join("\n".join(lines) for lines in parts if lines) + "\n"
 
 
-def _places(request: JobRequest, workspace: Path, runs: Path, logs: Path) -> list[str]:
+def _places(request: JobRequest, config: RunConfig, workspace: Path, runs: Path, logs: Path) -> list[str]:
     exports = [f'export {name}="$CACHE{f"/{folder}" if folder else ""}"' for name, folder in CACHES.items()]
+    exports.remove('export TMPDIR="$CACHE/tmp"')
+    hub = shlex.quote(str(request.project / "cache" / CACHES["HF_HOME"]))
+    fetch = [f"# weights, from a machine with a network:  HF_HOME={hub} labkit fetch {config.model_name}"]
     return [
         "# all that libraries write lies in the project: home folders are small, and full before a run is over",
         f"export LABKIT_WORKSPACE={shlex.quote(str(workspace))}",
         f"export LABKIT_RUNS={shlex.quote(str(runs))}",
         f"CACHE={shlex.quote(str(request.project / 'cache'))}",
         f"LOGS={shlex.quote(str(logs))}",
+        *(fetch if config.weights == "pretrained" else []),
         *exports,
+        "# a node's own disk, where Slurm gives one",
+        'export TMPDIR="${SLURM_TMPDIR:-$CACHE/tmp}"',
         'mkdir -p "$LABKIT_RUNS" "$LOGS" "$HF_DATASETS_CACHE" "$TORCH_HOME" "$TRITON_CACHE_DIR" "$MPLCONFIGDIR"'
         ' "$APPTAINER_CACHEDIR" "$TMPDIR"',
         "# srun does not take this over by itself since Slurm 22.05",
@@ -141,10 +148,11 @@ def _places(request: JobRequest, workspace: Path, runs: Path, logs: Path) -> lis
     ]
 
 
-def _devices(virtual: bool) -> list[str]:
-    if virtual:
-        return ["# a virtual GPU for each task", 'DEVICES="$SLURM_NTASKS_PER_NODE"']
-    return ["# as many devices as Slurm has given; it says 2, or a100:2", 'DEVICES="${SLURM_GPUS_PER_NODE##*:}"']
+def _devices() -> list[str]:
+    return [
+        "# as many devices as Slurm has given; a virtual GPU for each task where it has given none",
+        'DEVICES="${SLURM_GPUS_ON_NODE:-$SLURM_NTASKS_PER_NODE}"',
+    ]
 
 
 def _monitor() -> list[str]:
@@ -152,8 +160,8 @@ def _monitor() -> list[str]:
     return [
         f"# what the GPUs do, every {MONITOR_S} s, in a file for each node; none where there is no nvidia-smi",
         "# shellcheck disable=SC2016  # the node's shell fills in what is its own",
-        'srun --overlap --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --cpus-per-task=1 bash -c '
-        "'if command -v nvidia-smi > /dev/null; then",
+        'srun --overlap --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --cpus-per-task=1 bash -c \'trap "" USR1',
+        "if command -v nvidia-smi > /dev/null; then",
         f'  exec nvidia-smi --query-gpu={asked} --format=csv --loop={MONITOR_S} >> "$0-$SLURMD_NODENAME.csv"',
         'fi\' "$LOGS/$SLURM_JOB_NAME-$SLURM_JOB_ID-gpus" &',
         "MONITOR=$!",
@@ -163,6 +171,8 @@ def _monitor() -> list[str]:
 def _command(request: JobRequest, typed: list[str], labkit: Path) -> list[str]:
     command = shlex.quote(str(labkit))
     if request.container:
+        if found := [path for path in (request.container, request.project) if re.search("[,:]", str(path))]:
+            raise ConfigError(f"Apptainer binds no path with a comma or a colon: {found[0]}.")
         # the image has its own labkit; the workspace, the runs and the caches are bound to the places they have
         bound = '"$LABKIT_WORKSPACE","$LABKIT_RUNS","$CACHE"'
         command = f"apptainer exec --nv --bind {bound} {shlex.quote(str(request.container))} labkit"

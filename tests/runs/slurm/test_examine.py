@@ -23,12 +23,13 @@ srun apptainer exec --nv image.sif python train.py \\
 """
 
 
-def reds(text, tmp_path, **known):
-    return {check.name: check for check in examine_script(text, tmp_path, **known) if check.level == "red"}
+def reds(text, tmp_path, environment=None, **known):
+    found = examine_script(text, tmp_path, environment or {"HOME": "/home/me"}, **known)
+    return {check.name: check for check in found if check.level == "red"}
 
 
 def test_a_good_script_is_green(tmp_path):
-    assert {check.level for check in examine_script(GOOD, tmp_path)} == {"green"}
+    assert {check.level for check in examine_script(GOOD, tmp_path, {})} == {"green"}
 
 
 @pytest.mark.parametrize(("line", "wrong", "name", "mend"), [
@@ -75,6 +76,72 @@ def test_other_ways_to_say_the_same_are_right_too(tmp_path, line, other):
     assert not reds(GOOD.replace(line, other), tmp_path)
 
 
+RIGHT = {
+    "a launcher on each of two nodes": """\
+#!/bin/bash
+#SBATCH --nodes=2 --ntasks-per-node=1 --gpus-per-node=4
+srun torchrun --nnodes 2 --nproc-per-node 4 train.py trainer.devices=4 trainer.num_nodes=2
+""",
+    "resources beside GPUs": """\
+#!/bin/bash
+#SBATCH --ntasks-per-node=1 --gres=gpu:1,lscratch:10
+python train.py devices=1
+""",
+    "tasks by GPU, said otherwise": """\
+#!/bin/bash
+#SBATCH --gpus-per-node=a100:4 --ntasks-per-gpu=1 --partition=v100-and-a100
+srun python train.py --trainer.devices=4 --precision bf16-mixed
+""",
+    "an environment, a step of one task, and srun in a variable": """\
+#!/bin/bash
+#SBATCH --tasks-per-node=2
+#SBATCH --gres=gpu:a100:2
+source /sw/python/3.11/venv/bin/activate
+srun --ntasks=1 python evaluate.py devices=1
+RUN="srun --kill-on-bad-exit=1"
+$RUN python train.py devices=2  # devices=4 was slower
+""",
+    "a script that trains": """\
+#!/bin/bash
+#SBATCH --nodes=2 --ntasks-per-node=4 --gpus-per-node=4
+. /sw/python/env.sh
+srun ./train.sh
+""",
+    "one of two kinds of GPU": """\
+#!/bin/bash
+#SBATCH --constraint=v100|a100 --gpus=1
+python train.py precision=bf16
+""",
+}
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_scripts_that_are_right_have_nothing_red(tmp_path, name):
+    elsewhere = {"HOME": "/home/me", "HF_HOME": "/home/shared/hf"}
+    assert not reds(RIGHT[name], tmp_path, elsewhere)
+
+
+@pytest.mark.parametrize(("environment", "level"), [
+    ({}, "red"), ({"HF_HOME": "/project/hf"}, "amber"), ({"HF_HOME": "/home/me/hf", "HOME": "/home/me"}, "red"),
+    ({"HF_HUB_CACHE": "/p", "TORCH_HOME": "/p", "TRITON_CACHE_DIR": "/p"}, "green"),
+    ({"XDG_CACHE_HOME": "/p", "TRITON_CACHE_DIR": "/p"}, "green"),
+])  # fmt: skip
+def test_caches_may_be_set_where_the_script_is_submitted(tmp_path, environment, level):
+    text = "#!/bin/bash\nsrun python train.py\n"
+    (found,) = [check for check in examine_script(text, tmp_path, environment) if check.name == "caches"]
+    assert found.level == level
+    alone = text.replace("srun", "#SBATCH --export=NONE\nsrun")
+    (found,) = [check for check in examine_script(alone, tmp_path, environment) if check.name == "caches"]
+    assert found.level == "red"
+
+
+def test_a_launcher_is_started_once_a_node(tmp_path):
+    text = RIGHT["a launcher on each of two nodes"].replace("--ntasks-per-node=1", "--ntasks-per-node=4")
+    found = reds(text, tmp_path, {"HF_HOME": "/p"})
+    assert list(found) == ["tasks"]
+    assert found["tasks"].mend == "#SBATCH --ntasks-per-node=1"
+
+
 def test_one_of_everything_needs_no_task_told(tmp_path):
     text = (
         GOOD.replace("#SBATCH --ntasks-per-node=2\n", "").replace("node=2", "node=1").replace("devices=2", "devices=1")
@@ -90,7 +157,7 @@ def test_a_precision_that_is_known_counts_more_than_words(tmp_path):
 
 def test_a_script_without_limit_or_gpu_is_amber(tmp_path):
     text = GOOD.replace("#SBATCH -t 1:00:00\n", "").replace("#SBATCH --gpus-per-node=2\n", "")
-    assert [check.name for check in examine_script(text, tmp_path) if check.level == "amber"] == ["GPUs", "time"]
+    assert [check.name for check in examine_script(text, tmp_path, {}) if check.level == "amber"] == ["GPUs", "time"]
 
 
 def test_directives_behind_the_first_command_do_not_count():
@@ -101,5 +168,5 @@ def test_directives_behind_the_first_command_do_not_count():
 def test_any_text_is_examined(text):
     from pathlib import Path
 
-    assert examine_script(text, Path("/nonexistent"))
-    assert examine_script("#SBATCH " + text.replace("\n", "\n#SBATCH "), Path("/nonexistent"))
+    assert examine_script(text, Path("/nonexistent"), {})
+    assert examine_script("#SBATCH " + text.replace("\n", "\n#SBATCH "), Path("/nonexistent"), {})

@@ -10,7 +10,7 @@ from labkit.runs.runner import run
 from labkit.runs.slurm import queue
 from labkit.runs.slurm.queue import SlurmError, follow, look, run_of, submit
 
-SHOWN = "JobId=7 JobName=x JobState={state} Reason={reason} Dependency=(null) StdIn=/dev/null StdOut={output} Power= x"
+SHOWN = "JobId=7 JobName=x JobState={state} Reason={reason} StdIn=/dev/null StdOut={output} TresPerNode=gres:gpu:2"
 
 
 @pytest.fixture
