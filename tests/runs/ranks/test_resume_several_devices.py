@@ -7,72 +7,23 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from pieces import SAVING, SHORT, differences, goes_on_as_in_one_piece, state, stopped_at, weights
 from trainers import trainers
 
-from labkit.runs.records import Ledger, RunFolder
+from labkit.runs.records import Ledger
 from labkit.runs.runner import resume, run
 
-SAVING = {"devices": 2, "batch_size": 4, "enable_checkpointing": True, "save_every": 1, "keep_checkpoints": 100}
 DDP = SAVING | {
     "strategy": "ddp", "num_train_samples": 80, "val_fraction": 0.2, "accumulate_grad_batches": 3, "dropout": 0.1,
     "lr_schedule": "linear", "warmup_steps": 2, "max_epochs": 3, "save_model": True,
 }  # fmt: skip
 """Nine optimizer steps in three epochs, each with a last smaller group and a validation."""
 
-SHORT = SAVING | {"num_train_samples": 16, "num_workers": 0, "max_epochs": 2, "dropout": 0.1}
-"""Four optimizer steps, two of them in the first epoch."""
-
-ZERO = SHORT | {"precision": "bf16-true", "loss_average": "batches", "save_model": True}
 OTHERS = {
-    # of three, the order of whose sums counts
-    "LoRA": SHORT | {"strategy": "ddp", "use_lora": True, "devices": 3, "num_train_samples": 24},
-    "QLoRA": SHORT | {"strategy": "ddp", "use_qlora": True},
     "fsdp": SHORT | {"strategy": "fsdp"},
     "layer_split": SHORT | {"strategy": "layer_split", "batch_size": 8},
-    "ZeRO 2": ZERO | {"strategy": "deepspeed_stage_2"},
-    "ZeRO 3": ZERO | {"strategy": "deepspeed_stage_3"},
 }
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    """What a run has trained, in one file."""
-    (file,) = [*folder.glob("model/*.safetensors"), *folder.glob("adapter/*.safetensors")]
-    return load_file(file)
-
-
-def state(folder: Path, step: int) -> list[dict]:
-    """What each rank has saved behind a step: weights, optimizer, random state. ZeRO has it in files of its own."""
-    files = sorted((folder / "checkpoints" / f"step-{step:06}").glob("*.ckpt"))
-    return [torch.load(file, weights_only=True) for file in files if file.is_file()]
-
-
-def differences(one, other, path: str = "") -> list[str]:
-    """Where two trees of tensors and values are not the same, bit for bit."""
-    if isinstance(one, torch.Tensor):
-        return [] if torch.equal(one, other) and one.dtype == other.dtype else [path]
-    if isinstance(one, dict):
-        if one.keys() != other.keys():
-            return [path]
-        return [found for key in one for found in differences(one[key], other[key], f"{path}.{key}")]
-    if isinstance(one, list | tuple):
-        if len(one) != len(other):
-            return [path]
-        return [found for i in range(len(one)) for found in differences(one[i], other[i], f"{path}.{i}")]
-    return [] if one == other else [path]
-
-
-def stopped_at(folder: RunFolder, step: int) -> RunFolder:
-    """A copy of a run as a kill behind ``step`` would have left it."""
-    copy = folder.path.with_name(f"{folder.path.name}-{step}")
-    shutil.copytree(folder.path, copy)
-    for saved in (copy / "checkpoints").glob("step-*"):
-        if saved.name > f"step-{step:06}":
-            shutil.rmtree(saved)
-    for made in ("model", "adapter"):
-        shutil.rmtree(copy / made, ignore_errors=True)
-    (copy / "record.json").unlink()
-    return RunFolder(copy)
+"""Under which no rank has what another has; tests/system has those that take more time."""
 
 
 @pytest.fixture(scope="module")
@@ -177,14 +128,4 @@ def test_a_damaged_part_of_a_rank_is_named_and_the_step_before_it_serves(whole):
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_every_strategy_goes_on(ledger, name):
-    record = run("reduced_batch", OTHERS[name])
-    assert (record.status, len(record.losses)) == ("ok", 4), record.reason
-    folder = ledger.find(record.id)
-    copy = stopped_at(folder, 1)
-    again = resume(copy)
-    assert (again.status, again.losses) == ("ok", record.losses), again.reason
-    found, expected = state(copy.path, 4), state(folder.path, 4)
-    if OTHERS[name].get("save_model"):
-        found, expected = weights(copy.path), weights(folder.path)
-    assert len(expected) > 1
-    assert differences(found, expected) == []
+    goes_on_as_in_one_piece(ledger, OTHERS[name])

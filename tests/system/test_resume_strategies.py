@@ -1,0 +1,18 @@
+"""Runs on several ranks go on under every other strategy; ``tests/runs/ranks`` has ddp, fsdp and layer_split."""
+
+import pytest
+from pieces import SHORT, goes_on_as_in_one_piece
+
+ZERO = SHORT | {"precision": "bf16-true", "loss_average": "batches", "save_model": True}
+STRATEGIES = {
+    # of three, the order of whose sums counts
+    "LoRA": SHORT | {"strategy": "ddp", "use_lora": True, "devices": 3, "num_train_samples": 24},
+    "QLoRA": SHORT | {"strategy": "ddp", "use_qlora": True},
+    "ZeRO 2": ZERO | {"strategy": "deepspeed_stage_2"},
+    "ZeRO 3": ZERO | {"strategy": "deepspeed_stage_3"},
+}
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_strategy_goes_on(ledger, name):
+    goes_on_as_in_one_piece(ledger, STRATEGIES[name])
