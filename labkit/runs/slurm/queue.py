@@ -70,7 +70,7 @@ def look(job: str) -> JobState:
 def follow(job: str, say: Callable[[str], None]) -> JobState:
     """Wait for a job's end and ``say`` what it prints and how its state changes; the last state.
 
-    Raises ``SlurmError`` for a job that Slurm does not know, and when nobody answers for five minutes.
+    Raises ``SlurmError`` for a job that Slurm does not know, when nobody answers at first, and later for five minutes.
     """
     last, read, answered = "", 0, time.monotonic()
     while True:
@@ -78,7 +78,7 @@ def follow(job: str, say: Callable[[str], None]) -> JobState:
             now = look(job)
             answered = time.monotonic()
         except SlurmError:
-            if time.monotonic() - answered > LOST_S:
+            if not last or time.monotonic() - answered > LOST_S:
                 raise
             time.sleep(POLL_S)
             continue

@@ -52,10 +52,25 @@ def test_a_controller_that_does_not_answer_is_no_reason_to_wait_for_ever(slurm, 
     slurm(sbatch="exec sleep 5")
     with pytest.raises(SlurmError, match="has not answered for 0.2 s"):
         submit(Path("x.sbatch"))
-    monkeypatch.setattr(queue, "LOST_S", 0.1)
-    slurm(scontrol="echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1")
-    with pytest.raises(SlurmError, match="Unable to contact"):
+    away = "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1"
+    slurm(scontrol=away)
+    with pytest.raises(SlurmError, match="Unable to contact"):  # at once
         follow("7", print)
+
+
+def test_a_controller_that_is_away_for_a_while_is_waited_for(slurm, monkeypatch, tmp_path):
+    monkeypatch.setattr(queue, "COMMAND_S", 5)
+    away = "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1"
+    count = tmp_path / "count"
+    shown = SHOWN.format(state="$S", reason="None", output="/nowhere")
+    counted = f"n=$(cat {count} 2> /dev/null || echo 0); echo $((n + 1)) > {count}"
+    slurm(scontrol=f'{counted}\ncase $n in 0) S=RUNNING;; 1|2) {away};; *) S=COMPLETED;; esac; echo "{shown}"')
+    assert follow("7", lambda line: None).state == "COMPLETED"
+    count.unlink()
+    monkeypatch.setattr(queue, "LOST_S", 0.1)
+    slurm(scontrol=f'{counted}\ncase $n in 0) S=RUNNING;; *) {away};; esac; echo "{shown}"')
+    with pytest.raises(SlurmError, match="Unable to contact"):
+        follow("7", lambda line: None)
 
 
 def test_a_job_is_looked_at(slurm):
