@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import secrets
 import shutil
 import signal
 import subprocess
@@ -12,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from pieces import stopped_at
 
 from labkit.cli import main
 from labkit.config.errors import ConfigError
@@ -34,19 +34,6 @@ def weights(folder: Path) -> dict[str, str]:
     files = [*folder.glob("model/*.safetensors"), *folder.glob("adapter/*.safetensors")]
     assert files
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-
-
-def stopped_at(folder, step: int):
-    """A copy of a run as a kill behind ``step`` would have left it."""
-    copy = folder.path.with_name(f"{folder.path.name}-{step}-{secrets.token_hex(2)}")
-    shutil.copytree(folder.path, copy)
-    for saved in (copy / "checkpoints").glob("step-*"):
-        if saved.name > f"step-{step:06}":
-            shutil.rmtree(saved)
-    for made in ("model", "adapter"):
-        shutil.rmtree(copy / made, ignore_errors=True)
-    (copy / "record.json").unlink()
-    return type(folder)(copy)
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """Runs in pieces: a copy that stops behind a saved step, and what the whole one and the copy have in the end."""
 
+import secrets
 import shutil
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def differences(one, other, path: str = "") -> list[str]:
 
 def stopped_at(folder: RunFolder, step: int) -> RunFolder:
     """A copy of a run as a kill behind ``step`` would have left it."""
-    copy = folder.path.with_name(f"{folder.path.name}-{step}")
+    copy = folder.path.with_name(f"{folder.path.name}-{step}-{secrets.token_hex(2)}")
     shutil.copytree(folder.path, copy)
     for saved in (copy / "checkpoints").glob("step-*"):
         if saved.name > f"step-{step:06}":
