@@ -1,4 +1,4 @@
-"""Runs on several ranks go on under every other strategy; ``tests/runs/ranks`` has ddp, fsdp and layer_split."""
+"""Runs on several ranks go on under every other strategy; ``tests/runs/ranks`` has ddp."""
 
 import pytest
 from pieces import SHORT, goes_on_as_in_one_piece
@@ -8,6 +8,8 @@ STRATEGIES = {
     # of three, the order of whose sums counts
     "LoRA": SHORT | {"strategy": "ddp", "use_lora": True, "devices": 3, "num_train_samples": 24},
     "QLoRA": SHORT | {"strategy": "ddp", "use_qlora": True},
+    "fsdp": SHORT | {"strategy": "fsdp"},
+    "layer_split": SHORT | {"strategy": "layer_split", "batch_size": 8},
     "ZeRO 2": ZERO | {"strategy": "deepspeed_stage_2"},
     "ZeRO 3": ZERO | {"strategy": "deepspeed_stage_3"},
 }

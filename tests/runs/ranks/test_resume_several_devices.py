@@ -1,4 +1,7 @@
-"""A run on two devices that stopped goes on where it was, and ends as if it had not."""
+"""A run on two devices that stopped goes on where it was, and ends as if it had not.
+
+Under ddp; tests/system/test_resume_strategies.py has the other strategies.
+"""
 
 import os
 import shutil
@@ -7,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from pieces import SAVING, SHORT, differences, goes_on_as_in_one_piece, state, stopped_at, weights
+from pieces import SAVING, differences, state, stopped_at, weights
 from trainers import trainers
 
 from labkit.runs.records import Ledger
@@ -18,12 +21,6 @@ DDP = SAVING | {
     "lr_schedule": "linear", "warmup_steps": 2, "max_epochs": 3, "save_model": True,
 }  # fmt: skip
 """Nine optimizer steps in three epochs, each with a last smaller group and a validation."""
-
-OTHERS = {
-    "fsdp": SHORT | {"strategy": "fsdp"},
-    "layer_split": SHORT | {"strategy": "layer_split", "batch_size": 8},
-}
-"""Under which no rank has what another has; tests/system has those that take more time."""
 
 
 @pytest.fixture(scope="module")
@@ -124,8 +121,3 @@ def test_a_damaged_part_of_a_rank_is_named_and_the_step_before_it_serves(whole):
     assert (again.status, again.losses) == ("ok", record.losses), again.reason
     assert again.validation_losses == record.validation_losses
     assert differences(weights(copy.path), weights(folder.path)) == []
-
-
-@pytest.mark.parametrize("name", OTHERS)
-def test_every_strategy_goes_on(ledger, name):
-    goes_on_as_in_one_piece(ledger, OTHERS[name])
