@@ -18,6 +18,7 @@ from labkit.config.schema import RunConfig, coerce, read_config
 from labkit.config.secrets import child_environment, redact_file
 from labkit.config.workspace import Workspace
 from labkit.runs.diagnosis.diagnose import diagnose
+from labkit.runs.diagnosis.log_file import read_log
 from labkit.runs.diagnosis.log_text import read_tail
 from labkit.runs.events import EventReader
 from labkit.runs.fork_server import Process, environment, start
@@ -155,7 +156,7 @@ def _carry_out(
             record.as_expected = expected.matches(record.status, record.died_in)
         record.ranks = other_ranks(folder.path)
         log = log_of(folder.path, record.ended_by_rank)
-        found = diagnose(record, read_tail(log, log_starts.get(log, 0)), host.kills_until(HostMemory.read()))
+        found = diagnose(record, read_log(log, log_starts.get(log, 0)), host.kills_until(HostMemory.read()))
         record.diagnosis = None if found is None else found.to_dict()
         folder.write(record)
 

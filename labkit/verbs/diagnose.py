@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from labkit.config.errors import ConfigError
 from labkit.config.gpus import CONTEXT_BYTES, has_bf16
 from labkit.config.schema import read_config
+from labkit.runs.diagnosis.cuda_message import read_cuda_message
 from labkit.runs.diagnosis.diagnose import GPU_MEMORY, Diagnosis, diagnose, diagnose_log
-from labkit.runs.diagnosis.log_text import read_tail
-from labkit.runs.diagnosis.out_of_memory import read_cuda_message
+from labkit.runs.diagnosis.log_file import read_log
 from labkit.runs.records import Record, RunFolder
 from labkit.verbs.advise import proposal_lines
 from labkit.verbs.options import add_run, find_run, quiet_libraries
@@ -55,7 +55,7 @@ def main(args: argparse.Namespace) -> int:
         print(json.dumps(_facts(args, record, found, advice, why_not), indent=1))
         return 0
     name = f"{record.id}: {record.experiment} on {record.profile}" if record else (
-        f"{args.run} (a log alone: EXPERIMENT and PROFILE are yours to fill in)"
+        f"{args.run} (a log alone; what is in CAPITALS is yours to fill in)"
     )  # fmt: skip
     if found is None:
         print(f"{name} ended with '{record.status}'; there is nothing to diagnose." if record else name)
@@ -66,7 +66,7 @@ def main(args: argparse.Namespace) -> int:
 
 def _read(path: Path) -> str:
     try:
-        return read_tail(path)
+        return read_log(path)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
 

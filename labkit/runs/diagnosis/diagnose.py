@@ -3,18 +3,22 @@
 import re
 import signal
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from labkit.memory.units import human_bytes
-from labkit.runs.diagnosis.log_text import clean, last_lines, lines_of
-from labkit.runs.diagnosis.next_steps import Blanks, NextSteps
-from labkit.runs.diagnosis.out_of_memory import NOTICED, CudaMessage, held_lines, place, read_cuda_message
-from labkit.runs.diagnosis.symptoms import SYMPTOMS, Symptom
+from labkit.runs.diagnosis.cuda_message import NOTICED, CudaMessage, read_cuda_message, tried_bytes
+from labkit.runs.diagnosis.log_text import around, clean, last_lines
+from labkit.runs.diagnosis.next_steps import NextSteps, filled
+from labkit.runs.diagnosis.out_of_memory import held_lines, levers_for, place, ran_out, said_of_full
+from labkit.runs.diagnosis.place import Place, place_of
+from labkit.runs.diagnosis.sequence import End, find_end
+from labkit.runs.diagnosis.symptoms import SYMPTOMS
+from labkit.runs.diagnosis.symptoms.symptom import Symptom
 from labkit.runs.host import OomKills
 from labkit.runs.records import Record
 
-GPU_MEMORY = ("gpu_other_process", "gpu_fragmented", "gpu_full", "virtual_gpu_full")
+GPU_MEMORY = ("gpu_other_process", "gpu_fragmented", "gpu_larger_than_gpu", "gpu_full", "virtual_gpu_full")
 """Kinds that are about a GPU's memory, for which ``labkit advise`` has proposals."""
 
 _BY_KERNEL = ("host_out_of_memory", "loader_worker")
@@ -83,7 +87,7 @@ class _Case:
         self.log, self.reason = clean(log), clean((record.reason if record else None) or "")
         self.text = f"{self.log}\n{self.reason}"
         self.exit_code = record.exit_code if record else None
-        self.steps = NextSteps(record)
+        self.steps = NextSteps(record, self.text)
 
     def of(self, kind: str, happened: str, evidence: Iterable[str], steps: list[str]) -> Diagnosis:
         """A diagnosis; where nothing is to be seen, it says so."""
@@ -95,7 +99,7 @@ class _Case:
     def gpu_memory(self) -> Diagnosis:
         """The GPU's memory, real or virtual."""
         if (message := read_cuda_message(self.text)) is not None:
-            return self.cuda(message)
+            return self.cuda(message, place_of(self.text, len(self.log)))
         oom = self.record.out_of_memory or {}
         virtual = self.record.config.get("device") == "virtual"
         kind, name = ("virtual_gpu_full", "virtual GPU") if virtual else ("gpu_full", "GPU")
@@ -106,37 +110,67 @@ class _Case:
             happened += f" {human_bytes(asked)} more were asked for, and {free} of {human_bytes(capacity)} were free."
         return self.of(kind, happened, held_lines(self.record) or last_lines(self.reason), self.steps.fit())
 
-    def cuda(self, message: CudaMessage) -> Diagnosis:
-        """CUDA's message: who holds the memory decides what to do."""
-        asked, kind, steps = human_bytes(message.tried_bytes), f"gpu_{message.finding}", self.steps.fit()
-        if self.record is None:
-            steps = [f"labkit advise EXPERIMENT --gpu {message.capacity_bytes / 2**30:.2f}GiB  # what would fit there"]
+    def cuda(self, message: CudaMessage, where: Place) -> Diagnosis:
+        """CUDA's message: who holds the memory and where the program was decide what to do."""
+        asked, kind = human_bytes(message.tried_bytes), f"gpu_{message.finding}"
+        if where.phase == "saving" and message.finding == "fragmented":
+            kind = "gpu_full"  # a whole state dict is gathered: holes are not what is missing
+        steps = self.fit(where, message)
         if message.finding == "other_process":
             large = NOTICED * message.capacity_bytes
             pids = [str(pid) for pid, held in message.others.items() if held > large] or ["PID"]
-            happened = f"Somebody else holds {human_bytes(message.others_bytes)} of the GPU. Without that the {asked} "
+            who = f" (process {', '.join(pids)})" if pids != ["PID"] else ""
+            happened = (
+                f"Somebody else{who} holds {human_bytes(message.others_bytes)} of the GPU. Without that the {asked} "
+            )
             happened += "that were asked for would have been there."
             steps = [
                 "nvidia-smi --query-compute-apps=pid,name,used_memory --format=csv  # who holds the GPU",
                 f"ps -o pid,user,etime,cmd -p {','.join(pids)}  # whose it is; look outside of a container",
-                f"kill {' '.join(pids)}  # only what is yours: an old run, or a notebook that is still open",
-                f"{self.steps.run()}  # again, on a GPU of its own",
-            ]
-        elif message.finding == "fragmented":
+                f"kill {' '.join(pids)}  # end what is yours: an old run, a server, an open notebook",
+                f"{self.steps.run()}  # again, on a GPU of its own" if self.steps.is_ours else
+                "export CUDA_VISIBLE_DEVICES=...  # or take another GPU, one that is free",
+            ]  # fmt: skip
+        elif message.finding == "fragmented" and where.phase != "saving":
             happened = f"The memory is there, but in pieces: {asked} more were asked for, and of what PyTorch has "
-            happened += f"reserved {human_bytes(message.unallocated_bytes)} lie in holes, each too small."
-            why = "segments that grow leave no such holes"
-            steps = [f"{message.setting}=expandable_segments:True {self.steps.run()}  # {why}", *steps]
-        else:
-            happened = (
-                f"The GPU is really full: {asked} more were asked for, and {human_bytes(message.free_bytes)} were "
+            happened += (
+                f"reserved {human_bytes(message.unallocated_bytes)} lie in holes, each too small. {ran_out(where)}"
             )
-            happened += "free. Neither other processes nor holes between tensors make the difference."
-            if message.tried_bytes > message.capacity_bytes:
-                happened += " This one tensor is larger than the GPU."
-            elif message.allowed_bytes is not None:
+            why = "segments that grow leave no such holes"
+            command = self.steps.run() if self.steps.is_ours else "python ..."
+            steps = [f"{message.setting}=expandable_segments:True {command}  # {why}", *steps]
+        else:
+            happened = said_of_full(message, where, self.text)
+            if message.allowed_bytes is not None:
                 happened += f" The run may use {human_bytes(message.allowed_bytes)} (capacity_gib)."
-        return self.of(kind, happened, [*message.lines(), *held_lines(self.record)], steps)
+        at = [f"at                         {where.frame}"] if where.frame else []
+        return self.of(kind, happened.strip(), [*message.lines(), *at, *held_lines(self.record)], steps)
+
+    def fit(self, where: Place, message: CudaMessage | None, *, batch: bool = True) -> list[str]:
+        """What makes less of what ran out: labkit's own proposals, or the levers of the program at that place."""
+        if message is not None and message.finding == "blocked":
+            return [
+                "nvidia-smi  # which GPU is free, who else is on it, and whether it is shared (MPS, vGPU, MIG)",
+                "python -c 'import torch; print(torch.ones(1).cuda(), torch.cuda.mem_get_info())'  # does this fail "
+                "too?",
+                "ulimit -l -v  # limits on locked and on virtual memory",
+            ]
+        if self.record is not None:
+            return self.steps.fit()
+        larger = message is not None and message.finding == "larger_than_gpu"
+        odd = [
+            "print the shapes and lengths of the batch at that line  # one of them is wrong, or far too long"
+        ] * larger
+        if larger and not self.steps.is_ours:
+            return [*odd, self.steps.levers["sequence"]]
+        if self.steps.is_ours and message is not None:
+            return [
+                *odd,
+                f"labkit advise EXPERIMENT --gpu {message.capacity_bytes / 2**30:.2f}GiB  # what would fit there",
+            ]
+        if self.steps.is_ours:
+            return [*odd, *self.steps.fit()]
+        return [*odd, *levers_for(where, message, self.steps.levers, batch=batch)]
 
     def timeout(self) -> Diagnosis:
         """The time that the run was given."""
@@ -195,22 +229,52 @@ class _Case:
     # -- by what was printed
 
     def from_text(self) -> Diagnosis | None:
-        """The first symptom whose text is there."""
-        if (message := read_cuda_message(self.text)) is not None:
-            return self.cuda(message)
-        for symptom in SYMPTOMS:
-            if found := list(symptom.pattern.finditer(self.text)):
-                return self.by(symptom, found)
-        return None
+        """What the log, read as a sequence, says ended the program."""
+        end = find_end(self.text)
+        if end is None:
+            return None
+        found = self.out_of_memory(end) if end.event.symptom.kind == "gpu_memory" else self.by(
+            end.event.symptom, end.matches, place_of(self.text, end.event.match.start())
+        )  # fmt: skip
+        shown = [f"beside it: {line}" for e in end.beside[:2] for line in around(self.text, e.match)[-1:]]
+        shown += [
+            f"before that, and survived: {line}" for e in end.survived[-1:] for line in around(self.text, e.match)[:1]
+        ]
+        return replace(found, evidence=[*found.evidence, *shown])
 
-    def by(self, symptom: Symptom, found: list[re.Match[str]]) -> Diagnosis:
+    def out_of_memory(self, end: End) -> Diagnosis:
+        """PyTorch's own message, with all of its numbers or without."""
+        match = end.event.match
+        where = place_of(self.text, match.start())
+        if (message := read_cuda_message(self.text[match.start() : match.start() + 6000])) is not None:
+            return self.cuda(message, where)
+        # the numbers may stand in another rank's copy of the message
+        if (message := read_cuda_message(self.text)) is not None and len(end.matches) > 1:
+            return self.cuda(message, where)
+        asked = tried_bytes(self.text[match.start() : match.start() + 400])
+        happened = "The GPU ran out of memory"
+        happened += f" when {human_bytes(asked)} were asked for" if asked is not None else ""
+        happened += "; the message does not have all of its numbers."
+        if where.phase or where.part:
+            happened += f" That was {where.words}."
+        return self.of("gpu_full", happened, around(self.text, match),
+                       ["nvidia-smi  # whether somebody else holds the GPU", *self.fit(where, None)])  # fmt: skip
+
+    def by(self, symptom: Symptom, found: list[re.Match[str]], where: Place | None = None) -> Diagnosis:
         """A symptom, with the last lines that show it."""
         groups = {name: value for match in found for name, value in match.groupdict().items() if value}
-        quoted = dict.fromkeys(line for match in found[-3:] for line in last_lines(lines_of(self.text, match)))
+        quoted = dict.fromkeys(line for match in found[-3:] for line in around(self.text, match))
         evidence = [*quoted, *([] if self.exit_code is None else [f"exit code {self.exit_code}"])]
         evidence += self.kills() if symptom.kind in _BY_KERNEL else []
-        happened = symptom.happened.format_map(Blanks(groups))
-        return self.of(symptom.kind, happened, evidence, self.steps.fill(symptom.next_steps, groups))
+        happened = filled(symptom.happened, groups)
+        steps: list[str] = []
+        for template in symptom.next_steps:
+            if template in ("{fit}", "{fit:no-batch}"):
+                place = where or Place()
+                steps += self.fit(place, None, batch=template == "{fit}")
+            else:
+                steps += self.steps.fill([template], groups)
+        return self.of(symptom.kind, happened, evidence, steps)
 
     def rest(self) -> Diagnosis:
         """What labkit itself has refused, and what nobody has foreseen."""
@@ -221,7 +285,10 @@ class _Case:
             )
         happened = "Unknown: labkit does not recognise this end. The last lines of the log may say more."
         evidence = dict.fromkeys([*last_lines(self.log), *last_lines(self.reason)])
-        steps = [f"{self.steps.doctor}  # is the machine as the run needs it?"]
+        steps = [
+            f"{self.steps.doctor}  # is the machine as the run needs it?" if self.steps.is_ours else
+            "search for the last line, without paths and numbers of your own, in the library's issues"
+        ]  # fmt: skip
         return self.of("unknown", happened, evidence, steps)
 
     def kills(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""Text of logs, made fit to be shown: its end, without colours and secrets, in lines no longer than a screen."""
+"""Text of logs, made fit to be shown: without colours and secrets, in lines no longer than a screen."""
 
 import re
 from pathlib import Path
@@ -38,7 +38,14 @@ def last_lines(text: str, count: int = LINES) -> list[str]:
     return [line if len(line) <= WIDTH else f"{line[:WIDTH]} ..." for line in lines]
 
 
-def lines_of(text: str, match: re.Match[str]) -> str:
-    """The whole line, or lines, that a match lies in."""
+def around(text: str, match: re.Match[str]) -> list[str]:
+    """The lines that a match lies in, from the first; a long one is cut around the match, never before it."""
+    start = text.rfind("\n", 0, match.start()) + 1
     end = text.find("\n", match.end())
-    return text[text.rfind("\n", 0, match.start()) + 1 : len(text) if end < 0 else end]
+    end = len(text) if end < 0 else end
+    if end - start <= WIDTH:
+        return last_lines(text[start:end])
+    if match.start() - start > WIDTH // 2:
+        start = match.start() - WIDTH // 4
+        return [f"... {line}" if number == 0 else line for number, line in enumerate(last_lines(text[start:end]))]
+    return last_lines(text[start:end])

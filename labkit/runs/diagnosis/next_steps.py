@@ -1,23 +1,39 @@
 """Next steps: the commands that a diagnosis ends with, each for the run that died."""
 
+import re
 from collections.abc import Iterable, Mapping
 
 from labkit.config.values import pairs
+from labkit.runs.diagnosis.frameworks import Levers
 from labkit.runs.records import Record
+
+_OURS = re.compile(r"\blabkit\b")
+_SLURM = re.compile(r"slurmstepd|\bsrun\b|SLURM_|#SBATCH")
+_NAMED = re.compile(r"(?<!\$)\{([a-z_]+)(?::([^{}\n]*))?\}")
+_LEVERS = {
+    "num_workers=0": "workers", "precision=bf16-mixed": "bf16", "precision=32-true": "bf16", "lr": "lr",
+}  # fmt: skip
+"""What a value of labkit's is called as a lever of any program."""
 
 
 class NextSteps:
-    """Commands to type, with the reason behind a ``#``. Without a record EXPERIMENT and PROFILE stay to be filled in.
+    """Commands to type, with the reason behind a ``#``, for the run of a record, or for the program of a log.
 
         NextSteps(record).fill(["{run:num_workers=0}  # no workers"], {})
+
+    A log of labkit's own leaves EXPERIMENT and PROFILE to be filled in. For another program's, levers are said in the
+    words of the framework that wrote it, and what only labkit can do is left out.
 
     In a template ``{run:key=value}`` is the command of the run with another value, ``{doctor}`` and ``{advise}`` the
     other verbs for it. A template that is one of ``{fit} {host} {nan} {again} {elsewhere}`` and nothing else becomes
     the steps of that name.
     """
 
-    def __init__(self, record: Record | None) -> None:
+    def __init__(self, record: Record | None, log: str = "") -> None:
         self._record = record
+        self.is_ours = record is not None or not log or bool(_OURS.search(log))
+        self.under_slurm = bool(_SLURM.search(log))
+        self.levers = Levers(log)
         self._config = record.config if record else {}
         self._run = _Run(record)
         name = record.experiment if record else "EXPERIMENT"
@@ -31,14 +47,27 @@ class NextSteps:
         """The steps of ``templates``; ``found`` are further names, and a name that nobody knows is left in capitals."""
         named = {"{fit}": self.fit, "{host}": self.host, "{nan}": self.nan, "{again}": self.again,
                  "{elsewhere}": self.elsewhere}  # fmt: skip
-        words = Blanks({
+        words = {
             **found, "run": self._run, "doctor": self.doctor, "advise": self._run.advise,
             "model": self._config.get("model_name", "MODEL"), "runs": "${LABKIT_RUNS:-workspace/runs}",
-        })  # fmt: skip
+        }  # fmt: skip
         steps: list[str] = []
         for template in templates:
-            steps += named[template]() if template in named else [template.format_map(words)]
+            if template in named:
+                steps += named[template]()
+            elif self.is_ours:
+                steps.append(filled(template, words))
+            elif (lever := self._lever(template)) is not None:
+                steps.append(filled(lever, words))
         return steps
+
+    def _lever(self, template: str) -> str | None:
+        """A template for a program that is not labkit's: its own lever in place of labkit's, or nothing."""
+        if (match := re.match(r"\{run:([\w=-]+)\}", template)) is not None:
+            key = match[1].partition("=")[0]
+            lever = _LEVERS.get(match[1], _LEVERS.get(key))
+            return None if lever is None else self.levers[lever]
+        return None if "{doctor}" in template or re.search(r"\blabkit\b", template) else template
 
     def fit(self) -> list[str]:
         """What would fit, and the run that finds it by itself."""
@@ -49,6 +78,21 @@ class NextSteps:
 
     def host(self) -> list[str]:
         """More host memory, or less need of it."""
+        if self.under_slurm:
+            asked = (
+                "#SBATCH --mem=...G  # more: the job's share of host memory is what is used up, whatever the node has"
+            )
+            less = (
+                [self.levers["workers"]] if not self.is_ours else self.fill(["{run:num_workers=0}  # no workers"], {})
+            )
+            return [asked, *less, *self.again()]
+        if not self.is_ours:
+            return [
+                "free -h; swapon --show  # RAM and swap of the machine (in a container: its own limit)",
+                self.levers["workers"],
+                "less offload to the CPU, or more RAM or swap  # optimizer state that is offloaded lies in host memory",
+                *self.again(),
+            ]
         steps = ["{doctor}  # host memory and swap against what the run needs, with the commands for more swap"]
         workers = self._config.get("num_workers")
         if workers is None or workers > 0:
@@ -58,6 +102,9 @@ class NextSteps:
 
     def nan(self) -> list[str]:
         """What keeps a loss finite."""
+        if not self.is_ours:
+            return [self.levers["bf16"].replace("  #", "  # precision=bf16-mixed:", 1), self.levers["lr"],
+                    "look at the first batch with a NaN: empty labels, log(0), a division by zero"]  # fmt: skip
         lr = self._config.get("lr")
         steps = [f"{{run:lr={'...' if lr is None else f'{lr / 10:g}'}}}  # smaller steps"]
         if not self._config.get("warmup_steps"):
@@ -68,20 +115,29 @@ class NextSteps:
 
     def elsewhere(self) -> list[str]:
         """The run on another disk."""
+        if not self.is_ours:
+            return [
+                "output_dir=/another/disk/...  # checkpoints on another disk, and fewer of them (save_total_limit=2)"
+            ]
         return [f"LABKIT_RUNS=/another/disk/runs {self.run()}  # runs and checkpoints on another disk"]
 
     def again(self) -> list[str]:
         """The same run once more, from its last checkpoint where it writes them."""
+        if not self.is_ours:
+            return [self.levers["resume"]]
         if self._record is not None and self._config.get("enable_checkpointing"):
             return [f"labkit run --resume {self._record.id}  # goes on from the last checkpoint"]
         return [f"{self.run()}  # again, from the start"]
 
 
-class Blanks(dict):
-    """Names for ``format_map``; one that is not there becomes a blank to fill in."""
+def filled(template: str, words: Mapping[str, object]) -> str:
+    """``template`` with ``words`` in place of ``{name}`` and ``{name:format}``.
 
-    def __missing__(self, key: str) -> str:
-        return key.upper()
+    A name that is not among them becomes a blank to fill in, in capitals. Other braces, such as JSON's, stay.
+    """
+    return _NAMED.sub(
+        lambda found: format(words[found[1]], found[2] or "") if found[1] in words else found[1].upper(), template
+    )
 
 
 class _Run:

@@ -1,171 +1,93 @@
-"""Out of memory on a GPU: the seven numbers of CUDA's message, who they say holds it, and what a record says."""
+"""Out of memory on a GPU: what the numbers and the place say, what held it, and the levers that help there."""
 
 import re
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from labkit.config.gpus import CONTEXT_BYTES
 from labkit.memory.units import human_bytes
+from labkit.runs.diagnosis.cuda_message import CudaMessage
+from labkit.runs.diagnosis.frameworks import Levers
+from labkit.runs.diagnosis.place import Place
 from labkit.runs.records import Record
 
-Finding = Literal["other_process", "fragmented", "full"]
+_HELPS = {
+    "loading": ("quantize", "shard"),
+    "forward": ("batch", "checkpointing", "sequence"),
+    "backward": ("checkpointing", "batch", "sequence"),
+    "optimizer": ("optimizer", "lora", "offload", "shard"),
+    "saving": ("saving",),
+    "evaluating": ("evaluation",),
+    None: ("batch", "checkpointing", "sequence", "optimizer"),
+}
+"""Which levers make less of what a phase needs."""
 
-_SIZE = r"(-?[\d.]+) (bytes|KiB|MiB|GiB)"
-_UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
-_MESSAGE = re.compile(r"(?:CUDA|HIP) out of memory\.\s+Tried to allocate (?:more than )?" + _SIZE)
-_CAPACITY = re.compile(rf"total capacity of {_SIZE}")
-_FREE = re.compile(rf"of which {_SIZE} is free")
-_ALLOWED = re.compile(rf"{_SIZE} allowed")
-_OTHER = re.compile(rf"(?<!this )Process (\d+) has {_SIZE} memory in use")
-_OWN = re.compile(rf"this process has {_SIZE} memory in use")
-_ALLOCATED = re.compile(rf"Of the allocated memory {_SIZE} is allocated by PyTorch")
-_POOLS = re.compile(rf"with {_SIZE} allocated in private pools")
-_UNALLOCATED = re.compile(rf"and {_SIZE} is reserved by PyTorch but unallocated")
-_SETTING = re.compile(r"PYTORCH_\w*ALLOC_CONF")
-_OLD = re.compile(  # torch 1.x to 2.0
-    rf"\(GPU (?P<gpu>\d+); {_SIZE} total capacity; {_SIZE} already allocated; {_SIZE} free; "
-    rf"{_SIZE} (?:reserved in total by PyTorch|cached)"
-)
-
-_MOST = 20
-"""Messages looked at, from the end of a log; all but one that was cut are whole."""
-
-ALLOCATOR_SETTING = "PYTORCH_CUDA_ALLOC_CONF"
-"""The environment variable as most versions of torch call it; the message says its own."""
-
-NOTICED = 0.02
-"""Share of the capacity from which others and holes count: a GPU that is full but for less is full."""
-
-HIDDEN_BYTES = 2**30
-"""What nobody is named for from which it is somebody's: a driver keeps less for itself."""
+_ADAPTERS = re.compile(r"lora|peft", re.IGNORECASE)
 
 
-@dataclass(frozen=True, kw_only=True)
-class CudaMessage:
-    """The numbers of one message, in bytes; None for what it does not say.
-
-    ``capacity`` is the GPU's, ``allowed`` what this process may reserve of it where that was limited, ``free`` what
-    the driver still had. ``own`` is all that this process holds, with the CUDA context. ``others`` is what others
-    hold, by process id; ``hidden`` what others hold whom the driver does not name, as from inside a container.
-    ``allocated`` is in tensors; ``unallocated`` are holes in what PyTorch has reserved.
-    """
-
-    tried_bytes: int
-    capacity_bytes: int
-    free_bytes: int
-    allowed_bytes: int | None
-    others: dict[int, int]
-    hidden_bytes: int
-    own_bytes: int | None
-    allocated_bytes: int
-    unallocated_bytes: int
-    setting: str
-
-    @property
-    def others_bytes(self) -> int:
-        """What other processes hold, named or not."""
-        return sum(self.others.values()) + self.hidden_bytes
-
-    @property
-    def finding(self) -> Finding:
-        """Somebody else's memory or holes in its own, the larger of those that would be enough; else simply full."""
-        reserved = self.allocated_bytes + self.unallocated_bytes
-        may_reserve = max(0, (self.allowed_bytes or self.capacity_bytes) - reserved)
-        now = min(self.free_bytes, may_reserve)
-        without_others = min(self.free_bytes + self.others_bytes, may_reserve)
-        enough: dict[Finding, int] = {}
-        if now < self.tried_bytes <= without_others:
-            enough["other_process"] = self.others_bytes
-        if now < self.tried_bytes <= now + self.unallocated_bytes:
-            enough["fragmented"] = self.unallocated_bytes
-        if not enough and self.tried_bytes <= without_others + self.unallocated_bytes:
-            enough["other_process"] = self.others_bytes
-        noticed = {finding: size for finding, size in enough.items() if size > NOTICED * self.capacity_bytes}
-        return max(noticed, key=lambda finding: noticed[finding], default="full")
-
-    def lines(self) -> list[str]:
-        """The seven numbers, one a line, in the order of the message."""
-        others = [f"process {pid} {human_bytes(held)}" for pid, held in self.others.items()]
-        others += [f"processes that are not named {human_bytes(self.hidden_bytes)}"] if self.hidden_bytes else []
-        own = "not said" if self.own_bytes is None else human_bytes(self.own_bytes)
-        allowed = "" if self.allowed_bytes is None else f"; this process may use {human_bytes(self.allowed_bytes)}"
-        return [
-            f"tried to allocate          {human_bytes(self.tried_bytes)}",
-            f"capacity of the GPU        {human_bytes(self.capacity_bytes)}{allowed}",
-            f"free                       {human_bytes(self.free_bytes)}",
-            f"held by other processes    {', '.join(others) or 'nothing seen'}",
-            f"held by this process       {own}",
-            f"allocated by PyTorch       {human_bytes(self.allocated_bytes)} (in tensors)",
-            f"reserved, not allocated    {human_bytes(self.unallocated_bytes)} (holes between tensors)",
-        ]
+def said_of_full(message: CudaMessage, where: Place, log: str) -> str:
+    """What happened, where neither others nor holes make the difference."""
+    asked, free = human_bytes(message.tried_bytes), human_bytes(message.free_bytes)
+    capacity = human_bytes(message.capacity_bytes)
+    if message.finding == "larger_than_gpu":
+        return (
+            f"One tensor of {asked} was asked for on a GPU of {capacity}: no GPU of this kind could give it, so a "
+            "shape "
+            f"or an index is wrong, or one sample is far too long. {ran_out(where)}"
+        )
+    if message.finding == "blocked":
+        return (
+            f"Memory is not what is short: {asked} were asked for, {free} are said to be free, and PyTorch has "
+            f"{human_bytes(message.allocated_bytes)} in tensors. Something else refuses: a limit on this process (MPS, "
+            "vGPU, a container), another process that has ended since, memory of the host that cannot be locked "
+            "(ulimit -l), or another GPU than the one meant."
+        )
+    if message.is_one_request:
+        share = f"{message.tried_bytes / message.capacity_bytes:.0%}"
+        return (
+            f"The GPU is full for one request: a single tensor of {asked} ({share} of the GPU) was asked for, and "
+            f"{free} "
+            f"were free. {ran_out(where)}"
+            + " Attention grows with the square of the image tokens: too many pixels in one image, most likely."
+            * (where.part == "attention" and where.vision)
+        )
+    adapters = where.phase in ("forward", "backward") and _ADAPTERS.search(log)
+    return (
+        f"The GPU is really full: {asked} more were asked for, and {free} were free. Neither other processes nor holes "
+        f"between tensors make the difference. {ran_out(where)}"
+        + " LoRA makes gradients and optimizer states small, not the activations."
+        * bool(adapters)
+    )
 
 
-def read_cuda_message(text: str) -> CudaMessage | None:
-    """The numbers of the last CUDA out-of-memory message in ``text``; None when there is none that is whole.
-
-    Reads the wording since torch 2.1 with its variants, and the one before.
-    """
-    starts = list(_MESSAGE.finditer(text))
-    for start in reversed(starts[-_MOST:]):
-        part = " ".join(text[start.start() : start.start() + 4000].split())
-        if (found := _new(part) or _old(part)) is not None:
-            return found
-    return None
-
-
-def _new(text: str) -> CudaMessage | None:
-    tried, capacity, free = (_bytes(pattern, text) for pattern in (_MESSAGE, _CAPACITY, _FREE))
-    allocated, unallocated = _bytes(_ALLOCATED, text), _bytes(_UNALLOCATED, text)
-    if None in (tried, capacity, free, allocated):
-        return None
-    own, reserved = _bytes(_OWN, text), allocated + (unallocated or 0)
-    processes = {int(pid): _size(number, unit) for pid, number, unit in _OTHER.findall(text)}
-    # a driver that may not say how much a process holds answers with all bits set
-    processes = {pid: held for pid, held in processes.items() if held <= capacity}
-    if own is None:
-        # in a container a process does not know its own number outside, and counts as somebody else
-        mine = [pid for pid, held in processes.items() if reserved <= held <= reserved + 4 * CONTEXT_BYTES]
-        if reserved and mine:
-            own = processes.pop(min(mine, key=lambda pid: processes[pid]))
-    known = own if own is not None else reserved + CONTEXT_BYTES
-    hidden = capacity - free - known - sum(processes.values())
-    return CudaMessage(
-        tried_bytes=tried, capacity_bytes=capacity, free_bytes=free, allowed_bytes=_bytes(_ALLOWED, text),
-        others=processes, hidden_bytes=hidden if hidden > HIDDEN_BYTES else 0, own_bytes=own,
-        allocated_bytes=allocated, unallocated_bytes=unallocated or 0, setting=_setting(text),
-    )  # fmt: skip
+def ran_out(where: Place) -> str:
+    """Where the memory ran out, and what follows from that; empty where the log does not tell."""
+    if where.phase is None and where.part is None:
+        return ""
+    why = {
+        "loading": " No batch was there yet, so a smaller one cannot help.",
+        "saving": " The batch does not matter there.",
+        "evaluating": " The evaluation has a batch size of its own.",
+    }.get(where.phase or "", "")
+    if where.phase == "loading" and where.replicated:
+        why += " DDP keeps the whole model on each GPU."
+    if where.phase == "saving" and where.sharded:
+        why += " FSDP gathers the whole state dict on the GPU for it."
+    return f"The memory ran out {where.words}.{why}"
 
 
-def _old(text: str) -> CudaMessage | None:
-    if (match := _OLD.search(text)) is None:
-        return None
-    numbers = match.groups()[1:]
-    capacity, allocated, free, reserved = (_size(*numbers[i : i + 2]) for i in range(0, 8, 2))
-    if "cached" in match.group():  # of torch before 1.5: beside what is allocated
-        reserved += allocated
-    hidden = capacity - free - reserved - CONTEXT_BYTES
-    return CudaMessage(
-        tried_bytes=_bytes(_MESSAGE, text) or 0, capacity_bytes=capacity, free_bytes=free, allowed_bytes=None,
-        others={}, hidden_bytes=hidden if hidden > HIDDEN_BYTES else 0, own_bytes=None,
-        allocated_bytes=allocated, unallocated_bytes=max(0, reserved - allocated), setting=_setting(text),
-    )  # fmt: skip
-
-
-def _bytes(pattern: re.Pattern, text: str) -> int | None:
-    match = pattern.search(text)
-    return _size(*match.groups()[-2:]) if match else None
-
-
-def _size(number: str, unit: str) -> int:
-    try:
-        return int(float(number) * _UNITS[unit])
-    except ValueError:  # dots in odd places, from a log that was cut
-        return 0
-
-
-def _setting(text: str) -> str:
-    match = _SETTING.search(text)
-    return match.group() if match else ALLOCATOR_SETTING
+def levers_for(where: Place, message: CudaMessage | None, levers: Levers, *, batch: bool = True) -> list[str]:
+    """What helps at a place, in the words of the program's frameworks; without ``batch``, not by a smaller one."""
+    names = list(_HELPS[where.phase])
+    if where.phase in ("forward", "backward", None):
+        one = message is not None and message.is_one_request
+        by_part = {"attention": ["sequence", "attention"], "loss": ["loss", "sequence"]}.get(where.part or "", [])
+        by_part = ["pixels"] * where.vision + by_part
+        # one tensor grows with the length or the pixels of a sample; many small ones with the number of samples
+        names = [*by_part, *names] if one or where.part == "loss" else [*names, *by_part]
+        if where.vision and not one:
+            names.remove("sequence")
+        if not batch or (one and where.part == "attention"):
+            names.remove("batch")
+    return [levers[name] for name in dict.fromkeys(names)]
 
 
 _SHRINKS = {

@@ -27,8 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from labkit.runs.diagnosis.log_text import read_tail
-from labkit.runs.diagnosis.symptoms import SYMPTOMS
+from labkit.runs.diagnosis.log_text import clean, read_tail
+from labkit.runs.diagnosis.sequence import find_end
 from labkit.runs.events import EventReader
 from labkit.runs.ranks.files import events_of, log_of, logs
 from labkit.runs.ranks.launched import Launched
@@ -91,7 +91,8 @@ class Rank:
     def symptom(self) -> str | None:
         """What its last words are a sign of."""
         text = f"{self.result.get('reason') or ''}\n{self.printed()}"
-        return next((symptom.kind for symptom in SYMPTOMS if symptom.pattern.search(text)), None)
+        end = find_end(clean(text))
+        return end.event.symptom.kind if end else None
 
     def printed(self) -> str:
         """The end of what it has printed."""

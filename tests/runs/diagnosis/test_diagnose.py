@@ -13,10 +13,11 @@ import pytest
 
 from labkit.config.layers import resolve
 from labkit.config.workspace import Workspace
+from labkit.runs.diagnosis.cuda_message import read_cuda_message
 from labkit.runs.diagnosis.diagnose import Diagnosis, diagnose, diagnose_log
+from labkit.runs.diagnosis.log_file import read_log
 from labkit.runs.diagnosis.log_text import clean, read_tail
 from labkit.runs.diagnosis.next_steps import NextSteps
-from labkit.runs.diagnosis.out_of_memory import read_cuda_message
 from labkit.runs.diagnosis.symptoms import SYMPTOMS
 from labkit.runs.host import HostMemory, OomKills
 from labkit.runs.records import Record
@@ -116,7 +117,17 @@ MESSAGES = {
         "full", 19.70,
     ),
     "larger than the GPU": (
-        message("32.00 GiB", "23.52 GiB", "23.05 GiB", "0 bytes", "0 bytes", own="386.00 MiB"), "full", 0,
+        message("32.00 GiB", "23.52 GiB", "23.05 GiB", "0 bytes", "0 bytes", own="386.00 MiB"), "larger_than_gpu", 0,
+    ),
+    "a size that cannot be": (
+        message("8589934591.99 GiB", "23.52 GiB", "3.05 GiB", "19.00 GiB", "0 bytes", own="20.38 GiB"),
+        "larger_than_gpu", 0,
+    ),
+    "more is free than was asked for": (
+        message("12.00 MiB", "10.92 GiB", "9.28 GiB", "8.57 MiB", "3.43 MiB", own="386.00 MiB"), "blocked", 0,
+    ),
+    "a context and NCCL are nobody else": (
+        OLD.format(allocated="9.00 GiB", reserved="9.60 GiB"), "full", 0,
     ),
     "old, full": (OLD.format(allocated="10.30 GiB", reserved="10.60 GiB"), "full", 0),
     "old, 2 GiB are nobody's": (OLD.format(allocated="7.01 GiB", reserved="8.71 GiB"), "other_process", 2.27),
@@ -308,7 +319,9 @@ def test_a_full_disk_is_found_however_it_is_said(tmp_path):
     for code in texts:
         found = diagnose_log(provoke(code, shell=disk))
         assert found.kind == "disk_full", code
-    assert "LABKIT_RUNS=/another/disk/runs" in found.next_steps[-1]
+    assert "another/disk" in found.next_steps[-1]
+    ours = diagnose(a_record(reason="OSError: [Errno 28] No space left on device", exit_code=1), "")
+    assert "LABKIT_RUNS=/another/disk/runs" in ours.next_steps[-1]
 
 
 def test_a_refusal_of_memory_is_the_hosts():
@@ -485,6 +498,14 @@ QUOTED = {
     "ERROR: Unexpected bus error encountered in worker. This might be caused by insufficient shared memory (shm).":
         "shared_memory",
     "OSError: [Errno 122] Disk quota exceeded: '/home/student/.cache/huggingface'": "quota",
+    # torch.distributed.elastic, torch 2.13; and the shell
+    "  exitcode  : -4 (pid: 4242)\n  traceback : Signal 4 (SIGILL) received by PID 4242": "illegal_instruction",
+    "  exitcode  : -6 (pid: 4242)\n  traceback : Signal 6 (SIGABRT) received by PID 4242": "aborted",
+    "E0102 api.py:869] failed (exitcode: 1) local_rank: 1 (pid: 4242) of binary: /env/bin/python": "rank_failed",
+    "srun: error: n1: task 0: Exited with exit code 1": "rank_failed",
+    "W0102 api.py:897] received SIGTERM death signal, shutting down workers": "killed",
+    "RuntimeError: Expected to have finished reduction in the prior iteration before starting a new one.":
+        "unused_parameters",
     # cuBLAS
     "RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`": "gpu_full",
 }  # fmt: skip
@@ -504,17 +525,18 @@ def test_what_makes_other_things_fail_comes_before_what_follows_from_it():
 
 
 def test_every_symptom_is_seen_in_a_test():
-    source = Path(__file__).read_text(encoding="utf-8")
+    source = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("*.py"))
     assert [s.kind for s in SYMPTOMS if f'"{s.kind}"' not in source] == []
 
 
 @pytest.mark.parametrize("record", [None, a_record(overrides={"num_workers": 2})], ids=["a log", "a record"])
 @pytest.mark.parametrize("symptom", SYMPTOMS, ids=lambda s: s.kind)
 def test_what_to_do_is_a_command_with_its_reason(symptom, record):
-    for step in NextSteps(record).fill(symptom.next_steps, {"tasks": "2"}):
+    templates = [template for template in symptom.next_steps if not template.startswith("{fit")]
+    for step in NextSteps(record).fill(templates, {"tasks": "2"}):
         command, _, why = step.partition("  # ")
-        assert re.match(r"#SBATCH |[A-Za-z_]+=|[a-z]+\b", command)
-        assert "{" not in command.replace("${", "")
+        assert re.match(r"#SBATCH |[A-Za-z_][\w.]*[=(]|[a-z]", command)
+        assert not re.search(r"(?<!\$)\{[a-z_]+[:}]", command)
         assert why or command.startswith("labkit doctor")
 
 
@@ -534,12 +556,43 @@ def test_an_unknown_end_says_so_and_shows_the_last_lines():
 
 def test_a_log_is_read_from_its_end_without_what_a_terminal_would_obey(tmp_path):
     path = tmp_path / "log.txt"
-    path.write_bytes(b"No space left on device\n" + b"x" * 2**20 + b"\n\xff\n\x00\x1b[31mKilled\x1b[0m\r\n")
-    text = read_tail(path)
+    path.write_bytes(b"step 1\n" + b"x" * 2**20 + b"\n\xff\n\x00\x1b[31mKilled\x1b[0m\r\n")
+    assert len(read_tail(path)) <= 2**20
+    text = read_log(path)
     assert len(text) <= 2**20
     found = diagnose_log(text)
     assert (found.kind, found.evidence) == ("host_out_of_memory", ["Killed"])
-    assert read_tail(tmp_path / "nothing") == ""
+    assert read_tail(tmp_path / "nothing") == read_log(tmp_path / "nothing") == ""
+
+
+NOISE = "".join(f"epoch 1: {n % 100}%|##| {n}/99999 [00:01<00:02, 9.1it/s, loss={n}.0]\n" for n in range(60_000))
+
+
+@pytest.mark.parametrize("noise", [
+    "".join(f"[rank{n % 8}]: W0102 ProcessGroup.cpp:1496] Warning: process group has NOT been destroyed {n}\n"
+            for n in range(60_000)),
+    "".join(f"../Indexing.cu:1146: block: [{n},0,0], thread: [{n % 64},0,0] warning repeated\n" for n in range(60_000)),
+], ids=["ranks", "threads"])  # fmt: skip
+def test_a_cause_that_megabytes_of_noise_follow_is_found(tmp_path, noise):
+    """The whole file is read, in little memory: what is kept of it is small, however long it is."""
+    path = tmp_path / "log.txt"
+    path.write_text(f"{NOISE}Traceback (most recent call last):\nOSError: [Errno 28] No space left on device\n{noise}")
+    assert path.stat().st_size > 6 * 2**20
+    text = read_log(path)
+    assert len(text) < 2**19
+    assert diagnose_log(text).kind == "disk_full"
+
+
+def test_a_log_of_a_powershell_is_read(tmp_path):
+    path = tmp_path / "log.txt"
+    path.write_text("OSError: [Errno 28] No space left on device", encoding="utf-16")
+    assert diagnose_log(read_log(path)).kind == "disk_full"
+
+
+def test_evidence_is_cut_around_what_it_is_evidence_for():
+    found = diagnose_log("x" * 5000 + " exits with return code = -9 " + "y" * 5000)
+    assert found.kind == "host_out_of_memory"
+    assert any("return code = -9" in line and len(line) < 400 for line in found.evidence)
 
 
 def test_no_secret_is_quoted():
@@ -557,4 +610,4 @@ def test_a_large_log_of_one_line_is_read_to_its_end():
     texts = ("CUDA out of memory. Tried to allocate 2.00 GiB. ", "Killed ", "inline_container.cc ", "exit code : ",
              "DataLoader worker (pid ", "worker ", "a")  # fmt: skip
     for text in texts:
-        assert diagnose_log(text * (2**18 // len(text))).next_steps
+        assert diagnose_log(text * (2**16 // len(text))).next_steps

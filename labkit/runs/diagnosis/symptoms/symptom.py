@@ -1,0 +1,42 @@
+"""A symptom: texts that mean one thing, how much they weigh, and what to do."""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+Tier = Literal["cause", "sign", "follow_up", "note"]
+"""How much a text says about why a program ended.
+
+``cause``: it is why. ``sign``: it died of something that often has a cause of its own beside it in the log.
+``follow_up``: others end like this when one has died. ``note``: nobody ends of it, but the run is of no use.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Symptom:
+    """Texts that mean one thing. ``next_steps`` are templates of ``NextSteps``; in them and in ``happened`` the name of
+    a group of ``pattern`` becomes what it has matched.
+
+    ``final`` texts come from who ends a program (Slurm, a launcher): lines that other processes print after them do not
+    mean that it was survived. One that ``reaches_back`` says that some process has failed, whose own words come before
+    it, also when other processes went on for a while.
+    """
+
+    kind: str
+    pattern: re.Pattern[str]
+    happened: str
+    next_steps: tuple[str, ...]
+    tier: Tier = "cause"
+    final: bool = False
+    reaches_back: bool = False
+
+
+def symptom(
+    kind: str, texts: str, happened: str, *next_steps: str, tier: Tier = "cause", final: bool = False,
+    reaches_back: bool = False,
+) -> Symptom:  # fmt: skip
+    """A symptom of the regular expression ``texts``, which does not mind capitals."""
+    return Symptom(
+        kind=kind, pattern=re.compile(texts, re.MULTILINE | re.IGNORECASE), happened=happened, next_steps=next_steps,
+        tier=tier, final=final, reaches_back=reaches_back,
+    )  # fmt: skip
