@@ -1,5 +1,6 @@
 """Lab: what a notebook calls, on every machine the same."""
 
+from pathlib import Path
 from typing import Any
 
 from labkit.config.layers import resolve
@@ -71,6 +72,16 @@ class Lab(Bench):
 
             found = [result for result in tables.newest(self) if result.name in self.profile.expected]
         return _below(results, figures.draw(kind, found))
+
+    @refusing
+    def diagnose(self, log: str) -> View:
+        """What ended the program of a log, of any program; the same as ``labkit diagnose LOG``."""
+        from labkit.runs.diagnosis.diagnose import diagnose_log
+        from labkit.runs.diagnosis.log_file import read_log
+
+        if log in EMPTY or not Path(log).is_file():
+            return Refusal(f"there is no log {log}; a path is read from {Path.cwd()}")
+        return Lines(log, diagnose_log(read_log(Path(log))).lines())
 
     def submit(self) -> View:
         """A button that packs the ledger and the notebooks to hand in; as text the command that does."""

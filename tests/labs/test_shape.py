@@ -44,9 +44,9 @@ def test_every_lab_has_a_notebook_and_a_lesson():
 
 
 @each
-def test_it_has_15_to_25_short_cells(path):
+def test_it_has_15_to_28_short_cells(path):
     found = cells(path)
-    assert 15 <= len(found) <= 25
+    assert 15 <= len(found) <= 28
     for cell in found:
         assert len(cell.source.splitlines()) <= 12, cell.source
         assert len(cell.source.split()) <= 120, cell.source
