@@ -93,7 +93,7 @@ class CudaMessage:
         enough: dict[Finding, int] = {}
         if now < self.tried_bytes <= without_others:
             enough["other_process"] = self.others_bytes
-        if now < self.tried_bytes <= now + self.unallocated_bytes:
+        if now < self.tried_bytes <= self.unallocated_bytes:
             enough["fragmented"] = self.unallocated_bytes
         if not enough and self.tried_bytes <= without_others + self.unallocated_bytes:
             enough["other_process"] = self.others_bytes

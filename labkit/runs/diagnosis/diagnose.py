@@ -12,7 +12,7 @@ from labkit.runs.diagnosis.log_text import around, clean, last_lines
 from labkit.runs.diagnosis.next_steps import NextSteps, filled
 from labkit.runs.diagnosis.out_of_memory import held_lines, levers_for, place, ran_out, said_of_full
 from labkit.runs.diagnosis.place import Place, place_of
-from labkit.runs.diagnosis.sequence import End, find_end
+from labkit.runs.diagnosis.sequence import End, find_end, went_well
 from labkit.runs.diagnosis.symptoms import SYMPTOMS
 from labkit.runs.diagnosis.symptoms.symptom import Symptom
 from labkit.runs.host import OomKills
@@ -20,6 +20,9 @@ from labkit.runs.records import Record
 
 GPU_MEMORY = ("gpu_other_process", "gpu_fragmented", "gpu_larger_than_gpu", "gpu_full", "virtual_gpu_full")
 """Kinds that are about a GPU's memory, for which ``labkit advise`` has proposals."""
+
+_WHO_HOLDS = {"HIP": "rocm-smi", "XPU": "xpu-smi ps", "NPU": "npu-smi info", "MPS": "top -o mem"}
+"""What lists the processes on a GPU that is not NVIDIA's."""
 
 _BY_KERNEL = ("host_out_of_memory", "loader_worker")
 
@@ -257,8 +260,9 @@ class _Case:
         happened += "; the message does not have all of its numbers."
         if where.phase or where.part:
             happened += f" That was {where.words}."
-        return self.of("gpu_full", happened, around(self.text, match),
-                       ["nvidia-smi  # whether somebody else holds the GPU", *self.fit(where, None)])  # fmt: skip
+        tool = next((tool for name, tool in _WHO_HOLDS.items() if name in match.group()), "nvidia-smi")
+        steps = [f"{tool}  # whether somebody else holds the GPU", *self.fit(where, None)]
+        return self.of("gpu_full", happened, around(self.text, match), steps)
 
     def by(self, symptom: Symptom, found: list[re.Match[str]], where: Place | None = None) -> Diagnosis:
         """A symptom, with the last lines that show it."""
@@ -283,6 +287,14 @@ class _Case:
             return self.of(
                 "refused", "labkit cannot use what it was given, and says why.", last_lines(self.reason), steps
             )
+        if self.record is None and went_well(self.text):
+            happened = (
+                "Nothing here says that the program failed: it ended well, or its log stops while it was at work."
+            )
+            steps = [
+                "echo $?  # right after the program: its exit code; under Slurm: sacct -j JOB --format=State,ExitCode"
+            ]
+            return self.of("no_failure", happened, last_lines(self.log, 3), steps)
         happened = "Unknown: labkit does not recognise this end. The last lines of the log may say more."
         evidence = dict.fromkeys([*last_lines(self.log), *last_lines(self.reason)])
         steps = [

@@ -155,6 +155,11 @@ def _others(chosen: Event, events: list[Event]) -> list[Event]:
     return list({event.symptom.kind: event for event in apart}.values())
 
 
+def went_well(text: str) -> bool:
+    """Whether a program was at work to the end of what it printed, and no exception came after that."""
+    return bool(_lives(text) or _FINISHED.search(text)) and not _ends_in_a_trace(text)
+
+
 def _ends_in_a_trace(text: str) -> bool:
     """Whether the last that was printed is an exception which no symptom knows, rather than something survived."""
     traces = [match.start() for match in _TRACE.finditer(text)]

@@ -306,8 +306,8 @@ MORE = "".join(f"step {n} loss 1.{n}\n" for n in range(500, 520))
 KEY = TRACE + frame("../../tune.py", "collate", "row['text']") + "KeyError: 'text'\n"
 
 SEQUENCES = {
-    "caught, and it went on to its end": (OOM + "\n" + MORE, "unknown"),
-    "caught, and then something unknown": (OOM + "\nretrying with a batch of 4\n" + MORE + KEY, "unknown"),
+    "caught, and it went on to its end": (OOM + "\n" + MORE, "no_failure"),
+    "caught while a traceback was shown, and then something unknown": (OOM + "\nretrying with a batch of 4\n" + MORE + KEY, "unknown"),
     "caught, and then a full disk": (OOM + "\n" + MORE + TRACE + "OSError: [Errno 28] No space left on device", "disk_full"),
     "not caught, and other ranks follow": (
         OOM + "\n[rank0]: gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:4242\n"
@@ -323,7 +323,7 @@ SEQUENCES = {
         "disk_full",
     ),
     "a run that ended well, with warnings": (
-        MORE + "UserWarning: offline mode is enabled, no updates are looked for\n{'train_runtime': 12.0}\n", "unknown",
+        MORE + "UserWarning: offline mode is enabled, no updates are looked for\n{'train_runtime': 12.0}\n", "no_failure",
     ),
     "an error while Python ends": (
         OOM + "\nException ignored in: <function Pool.__del__ at 0x7f>\n" + TRACE + "OSError: [Errno 28] No space left on "
@@ -390,7 +390,7 @@ def test_a_loss_that_is_no_number_is_found_in_every_form(line):
 
 @pytest.mark.parametrize("line", ["loss 2.1", "nanoseconds: 12", "loss info: ok", "finance loss 1.0", "infer loss 0.2"])
 def test_a_loss_that_is_a_number_is_not(line):
-    assert diagnose_log(f"step 12 {line}\n").kind == "unknown"
+    assert diagnose_log(f"step 12 {line}\n").kind == "no_failure"
 
 
 # -- the framework's words
