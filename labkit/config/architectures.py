@@ -135,8 +135,9 @@ def architecture(name: str) -> Architecture:
     if os.path.isdir(name):  # noqa: PTH112 - says no to a name that is too long, where Path raises
         return _from_folder(name)
     raise ConfigError(
-        f"model_name={name!r} is not a known model, nor a folder.{nearest(name, ARCHITECTURES)} "
-        "'labkit configs --models' lists them."
+        f"model_name={name!r} is not a model that labkit plans or trains, nor a folder.{nearest(name, ARCHITECTURES)} "
+        "It knows BLIP-2 only; 'labkit configs --models' lists its sizes. For any other model of the hub "
+        "'accelerate estimate-memory OWNER/MODEL' estimates weights, gradients and Adam's state."
     )
 
 

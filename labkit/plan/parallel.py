@@ -28,20 +28,6 @@ class Rank(Protocol):
         """Call ahead of every micro step; the last one of an optimizer step reduces the gradients."""
 
 
-def unplanned(config: RunConfig) -> str | None:
-    """Why the strategy is not planned with the other keys, in a line that says what to do next; None if it is."""
-    if config.strategy in ("layer_split", "deepspeed_stage_2", "deepspeed_stage_3") or (
-        config.world_size > 1 and config.strategy not in ("ddp", "fsdp")
-    ):
-        return (
-            f"devices={config.devices} with strategy={config.strategy} cannot be predicted; "
-            "set strategy=ddp or strategy=fsdp."
-        )
-    if config.strategy == "fsdp" and config.use_qlora:
-        return "use_qlora with strategy=fsdp cannot be predicted yet; set strategy=ddp."
-    return None
-
-
 @contextlib.contextmanager
 def rank(config: RunConfig) -> Iterator[Rank]:
     """The first rank of ``config.strategy`` and ``config.devices``, on ``meta``."""

@@ -15,9 +15,10 @@ from labkit.memory.tracker import host
 from labkit.plan.errors import PredictionError
 from labkit.plan.offload import ZeroOffload
 from labkit.plan.paged import build_paged
-from labkit.plan.parallel import Rank, rank, unplanned
+from labkit.plan.parallel import Rank, rank
 from labkit.plan.semantics import DeviceSemantics
 from labkit.plan.trace import Trace
+from labkit.plan.unplanned import unplanned
 from labkit.train.adapters import add_lora
 from labkit.train.models import build_model, dtype_of
 from labkit.train.module import CaptionModule

@@ -1,6 +1,5 @@
 """Runs side by side: a row for each experiment of a profile, made from the ledger alone."""
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from labkit.config.layers import Experiment, Resolved, course, resolve
 from labkit.config.profiles import load_profile
 from labkit.config.workspace import Workspace
+from labkit.runs.newest import newest
 from labkit.runs.prediction import foretold
 from labkit.runs.records import Ledger, LedgerError, Record
 
@@ -24,12 +24,11 @@ def compare(
     hears of folders that cannot be read. Raises ``ConfigError`` for an unknown profile.
     """
     load_profile(workspace, profile)
-    records = ledger.records(profile, on_skipped=on_skipped)
-    newest = {(r.experiment, json.dumps(r.overrides, sort_keys=True)): r for r in records}
+    records = newest(ledger, profile, on_skipped)
     rows = []
     for experiment in course(workspace):
         resolved = resolve(workspace, experiment.name, None, profile)
-        same = [record for (name, _), record in newest.items() if name == experiment.name]
+        same = [record for record in records if record.experiment == experiment.name]
         for record in sorted(same, key=lambda r: (bool(r.overrides), r.created)):
             rows.append(_row(resolved, record) | {"changed": changes(workspace, experiment, profile)})
     return rows

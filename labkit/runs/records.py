@@ -216,6 +216,8 @@ class RunFolder:
         except _NewerError as error:
             raise LedgerError(f"{self.path} cannot be read ({error}); update labkit.") from None
         except FileNotFoundError:
+            if not self.path.is_dir():
+                raise LedgerError(f"{self.path} is gone: somebody moved or removed the run's folder.") from None
             raise LedgerError(f"{self.path} holds no run, for it has no config.json; move the folder away.") from None
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else error
@@ -231,6 +233,11 @@ class RunFolder:
         try:
             write_whole(self.record, asdict(record))
         except OSError as error:
+            if not self.path.is_dir():
+                raise LedgerError(
+                    f"{self.path} is gone: somebody moved or removed the run's folder while it ran. It ended with "
+                    f"'{record.status}', and no record of it is left; run it again."
+                ) from None
             raise LedgerError(
                 f"{self.record} cannot be written: {error.strerror}. How the run ended ({record.status}) is in "
                 f"{self.events.name} beside it; make room, or set LABKIT_RUNS to another disk."

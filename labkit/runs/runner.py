@@ -17,7 +17,7 @@ from labkit.config.profiles import Expected
 from labkit.config.schema import RunConfig, coerce, read_config
 from labkit.config.secrets import child_environment, redact_file
 from labkit.config.workspace import Workspace
-from labkit.runs.diagnosis.diagnose import diagnose
+from labkit.runs.diagnosis.diagnose import diagnose, with_cause
 from labkit.runs.diagnosis.log_file import read_log
 from labkit.runs.diagnosis.log_text import read_tail
 from labkit.runs.events import EventReader
@@ -28,6 +28,7 @@ from labkit.runs.ranks.files import log_of, logs, other_ranks
 from labkit.runs.ranks.launched import Launched
 from labkit.runs.records import Ledger, LedgerError, Record, RunFolder
 from labkit.runs.resume import prepare, unfinished
+from labkit.runs.room import refuse_too_many
 from labkit.runs.told import ToldToStop
 
 POLL_S = 0.1
@@ -54,6 +55,7 @@ def run(
     on_event: OnEvent | None = None,
     fresh: bool = False,
     rung: dict[str, Any] | None = None,
+    oversubscribe: bool = False,
 ) -> Record:
     """Run ``experiment`` on ``profile``'s machine and return its record, however it ended.
 
@@ -65,8 +67,8 @@ def run(
 
     With ``enable_checkpointing`` a run that stopped goes on when it is called again, from the step it saved last:
     its first event is ``resumed``. ``fresh`` starts anew. ``rung`` is kept in the record, and its ``environment`` is
-    set for the child (``labkit.runs.climb``). Raises ``ConfigError`` and ``LedgerError`` before anything
-    has started.
+    set for the child (``labkit.runs.climb``). More devices than the cores carry are refused unless it is to
+    ``oversubscribe``. Raises ``ConfigError`` and ``LedgerError`` before anything has started.
     """
     workspace = Workspace.find()
     resolved = resolve(workspace, experiment, overrides, profile)
@@ -76,6 +78,8 @@ def run(
         raise ConfigError(reason)
     ledger = Ledger(workspace.runs)
     launched = _launched(resolved.config)
+    if launched is None and not oversubscribe:
+        refuse_too_many(resolved.config)
     if not resolved.skip_reason:
         find_dataset(resolved.config.dataset, workspace.data)  # which every rank says for itself
     if launched is not None and launched.rank:
@@ -158,6 +162,8 @@ def _carry_out(
         log = log_of(folder.path, record.ended_by_rank)
         found = diagnose(record, read_log(log, log_starts.get(log, 0)), host.kills_until(HostMemory.read()))
         record.diagnosis = None if found is None else found.to_dict()
+        if found is not None and record.status == "failed":
+            record.reason = with_cause(found, record.reason or "")
         folder.write(record)
 
 

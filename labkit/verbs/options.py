@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 from labkit.config.errors import ConfigError
 from labkit.config.layers import DEFAULT_PROFILE, course
+from labkit.config.values import pairs as typed
 from labkit.config.workspace import Workspace
 from labkit.plan.quiet import quiet_warnings
+from labkit.runs.newest import as_it_is
 from labkit.runs.records import Ledger, LedgerError, RunFolder
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
@@ -25,20 +27,25 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 
 
 def find_run(args: argparse.Namespace) -> RunFolder:
-    """The run that is named by its id, or the newest of an experiment that can be read."""
+    """The run that is named by its id, or of an experiment the newest as it is, without values of one's own.
+
+    Says on standard error which of several it took, where that may not be the one that was meant.
+    """
     workspace = Workspace.find()
     ledger = Ledger(workspace.runs)
     same = ledger.folders(args.profile, args.run)
     if not same and args.run in [experiment.name for experiment in course(workspace)]:
         raise ConfigError(f"'{args.run}' has no run on {args.profile} yet; 'labkit run {args.run}' makes one.")
-    for folder in reversed(same):
-        try:
-            folder.read()
-        except LedgerError as error:
-            say_skipped(error)
-        else:
-            return folder
-    return ledger.find(args.run)
+    folder, last = as_it_is(same, say_skipped)
+    if folder is None or last is None:
+        return ledger.find(args.run)
+    if folder is not last:
+        print(f"{args.run}: {len(same)} runs; this is {folder.path.name}, the newest as the experiment is. The last one "
+              f"is {last.path.name}", file=sys.stderr)  # fmt: skip
+    elif values := folder.read().overrides:
+        own = " ".join(typed(values))
+        print(f"{args.run}: no run of it as it is; this is {folder.path.name}, with {own}", file=sys.stderr)
+    return folder
 
 
 def say_skipped(error: LedgerError) -> None:

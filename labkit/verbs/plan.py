@@ -10,6 +10,7 @@ from labkit.config.layers import DEFAULT_PROFILE, Resolved, resolve
 from labkit.config.profiles import load_profile
 from labkit.config.workspace import Workspace
 from labkit.verbs.options import EXIT_FAILED, pairs, quiet_libraries
+from labkit.verbs.planned import resolve_planned
 
 if TYPE_CHECKING:
     from labkit.plan.predict import Prediction
@@ -43,7 +44,8 @@ def main(args: argparse.Namespace) -> int:
     workspace = Workspace.find()
     course = load_profile(workspace, DEFAULT_PROFILE).expected
     names = list(course) if args.all else [args.experiment]
-    runs = [resolve(workspace, name, pairs(args.overrides), args.gpu) for name in names]
+    read = resolve if args.all else resolve_planned  # of a table the other rows are wanted
+    runs = [read(workspace, name, pairs(args.overrides), args.gpu) for name in names]
     quiet_libraries()
     from labkit.plan.cache import TraceCache
     from labkit.plan.errors import PredictionError

@@ -52,6 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--allow-quality", action="store_true", help="with --fit, also train something else")
     parser.add_argument("--resume", metavar="RUN", help="go on with a stopped run from the step it saved last")
     parser.add_argument("--fresh", action="store_true", help="start anew, also if the same run has stopped before")
+    parser.add_argument(
+        "--oversubscribe", action="store_true", help="start more devices than this machine's cores carry"
+    )
     parser.add_argument("--timeout-s", type=float, metavar="S", help="stop the run after this many seconds")
 
 
@@ -117,7 +120,9 @@ def _main(args: argparse.Namespace) -> int:
 
 def _run_one(name: str, overrides: dict[str, str], resolved: Resolved, args: argparse.Namespace) -> Record:
     def start(on_event: OnEvent | None) -> Record:
-        return run(name, overrides, args.profile, args.timeout_s, on_event, args.fresh)
+        return run(
+            name, overrides, args.profile, args.timeout_s, on_event, args.fresh, oversubscribe=args.oversubscribe
+        )  # fmt: skip
 
     return start(None) if args.json or _is_silent() else _shown(name, resolved.config.accumulate_grad_batches, start)
 
@@ -151,7 +156,7 @@ def _climb(name: str, overrides: dict[str, str], args: argparse.Namespace) -> in
 
     def run_one(changed: dict[str, Any], rung: dict[str, Any] | None) -> Record:
         def start(on_event: OnEvent | None) -> Record:
-            return run(name, changed, args.profile, args.timeout_s, on_event, args.fresh, rung)
+            return run(name, changed, args.profile, args.timeout_s, on_event, args.fresh, rung, args.oversubscribe)
 
         if args.json:
             return start(None)

@@ -87,7 +87,7 @@ def wanted_names(workspace: Workspace, profile: str) -> list[str]:
 
     Without those on a GPU that nobody has measured yet and that cannot be planned.
     """
-    from labkit.plan.parallel import unplanned
+    from labkit.plan.unplanned import unplanned
 
     of_the_course = list(load_profile(workspace, profile).expected)
     lessons = [lesson_of(lab) for lab in LABS]

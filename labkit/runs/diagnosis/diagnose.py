@@ -76,6 +76,20 @@ def diagnose(record: Record, log: str, host: OomKills | None = None) -> Diagnosi
     return case.from_text() or case.from_exit_code() or case.rest()
 
 
+def with_cause(found: Diagnosis, reason: str) -> str:
+    """``reason``, which is a run's last error, behind the line of its log that is the cause, where that is another."""
+    kinds = {symptom.kind for symptom in SYMPTOMS}
+    line = found.evidence[0].strip()
+    if found.kind not in kinds or line.startswith("exit code") or line in reason or _bare(line) in reason:
+        return reason
+    return f"{line} (last error: {reason})" if reason else line
+
+
+def _bare(line: str) -> str:
+    """A line without the class of its exception, as records have it."""
+    return line.partition(": ")[2] or line
+
+
 def diagnose_log(log: str) -> Diagnosis:
     """Why a run died of which there is a log and nothing else, be it labkit's or another program's."""
     case = _Case(None, log, None)

@@ -14,7 +14,7 @@ import pytest
 from labkit.config.layers import resolve
 from labkit.config.workspace import Workspace
 from labkit.runs.diagnosis.cuda_message import read_cuda_message
-from labkit.runs.diagnosis.diagnose import Diagnosis, diagnose, diagnose_log
+from labkit.runs.diagnosis.diagnose import Diagnosis, diagnose, diagnose_log, with_cause
 from labkit.runs.diagnosis.log_file import read_log
 from labkit.runs.diagnosis.log_text import clean, read_tail
 from labkit.runs.diagnosis.next_steps import NextSteps
@@ -539,6 +539,23 @@ def test_what_to_do_is_a_command_with_its_reason(symptom, record):
         assert re.match(r"#SBATCH |[A-Za-z_][\w.]*[=(]|[a-z]", command)
         assert not re.search(r"(?<!\$)\{[a-z_]+[:}]", command)
         assert why or command.startswith("labkit doctor")
+
+
+def test_the_reason_of_a_record_begins_with_the_cause_in_its_log():
+    log = (
+        "Traceback (most recent call last):\nRuntimeError: unable to allocate shared memory(shm) for file </torch_1>: No "
+        "space left on device (28)\n"
+    )
+    last = "RuntimeError: DataLoader worker (pid(s) 77) exited unexpectedly"
+    record = a_record(reason=last, exit_code=1)
+    assert with_cause(diagnose(record, log + last), last).startswith("RuntimeError: unable to allocate shared memory")
+    assert last in with_cause(diagnose(record, log + last), last)
+    assert with_cause(diagnose(record, last), last) == last
+    unknown = a_record(reason="KeyError: 'x'", exit_code=1)
+    assert (
+        with_cause(diagnose(unknown, "Traceback (most recent call last):\nKeyError: 'x'"), "KeyError: 'x'")
+        == "KeyError: 'x'"
+    )
 
 
 # -- what nobody has foreseen
