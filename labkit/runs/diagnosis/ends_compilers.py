@@ -20,7 +20,7 @@ SYMPTOMS = (
         "toolkit_version",
         # torch 2.13, utils/cpp_extension.py; a minor difference is a warning only
         r"The detected CUDA version \((?P<found>[\d.]+)\) mismatches the version that was used to compile"
-        r" PyTorch \((?P<built>[\d.]+)\)",
+        r"(?:[^()]{0,80}PyTorch \((?P<built>[\d.]+)\))?",
         "nvcc is of CUDA {found} and PyTorch of CUDA {built}: what is compiled with one does not load into the other.",
         "module load cuda/{built}  # or conda install -c nvidia cuda-nvcc={built}",
         "export CUDA_HOME=/usr/local/cuda-{built}  # if several are installed",

@@ -136,7 +136,7 @@ SYMPTOMS = (
     wrapped(
         "half_on_cpu",
         # torch 1.x to 2.2 on a CPU
-        r"\"\w+\" not implemented for '(?:Half|BFloat16)'",
+        r"\w\\?\" not implemented for '(?:Half|BFloat16)'",
         "The CPU was to compute in 16 bits, for which this PyTorch has no code.",
         "nvidia-smi ; python -c 'import torch; print(torch.cuda.is_available())'  # was a GPU meant?",
         "from_pretrained(..., torch_dtype=torch.float32)  # on a CPU",

@@ -115,7 +115,7 @@ SYMPTOMS = (
     wrapped(
         "hub_down",
         # huggingface_hub: the server's own errors
-        r"50[0234] Server Error[^\n]{0,200}huggingface\.co",
+        r"50[0234] Server Error[\s\S]{0,200}huggingface\.co",
         "The hub itself had an error.",
         "export HF_HUB_OFFLINE=1  # if everything is in the cache",
         "hf download ORG/MODEL  # later again; status.huggingface.co tells",

@@ -112,7 +112,7 @@ SYMPTOMS = (
     wrapped(
         "cuda_library_missing",
         # bitsandbytes#1559, xformers#516, vllm reports: built for another major CUDA
-        r"lib(?P<library>cudart|cublas|cublasLt|cudnn\w*|nccl|nvrtc|cusparse|cufft|curand|cupti|nvJitLink)\S{0,24}\.so"
+        r"lib(?P<library>cudart|cublas|cublasLt|cudnn\w{0,24}|nccl|nvrtc|cusparse|cufft|curand|cupti|nvJitLink)\.so"
         r"(?P<version>[.\d]{0,12}): cannot open shared object file",
         "A package was compiled for another CUDA than the one of PyTorch: lib{library}.so{version} is not here.",
         "python -c 'import torch; print(torch.__version__, torch.version.cuda)'  # what PyTorch was built for",
@@ -203,7 +203,7 @@ SYMPTOMS = (
     wrapped(
         "index_out_of_bounds",
         # torch's ScatterGatherKernel.cu, IndexKernel.cu
-        r"Assertion `[^`\n]{0,80}(?:index out of bounds|idx_dim < index_size|index < sizes\[i\])[^`\n]{0,60}` failed",
+        r"Assertion `[^`]{0,80}(?:index out of bounds|idx_dim < index_size|index < sizes\[i\])[^`]{0,60}` failed",
         "A kernel was given an index outside of its tensor: a position beyond the longest input, or a wrong mask.",
         "CUDA_LAUNCH_BLOCKING=1 python train.py  # names the line; on the CPU the message has the numbers",
         "print(input_ids.shape, model.config.max_position_embeddings)  # longer samples want truncation",

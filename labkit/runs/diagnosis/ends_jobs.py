@@ -92,7 +92,7 @@ SYMPTOMS = (
     wrapped(
         "pod_without_gpu",
         # Kubernetes' scheduler
-        r"nodes are available: [^\n]{0,200}Insufficient nvidia\.com/(?:gpu|mig-\S{1,20})",
+        r"nodes are available: [\s\S]{0,200}Insufficient nvidia\.com/(?:gpu|mig-\S{1,20})",
         "No node has the GPUs that the pod asks for free, so it was never started.",
         "kubectl describe nodes | grep -A8 'Allocated resources'  # who has them",
         "resources: {{limits: {{nvidia.com/gpu: 1}}}}  # fewer; or the name of the slices: nvidia.com/mig-3g.40gb",

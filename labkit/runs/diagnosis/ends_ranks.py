@@ -40,7 +40,7 @@ SYMPTOMS = (
     wrapped(
         "nccl_infiniband",
         # nccl#531, #615 (NCCL_IB_DISABLE=1 works, slower), #969 (settings that differ between nodes)
-        r"NET/IB : (?:Got completion|[^\n]{0,60}mismatch error)"
+        r"NET/IB : (?:Got completion|[\s\S]{0,60}mismatch error)"
         r"|Call to ibv_\w+ failed",
         "The fast network (InfiniBand, RoCE) failed under NCCL.",
         "env | grep NCCL_IB  # the same on all nodes? A container needs --device=/dev/infiniband --ulimit memlock=-1",
@@ -122,7 +122,7 @@ SYMPTOMS = (
     wrapped(
         "torchrun_child",
         # torch 2.13, elastic: the summary that follows a worker's own trace
-        r"^(?:\S{1,40} )?(?:torch\.distributed\.elastic\.multiprocessing\.errors\.)?ChildFailedError\b",
+        r"errors\.ChildFailedError\b",
         "A worker of torchrun ended, and torchrun reports that; why stands in the worker's own output, further up.",
         "torchrun --redirects 3 --tee 3 --log-dir logs ...  # each rank's output in a file of its own",
         "grep -n -m1 -A30 Traceback logs/*/*/stderr.log  # the earliest of them is the cause",
