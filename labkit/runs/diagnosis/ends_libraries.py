@@ -47,7 +47,7 @@ SYMPTOMS = (
         # peft#2292, #2362 (EncoderDecoderCache); LLaVA#1794, #1808; transformers 5.23 dependency check
         r"cannot import name '\w+' from '(?:transformers|peft|accelerate|trl|datasets|tokenizers"
         r"|huggingface_hub|diffusers|deepspeed|bitsandbytes|torchao|torch)\b"
-        r"|\S{1,60} is required for a normal functioning of this module, but found",
+        r"|is required for a normal functioning of this module, but found",
         "Two libraries do not go together: one asks the other for something that its release has not, or not any more.",
         "pip list | grep -iE 'torch|transformers|peft|accelerate|trl|datasets|hub|tokenizers'  # what is installed",
         "pip install -U transformers peft accelerate trl datasets  # all to releases of the same time",
@@ -224,7 +224,7 @@ SYMPTOMS = (
     wrapped(
         "checkpointing_unsupported",
         # transformers 5.23, modeling_utils
-        r"(?P<model>\w+) does not support gradient checkpointing\.",
+        r"\b(?P<model>\w{1,80}) does not support gradient checkpointing\.",
         "{model} has no gradient checkpointing, and it was asked for.",
         "TrainingArguments(gradient_checkpointing=False)  # memory: a smaller batch or shorter samples instead",
         "pip install -U transformers  # newer releases have it for more models",
@@ -240,7 +240,7 @@ SYMPTOMS = (
     wrapped(
         "config_refused",
         # pydantic 2: DeepSpeed 0.19, axolotl
-        r"\d+ validation errors? for (?P<model>\w+)",
+        r"\b\d{1,4} validation errors? for (?P<model>\w{1,80})",
         "{model} refuses its configuration; the lines below name each key, and what is wrong with its value.",
         "axolotl preprocess CONFIG.yml  # axolotl: checks the file without a GPU",
         "python -m json.tool DS_CONFIG.json  # DeepSpeed: a number in quotes, or a key at the wrong depth",

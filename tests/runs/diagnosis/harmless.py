@@ -13,25 +13,31 @@ HARMLESS = {
         "`Trainer.fit` stopped: `max_epochs=3` reached.\n"
     ),
     "weights that are new": (
-        "Some weights of LlamaForSequenceClassification were not initialized from the model checkpoint at x/y and are newly "
-        "initialized: ['score.weight']\nYou should probably TRAIN this model on a down-stream task to be able to use it.\n"
+        "Some weights of LlamaForSequenceClassification were not initialized from the model checkpoint at x/y "
+        "and are newly "
+        "initialized: ['score.weight']\nYou should probably TRAIN this model on a down-stream task to be able "
+        "to use it.\n"
     ),
     "a sequence that is longer": (
-        "Token indices sequence length is longer than the specified maximum sequence length for this model (1540 > 1024). "
+        "Token indices sequence length is longer than the specified maximum sequence length for this model "
+        "(1540 > 1024). "
         "Running this sequence through the model will result in indexing errors\n"
     ),
     "use_cache": "`use_cache=True` is incompatible with gradient checkpointing. Setting `use_cache=False`.\n",
     "use_reentrant": (
-        "torch/utils/checkpoint.py:464: UserWarning: torch.utils.checkpoint: the use_reentrant parameter should be passed "
+        "torch/utils/checkpoint.py:464: UserWarning: torch.utils.checkpoint: the use_reentrant parameter should "
+        "be passed "
         "explicitly. use_reentrant=False is recommended\n"
     ),
     "cuDNN plan": (
         "torch/nn/modules/conv.py:456: UserWarning: Plan failed with a cudnnException: "
-        "CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR: cudnnFinalizeDescriptor Failed cudnn_status: CUDNN_STATUS_NOT_SUPPORTED "
+        "CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR: cudnnFinalizeDescriptor Failed cudnn_status: "
+        "CUDNN_STATUS_NOT_SUPPORTED "
         "(Triggered internally at ../aten/src/ATen/native/cudnn/Conv_v8.cpp:919.)\n"
     ),
     "TensorFlow": (
-        "E external/local_xla/xla/stream_executor/cuda/cuda_dnn.cc:9261] Unable to register cuDNN factory: Attempting to "
+        "E external/local_xla/xla/stream_executor/cuda/cuda_dnn.cc:9261] Unable to register cuDNN factory: "
+        "Attempting to "
         "register factory for plugin cuDNN when one has already been registered\n"
         "Could not find cuda drivers on your machine, GPU will not be used.\n"
     ),
@@ -52,12 +58,14 @@ HARMLESS = {
         "node07:15:94 [0] NCCL INFO Channel 00 : 0[100000] -> 1[200000] via direct shared memory\n"
     ),
     "torchrun begins": (
-        "*****************************************\nSetting OMP_NUM_THREADS environment variable for each process to be 1 "
+        "*****************************************\nSetting OMP_NUM_THREADS environment variable for each "
+        "process to be 1 "
         "in default, to avoid your system being overloaded\n*****************************************\n"
         "master_addr is only used for static rdzv_backend and when rdzv_endpoint is not specified.\n"
     ),
     "the end of a process group": (
-        "[rank0]:[W321 ProcessGroupNCCL.cpp:1496] Warning: WARNING: destroy_process_group() was not called before program "
+        "[rank0]:[W321 ProcessGroupNCCL.cpp:1496] Warning: WARNING: destroy_process_group() was not called "
+        "before program "
         "exit, which can leak resources.\n"
     ),
     "dynamo recompiles": (
@@ -65,21 +73,25 @@ HARMLESS = {
         "W0311 torch/_inductor/utils.py:1137] [0/0] Not enough SMs to use max_autotune_gemm mode\n"
     ),
     "tokenizers and fork": (
-        "huggingface/tokenizers: The current process just got forked, after parallelism has already been used. Disabling "
+        "huggingface/tokenizers: The current process just got forked, after parallelism has already been used. "
+        "Disabling "
         "parallelism to avoid deadlocks...\n"
     ),
     "pad token set": (
-        "The tokenizer has new PAD/BOS/EOS tokens that differ from the model config and generation config. The model config "
+        "The tokenizer has new PAD/BOS/EOS tokens that differ from the model config and generation config. The "
+        "model config "
         "was aligned accordingly: {'pad_token_id': 2}.\n"
         "Setting `pad_token_id` to `eos_token_id`:2 for open-end generation.\n"
     ),
     "bitsandbytes casts": (
-        "bitsandbytes/autograd/_functions.py:383: UserWarning: MatMul8bitLt: inputs will be cast from torch.bfloat16 to "
+        "bitsandbytes/autograd/_functions.py:383: UserWarning: MatMul8bitLt: inputs will be cast from "
+        "torch.bfloat16 to "
         "float16 during quantization\n"
     ),
     "accelerate offloads": (
         "Some parameters are on the meta device because they were offloaded to the cpu.\n"
-        "WARNING:root:Detected kernel version 5.4.17, which is below the recommended minimum of 5.5.0; this can cause the "
+        "WARNING:root:Detected kernel version 5.4.17, which is below the recommended minimum of 5.5.0; this can "
+        "cause the "
         "process to hang.\n"
     ),
     "a download": (
@@ -88,23 +100,28 @@ HARMLESS = {
         "download.\n"
     ),
     "pip": (
-        "Collecting bitsandbytes>=0.46.1\n  Downloading bitsandbytes-0.48.1-py3-none-manylinux_2_24_x86_64.whl (60.1 MB)\n"
+        "Collecting bitsandbytes>=0.46.1\n  Downloading bitsandbytes-0.48.1-py3-none-manylinux_2_24_x86_64.whl "
+        "(60.1 MB)\n"
         "Installing collected packages: safetensors, tokenizers, peft, bitsandbytes\n"
         "Successfully installed bitsandbytes-0.48.1 peft-0.17.1\n"
         "WARNING: Running pip as the 'root' user can result in broken permissions\n"
     ),
     "a configuration": (
-        "LoraConfig(task_type='CAUSAL_LM', target_modules={'q_proj', 'v_proj'}, r=16, modules_to_save=['embed_tokens'])\n"
+        "LoraConfig(task_type='CAUSAL_LM', target_modules={'q_proj', 'v_proj'}, r=16, "
+        "modules_to_save=['embed_tokens'])\n"
         "zero_optimization: {stage: 3, stage3_gather_16bit_weights_on_model_save: true}\n"
         "ddp_find_unused_parameters: null\nload_best_model_at_end: true\nfsdp_transformer_layer_cls_to_wrap: null\n"
         "chat_template: null\ntrust_remote_code: false\nresume_from_checkpoint: null\nremove_unused_columns: true\n"
     ),
     "axolotl's dump": (
-        '[INFO] [axolotl.cli.config] config:\n{\n  "adapter": "qlora",\n  "flash_attention": true,\n  "pad_to_sequence_len": '
-        'true,\n  "gradient_checkpointing_kwargs": {"use_reentrant": false},\n  "special_tokens": {"pad_token": "<|end|>"}\n}\n'
+        '[INFO] [axolotl.cli.config] config:\n{\n  "adapter": "qlora",\n  "flash_attention": true,\n  '
+        '"pad_to_sequence_len": '
+        'true,\n  "gradient_checkpointing_kwargs": {"use_reentrant": false},\n  "special_tokens": {"pad_token": '
+        '"<|end|>"}\n}\n'
     ),
     "docker inspect": (
-        '"State": {\n  "Status": "exited",\n  "Running": false,\n  "OOMKilled": false,\n  "Dead": false,\n  "ExitCode": 0\n}\n'
+        '"State": {\n  "Status": "exited",\n  "Running": false,\n  "OOMKilled": false,\n  "Dead": false,\n  '
+        '"ExitCode": 0\n}\n'
     ),
     "nvidia-smi": (
         "| NVIDIA-SMI 570.133.20    Driver Version: 570.133.20    CUDA Version: 12.8     |\n"
@@ -125,7 +142,8 @@ HARMLESS = {
         "loading file added_tokens.json from cache at None\nloading file chat_template.jinja from cache at None\n"
     ),
     "a custom model that was allowed": (
-        "A new version of the following files was downloaded from https://huggingface.co/some-lab/odd-7b:\n- modeling_odd.py\n"
+        "A new version of the following files was downloaded from https://huggingface.co/some-lab/odd-7b:\n- "
+        "modeling_odd.py\n"
         ". Make sure to double-check they do not contain any added malicious code.\n"
     ),
     "wandb": (
@@ -143,5 +161,6 @@ HARMLESS = {
         "Sample 12: What is a stale handle? How many files may be open?\n"
     ),
     "a shape in a report": "torch.Size([32000, 4096]) torch.bfloat16\nEmbedding(32000, 4096)\nsize of tensor a: 3\n",
-    "resumes": "Continuing training from checkpoint, will skip to saved global_step\n  Continuing training from epoch 1\n",
+    "resumes": "Continuing training from checkpoint, will skip to saved global_step\n  Continuing training from "
+               "epoch 1\n",
 }  # fmt: skip

@@ -7,6 +7,7 @@ import time
 from re import _constants, _parser  # the parsed form of a pattern: the standard library shows it nowhere else
 
 import logs_adapters
+import logs_compilers
 import logs_data
 import logs_files
 import logs_gpu
@@ -21,9 +22,15 @@ from labkit.runs.diagnosis.next_steps import Blanks, NextSteps
 from labkit.runs.diagnosis.symptoms import SYMPTOMS, Symptom
 
 TOLD = (
-    *logs_jobs.LOGS, *logs_gpu.LOGS, *logs_adapters.LOGS, *logs_libraries.LOGS, *logs_files.LOGS, *logs_data.LOGS,
+    *logs_jobs.LOGS,
+    *logs_gpu.LOGS,
+    *logs_compilers.LOGS,
+    *logs_adapters.LOGS,
+    *logs_libraries.LOGS,
+    *logs_files.LOGS,
+    *logs_data.LOGS,
     *logs_ranks.LOGS,
-)  # fmt: skip
+)
 NAMES = [f"{told.kind}-{number}" for number, told in enumerate(TOLD)]
 
 
@@ -53,7 +60,9 @@ WRITTEN = {
     "by a rank": lambda log: "".join(f"[rank3]: {line}" for line in log.splitlines(keepends=True)),
     "with kubectl's time": lambda log: "".join(f"2025-03-11T10:41:07.113Z {x}" for x in log.splitlines(keepends=True)),
     "in the journal": lambda log: "".join(f"Mar 11 10:41:07 n7 run[81]: {x}" for x in log.splitlines(keepends=True)),
-    "by a logger": lambda log: "".join(f"2025-03-11 10:41:07 | ERROR | t:9 - {x}" for x in log.splitlines(keepends=True)),
+    "by a logger": lambda log: "".join(
+        f"2025-03-11 10:41:07 | ERROR | t:9 - {x}" for x in log.splitlines(keepends=True)
+    ),
     "in colours": lambda log: "".join(f"\x1b[1;31m{line}\x1b[0m\n" for line in log.splitlines()),
     "on Windows": lambda log: log.replace("\n", "\r\n"),
     "in 80 columns": lambda log: "\n".join(
@@ -63,12 +72,10 @@ WRITTEN = {
 }
 
 
-@pytest.mark.parametrize("written", WRITTEN)
 @pytest.mark.parametrize("told", TOLD, ids=NAMES)
-def test_an_end_is_recognised(told, written):
-    found = first_end(WRITTEN[written](told.log))
-    assert found is not None, "not recognised"
-    assert found[0].kind == told.kind
+def test_an_end_is_recognised_however_its_lines_are_written(told):
+    found = {name: first_end(write(told.log)) for name, write in WRITTEN.items()}
+    assert {name: end and end[0].kind for name, end in found.items()} == dict.fromkeys(WRITTEN, told.kind)
 
 
 @pytest.mark.parametrize("told", TOLD, ids=NAMES)
@@ -95,7 +102,8 @@ def test_every_kind_has_a_log_and_none_is_told_twice():
 @pytest.mark.parametrize(
     ("kind", "line"),
     {
-        "numpy_built_for_1": "A module that was compiled using NumPy 1.x cannot be run in\nNumPy 2.0.2 as it may crash.",
+        "numpy_built_for_1": "A module that was compiled using NumPy 1.x cannot be run in\nNumPy 2.0.2 as it "
+        "may crash.",
         "inputs_without_gradient": "UserWarning: None of the inputs have requires_grad=True. Gradients will be None",
         "hub_retry": "'(ReadTimeoutError)' thrown while requesting GET https://h/x\nRetrying in 2s [Retry 2/5].",
     }.items(),
@@ -133,20 +141,35 @@ def unbounded(parsed, inside: bool = False):
             yield from unbounded(argument[1], inside)
 
 
+def first_items(parsed):
+    """What each way through a parsed pattern begins with."""
+    for operation, argument in parsed[:1]:
+        if operation is _constants.SUBPATTERN:
+            yield from first_items(argument[-1])
+        elif operation is _constants.BRANCH:
+            for branch in argument[1]:
+                yield from first_items(branch)
+        else:
+            yield operation, argument
+
+
 @pytest.mark.parametrize("end", ENDS, ids=lambda end: end.kind)
-def test_no_repetition_is_nested_or_of_anything(end):
-    for body, inside in unbounded(_parser.parse(end.pattern.pattern, end.pattern.flags)):
+def test_no_repetition_is_nested_or_of_anything_or_comes_first(end):
+    parsed = _parser.parse(end.pattern.pattern, end.pattern.flags)
+    for body, inside in unbounded(parsed):
         assert not inside, "a repetition within one that has no bound"
         assert len(body) == 1 and body[0][0] is not _constants.ANY, "a repetition of anything, without a bound"
+    for operation, argument in first_items(parsed):  # it would begin anew at every place of a long word
+        assert operation is not _constants.MAX_REPEAT or argument[1] <= 80, "a long repetition at the beginning"
 
 
 def test_long_lines_cost_in_proportion_to_their_length():
     """A line eight times as long costs about eight times as much; with backtracking it would be 64 or more."""
     almost = {told.kind: first_end(told.log)[1].group() for told in TOLD}
     for end in ENDS:
-        for text in (almost.get(end.kind, "x")[:-1] + "\x00", "a", " ", "1", "(["):
+        for text in (almost.get(end.kind, "x")[:-1] + "\x00", "a", " ", "1"):
             cost = []
-            for size in (1 << 15, 1 << 18):
+            for size in (1 << 11, 1 << 14):
                 line = text * (size // len(text))
                 spent = []
                 for _ in range(3):
@@ -154,4 +177,4 @@ def test_long_lines_cost_in_proportion_to_their_length():
                     end.pattern.search(line)
                     spent.append(time.process_time() - start)
                 cost.append(min(spent))
-            assert cost[1] < 20 * cost[0] + 0.02, (end.kind, text[:40], cost)
+            assert cost[1] < 20 * cost[0] + 0.005, (end.kind, text[:40], cost)
