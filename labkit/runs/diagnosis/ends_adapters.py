@@ -11,6 +11,7 @@ SYMPTOMS = (
         "bitsandbytes_missing",
         # transformers 5.23; huggingface/transformers quantizers since 4.30
         r"Using `?bitsandbytes`? (?:4|8)-bit quantization requires"
+        r"|Using `load_in_[48]bit=True`[^\n]{0,80} requires Accelerate"
         r"|No package metadata was found for bitsandbytes"
         r"|You need to install `bitsandbytes` in order to use",
         "Quantization or an 8-bit optimizer was asked for, and bitsandbytes is not installed, or too old.",
@@ -32,6 +33,7 @@ SYMPTOMS = (
         r"CUDA Setup failed despite (?:GPU|CUDA) being available"
         r"|Attempted to use bitsandbytes native library functionality but it's not available"
         r"|Configured \w+ binary not found at"
+        r"|has no attribute 'c(?:get_managed|quantize|dequantize|igemm)\w{0,40}'"
         r"|libbitsandbytes_\w+\.so: (?:undefined symbol|cannot open shared object file)",
         "bitsandbytes finds no compiled library for the CUDA that PyTorch uses.",
         "python -m bitsandbytes  # which library it looks for, and where",
@@ -161,7 +163,7 @@ SYMPTOMS = (
     wrapped(
         "chat_template",
         # unsloth#2096; OpenRLHF#613; trl pull requests 3309, 3599; transformers 5.23
-        r"Cannot use chat template functions because tokenizer\.chat_template is not set"
+        r"tokenizer\.chat_template is not set and no template argument was passed"
         r"|No chat template is set for this (?:processor|tokenizer)",
         "The data are conversations, and this tokenizer has no chat template: base models often have none.",
         "SFTConfig(chat_template_path='ORG/MODEL-Instruct')  # TRL: takes it from the model's chat version",

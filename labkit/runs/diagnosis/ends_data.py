@@ -71,12 +71,45 @@ SYMPTOMS = (
         "load_dataset(..., streaming=True)  # next(iter(...)) then shows the first sample that fails",
         "rm -r $HF_DATASETS_CACHE/NAME  # a cache that a killed run left",
     ),
+    wrapped(
+        "dataset_missing",
+        # datasets 5.2, load.py and data_files.py
+        r"Couldn't find any data file at"
+        r"|No \(supported\) data files found in"
+        r"|DataFilesNotFoundError: ",
+        "There is no data set of this name and no folder either, or none of the folder's files is of a known type.",
+        "ls PATH  # absolute, and as the container or the node sees it",
+        "load_dataset('json', data_files='PATH/*.jsonl')  # say type and files yourself",
+        "hf auth login  # a private or gated data set is not found without",
+    ),
+    wrapped(
+        "dataset_empty",
+        # trl#362, #1337; autotrain-advanced#432; ru-gpts#15; torch 2.13, sampler.py
+        r"num_samples should be a positive integer value, but got num_samples=0"
+        r"|has enough samples to at least yield one packed sequence",
+        "The data set has no sample left: a filter took all, or packing needs more text than there is for one block.",
+        "print(len(dataset))  # after each filter and map: where it becomes 0",
+        "SFTConfig(packing=False)  # TRL; or a smaller max_length, so that one block is full (scripts: block_size)",
+        "load_dataset(..., download_mode='force_redownload')  # if an empty result was cached",
+    ),
+    wrapped(
+        "image_broken",
+        # PyTorch-YOLOv3#162; labelme#335; Pillow
+        r"image file is truncated \(\d+ bytes not processed\)"
+        r"|cannot identify image file",
+        "A picture of the data set is cut, empty, or no picture at all.",
+        "find DATA -name '*.jpg' -size -2k  # empty ones, git-lfs pointers, web pages saved as pictures",
+        "Image.open(path).load()  # over all files, in try: lists every broken one",
+        "ImageFile.LOAD_TRUNCATED_IMAGES = True  # from PIL import ImageFile: takes pictures that are only cut",
+    ),
     # -- batches
     wrapped(
         "image_tokens",
         # trl pull requests 5904, 5927 (max_length); LlamaFactory#6559 (cutoff_len); Qwen-VL-Series-Finetune#125, #128
         r"(?:Image|Video|Audio) features and (?:image|video|audio) tokens do not match"
-        r"|causes image placeholder tokens in input_ids to be truncated",
+        r"|causes image placeholder tokens in input_ids to be truncated"
+        # transformers#29835; LlamaFactory#5344; lmms-finetune#63: a longer maximal length
+        r"|The number of image tokens is \d+ while the number of image given",
         "The text has another number of places for the image than the image has features: it was cut at a maximal "
         "length, or a sample names another number of images than it has.",
         "SFTConfig(max_length=None)  # TRL: nothing is cut; or longer",
@@ -100,7 +133,8 @@ SYMPTOMS = (
         "batch_stack",
         # segmentation_models.pytorch#472; humannerf#21; SimpleTuner#59; torch 1.x to 2.13
         r"stack expects each tensor to be equal size"
-        r"|each element in list of batch should be of equal size",
+        r"|each element in list of batch should be of equal size"
+        r"|Trying to resize storage that is not resizable",
         "Samples of one batch have different sizes, so they do not stack.",
         "DataLoader(..., collate_fn=pad)  # fill up to the longest: torch.nn.utils.rnn.pad_sequence",
         "transforms.Resize((224, 224))  # images to one size; the model's own processor does it",
@@ -219,5 +253,14 @@ SYMPTOMS = (
         "A Python package is not installed in the environment that ran: {module}.",
         "python -m pip install {module}  # with the python that runs the job; its name for pip may differ",
         "which -a python torchrun ; head -1 $(which torchrun)  # is it the environment that you installed it in?",
+    ),
+    wrapped(
+        "scaler_empty",
+        # diffusers#5004; torch 2.13, amp/grad_scaler.py
+        r"No inf checks were recorded",
+        "The gradient scaler of fp16 found no gradient: no parameter of the optimizer took part in the loss.",
+        "[p.requires_grad for g in optimizer.param_groups for p in g['params']]  # frozen ones have no gradient",
+        "PeftModel.from_pretrained(model, ADAPTER, is_trainable=True)  # an adapter that is loaded is frozen otherwise",
+        "TrainingArguments(bf16=True, fp16=False)  # needs no scaler; Lightning: precision='bf16-mixed'",
     ),
 )

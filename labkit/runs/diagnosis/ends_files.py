@@ -102,7 +102,7 @@ SYMPTOMS = (
         "hub_not_found",
         # huggingface_hub 2.4, errors.py; transformers 5.23, utils/hub.py; datasets 5.2
         r"(?:Repository|Revision|Entry) Not Found for url"
-        r"|(?:Repository|Revision|RemoteEntry|Entry)NotFoundError: "
+        r"|\b(?:Repository|Revision|RemoteEntry|Entry)NotFoundError: "
         r"|is not a local folder and is not a valid model identifier"
         r"|Repo id must (?:be in the form|use alphanumeric)"
         r"|doesn't exist on the Hub or cannot be accessed",
@@ -115,7 +115,7 @@ SYMPTOMS = (
     wrapped(
         "hub_down",
         # huggingface_hub: the server's own errors
-        r"50[0234] Server Error[\s\S]{0,200}huggingface\.co",
+        r"50[0234] Server Error[\s\S]{0,200}(?:huggingface\.co|hf\.co)",
         "The hub itself had an error.",
         "export HF_HUB_OFFLINE=1  # if everything is in the cache",
         "hf download ORG/MODEL  # later again; status.huggingface.co tells",
@@ -142,6 +142,7 @@ SYMPTOMS = (
         # LaTeX-OCR#267, OpenChatKit#58, yolov10#154 (download again); torch 2.13; safetensors 0.8
         r"PytorchStreamReader failed"
         r"|(?:M|m)etadataIncompleteBuffer|InvalidHeaderDeserialization|incomplete metadata, file not fully covered"
+        r"|HeaderTooSmall|InvalidHeaderLength"
         r"|EOFError: Ran out of input"
         r"|unexpected EOF, expected \d+ more bytes",
         "A weights or checkpoint file is cut: a download that broke, a disk that was full, or a run that was killed "

@@ -167,9 +167,21 @@ SYMPTOMS = (
         "CUDA_VISIBLE_DEVICES=1 python train.py  # another GPU; 'sudo nvidia-smi -c 0' admits several processes",
     ),
     wrapped(
+        "cuda_unknown",
+        # pytorch#49081, #60600; a warning with the same words begins 'CUDA initialization'
+        r"RuntimeError: CUDA unknown error - this may be due to"
+        r"|(?:RuntimeError|AcceleratorError): CUDA error: unknown error",
+        "CUDA could not be started: its driver modules are in a bad state (often after standby), or "
+        "CUDA_VISIBLE_DEVICES was changed after the program had begun.",
+        "nvidia-smi ; python -c 'import torch; torch.cuda.init()'  # does the smallest program fail as well",
+        "sudo rmmod nvidia_uvm && sudo modprobe nvidia_uvm  # loads the module again; after standby that is enough",
+        "CUDA_VISIBLE_DEVICES=0 python train.py  # set it before Python starts, not in the program",
+    ),
+    wrapped(
         "cuda_forked",
         # pytorch#40403; accelerate#940; spconv#408 (CUDA in a data set); lightning 2.6
         r"Cannot re-initialize CUDA in forked subprocess"
+        r"|RuntimeError: CUDA error: initialization error"
         r"|Lightning can't create new processes if CUDA is already initialized",
         "CUDA was used before the process was forked: in the notebook before the launch, or in a data set that loader "
         "workers run.",

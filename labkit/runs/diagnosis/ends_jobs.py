@@ -52,7 +52,8 @@ SYMPTOMS = (
         r"(?:submission|allocate|create step for job \d+)[^\n]{0,20}: (?P<why>Job violates accounting/QOS policy"
         r"|Requested node configuration is not available|Requested time limit is invalid|Invalid partition name"
         r"|Invalid account or account/partition|Invalid qos specification|More processors requested than permitted"
-        r"|Memory required by task is not available)",
+        r"|Memory required by task is not available|Memory specification can not be satisfied"
+        r"|Node count specification invalid|User's group not permitted to use this partition)",
         "Slurm refused the job: {why}.",
         "sacctmgr show assoc user=$USER format=account,partition,qos,maxwall,grptres  # what you may ask for",
         "scontrol show partition ; sinfo -o '%P %l %c %m %G'  # what a node has: time, cores, memory, GPUs",
@@ -96,6 +97,25 @@ SYMPTOMS = (
         "No node has the GPUs that the pod asks for free, so it was never started.",
         "kubectl describe nodes | grep -A8 'Allocated resources'  # who has them",
         "resources: {{limits: {{nvidia.com/gpu: 1}}}}  # fewer; or the name of the slices: nvidia.com/mig-3g.40gb",
+    ),
+    wrapped(
+        "pod_deadline",
+        # Kubernetes' reason of a job's end: activeDeadlineSeconds
+        r"Job was active longer than specified deadline"
+        r"|Pod was active on the node longer than the specified deadline",
+        "The job took longer than its activeDeadlineSeconds, and Kubernetes ended it.",
+        "spec: {{activeDeadlineSeconds: 86400}}  # longer, in the job's YAML; or leave the line out",
+        "trainer.train(resume_from_checkpoint=True)  # Lightning: trainer.fit(model, ckpt_path='last')",
+    ),
+    wrapped(
+        "image_pull",
+        # Kubernetes' reasons; Docker's and containerd's words
+        r"\b(?:ErrImagePull|ImagePullBackOff)\b"
+        r"|pull access denied for \S"
+        r"|manifest for \S{1,200} not found: manifest unknown",
+        "The container's image could not be pulled: no such tag, or no right to read it.",
+        "docker pull IMAGE:TAG  # by hand, for the message itself; look the tag up in the registry",
+        "docker login REGISTRY  # Kubernetes: imagePullSecrets in the pod's YAML",
     ),
     wrapped(
         "image_platform",

@@ -163,4 +163,9 @@ HARMLESS = {
     "a shape in a report": "torch.Size([32000, 4096]) torch.bfloat16\nEmbedding(32000, 4096)\nsize of tensor a: 3\n",
     "resumes": "Continuing training from checkpoint, will skip to saved global_step\n  Continuing training from "
                "epoch 1\n",
+    "no GPU, and goes on without": (
+        "UserWarning: CUDA initialization: CUDA unknown error - this may be due to an incorrectly set up environment, "
+        "e.g. changing env variable CUDA_VISIBLE_DEVICES after program start. (Triggered internally at "
+        "../c10/cuda/CUDAFunctions.cpp:108.)\n  return torch._C._cuda_getDeviceCount() > 0\n"
+    ),
 }  # fmt: skip

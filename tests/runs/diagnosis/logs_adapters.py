@@ -201,4 +201,18 @@ LOGS = (
         ("tokenizer.pad_token = tokenizer.eos_token", "pad_token_id"),
         ("{{",),
     ),
+    Told(
+        "bitsandbytes_cuda",
+        trace("AttributeError: 'NoneType' object has no attribute 'cquantize_blockwise_fp16_nf4'", before=""),
+        ("python -m bitsandbytes",),
+    ),
+    Told(
+        "bitsandbytes_missing",
+        trace(
+            "ImportError: Using `load_in_8bit=True` requires Accelerate: `pip install accelerate` and the latest "
+            "version of bitsandbytes `pip install -i https://test.pypi.org/simple/ bitsandbytes`",
+            before="",
+        ),
+        ("accelerate",),
+    ),
 )

@@ -264,4 +264,48 @@ LOGS = (
         ("python -m pip install peft", "which -a"),
         ("MODULE",),
     ),
+    Told(
+        "dataset_missing",
+        trace(
+            "FileNotFoundError: Couldn't find any data file at /scratch/odd/captions. Couldn't find 'odd/captions' on "
+            "the Hugging Face Hub either: LocalEntryNotFoundError: ...",
+            DATA,
+            before="",
+        ),
+        ("ls PATH", "data_files"),
+        ("memory",),
+    ),
+    Told(
+        "dataset_empty",
+        trace(
+            "ValueError: num_samples should be a positive integer value, but got num_samples=0",
+            f"{packages('torch/utils/data/sampler.py')}:143:__init__:raise ValueError(",
+        ),
+        ("len(dataset)", "packing=False"),
+        ("memory",),
+    ),
+    Told(
+        "image_broken",
+        trace("OSError: image file is truncated (12 bytes not processed)", COLLATE, before=STEPS, after=TORCHRUN),
+        ("LOAD_TRUNCATED_IMAGES", "find DATA"),
+        ("memory",),
+    ),
+    Told(
+        "scaler_empty",
+        trace("AssertionError: No inf checks were recorded for this optimizer.", TRAIN, after=SRUN),
+        ("is_trainable=True", "bf16=True"),
+        ("memory",),
+    ),
+    Told(
+        "image_tokens",
+        trace(
+            "ValueError: The input provided to the model are wrong. The number of image tokens is 1 while the number "
+            "of image given to the model is 2. This prevents correct indexing and breaks batch generation.",
+            TRAIN,
+        ),
+        ("max_length",),
+    ),
+    Told(
+        "batch_stack", trace("RuntimeError: Trying to resize storage that is not resizable", COLLATE), ("collate_fn",)
+    ),
 )

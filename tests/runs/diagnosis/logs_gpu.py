@@ -282,4 +282,14 @@ LOGS = (
         ("bf16", "CUDA_LAUNCH_BLOCKING=1"),
         ("memory ran out",),
     ),
+    Told(
+        "cuda_unknown",
+        trace(
+            "RuntimeError: CUDA unknown error - this may be due to an incorrectly set up environment, e.g. changing "
+            "env variable CUDA_VISIBLE_DEVICES after program start. Setting the available devices to be zero.",
+            before="",
+        ),
+        ("nvidia_uvm", "before Python starts"),
+        ("memory",),
+    ),
 )

@@ -149,4 +149,24 @@ LOGS = (
         ("WANDB_MODE=offline", "report_to"),
         ("hub",),
     ),
+    Told(
+        "pod_deadline",
+        STEPS + "Warning  DeadlineExceeded  2m  job-controller  Job was active longer than specified deadline\n",
+        ("activeDeadlineSeconds",),
+        ("memory",),
+    ),
+    Told(
+        "image_pull",
+        "Warning  Failed  12s (x3 over 58s)  kubelet  Error: ErrImagePull\n"
+        "Warning  Failed  2s (x4 over 57s)  kubelet  Error: ImagePullBackOff\n",
+        ("docker pull", "imagePullSecrets"),
+        ("hub",),
+    ),
+    Told(
+        "image_pull",
+        "docker: Error response from daemon: manifest for pytorch/pytorch:2.99-cuda13 not found: manifest unknown: "
+        "manifest unknown.\nSee 'docker run --help'.\n",
+        ("tag",),
+        ("hub",),
+    ),
 )

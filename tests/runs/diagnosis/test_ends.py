@@ -16,6 +16,7 @@ import logs_libraries
 import logs_ranks
 import pytest
 from harmless import HARMLESS
+from sequences import SEQUENCES
 
 from labkit.runs.diagnosis.ends import ECHOES, ENDS, ONLY_EVIDENCE
 from labkit.runs.diagnosis.next_steps import Blanks, NextSteps
@@ -178,3 +179,10 @@ def test_long_lines_cost_in_proportion_to_their_length():
                     spent.append(time.process_time() - start)
                 cost.append(min(spent))
             assert cost[1] < 20 * cost[0] + 0.005, (end.kind, text[:40], cost)
+
+
+@pytest.mark.parametrize("case", SEQUENCES, ids=lambda case: case["name"])
+def test_the_further_ends_leave_other_ends_alone(case):
+    """Out of memory, a time limit, an interrupt: other symptoms tell those. At most an echo is found."""
+    found = first_end(case["log"])
+    assert found is None or found[0].kind in {case["kind"], *ECHOES}
