@@ -17,7 +17,7 @@ OOM = (
     "23.69 GiB of "
     "which 811.69 MiB is free. Including non-PyTorch memory, this process has 22.88 GiB memory in use. Of the "
     "allocated "
-    "memory 21.90 GiB is allocated by PyTorch, and 520.11 MiB is reserved by PyTorch but unallocated. If reserved but "
+    "memory 21.90 GiB is allocated by PyTorch, and 120.11 MiB is reserved by PyTorch but unallocated. If reserved but "
     "unallocated memory is large try setting PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True to avoid fragmentation."
 )
 
@@ -30,7 +30,7 @@ def stamped(log: str, stamp: str) -> str:
 SPELLINGS = [
     dict(
         name="torch 1.4: cached",
-        log=trace("RuntimeError: CUDA out of memory. Tried to allocate 20.00 MiB (GPU 0; 10.92 GiB total "
+        log=trace("RuntimeError: CUDA out of memory. Tried to allocate 64.00 MiB (GPU 0; 10.92 GiB total "
                   "capacity; 10.31 GiB "
                   "already allocated; 13.50 MiB free; 10.35 GiB cached)", TRAIN),
         kind="gpu_full", must=["10.92 GiB"], must_not=[],
@@ -56,7 +56,7 @@ SPELLINGS = [
                     "capacity of "
         "23.69 GiB of which 811.69 MiB is free. Including\nnon-PyTorch memory, this process has 22.88 GiB "
         "memory in use. Of "
-        "the allocated\nmemory 21.90 GiB is allocated by PyTorch, and 520.11 MiB is reserved by PyTorch\nbut "
+        "the allocated\nmemory 21.90 GiB is allocated by PyTorch, and 120.11 MiB is reserved by PyTorch\nbut "
         "unallocated.\n",
         kind="gpu_full", must=["23.69 GiB", "811.69 MiB"], must_not=[],
     ),
@@ -68,7 +68,7 @@ SPELLINGS = [
         "            │\n╰─────────────────────────────────────────────────────────────╯\nOutOfMemoryError: CUDA "
         "out of memory. "
         "Tried to allocate 1.25 GiB (GPU 0; \n23.69 GiB total capacity; 21.90 GiB already allocated; 811.69 MiB "
-        "free; 22.41 \n"
+        "free; 22.02 \n"
         "GiB reserved in total by PyTorch)\n",
         kind="gpu_full", must=["23.69 GiB"], must_not=[],
     ),
