@@ -14,6 +14,7 @@ import logs_gpu
 import logs_jobs
 import logs_libraries
 import logs_ranks
+import logs_steps
 import pytest
 from harmless import HARMLESS
 from sequences import SEQUENCES
@@ -30,6 +31,7 @@ TOLD = (
     *logs_libraries.LOGS,
     *logs_files.LOGS,
     *logs_data.LOGS,
+    *logs_steps.LOGS,
     *logs_ranks.LOGS,
 )
 NAMES = [f"{told.kind}-{number}" for number, told in enumerate(TOLD)]
