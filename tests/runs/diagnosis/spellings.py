@@ -29,10 +29,10 @@ def stamped(log: str, stamp: str) -> str:
 
 SPELLINGS = [
     dict(
-        name="torch 1.4: cached",
+        name="torch 1.3: cached",
         log=trace("RuntimeError: CUDA out of memory. Tried to allocate 64.00 MiB (GPU 0; 10.92 GiB total "
                   "capacity; 10.31 GiB "
-                  "already allocated; 13.50 MiB free; 10.35 GiB cached)", TRAIN),
+                  "already allocated; 13.50 MiB free; 41.13 MiB cached)", TRAIN),
         kind="gpu_full", must=["10.92 GiB"], must_not=[],
     ),
     dict(
