@@ -52,5 +52,5 @@ $(READY): requirements.txt tests/requirements.txt pyproject.toml docker/jupyter/
 # an environment without torch: who only reserves a node needs none
 $(CHI)/.ready: provisioning/requirements.txt
 	$(PYTHON) -m venv $(CHI)
-	$(CHI)/bin/python -m pip install --quiet --no-compile -r provisioning/requirements.txt
+	$(CHI)/bin/python -m pip install --quiet --no-compile --require-hashes -r provisioning/requirements.txt
 	touch $@
