@@ -35,6 +35,7 @@ bench: $(READY)  ## measure what reporting, predicting, the ledger, panels and g
 	$(BIN)/python tests/benchmarks/ledger.py
 	$(BIN)/python tests/benchmarks/panel_cost.py
 	$(BIN)/python tests/benchmarks/grading.py
+	$(BIN)/python tests/benchmarks/false_alarms.py
 	$(BIN)/python tests/benchmarks/scaling.py
 
 clean:  ## remove the environments; runs stay
