@@ -35,6 +35,7 @@ bench: $(READY)  ## measure what reporting, predicting, the ledger, panels and g
 	$(BIN)/python tests/benchmarks/ledger.py
 	$(BIN)/python tests/benchmarks/panel_cost.py
 	$(BIN)/python tests/benchmarks/grading.py
+	$(BIN)/python tests/benchmarks/false_alarms.py
 	$(BIN)/python tests/benchmarks/scaling.py
 
 clean:  ## remove the environments; runs stay
@@ -52,5 +53,5 @@ $(READY): requirements.txt tests/requirements.txt pyproject.toml docker/jupyter/
 # an environment without torch: who only reserves a node needs none
 $(CHI)/.ready: provisioning/requirements.txt
 	$(PYTHON) -m venv $(CHI)
-	$(CHI)/bin/python -m pip install --quiet --no-compile -r provisioning/requirements.txt
+	$(CHI)/bin/python -m pip install --quiet --no-compile --require-hashes -r provisioning/requirements.txt
 	touch $@

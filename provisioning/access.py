@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from provisioning import addresses, keys, servers
+from provisioning import addresses, keys, public_key, servers
 from provisioning.booking import Booking
 from provisioning.cloud import asking, deleting
 from provisioning.errors import LeaseOverError
@@ -32,6 +32,7 @@ def way_in(booking: Booking) -> Ssh:
 
 def ensure(booking: Booking, also: str = "") -> Ssh:
     """Let SSH through, wait until the node lets us in, and let the public key ``also`` in too."""
+    also = public_key.read(also, "the public key") if also.strip() else ""
     if booking.site.virtual_machine:
         group = _ensure_group(booking, "ssh", booking.site.ssh_port, ANYBODY)
         _put_on_port(booking, group)

@@ -71,13 +71,20 @@ def home() -> Path:
     return Path(os.environ.get("LABKIT_HOME") or Path.home() / ".labkit")
 
 
+def check_netid(netid: str, where: str = "") -> None:
+    """``UsageError``, with ``where`` before it, for a netID that names on a site and of folders cannot hold."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,30}", netid):
+        short = netid if len(netid) <= 40 else f"{netid[:40]}..."
+        shown = "".join(letter if letter.isprintable() else "?" for letter in short)
+        raise UsageError(f"{where}netID '{shown}' cannot be used: small letters, digits, '-' and '_' only, at most 31.")
+
+
 def book(netid: str, node: str, say: Callable[[str], None] = print) -> Booking:
     """A booking of ``node`` (a name of ``sites.yaml``) for ``netid``. Makes nothing yet on the site.
 
     Logs in, so credentials that are no good are found here. Raises ``UsageError`` and ``CredentialsError``.
     """
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,30}", netid):
-        raise UsageError(f"netID '{netid}' cannot be used: small letters, digits, '-' and '_' only, at most 31.")
+    check_netid(netid)
     site, kind = find_node(node)
     booking = Booking(netid, site, kind, Cloud.connect(site), Path(), say)
     poll_s = os.environ.get("PROVISIONING_POLL_S")

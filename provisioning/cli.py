@@ -80,7 +80,7 @@ def _students(args: argparse.Namespace) -> list[Student]:
         return roster.read_class(args.roster, args.node)
     if not args.node:
         raise UsageError("give --node, such as g1.h100.pci.1; 'provisioning/sites.yaml' lists them.")
-    return [Student(netid, args.node) for netid in args.netid]
+    return roster.read_netids(args.netid, args.node)
 
 
 def _each(args: argparse.Namespace, students: list[Student], act: Callable[[booking.Booking, Student], str]) -> int:

@@ -24,6 +24,10 @@ class QuotaError(ProvisioningError):
     """The project has used up what it may have."""
 
 
+class RuleError(ProvisioningError):
+    """A rule of the site does not allow it, now or at all."""
+
+
 class NoSlotError(ProvisioningError):
     """No node is free at that time."""
 

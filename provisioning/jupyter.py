@@ -1,10 +1,12 @@
 """The way to a Jupyter server: an SSH tunnel, or an open port; its token stays out of what is displayed."""
 
 import contextlib
+import html
 import os
 import shlex
 import socket
 import subprocess
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -60,10 +62,7 @@ class Link:
 
     def keep(self, file: Path) -> None:
         """Write the address with its token to a file that only its owner can read."""
-        file.unlink(missing_ok=True)
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as out:
-            out.write(self.url + "\n")
+        _write_private(file, self.url + "\n")
         self.file = file
 
     def open(self, browser: bool = True) -> None:
@@ -77,7 +76,15 @@ class Link:
                 self.keep(self.file)  # the port may have changed
         self._wait()
         if browser:
-            webbrowser.open(self.url)
+            webbrowser.open(self._page().as_uri())
+
+    def _page(self) -> Path:
+        """A page that only its owner can read and that leads to Jupyter: a browser is started with an address on its
+        command line, which all users of this machine can read, so the token must not be in it."""
+        page = (self.file or Path(tempfile.mkdtemp(prefix="labkit-")) / "jupyter").with_suffix(".html")
+        address = html.escape(self.url, quote=True)
+        _write_private(page, f'<meta charset="utf-8"><meta http-equiv="refresh" content="0; url={address}">\n')
+        return page.absolute()
 
     def close(self) -> None:
         """Close the tunnel."""
@@ -95,6 +102,13 @@ class Link:
             time.sleep(0.2)
         self.close()
         raise SshError(f"Jupyter does not answer at {self._base}. Start it again with start_jupyter.")
+
+
+def _write_private(file: Path, text: str) -> None:
+    file.unlink(missing_ok=True)
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as out:
+        out.write(text)
 
 
 def _free_port(first: int) -> int:

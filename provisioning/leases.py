@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from provisioning import times
+from provisioning import rules, times
 from provisioning.booking import DEFAULT_LENGTH, Booking
 from provisioning.cloud import asking, deleting
 from provisioning.errors import (
@@ -107,11 +107,12 @@ def extend(booking: Booking, by: timedelta) -> Lease:
     """Let the lease end later."""
     lease = active(booking)
     end = (lease.end + by).strftime(times.BLAZAR)
+    doing = f"extending lease {booking.name} to {end} UTC"
     try:
-        with asking(f"extending lease {booking.name} to {end} UTC"):
+        with asking(doing):
             booking.cloud.blazar.lease.update(lease.id, end_date=end)
     except ServiceError as error:
-        raise NoSlotError(f"{error} Somebody may have the node next: extend by less, and collect your work.") from None
+        raise rules.named(error, doing, by, lease.end, lease.start) from None
     lease = _settle(booking, lease.id)
     booking.say(f"lease {booking.name}: until {times.show(lease.end)}")
     return lease
@@ -147,13 +148,15 @@ def _create(booking: Booking, length: timedelta, start: datetime | None) -> Leas
     else:
         draft.add_node_reservation(amount=1, node_type=booking.node.name)
     reservations = draft.flavor_reservations + draft.node_reservations
+    doing = f"making lease {booking.name}"
     try:
         # not python-chi's Lease.submit: it keeps the reason of a refusal to itself
-        with asking(f"making lease {booking.name}"):
+        with asking(doing):
             made = booking.cloud.blazar.lease.create(draft.name, draft.start_date, draft.end_date, reservations, [])
     except ServiceError as error:
-        refused = _no_slot(booking, length, start)  # or an unknown node type, which Blazar does not tell apart
-        raise refused if "not enough" in str(error).lower() else error from None
+        if rules.is_taken(error):  # or an unknown node type, which Blazar does not tell apart
+            raise _no_slot(booking, length, start) from None
+        raise rules.named(error, doing, length) from None
     return _settle(booking, made["id"])
 
 

@@ -4,10 +4,11 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
+from provisioning import public_key
+from provisioning.booking import check_netid
 from provisioning.errors import UsageError
 
 COLUMNS = ("netid", "node", "public_key")
-KEY_TYPES = ("ssh-ed25519", "ssh-rsa", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-")
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,8 @@ def read_class(path: Path, node: str | None) -> list[Student]:
         raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
     except (UnicodeDecodeError, csv.Error, AttributeError):
         raise UsageError(f"{path} is not a CSV file of text. Save it as CSV in UTF-8.") from None
+    _check_twice(str(path), [(row["netid"], f"line {number}") for number, row in lines if row.get("netid")])
     students = [_student(path, number, row, node) for number, row in lines if any(row.values())]
-    netids = [student.netid for student in students]
-    twice = sorted({netid for netid in netids if netids.count(netid) > 1})
-    if twice:
-        raise UsageError(f"{path} has {', '.join(twice)} more than once. Keep one line each.")
     if not students:
         raise UsageError(f"{path} has no students. Add a line each below 'netid'.")
     return students
@@ -51,7 +49,26 @@ def _student(path: Path, number: int, row: dict[str, str], node: str | None) -> 
     chosen = row.get("node") or node
     if not chosen:
         raise UsageError(f"{where}: {row['netid']} has no node. Fill in the column, or give --node.")
+    check_netid(row["netid"], f"{where}: ")
     key = row.get("public_key", "")
-    if key and (not key.startswith(KEY_TYPES) or len(key.split()) < 2):
-        raise UsageError(f"{where}: public_key of {row['netid']} is none. It starts like 'ssh-ed25519 AAAA'.")
-    return Student(row["netid"], chosen, key)
+    return Student(row["netid"], chosen, public_key.read(key, f"{where}: public_key of {row['netid']}") if key else "")
+
+
+def read_netids(netids: list[str], node: str) -> list[Student]:
+    """The students of netIDs as they were typed."""
+    _check_twice("the command", [(netid, f"place {number}") for number, netid in enumerate(netids, 1)])
+    for netid in netids:
+        check_netid(netid)
+    return [Student(netid, node) for netid in netids]
+
+
+def _check_twice(where: str, netids: list[tuple[str, str]]) -> None:
+    """``UsageError`` for one that is there twice: two would make and delete the same node at the same time."""
+    places: dict[str, list[str]] = {}
+    for netid, place in netids:
+        places.setdefault(netid.casefold(), []).append(place)
+    twice = {netid: found for netid, found in places.items() if len(found) > 1}
+    if twice:
+        named = "; ".join(f"{netid[:40]} more than once ({', '.join(found)})" for netid, found in sorted(twice.items()))
+        shown = "".join(letter if letter.isprintable() else "?" for letter in named)
+        raise UsageError(f"{where} has {shown}. Keep one each.")

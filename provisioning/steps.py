@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from provisioning import access, addresses, keys, leases, runtime, servers, volumes
+from provisioning import access, addresses, keys, leases, public_key, runtime, servers, volumes
 from provisioning.booking import DEFAULT_LENGTH, Booking
 from provisioning.jupyter import Link
 from provisioning.tables import as_html, as_text
@@ -51,6 +51,7 @@ def up(
     open_port: bool = False,
 ) -> Link | None:  # fmt: skip
     """All steps; None when the lease has yet to start. Run again, it does only what is missing."""
+    also = public_key.read(also, "the public key") if also else ""  # before hours are booked for it
     lease = leases.ensure(booking, length, start)
     if lease.status != "ACTIVE":
         return None

@@ -9,8 +9,8 @@ from labkit.config.errors import ConfigError
 from labkit.config.workspace import Workspace
 
 HELP = """\
-Pack your work into one archive to hand in. The runs, answers and notebooks as they are on disk; no secrets, data or
-weights. Save the notebooks first.
+Pack your work into one archive to hand in. The runs, answers and notebooks as they are on disk, without data and
+weights. Secrets are redacted in the archive, and it is said where. Save the notebooks first.
 
   labkit submit --name abc123                      workspace/submission-abc123.tar.gz
   labkit submit --name abc123 --output mine.tar.gz
@@ -34,13 +34,15 @@ def main(args: argparse.Namespace) -> int:
     if args.output == "-":
         if args.json:
             raise ConfigError("--json does not go with --output -, which is the archive itself.")
-        submit_to(workspace, args.name, sys.stdout.buffer)
+        for line in submit_to(workspace, args.name, sys.stdout.buffer).lines():
+            print(line, file=sys.stderr)
         return 0
-    path, count, left_out = submit(workspace, args.name, Path(args.output) if args.output else None)
+    path, found = submit(workspace, args.name, Path(args.output) if args.output else None)
     if args.json:
-        print(json.dumps({"path": str(path), "members": count, "left_out": left_out}, indent=1))
+        said = {"left_out": found.left_out, "redacted": found.redacted, "unread": found.unread}
+        print(json.dumps({"path": str(path), "members": len(found.members), **said}, indent=1))
         return 0
-    print(f"{path}: {count} files, {path.stat().st_size / 2**20:.2f} MiB")
-    for line in left_out:
-        print(f"  left out {line}")
+    print(f"{path}: {len(found.members)} files, {path.stat().st_size / 2**20:.2f} MiB")
+    for line in found.lines():
+        print(f"  {line}")
     return 0

@@ -21,9 +21,8 @@ from students import another
 from labkit.config.profiles import load_profile
 from labkit.config.versions import version_of
 from labkit.config.workspace import Workspace
-from labkit.lab.handin.archive import write_archive
 from labkit.lab.handin.grade import find_archives, grade
-from labkit.lab.handin.submit import gather
+from labkit.lab.handin.submit import submit_to
 from labkit.lab.journal import Journal
 from labkit.lab.lab import Lab
 from labkit.lab.lesson import LABS
@@ -65,7 +64,7 @@ def main(arguments: list[str]) -> None:
             root = another(folder / "real", folder / "student", -number)
             os.environ["LABKIT_RUNS"] = str(root)
             with (folder / "handed" / f"{number}.tar.gz").open("wb") as file:
-                write_archive(file, f"student {number}", *gather(Workspace.find()))
+                submit_to(Workspace.find(), f"student {number}", file)
             shutil.rmtree(root)
         paths, _ = find_archives(folder / "handed")
         size = sum(path.stat().st_size for path in paths)

@@ -1,13 +1,16 @@
 """Class lists, and doing the same for all of a class."""
 
+import csv
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
+from provisioning import access, steps
 from provisioning.errors import QuotaError, UsageError
 from provisioning.many import for_each, summary
-from provisioning.roster import Student, read_class
+from provisioning.roster import Student, read_class, read_netids
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5 ann@laptop"
 
@@ -30,7 +33,13 @@ def test_a_class_list_with_all_that_may_be_in_it(tmp_path):
         ("netid,node\nann,x\nann,y\n", "has ann more than once"),
         ("netid,node\n,x\n", "line 2: there is no netid"),
         ("netid,node\nann,\n", "line 2: ann has no node"),
-        ("netid,node,public_key\nann,x,-----BEGIN OPENSSH PRIVATE KEY-----\n", "public_key of ann is none"),
+        ("netid,node,public_key\nann,x,-----BEGIN OPENSSH PRIVATE KEY-----\n", "public_key of ann is a private key"),
+        ("netid,node\nann,x\n\nANN ,y\n", r"has ann more than once .line 2, line 4"),
+        ("netid,node\nann,x\n../x,y\n", r"line 3: netID '../x' cannot be used"),
+        ("netid,node\nAnn,x\n", "line 2: netID 'Ann' cannot be used: small letters"),
+        ("netid,node\na b,x\n", "line 2: netID 'a b' cannot be used"),
+        ("netid,node\n" + "a" * 300 + ",x\n", "line 2: netID 'a{40}[.]{3}' cannot be used"),
+        ("netid,node\na\x1b[2J,x\n", r"line 2: netID 'a[?]\[2J' cannot be used"),
         ("netid,node\nann,x,extra,columns\n", "is not a CSV file"),
     ],
 )
@@ -40,6 +49,53 @@ def test_a_class_list_that_cannot_be_used_is_said_with_the_line(tmp_path, text, 
     with pytest.raises(UsageError, match=says) as error:
         read_class(path, None)
     assert "\n" not in str(error.value)
+
+
+TWO = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA"
+
+
+@pytest.mark.parametrize(
+    ("key", "says"),
+    [
+        (f"{KEY}\n{TWO} eve", "has 2 lines, and a key has one"),
+        (f"{KEY}\r{TWO}", "has 2 lines"),
+        (f"{KEY}\u2028{TWO}", "has 2 lines"),
+        (f"{KEY} {TWO}", "has two keys"),
+        (f"{TWO} AAAAC3NzaC1lZDI1NTE5AAAA", "has two keys"),
+        (f'command="rm -rf ~" {KEY}', "has options before the key"),
+        (f'no-pty,permitopen="x:1" {KEY}', "has options before the key"),
+        (f"cert-authority {KEY}", "has options before the key"),
+        ("-----BEGIN RSA PRIVATE KEY-----\nMIIE\n", "is a private key"),
+        ("PuTTY-User-Key-File-3: ssh-ed25519", "is a private key"),
+        ("ssh-ed25519", "is none: what follows ssh-ed25519 is no such key"),
+        ("ssh-ed25519 bm90IGEga2V5", "is none: what follows"),
+        ("ssh-rsa AAAAC3NzaC1lZDI1NTE5AAAA", "is none: what follows ssh-rsa"),
+        ("ssh-ed25519 AAAA!", "is none: what follows"),
+        ("ssh-dss AAAAB3NzaC1kc3M=", "is none"),
+        ("ssh-ed25519-cert-v01@openssh.com AAAA", "is none"),
+        (f"{KEY}\x1b[2J", "characters that cannot be printed"),
+        (f"{KEY} {'x' * 9000}", "or too many"),
+    ],
+)
+def test_anything_but_one_public_key_is_refused_by_name(tmp_path, key, says):
+    path = tmp_path / "class.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([["netid", "node", "public_key"], ["ann", "x", key]])
+    with pytest.raises(UsageError, match=says) as error:
+        read_class(path, None)
+    assert "public_key of ann" in str(error.value) and "\n" not in str(error.value)
+    asked = SimpleNamespace()
+    for ask in (lambda: steps.up(asked, also=key), lambda: access.ensure(asked, key)):
+        with pytest.raises(UsageError, match=says):  # before a service is asked: this booking has none
+            ask()
+
+
+def test_netids_that_are_typed_are_looked_at_before_the_first_node_is_made():
+    assert [student.netid for student in read_netids(["ann", "ben"], "x")] == ["ann", "ben"]
+    with pytest.raises(UsageError, match=r"the command has ann more than once .place 1, place 3"):
+        read_netids(["ann", "ben", "Ann"], "x")
+    with pytest.raises(UsageError, match="netID '../b' cannot be used"):
+        read_netids(["ann", "../b"], "x")
 
 
 def test_a_file_that_is_none(tmp_path):

@@ -2,6 +2,9 @@
 
 import shlex
 import stat
+import time
+import urllib.parse
+from pathlib import Path
 
 import pytest
 
@@ -111,3 +114,30 @@ def test_a_link_shows_the_tunnel_and_not_the_token(way, tmp_path):
     opened = Link(way, 8888, "s3cret", is_open=True, file=tmp_path / "link")
     assert opened.url == "http://203.0.113.7:8888/lab?token=s3cret"
     assert "s3cret" not in str(opened)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_browser_is_started_without_the_token_on_its_command_line(way, tmp_path, monkeypatch, kept):
+    """All users of a machine can read the command lines of its processes; of the page only its owner can."""
+    link = Link(way, 8888, "s3cret", is_open=True)
+    if kept:
+        link.keep(tmp_path / "jupyter-link")
+    opened = []
+    monkeypatch.setattr(Link, "_wait", lambda self: None)
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    link.open()
+    (address,) = opened
+    assert address.startswith("file:///") and "s3cret" not in address
+    page = Path(urllib.parse.unquote(urllib.parse.urlsplit(address).path))
+    assert "url=http://203.0.113.7:8888/lab?token=s3cret" in page.read_text()
+    assert page.stat().st_mode & 0o777 == 0o600
+
+
+def test_no_command_line_of_a_tunnel_or_a_script_has_the_token(way, ssh, tmp_path, monkeypatch):
+    ssh("printf '%s\\n' \"$*\" >> " + str(tmp_path / "said") + "; exec sleep 30")
+    monkeypatch.setattr(Link, "_wait", lambda self: time.sleep(0.5))
+    link = Link(way, 8888, "s3cret")
+    link.open(browser=False)
+    link.close()
+    assert "8888" in (tmp_path / "said").read_text() and "s3cret" not in (tmp_path / "said").read_text()

@@ -23,6 +23,7 @@ from typing import Any, BinaryIO
 
 from labkit.config.errors import ConfigError
 from labkit.config.versions import version_of
+from labkit.lab.handin.notebook import fault
 
 FORMAT = 1
 MANIFEST, ANSWERS = "manifest.json", "answers.jsonl"
@@ -60,9 +61,11 @@ class ArchiveError(ConfigError):
 
 @dataclass(frozen=True, kw_only=True)
 class Submission:
-    """What one archive holds. ``texts`` has the members that grading reads; notebooks and logs are only counted.
+    """What one archive holds. ``texts`` has the members that grading reads; of notebooks only
+    whether they can be read.
 
-    ``sha256`` is each member's digest as it was found, ``listed`` as the manifest has it.
+    ``sha256`` is each member's digest as it was found, ``listed`` as the manifest has it. ``faults`` names the
+    notebooks that are none, with the reason.
     """
 
     name: str
@@ -72,16 +75,23 @@ class Submission:
     sha256: dict[str, str]
     listed: dict[str, str]
     left_out: list[str] = field(default_factory=list)
+    faults: dict[str, str] = field(default_factory=dict)
 
     @property
     def notebooks(self) -> list[str]:
-        """Names of the notebooks."""
-        return sorted(name for name in self.sha256 if name.endswith(".ipynb"))
+        """Names of the notebooks that can be read."""
+        return sorted(name for name in self.sha256 if name.endswith(".ipynb") and name not in self.faults)
 
 
 def is_member(name: str) -> bool:
     """Whether a submission may have a member of this name."""
-    return bool(_NAMES.fullmatch(name)) and len(name.encode()) <= 250
+    if not _NAMES.fullmatch(name):
+        return False
+    try:
+        tarfile.TarInfo(name).tobuf(tarfile.USTAR_FORMAT, "utf-8", "strict")
+    except ValueError:  # a header has no room for it
+        return False
+    return True
 
 
 def is_text(name: str) -> bool:
@@ -130,12 +140,14 @@ def read_archive(path: Path) -> Submission:
         packed_bytes = os.fstat(file.fileno()).st_size
         if packed_bytes > LARGEST_BYTES:
             raise ArchiveError(f"it has {packed_bytes / MIB:.0f} MiB, above the {LARGEST_BYTES // MIB} it may have")
-        texts, sha256, text_bytes = {}, {}, 0
+        texts, sha256, faults, text_bytes = {}, {}, {}, 0
         try:
             for name, data in _members(_Inflated(file, packed_bytes)):
                 if name in sha256:
                     raise ArchiveError(f"{name} is in it twice")
                 sha256[name] = hashlib.sha256(data).hexdigest()
+                if name.endswith(".ipynb") and (why := fault(data)):
+                    faults[name] = why
                 if is_text(name):
                     texts[name], text_bytes = data, text_bytes + len(data)
                     if text_bytes > TEXT_BYTES:
@@ -147,7 +159,7 @@ def read_archive(path: Path) -> Submission:
     if MANIFEST not in texts:
         raise ArchiveError(f"it has no {MANIFEST}; 'labkit submit' writes one")
     sha256.pop(MANIFEST)
-    return _submission(texts, sha256)
+    return _submission(texts, sha256, faults)
 
 
 def open_plain(path: Path) -> BinaryIO:
@@ -249,7 +261,7 @@ def _members(stream: _Inflated) -> Iterator[tuple[str, bytes]]:
     raise ArchiveError(f"it has more than {MEMBERS} members")
 
 
-def _submission(texts: dict[str, bytes], sha256: dict[str, str]) -> Submission:
+def _submission(texts: dict[str, bytes], sha256: dict[str, str], faults: dict[str, str]) -> Submission:
     try:
         found = read_json(texts.pop(MANIFEST))
         if found["format"] != FORMAT:
@@ -268,6 +280,7 @@ def _submission(texts: dict[str, bytes], sha256: dict[str, str]) -> Submission:
             sha256=sha256,
             listed=dict(listed),
             left_out=left_out[:MEMBERS],
+            faults=faults,
         )
     except ArchiveError:
         raise

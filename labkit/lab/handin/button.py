@@ -20,13 +20,11 @@ class Button(View):
     def pack(self, name: str) -> View:
         """Pack and say where the archive is, or why there is none."""
         try:
-            path, count, left_out = submit(self.workspace, name)
+            path, found = submit(self.workspace, name)
         except ConfigError as error:
             return Lines(str(error), mark="not done")
-        size = f"{count} files, {path.stat().st_size / 2**20:.2f} MiB"
-        return Lines(
-            f"{path}: {size}", ["hand this file in", *(f"left out {line}" for line in left_out)], mark="packed"
-        )
+        size = f"{len(found.members)} files, {path.stat().st_size / 2**20:.2f} MiB"
+        return Lines(f"{path}: {size}", ["hand this file in", *found.lines()], mark="packed")
 
     def _text(self) -> str:
         return f"to hand in, save all notebooks and type in a terminal: {COMMAND}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from labkit.config.errors import ConfigError
 from labkit.config.workspace import Workspace
 from labkit.lab.handin.archive import ANSWERS, SUFFIXES, ArchiveError, read_archive
+from labkit.lab.handin.attempts import Attempt, counted
 from labkit.lab.handin.judge import Answered, Checked, Judge
 from labkit.lab.handin.signs import LONGEST_S, Sign, fingerprint, signs_of
 from labkit.lab.handin.work import Run, Work, read_work
@@ -107,10 +108,12 @@ def grade(
 ) -> list[Row]:
     """A row a student, by name, then the files that could not be read.
 
-    Of several archives of one student the newest counts, and the others are named. ``price_per_hour`` is of one GPU.
+    Of several archives of one student the newest counts, and the others are named; those under one name that do not go
+    on with each other all stand (``attempts``). ``price_per_hour`` is of one GPU.
     """
     judge, now = Judge(workspace), now or datetime.now(UTC)
-    rows: list[Row] = []
+    attempts: list[Attempt] = []
+    broken: list[Row] = []
     copies = _Copies()
     for path in paths:
         file = "/".join(path.absolute().parts[-2:])
@@ -119,14 +122,15 @@ def grade(
             row = judged(judge, work, file, price_per_hour, now)
         except (ArchiveError, RecursionError) as error:
             nests = isinstance(error, RecursionError)
-            rows.append(Row(student="", file=file, error="its JSON nests too deep" if nests else str(error)))
+            broken.append(Row(student="", file=file, error="its JSON nests too deep" if nests else str(error)))
             continue
-        rows.append(row)
+        attempts.append(Attempt.of(row, work.submission))
         copies.add(row, work)
-    counted = _newest(rows, now)
-    copies.tell(counted)
-    counted.sort(key=lambda row: (bool(row.error), row.student.casefold(), row.file))
-    return counted
+    rows = counted(attempts, now)
+    copies.tell(rows)
+    rows += broken
+    rows.sort(key=lambda row: (bool(row.error), row.student.casefold(), row.file))
+    return rows
 
 
 def judged(judge: Judge, work: Work, file: str, price_per_hour: float | None, now: datetime) -> Row:
@@ -156,19 +160,6 @@ def judged(judge: Judge, work: Work, file: str, price_per_hour: float | None, no
 def _minutes(run: Run) -> float:
     seconds = run.record.wall_seconds
     return seconds * run.devices / 60 if 0 <= seconds <= LONGEST_S else 0.0
-
-
-def _newest(rows: list[Row], now: datetime) -> list[Row]:
-    """Of every student the newest archive, which names the others; and every file that could not be read."""
-    counted: dict[str, Row] = {}
-    for row in sorted((r for r in rows if not r.error), key=lambda r: (min(r.created or now, now), r.file)):
-        older = counted.pop(row.student.casefold(), None)
-        if older is not None:
-            text = f"handed in more than once: {row.file} counts, {older.file} of {older.created:%F %T} does not"
-            row.signs = [*(sign for sign in older.signs if sign.kind == "twice"), *row.signs]
-            row.signs.append(Sign(kind="twice", text=text))
-        counted[row.student.casefold()] = row
-    return [*counted.values(), *(row for row in rows if row.error)]
 
 
 class _Copies:

@@ -38,6 +38,7 @@ class Sign:
 def signs_of(work: Work, now: datetime) -> list[Sign]:
     """What does not fit within one submission."""
     found = [*_members(work), *(Sign(kind="unread", text=one) for one in work.unread)]
+    found += [Sign(kind="notebook", text=f"{name}: {why}") for name, why in sorted(work.submission.faults.items())]
     for run in work.runs:
         found += [*_config(run), *_events(run), *_times(run, min(now, work.submission.created))]
     if work.submission.created > now + timedelta(seconds=SLACK_S):

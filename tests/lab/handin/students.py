@@ -68,9 +68,9 @@ def another(source: Path, target: Path, number: int) -> Path:
 def hand_in(ledger: Path, name: str, path: Path, monkeypatch) -> Path:
     """What ``labkit submit`` makes of a ledger."""
     monkeypatch.setenv("LABKIT_RUNS", str(ledger))
-    members, left_out = gather(Workspace.find())
+    found = gather(Workspace.find())
     with path.open("wb") as file:
-        archive.write_archive(file, name, members, left_out)
+        archive.write_archive(file, name, found.members, found.left_out)
     return path
 
 

@@ -17,6 +17,7 @@ from labkit.lab.handin.archive import ArchiveError, read_archive, read_json, wri
 
 RUN = "runs/tiny/baseline/20261121-120000-0000beef"
 MIB = 2**20
+NOTEBOOK = b'{"cells": [{"cell_type": "code", "source": ["1"], "outputs": []}], "nbformat": 4}'
 
 
 class Trap:
@@ -35,7 +36,7 @@ def written(path, name="Ann", **members):
 
 def test_what_was_written_is_read_again(tmp_path):
     path = tmp_path / "a.tar.gz"
-    members = {f"{RUN}/config.json": b"{}", "labs/00_setup.ipynb": b"{}", "answers.jsonl": b""}
+    members = {f"{RUN}/config.json": b"{}", "labs/00_setup.ipynb": NOTEBOOK, "answers.jsonl": b""}
     with path.open("wb") as file:
         write_archive(file, "Zoë  Müller", members, ["labs/x.ipynb: it is a link"])
     found = read_archive(path)

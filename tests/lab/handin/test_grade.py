@@ -5,6 +5,7 @@ import io
 import json
 import pickle
 import re
+import shutil
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -85,18 +86,58 @@ def test_who_only_planned_is_judged_by_what_ships_with_the_course(student, hande
     }  # not of what is planned
 
 
-def test_of_several_archives_the_newest_counts_and_the_others_are_named(student, handed, tmp_path):
-    old = handed(student(), "Ann", "old")
-    (row,) = graded(old)
-    new = handed(student(), "ANN ", "new")
-    later = datetime.now(UTC) + timedelta(hours=2)
-    rows = graded(new, old, now=later)
-    assert [r.file for r in rows] in (["handed/new.tar.gz"], ["handed/old.tar.gz"])  # made in the same second
-    assert rows[0].kinds == ["twice"]
-    fake = packed(tmp_path / "fake.tar.gz", ("manifest.json", manifest("ann", created="2999-01-01T00:00:00+00:00")))
-    (row,) = graded(old, fake)
-    assert row.file.endswith("fake.tar.gz") and "old.tar.gz" in row.signs[-1].text
-    assert any("yet to come" in sign.text for sign in row.signs)
+def test_of_several_archives_the_newest_counts_and_the_others_are_named(student, handed):
+    ledger = student()
+    old = handed(ledger, "Ann", "old")
+    with (ledger / "answers.jsonl").open("a") as file:
+        file.write(json.dumps({"kind": "answer", "lab": "x", "time": datetime.now(UTC).isoformat()}) + "\n")
+    shutil.rmtree(next(ledger.glob("tiny/reduced_batch/*")))  # a student may clear up
+    new = handed(ledger, "ANN ", "new")
+    for paths in ((new, old), (old, new)):
+        (row,) = graded(*paths, now=datetime.now(UTC) + timedelta(hours=2))
+        assert (row.file, row.kinds) == ("handed/new.tar.gz", ["twice"])
+        assert "handed/old.tar.gz of" in row.signs[-1].text
+    (row,) = graded(old, handed(ledger, "Ann", "again"), new)
+    assert [sign.kind for sign in row.signs] == ["twice", "twice"]
+
+
+@pytest.mark.parametrize("name", ["Ann", "ANN", " ann", "A nn", "Ａｎｎ"])
+def test_an_archive_under_her_name_with_other_work_does_not_replace_hers(student, handed, tmp_path, name):
+    hers = handed(student(), "Ann", "hers")
+    his = handed(student(), name, "his")
+    nothing = packed(
+        tmp_path / "nothing.tar.gz", ("manifest.json", manifest(name, created="2999-01-01T00:00:00+00:00"))
+    )
+    rows = graded(his, hers, nothing, now=datetime.now(UTC) + timedelta(hours=2))
+    assert sorted(row.file for row in rows) == ["handed/hers.tar.gz", "handed/his.tar.gz"]
+    for row in rows:
+        assert "same name" in row.kinds and (row.right, row.passed) == (3, 4)
+    (other,) = (sign.text for sign in rows[0].signs if sign.kind == "same name")
+    assert "has the same name and other work: both stand" in other
+    lines = list(csv.DictReader(io.StringIO(as_csv(rows))))
+    assert len(lines) == 2 and all("same name" in line["to_look_at"] for line in lines)
+
+
+def test_an_archive_that_says_it_is_the_newest_and_has_less_is_not(student, handed, tmp_path):
+    ledger = student()
+    hers = handed(ledger, "Ann", "hers")
+    lines = (ledger / "answers.jsonl").read_bytes().splitlines(keepends=True)
+    stolen = packed(tmp_path / "stolen.tar.gz", ("manifest.json", manifest("ann", created="2999-01-01T00:00:00+00:00")),
+                    ("answers.jsonl", b"".join(lines[:2])))  # fmt: skip
+    (row,) = graded(stolen, hers)
+    assert row.file == "handed/hers.tar.gz" and row.right == 3
+    assert "stolen.tar.gz of 2999" in row.signs[-1].text
+
+
+def test_runs_without_answers_are_replaced_by_an_archive_that_has_one_of_them(student, handed):
+    ledger = student()
+    journal = (ledger / "answers.jsonl").read_bytes()
+    (ledger / "answers.jsonl").unlink()
+    old = handed(ledger, "Ann", "a")
+    (ledger / "answers.jsonl").write_bytes(journal)
+    (row,) = graded(old, handed(ledger, "Ann", "b"))
+    assert row.file == "handed/b.tar.gz"
+    assert len(graded(old, handed(student(), "Ann", "c"))) == 2
 
 
 def test_minutes_on_a_gpu_cost_and_virtual_ones_do_not(student, handed):

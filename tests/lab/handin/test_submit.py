@@ -40,10 +40,10 @@ def test_runs_answers_and_notebooks_are_packed_and_nothing_else(runs, tmp_path):
     (run / "model").mkdir()
     (run / "model" / "model.safetensors").write_bytes(b"x" * 1000)
     (run / "record.json.bak").write_text("{}")
-    path, count, left_out = submit(Workspace.find(), "Ann", tmp_path / "mine.tar.gz")
+    path, gathered = submit(Workspace.find(), "Ann", tmp_path / "mine.tar.gz")
     found, names = packed_of(path)
-    assert (path, left_out) == (tmp_path / "mine.tar.gz", [])
-    assert count == len(found.sha256) == 3 * 4 + 1 + NOTEBOOKS
+    assert (path, gathered.lines()) == (tmp_path / "mine.tar.gz", [])
+    assert len(gathered.members) == len(found.sha256) == 3 * 4 + 1 + NOTEBOOKS
     kinds = {"config.json", "record.json", "events.jsonl", "log.txt", "answers.jsonl"}
     assert {name for name in names if not name.endswith(".ipynb")} == kinds
     assert (run / "events.jsonl").read_bytes() == found.texts[f"runs/tiny/baseline/{run.name}/events.jsonl"]
@@ -72,8 +72,9 @@ def test_secrets_stay_at_home(runs, tmp_path, monkeypatch):
         events.write(json.dumps({"event": "print", "text": f"line\n{token}"}) + "\n")
     monkeypatch.setenv("MY_API_KEY", SECRET)
     monkeypatch.setenv("LABKIT_WORKSPACE", str(workspace))
-    members, left_out = gather(Workspace.find())
-    assert left_out == []
+    found = gather(Workspace.find())
+    members = found.members
+    assert found.left_out == []
     everything = b"".join(members.values())
     assert SECRET.encode() not in everything
     assert token.encode() not in everything
@@ -94,16 +95,16 @@ def test_links_and_files_that_are_too_large_are_left_out_and_named(runs, tmp_pat
     run.rename(runs / "tiny" / "bad\x1bname" / run.name)
     run = runs / "tiny" / "bad\x1bname" / run.name
     good = runs / "tiny" / "baseline" / run.name
-    members, left_out = gather(Workspace.find())
+    left_out = gather(Workspace.find()).left_out
     assert len([line for line in left_out if "a name that a submission cannot have" in line]) == 4
     run.rename(good)
-    members, left_out = gather(Workspace.find())
-    assert left_out == [
+    found = gather(Workspace.find())
+    assert found.left_out == [
         f"runs/tiny/baseline/{run.name}/events.jsonl: it has 9.0 MiB, and 8 are taken",
         f"runs/tiny/baseline/{run.name}/log.txt: it is a link",
     ]
-    assert not [name for name in members if "0000beef" in name]
-    assert b"root:" not in b"".join(members.values())
+    assert not [name for name in found.members if "0000beef" in name]
+    assert b"root:" not in b"".join(found.members.values())
 
 
 def test_a_run_that_still_goes_on_is_packed_as_far_as_it_is(runs, tmp_path):
@@ -111,13 +112,12 @@ def test_a_run_that_still_goes_on_is_packed_as_far_as_it_is(runs, tmp_path):
     (run / "record.json").unlink()
     with (run / "events.jsonl").open("a") as events:
         events.write('{"event": "progr')
-    members, _ = gather(Workspace.find())
-    assert members[f"runs/tiny/baseline/{run.name}/events.jsonl"].endswith(b'"progr')
+    assert gather(Workspace.find()).members[f"runs/tiny/baseline/{run.name}/events.jsonl"].endswith(b'"progr')
 
 
 def test_nothing_is_ever_written_over(runs, tmp_path):
     workspace = Workspace.find()
-    first, _, _ = submit(workspace, "Ann", tmp_path / "a.tar.gz")
+    first, _ = submit(workspace, "Ann", tmp_path / "a.tar.gz")
     before = first.read_bytes()
     made = {submit(workspace, "Ann", first)[0] for _ in range(3)}
     assert len(made) == 3 and first not in made
@@ -208,5 +208,5 @@ def test_a_button_packs_only_when_it_is_pressed(runs, tmp_path, monkeypatch):
 def test_a_damaged_run_is_handed_in_as_it_is(runs):
     run = one_run(runs)
     (run / "config.json").write_text("{")
-    members, left_out = gather(Workspace.find())
-    assert members[f"runs/tiny/baseline/{run.name}/config.json"] == b"{" and left_out == []
+    found = gather(Workspace.find())
+    assert found.members[f"runs/tiny/baseline/{run.name}/config.json"] == b"{" and found.left_out == []
