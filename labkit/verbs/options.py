@@ -40,7 +40,8 @@ def find_run(args: argparse.Namespace) -> RunFolder:
     if folder is None or last is None:
         return ledger.find(args.run)
     if folder is not last:
-        print(f"{args.run}: {len(same)} runs; this is {folder.path.name}, the newest as the experiment is. The last one "
+        print(f"{args.run}: {len(same)} runs; this is {folder.path.name}, the newest as the experiment is. The last "
+              "one "
               f"is {last.path.name}", file=sys.stderr)  # fmt: skip
     elif values := folder.read().overrides:
         own = " ".join(typed(values))

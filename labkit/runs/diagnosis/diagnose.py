@@ -274,7 +274,9 @@ class _Case:
         happened += "; the message does not have all of its numbers."
         if where.phase or where.part:
             happened += f" That was {where.words}."
-        tool = next((tool for name, tool in _WHO_HOLDS.items() if name in match.group()), "nvidia-smi")
+        tool = next(
+            (tool for name, tool in _WHO_HOLDS.items() if name in " ".join(around(self.text, match))), "nvidia-smi"
+        )
         steps = [f"{tool}  # whether somebody else holds the GPU", *self.fit(where, None)]
         return self.of("gpu_full", happened, around(self.text, match), steps)
 

@@ -22,8 +22,8 @@ class Framework:
 
 _PLAIN = {
     "batch": "batch_size=...  # a smaller micro batch, with gradient accumulation to keep the effective one",
-    "checkpointing": "torch.utils.checkpoint.checkpoint(block, x, use_reentrant=False)  # activation checkpointing: "
-                     "computed again in backward instead of kept",
+    "checkpointing": "torch.utils.checkpoint.checkpoint(block, x, use_reentrant=False)  # activation (gradient) "
+                     "checkpointing: computed again in backward instead of kept",
     "sequence": "max_length=...  # shorter sequences, or fewer packed samples; attention grows with their square",
     "pixels": "max_pixels=... (the image processor's; or its size)  # fewer pixels an image, so fewer image tokens",
     "attention": 'attn_implementation="sdpa"  # or flash_attention_2: no matrix of length x length is kept',
@@ -47,7 +47,7 @@ _TRAINER = {
     "batch": "per_device_train_batch_size=1, gradient_accumulation_steps=N  # TrainingArguments; the same effective "
              "batch",
     "checkpointing": 'gradient_checkpointing=True, gradient_checkpointing_kwargs={"use_reentrant": False}  # '
-                     "TrainingArguments",
+                     "TrainingArguments: gradient checkpointing, activations are computed again in backward",
     "sequence": "max_length=... (tokenizer, or TRL's config)  # shorter sequences, or fewer packed samples; attention "
                 "grows with their square",
     "optimizer": 'optim="adamw_bnb_8bit"  # TrainingArguments: 2 bytes of state a parameter instead of 8',

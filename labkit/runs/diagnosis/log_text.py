@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from labkit.config.secrets import redact
+
 TAIL_BYTES = 2**20
 """How much of a log's end is read: the cause of an end stands near it."""
 
@@ -35,6 +37,7 @@ def clean(text: str) -> str:
 def last_lines(text: str, count: int = LINES) -> list[str]:
     """The last lines that are not empty, each cut at ``WIDTH`` characters."""
     lines = [line.rstrip() for line in clean(text).splitlines() if line.strip()][-count:]
+    lines = redact(lines)
     return [line if len(line) <= WIDTH else f"{line[:WIDTH]} ..." for line in lines]
 
 

@@ -9,7 +9,7 @@ from labkit.runs.records import Record
 
 _OURS = re.compile(r"\blabkit\b")
 _SLURM = re.compile(r"slurmstepd|\bsrun\b|SLURM_|#SBATCH")
-_NAMED = re.compile(r"(?<!\$)\{([a-z_]+)(?::([^{}\n]*))?\}")
+_NAMED = re.compile(r"(?<!\$)\{([a-z_]+)(?::(?! )([^{}\n]*))?\}")
 _LEVERS = {
     "num_workers=0": "workers", "precision=bf16-mixed": "bf16", "precision=32-true": "bf16", "lr": "lr",
 }  # fmt: skip

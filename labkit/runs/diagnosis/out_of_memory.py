@@ -51,7 +51,8 @@ def said_of_full(message: CudaMessage, where: Place, log: str) -> str:
         )
     adapters = where.phase in ("forward", "backward") and _ADAPTERS.search(log)
     return (
-        f"The GPU is really full: {asked} more were asked for, and {free} were free. Neither other processes nor holes "
+        f"The GPU is really full: {asked} more were asked for, and {free} of {capacity} were free. Neither other "
+        "processes nor holes "
         f"between tensors make the difference. {ran_out(where)}"
         + " LoRA makes gradients and optimizer states small, not the activations."
         * bool(adapters)

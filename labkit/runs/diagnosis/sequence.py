@@ -30,7 +30,8 @@ _IGNORED = re.compile(
     re.MULTILINE,
 )
 _QUIET = re.compile(
-    r"(?<!NCCL )\bWARN(?:ING)?\b|\b\w*Warning:|\bINFO\b|\bDEBUG\b|\bskipping\b|\bretry(?:ing)?\b|\bfall(?:ing"
+    r"(?-i:(?<!NCCL )\bWARN(?:ING)?\b|\bINFO\b|\bDEBUG\b)|\b\w*Warning:|\"level\": ?\"(?:warn|info|debug)"
+    r"|\bskipping\b|\bretry(?:ing)?\b|\bfall(?:ing"
     r"|s)? ?back\b"
     r"|\bcaught (?:an? )?(?:exception|error|oom)\b",
     re.IGNORECASE,
@@ -108,7 +109,7 @@ def _events(text: str, symptoms: Sequence[Symptom]) -> list[Event]:
         for match in list(symptom.pattern.finditer(text))[-_MOST:]:
             start = text.rfind("\n", 0, match.start()) + 1
             quiet = _QUIET.search(text, max(start, match.start() - 400), _line_end(text, match.start())) is not None
-            quiet = quiet or any(a <= match.start() < b for a, b in ignored)
+            quiet = quiet or symptom.tier == "warning" or any(a <= match.start() < b for a, b in ignored)
             after = len(lives) - bisect_right(lives, match.end())
             line = text.rfind("\n", 0, match.end() - 1) + 1
             events.append(
@@ -135,7 +136,7 @@ def _pick(text: str, events: list[Event]) -> Event | None:
 
     Where several fit one line, the symptom that stands first in the table.
     """
-    for tier in ("cause", "sign", "follow_up"):
+    for tier in ("cause", "sign", "follow_up", "warning"):
         found = [event for event in events if event.symptom.tier == tier]
         if not found:
             continue
@@ -162,7 +163,8 @@ def went_well(text: str) -> bool:
 
 def _ends_in_a_trace(text: str) -> bool:
     """Whether the last that was printed is an exception which no symptom knows, rather than something survived."""
-    traces = [match.start() for match in _TRACE.finditer(text)]
+    ignored = [match.span() for match in _IGNORED.finditer(text)]
+    traces = [match.start() for match in _TRACE.finditer(text) if not any(a <= match.start() < b for a, b in ignored)]
     lives = _lives(text)
     return bool(traces) and (not lives or traces[-1] > lives[-1])
 

@@ -144,10 +144,4 @@ LOGS = (
         ("ended first", "grep -l Traceback"),
         ("memory",),
     ),
-    Told(
-        "torchrun_child",
-        trace("torch.distributed.elastic.multiprocessing.errors.ChildFailedError: ", before=STEPS, after=TORCHRUN),
-        ("--tee 3", "record"),
-        ("memory",),
-    ),
 )

@@ -18,7 +18,7 @@ from labkit.runs.diagnosis.diagnose import Diagnosis, diagnose, diagnose_log, wi
 from labkit.runs.diagnosis.log_file import read_log
 from labkit.runs.diagnosis.log_text import clean, read_tail
 from labkit.runs.diagnosis.next_steps import NextSteps
-from labkit.runs.diagnosis.symptoms import SYMPTOMS
+from labkit.runs.diagnosis.symptoms import SYMPTOMS, gpu, host, jobs, libraries, training
 from labkit.runs.host import HostMemory, OomKills
 from labkit.runs.records import Record
 from labkit.runs.runner import run
@@ -461,7 +461,10 @@ QUOTED = {
     # torch 2.5, NCCLUtils.hpp
     "torch.distributed.DistBackendError: NCCL error in: /pytorch/torch/csrc/distributed/c10d/NCCLUtils.hpp:268, "
     "unhandled cuda error (run with NCCL_DEBUG=INFO for details), NCCL version 2.21.5\nncclUnhandledCudaError: Call to "
-    "CUDA function failed.\nLast error:\nCuda failure 'uncorrectable ECC error encountered'": "nccl",
+    "CUDA function failed.\nLast error:\nCuda failure 'uncorrectable ECC error encountered'": "gpu_memory_faulty",
+    "torch.distributed.DistBackendError: NCCL error in: /pytorch/torch/csrc/distributed/c10d/NCCLUtils.hpp:268, "
+    "unhandled cuda error (run with NCCL_DEBUG=INFO for details), NCCL version 2.21.5\nncclUnhandledCudaError: Call to "
+    "CUDA function failed.": "nccl",
     # NCCL 2.29
     "NCCL WARN Failed to CUDA calloc 536870912 bytes\nncclUnhandledCudaError: Call to CUDA function failed.":
         "gpu_full",
@@ -505,7 +508,7 @@ QUOTED = {
     "srun: error: n1: task 0: Exited with exit code 1": "rank_failed",
     "W0102 api.py:897] received SIGTERM death signal, shutting down workers": "killed",
     "RuntimeError: Expected to have finished reduction in the prior iteration before starting a new one.":
-        "unused_parameters",
+        "ddp_unused",
     # cuBLAS
     "RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`": "gpu_full",
 }  # fmt: skip
@@ -530,20 +533,25 @@ def test_every_symptom_is_seen_in_a_test():
     assert [s.kind for s in SYMPTOMS if f'"{s.kind}"' not in source] == []
 
 
+OWN = [s for module in (host, gpu, jobs, libraries, training) for s in module.SYMPTOMS]
+"""Symptoms of labkit's own runs; those of other programs are in test_ends.py."""
+
+
 @pytest.mark.parametrize("record", [None, a_record(overrides={"num_workers": 2})], ids=["a log", "a record"])
-@pytest.mark.parametrize("symptom", SYMPTOMS, ids=lambda s: s.kind)
+@pytest.mark.parametrize("symptom", OWN, ids=lambda s: s.kind)
 def test_what_to_do_is_a_command_with_its_reason(symptom, record):
     templates = [template for template in symptom.next_steps if not template.startswith("{fit")]
     for step in NextSteps(record).fill(templates, {"tasks": "2"}):
         command, _, why = step.partition("  # ")
-        assert re.match(r"#SBATCH |[A-Za-z_][\w.]*[=(]|[a-z]", command)
+        assert re.match(r"#SBATCH |@?[A-Za-z_][\w.]*[=(]|@?[a-z]", command)
         assert not re.search(r"(?<!\$)\{[a-z_]+[:}]", command)
         assert why or command.startswith("labkit doctor")
 
 
 def test_the_reason_of_a_record_begins_with_the_cause_in_its_log():
     log = (
-        "Traceback (most recent call last):\nRuntimeError: unable to allocate shared memory(shm) for file </torch_1>: No "
+        "Traceback (most recent call last):\nRuntimeError: unable to allocate shared memory(shm) for file "
+        "</torch_1>: No "
         "space left on device (28)\n"
     )
     last = "RuntimeError: DataLoader worker (pid(s) 77) exited unexpectedly"

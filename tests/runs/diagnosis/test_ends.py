@@ -19,9 +19,23 @@ import pytest
 from harmless import HARMLESS
 from sequences import SEQUENCES
 
-from labkit.runs.diagnosis.ends import ECHOES, ENDS, ONLY_EVIDENCE
-from labkit.runs.diagnosis.next_steps import Blanks, NextSteps
-from labkit.runs.diagnosis.symptoms import SYMPTOMS, Symptom
+from labkit.runs.diagnosis.diagnose import diagnose_log
+from labkit.runs.diagnosis.next_steps import NextSteps, filled
+from labkit.runs.diagnosis.symptoms import (
+    SYMPTOMS,
+    adapters,
+    clusters,
+    compilers,
+    cuda,
+    data,
+    files,
+    packages,
+    ranks,
+)
+from labkit.runs.diagnosis.symptoms.symptom import Symptom
+
+FURTHER = (clusters, cuda, compilers, adapters, packages, files, data, ranks)
+ENDS = tuple(symptom for module in FURTHER for symptom in module.SYMPTOMS)
 
 TOLD = (
     *logs_jobs.LOGS,
@@ -40,8 +54,8 @@ NAMES = [f"{told.kind}-{number}" for number, told in enumerate(TOLD)]
 def first_end(log: str) -> tuple[Symptom, re.Match[str]] | None:
     """The first symptom in its order that the log shows, echoes last; warnings are none."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", log.replace("\r\n", "\n"))
-    looked_for = [end for end in ENDS if end.kind not in ONLY_EVIDENCE]
-    for end in sorted(looked_for, key=lambda end: end.kind in ECHOES):
+    looked_for = [end for end in ENDS if end.tier != "warning"]
+    for end in sorted(looked_for, key=lambda end: end.tier == "follow_up"):
         if (match := end.pattern.search(text)) is not None:
             return end, match
     return None
@@ -50,7 +64,7 @@ def first_end(log: str) -> tuple[Symptom, re.Match[str]] | None:
 def answer(end: Symptom, match: re.Match[str]) -> str:
     """What is told of an end: what happened, and the steps."""
     found = {name: value for name, value in match.groupdict().items() if value}
-    return "\n".join([end.happened.format_map(Blanks(found)), *NextSteps(None).fill(end.next_steps, found)])
+    return "\n".join([filled(end.happened, found), *NextSteps(None).fill(end.next_steps, found)])
 
 
 def json_lines(log: str) -> str:
@@ -97,9 +111,9 @@ def test_a_run_that_is_well_has_no_end(name):
 def test_every_kind_has_a_log_and_none_is_told_twice():
     kinds = [end.kind for end in ENDS]
     assert len(kinds) == len(set(kinds))
-    assert set(kinds) - ONLY_EVIDENCE == {told.kind for told in TOLD}
-    assert set(kinds).isdisjoint(symptom.kind for symptom in SYMPTOMS)
-    assert set(kinds) >= ONLY_EVIDENCE | ECHOES
+    assert {end.kind for end in ENDS if end.tier != "warning"} == {told.kind for told in TOLD}
+    others = [symptom.kind for symptom in SYMPTOMS if symptom not in ENDS]
+    assert set(kinds).isdisjoint(others)
 
 
 @pytest.mark.parametrize(
@@ -118,9 +132,9 @@ def test_a_warning_is_evidence_only(kind, line):
 
 @pytest.mark.parametrize("end", ENDS, ids=lambda end: end.kind)
 def test_steps_are_commands_with_a_reason_and_leave_no_brace(end):
-    filled = NextSteps(None).fill(end.next_steps, {})
-    assert all("  # " in step or "&&" in step for step in filled), filled
-    assert "{{" not in "".join(filled) + end.happened.format_map(Blanks())
+    steps = NextSteps(None).fill(end.next_steps, {})
+    assert all("  # " in step or "&&" in step for step in steps), steps
+    assert "{{" not in "".join(steps) + filled(end.happened, {})
     assert end.happened.endswith(".") and len(re.split(r"[.:] ", end.happened)) <= 4
 
 
@@ -183,8 +197,26 @@ def test_long_lines_cost_in_proportion_to_their_length():
             assert cost[1] < 20 * cost[0] + 0.005, (end.kind, text[:40], cost)
 
 
+# -- the whole of it
+
+
+@pytest.mark.parametrize("told", TOLD, ids=NAMES)
+def test_the_diagnosis_of_a_log_tells_it(told):
+    found = diagnose_log(told.log)
+    assert found.kind == told.kind
+    text = "\n".join([found.happened, *found.next_steps]).lower()
+    assert [word for word in told.must if word.lower() not in text] == []
+
+
 @pytest.mark.parametrize("case", SEQUENCES, ids=lambda case: case["name"])
-def test_the_further_ends_leave_other_ends_alone(case):
-    """Out of memory, a time limit, an interrupt: other symptoms tell those. At most an echo is found."""
-    found = first_end(case["log"])
-    assert found is None or found[0].kind in {case["kind"], *ECHOES}
+def test_the_end_decides(case):
+    found = diagnose_log(case["log"])
+    text = "\n".join([found.happened, *found.next_steps]).lower()
+    assert found.kind == (case["kind"] or "no_failure"), text
+    assert [word for word in case["must"] if word.lower() not in text] == []
+    assert [word for word in case["must_not"] if word.lower() in text] == []
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_a_run_that_is_well_is_not_said_to_have_died(name):
+    assert diagnose_log(HARMLESS[name]).kind in ("no_failure", "unknown")

@@ -37,6 +37,18 @@ SYMPTOMS = (
         "{fit:no-batch}",
     ),
     symptom(
+        "gpu_full",
+        r"No available memory for the cache blocks"
+        r"|Free memory on device \([\d./]+ GiB\) on startup is less than desired",
+        "The GPU has no room for what vLLM wants to keep: it takes a fixed share of the whole GPU for its cache when "
+        "it "
+        "starts, and the model, or the training beside it, has left less than that.",
+        "gpu_memory_utilization=0.3  # vLLM's share (TRL: vllm_gpu_memory_utilization): less beside a training, more "
+        "where it is alone and the model fills it",
+        "max_model_len=...  # shorter sequences want a smaller cache",
+        "nvidia-smi  # who else holds the GPU",
+    ),
+    symptom(
         "gpu_other_process",
         r"(?:_lazy_init|_cuda_init|emptyCache|empty_cache|set_device|_cuda_setDevice|current_device|manual_seed)"
         r"[^\n]{0,200}\n(?:[^\n]{0,300}\n){0,3}?[^\n]{0,200}CUDA error: (?:out of memory"
@@ -52,7 +64,8 @@ SYMPTOMS = (
         r"CUDA error: out of memory|CUDA_ERROR_OUT_OF_MEMORY|Cuda failure (?:2 )?'out of memory'"
         r"|cudaErrorMemoryAllocation"
         r"|cuda runtime error \(2\) ?: out of memory|Failed to CUDA calloc|Error out of memory at line"
-        r"|RESOURCE_EXHAUSTED: Out of memory",
+        r"|RESOURCE_EXHAUSTED: Out of memory|ResourceExhaustedError|OOM when allocating tensor"
+        r"|bfc_arena.{0,80}Failed to allocate memory",
         "The GPU ran out of memory outside PyTorch's allocator (a library's workspace, NCCL or the CUDA context), so "
         "the message has no numbers.",
         "nvidia-smi  # who holds the GPU; choose a free one with CUDA_VISIBLE_DEVICES",

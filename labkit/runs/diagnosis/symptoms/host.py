@@ -41,7 +41,7 @@ SYMPTOMS = (
     ),
     symptom(
         "host_out_of_memory",
-        r"Out of memory: Killed process|oom[_-]kill event|Detected \d+ oom[_-]kill|oom-kill:|OOMKilled"
+        r"Out of memory: Killed process|oom[_-]kill event|Detected \d+ oom[_-]kill|oom-kill:"
         r"|task \d+: Out Of Memory|Some of the step tasks have been OOM Killed"
         r"|Exceeded (?:job|step) memory limit|Memory cgroup out of memory",  # Linux, Slurm, Kubernetes
         "The kernel killed a process of the run, since the host's memory (not the GPU's) was used up.",

@@ -135,6 +135,7 @@ SYMPTOMS = (
         r"|local_rank: \d+ \(pid: \d+\) of binary",
         "A process of the run failed, and its own words are not in this log: the launcher only says which one it was.",
         "torchrun --log-dir logs --redirects 3 --tee 3 ...  # each rank's output, kept and shown",
+        "@torch.distributed.elastic.multiprocessing.errors.record  # above main(): torchrun then shows the trace",
         "grep -l Traceback logs/*/*/*  # the rank that failed first has the cause",
         tier="follow_up",
         final=True,

@@ -32,7 +32,7 @@ SYMPTOMS = (
     symptom(
         "weights_file",
         r"Error while deserializing header: (?:HeaderTooLarge|HeaderTooSmall|InvalidHeader\w*|MetadataIncomplete\w*|"
-        r"InvalidHeaderDeserialization)|SafetensorError: .{0,80}header|invalid load key, '[v<]'"
+        r"InvalidHeaderDeserialization)|SafetensorError: .{0,80}header"
         r"|failed finding central directory|PytorchStreamReader failed reading (?:zip archive|file)"
         r"|incomplete metadata, file not fully covered",
         "A file of weights is not what its name says: a git-lfs pointer (cloned without git-lfs), a page of a web "

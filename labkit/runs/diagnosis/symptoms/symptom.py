@@ -1,21 +1,23 @@
 """A symptom: texts that mean one thing, how much they weigh, and what to do."""
 
+import functools
 import re
 from dataclasses import dataclass
 from typing import Literal
 
-Tier = Literal["cause", "sign", "follow_up", "note"]
+Tier = Literal["cause", "sign", "follow_up", "note", "warning"]
 """How much a text says about why a program ended.
 
 ``cause``: it is why. ``sign``: it died of something that often has a cause of its own beside it in the log.
 ``follow_up``: others end like this when one has died. ``note``: nobody ends of it, but the run is of no use.
+``warning``: nobody ends of it, but it may be why.
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Symptom:
     """Texts that mean one thing. ``next_steps`` are templates of ``NextSteps``; in them and in ``happened`` the name of
-    a group of ``pattern`` becomes what it has matched.
+    a group of ``texts`` becomes what it has matched.
 
     ``final`` texts come from who ends a program (Slurm, a launcher): lines that other processes print after them do not
     mean that it was survived. One that ``reaches_back`` says that some process has failed, whose own words come before
@@ -23,12 +25,17 @@ class Symptom:
     """
 
     kind: str
-    pattern: re.Pattern[str]
+    texts: str
     happened: str
     next_steps: tuple[str, ...]
     tier: Tier = "cause"
     final: bool = False
     reaches_back: bool = False
+
+    @functools.cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """``texts``, compiled when it is first looked for: all of them take a tenth of a second."""
+        return re.compile(self.texts, re.MULTILINE | re.IGNORECASE)
 
 
 def symptom(
@@ -37,6 +44,6 @@ def symptom(
 ) -> Symptom:  # fmt: skip
     """A symptom of the regular expression ``texts``, which does not mind capitals."""
     return Symptom(
-        kind=kind, pattern=re.compile(texts, re.MULTILINE | re.IGNORECASE), happened=happened, next_steps=next_steps,
-        tier=tier, final=final, reaches_back=reaches_back,
+        kind=kind, texts=texts, happened=happened, next_steps=next_steps, tier=tier, final=final,
+        reaches_back=reaches_back,
     )  # fmt: skip

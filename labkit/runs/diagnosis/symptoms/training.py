@@ -18,13 +18,6 @@ SYMPTOMS = (
         "DistributedDataParallel(model, static_graph=True)  # if every step does the same",
     ),
     symptom(
-        "unused_parameters",
-        r"Expected to have finished reduction in the prior iteration",
-        "DDP waited for the gradients of parameters that this step did not use.",
-        "ddp_find_unused_parameters=True  # TrainingArguments (Lightning: strategy='ddp_find_unused_parameters_true')",
-        "TORCH_DISTRIBUTED_DEBUG=DETAIL  # names the parameters: freeze them, or let the loss reach them",
-    ),
-    symptom(
         "unscale_fp16",
         r"Attempting to unscale FP16 gradients",
         "The weights that are trained are in fp16 while a GradScaler is at work (fp16 mixed precision), which wants "

@@ -3,7 +3,7 @@
 A comment names where the text was read: an issue of a public tracker, or the release of an installed library.
 """
 
-from labkit.runs.diagnosis.wrapped import wrapped
+from labkit.runs.diagnosis.symptoms.wrapped import wrapped
 
 SYMPTOMS = (
     # -- data sets
@@ -22,8 +22,8 @@ SYMPTOMS = (
         r"|because column names don't match"
         r"|Couldn't cast array of type",
         "The data set's files do not have the same columns, or not of the same types.",
-        "load_dataset('json', data_files={{'train': 'a.jsonl'}})  # file by file: which one differs",
-        "load_dataset(..., features=Features({{...}}))  # or say the columns yourself; add the missing ones as null",
+        "load_dataset('json', data_files={'train': 'a.jsonl'})  # file by file: which one differs",
+        "load_dataset(..., features=Features({...}))  # or say the columns yourself; add the missing ones as null",
         "load_dataset(..., download_mode='force_redownload')  # after a file was repaired",
     ),
     wrapped(
@@ -70,6 +70,7 @@ SYMPTOMS = (
         "The data set could not be made; the reason stands in the trace above.",
         "load_dataset(..., streaming=True)  # next(iter(...)) then shows the first sample that fails",
         "rm -r $HF_DATASETS_CACHE/NAME  # a cache that a killed run left",
+        tier="follow_up",
     ),
     wrapped(
         "dataset_missing",
@@ -196,7 +197,7 @@ SYMPTOMS = (
         r"|mat1 and mat2 shapes cannot be multiplied \((?P<shapes>\w+ and \w+)\)",
         "Two tensors do not fit. If one number is the model's longest input (77, 512, 1024), a sample is longer.",
         "tokenizer(..., truncation=True, max_length=model.config.max_position_embeddings)  # cuts it",
-        "print({{k: v.shape for k, v in batch.items()}})  # else: a head or projector of another model",
+        "print({k: v.shape for k, v in batch.items()})  # else: a head or projector of another model",
     ),
     # -- gradients
     wrapped(
@@ -206,7 +207,7 @@ SYMPTOMS = (
         "The loss hangs on nothing that is trained: gradient checkpointing cuts the way to the adapter, or all "
         "is frozen.",
         "model.enable_input_require_grads()  # before get_peft_model: the known cure with gradient checkpointing",
-        "TrainingArguments(gradient_checkpointing_kwargs={{'use_reentrant': False}})  # does not cut it",
+        "TrainingArguments(gradient_checkpointing_kwargs={'use_reentrant': False})  # does not cut it",
         "model.print_trainable_parameters()  # 0: load the adapter with is_trainable=True; no torch.no_grad() around",
     ),
     wrapped(
@@ -215,6 +216,7 @@ SYMPTOMS = (
         r"None of the inputs have requires_grad=True\. Gradients will be None",
         "Gradient checkpointing warned that it cuts the way to what is trained.",
         "model.enable_input_require_grads()  # before get_peft_model",
+        tier="warning",
     ),
     wrapped(
         "backward_twice",
@@ -222,7 +224,7 @@ SYMPTOMS = (
         r"Trying to backward through the graph a second time",
         "A tensor of the step before is used again in this one, and its graph is gone.",
         "hidden = hidden.detach()  # what is kept from step to step; loss.item() for sums",
-        "TrainingArguments(gradient_checkpointing_kwargs={{'use_reentrant': False}})  # if it comes with checkpointing",
+        "TrainingArguments(gradient_checkpointing_kwargs={'use_reentrant': False})  # if it comes with checkpointing",
         "loss.backward(retain_graph=True)  # only if two losses share a graph: it keeps the memory",
     ),
     wrapped(
@@ -241,7 +243,7 @@ SYMPTOMS = (
         r"|A different number of tensors was saved during the original forward and recomputation",
         "Gradient checkpointing computed a block again and got other shapes: ZeRO-3 or FSDP shards it, experts chose "
         "otherwise, or checkpointing is on twice.",
-        "TrainingArguments(gradient_checkpointing_kwargs={{'use_reentrant': True}})  # does not compare; with ZeRO-3",
+        "TrainingArguments(gradient_checkpointing_kwargs={'use_reentrant': True})  # does not compare; with ZeRO-3",
         "fsdp_activation_checkpointing: true  # FSDP: its own, and gradient_checkpointing=False in the Trainer",
         "TrainingArguments(gradient_checkpointing=False)  # to see whether it is that; takes more memory",
     ),

@@ -3,7 +3,7 @@
 A comment names where the text was read: an issue of a public tracker, or the release of an installed library.
 """
 
-from labkit.runs.diagnosis.wrapped import wrapped
+from labkit.runs.diagnosis.symptoms.wrapped import wrapped
 
 SYMPTOMS = (
     # -- the file system
@@ -127,6 +127,7 @@ SYMPTOMS = (
         r"|Trying to resume download\.\.\.",
         "A download was interrupted and tried again.",
         "export HF_HUB_DOWNLOAD_TIMEOUT=60  # more patience than 10 s",
+        tier="warning",
     ),
     # -- weights and checkpoints
     wrapped(
@@ -195,7 +196,7 @@ SYMPTOMS = (
         r"(?:Missing|Unexpected) key\(s\) in state_dict",
         "The checkpoint's weights have other names than the model's: a prefix of DDP, torch.compile or an adapter, or "
         "another model.",
-        "{{k.removeprefix('module.').removeprefix('_orig_mod.'): v for k, v in state.items()}}  # the usual prefixes",
+        "{k.removeprefix('module.').removeprefix('_orig_mod.'): v for k, v in state.items()}  # the usual prefixes",
         "PeftModel.from_pretrained(base, FOLDER)  # for names with 'base_model.model.' or 'lora_'",
         "model.load_state_dict(state, strict=False)  # only if what is missing is to be trained anew; print what it "
         "returns",

@@ -3,7 +3,7 @@
 A comment names where the text was read: an issue of a public tracker, or the release of an installed library.
 """
 
-from labkit.runs.diagnosis.wrapped import wrapped
+from labkit.runs.diagnosis.symptoms.wrapped import wrapped
 
 SYMPTOMS = (
     # -- hardware
@@ -227,6 +227,7 @@ SYMPTOMS = (
         "A check inside of a GPU kernel failed: an index or a label out of its range. The trace shows a later line.",
         "CUDA_LAUNCH_BLOCKING=1 python train.py  # the trace then ends at the line that did it",
         "CUDA_VISIBLE_DEVICES= python train.py  # on the CPU the message has the index, and the range",
+        tier="follow_up",
     ),
     wrapped(
         "illegal_access",
@@ -262,6 +263,7 @@ SYMPTOMS = (
         "unset LD_LIBRARY_PATH  # an own cuDNN there comes before the one that PyTorch brings",
         "nvidia-smi  # a GPU that is full gives the same message",
         "pip install --force-reinstall torch  # brings the cuDNN that it was built with",
+        tier="sign",
     ),
     wrapped(
         "cublas",
@@ -273,5 +275,6 @@ SYMPTOMS = (
         "CUDA_LAUNCH_BLOCKING=1 python train.py  # the first line that fails; on the CPU the message is plainer",
         "unset LD_LIBRARY_PATH  # another cuBLAS there comes before the one that PyTorch brings",
         "TrainingArguments(fp16=True, bf16=False)  # NOT_SUPPORTED with CUDA_R_16BF: bf16 wants an A100 or newer",
+        tier="sign",
     ),
 )

@@ -3,7 +3,7 @@
 A comment names where the text was read: an issue of a public tracker, or the release of an installed library.
 """
 
-from labkit.runs.diagnosis.wrapped import wrapped
+from labkit.runs.diagnosis.symptoms.wrapped import wrapped
 
 SYMPTOMS = (
     # -- releases that do not go together
@@ -23,6 +23,7 @@ SYMPTOMS = (
         r"A module that was compiled using NumPy 1\.x cannot be run in",
         "A package warned at its import that it was built for NumPy 1. What uses NumPy in it will fail.",
         "pip install 'numpy<2'  # or a newer release of the package that the traceback below the warning names",
+        tier="warning",
     ),
     wrapped(
         "torchvision_build",
@@ -173,7 +174,7 @@ SYMPTOMS = (
         "FSDP joins the weights of a block into one tensor, and they are in two precisions: {first} and {second}.",
         "BitsAndBytesConfig(bnb_4bit_quant_storage=torch.bfloat16)  # QLoRA: the storage in the precision of the rest",
         "from_pretrained(..., torch_dtype=torch.bfloat16)  # all weights; adapters too: no float32 cast before FSDP",
-        "bnb_config_kwargs: {{bnb_4bit_quant_storage: bfloat16}}  # in axolotl's YAML",
+        "bnb_config_kwargs: {bnb_4bit_quant_storage: bfloat16}  # in axolotl's YAML",
     ),
     wrapped(
         "fsdp_frozen",
@@ -188,7 +189,7 @@ SYMPTOMS = (
         # accelerate#1943, #2872; BCEmbedding#66 (XLMRobertaLayer, not BertLayer); LlamaFactory#8279
         r"Could not find the transformer layer class(?: (?P<layer>\w+))?",
         "FSDP is to wrap layers of a class that this model has none of.",
-        "print({{type(m).__name__ for m in model.modules()}})  # the classes; take the block, as LlamaDecoderLayer",
+        "print({type(m).__name__ for m in model.modules()})  # the classes; take the block, as LlamaDecoderLayer",
         "fsdp_transformer_layer_cls_to_wrap: NAME  # in accelerate's config or TrainingArguments(fsdp_config=...)",
         "fsdp_auto_wrap_policy: SIZE_BASED_WRAP  # without a class",
     ),
@@ -198,8 +199,8 @@ SYMPTOMS = (
         r"Expected all tensors to be on the same device, but (?:found at least two devices|got \w+ is on)",
         "Tensors of one operation lie on different devices: device_map spread the model, or the inputs were not moved.",
         "CUDA_VISIBLE_DEVICES=0 python train.py  # one GPU: device_map='auto' then has nothing to spread over",
-        "device_map={{'': int(os.environ['LOCAL_RANK'])}}  # with torchrun or accelerate launch: one copy a GPU",
-        "inputs = {{k: v.to(model.device) for k, v in inputs.items()}}  # in a loop of your own",
+        "device_map={'': int(os.environ['LOCAL_RANK'])}  # with torchrun or accelerate launch: one copy a GPU",
+        "inputs = {k: v.to(model.device) for k, v in inputs.items()}  # in a loop of your own",
     ),
     wrapped(
         "meta_weights",

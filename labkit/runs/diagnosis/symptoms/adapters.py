@@ -3,7 +3,7 @@
 A comment names where the text was read: an issue of a public tracker, or the release of an installed library.
 """
 
-from labkit.runs.diagnosis.wrapped import wrapped
+from labkit.runs.diagnosis.symptoms.wrapped import wrapped
 
 SYMPTOMS = (
     # -- bitsandbytes and quantized weights
@@ -49,7 +49,7 @@ SYMPTOMS = (
         "The quantized model does not fit on the GPU, so a part was placed on the CPU, which quantized training cannot "
         "use.",
         "nvidia-smi  # somebody else's process on the GPU is the most frequent reason; end it if it is yours",
-        "device_map={{'': 0}}  # in from_pretrained: everything on one GPU; its error then has the missing size",
+        "device_map={'': 0}  # in from_pretrained: everything on one GPU; its error then has the missing size",
         "BitsAndBytesConfig(load_in_4bit=True)  # half of what 8-bit takes; or a smaller model",
         "BitsAndBytesConfig(llm_int8_enable_fp32_cpu_offload=True)  # only to generate text, not to train",
     ),
@@ -59,8 +59,8 @@ SYMPTOMS = (
         r"You can't train a model that has been loaded in 8-bit[^\n]{0,30} precision"
         r" (?:on a different device|on multiple devices)",
         "The quantized model lies on another GPU than the process that trains it, or on several.",
-        "device_map={{'': torch.cuda.current_device()}}  # in from_pretrained: each process loads it on its own GPU",
-        "device_map={{'': PartialState().process_index}}  # the same under accelerate launch (from accelerate)",
+        "device_map={'': torch.cuda.current_device()}  # in from_pretrained: each process loads it on its own GPU",
+        "device_map={'': PartialState().process_index}  # the same under accelerate launch (from accelerate)",
         "CUDA_VISIBLE_DEVICES=0 python train.py  # with one process: one GPU",
         "pip install -U accelerate  # releases before 0.21 refused several devices altogether",
     ),
@@ -80,7 +80,7 @@ SYMPTOMS = (
         r"`\.?(?:to|cuda|half|float)(?:\(\))?` is not supported for `(?:4-bit|8-bit|4|8)",
         "A quantized model was moved or cast; it is already on its device, in its precision.",
         "grep -n '\\.to(\\|\\.cuda()\\|\\.half()' train.py  # take it out for the quantized model",
-        "device_map={{'': 0}}  # in from_pretrained says where it goes",
+        "device_map={'': 0}  # in from_pretrained says where it goes",
     ),
     # -- adapters
     wrapped(
@@ -178,6 +178,6 @@ SYMPTOMS = (
         "Samples of different length are to become one batch, and the tokenizer has no token to fill up with.",
         "tokenizer.pad_token = tokenizer.eos_token  # adds nothing to the vocabulary",
         "model.config.pad_token_id = tokenizer.pad_token_id  # a classification head reads it from there",
-        "tokenizer.add_special_tokens({{'pad_token': '[PAD]'}})  # then model.resize_token_embeddings(len(tokenizer))",
+        "tokenizer.add_special_tokens({'pad_token': '[PAD]'})  # then model.resize_token_embeddings(len(tokenizer))",
     ),
 )

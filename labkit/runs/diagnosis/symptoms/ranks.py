@@ -3,7 +3,7 @@
 A comment names where the text was read: an issue of a public tracker, or the release of an installed library.
 """
 
-from labkit.runs.diagnosis.wrapped import wrapped
+from labkit.runs.diagnosis.symptoms.wrapped import wrapped
 
 SYMPTOMS = (
     wrapped(
@@ -14,7 +14,7 @@ SYMPTOMS = (
         r"|Call to posix_fallocate failed ?: No space left on device",
         "NCCL exchanges data of one machine through /dev/shm, and that is full or too small. A container has 64 MiB.",
         "docker run --shm-size=8g ...  # or --ipc=host; from the start",
-        "emptyDir: {{medium: Memory}}  # Kubernetes: a volume of this kind, mounted at /dev/shm",
+        "emptyDir: {medium: Memory}  # Kubernetes: a volume of this kind, mounted at /dev/shm",
         "ls /dev/shm/nccl-* ; df -h /dev/shm  # left by runs that crashed: remove them",
         "export NCCL_SHM_DISABLE=1  # without it; slower",
     ),
@@ -109,6 +109,7 @@ SYMPTOMS = (
         "sacct -j JOBID -o JobID,State,ExitCode,Elapsed,Timelimit  # under Slurm: why",
         "kubectl describe pod POD | tail -20  # in Kubernetes: evicted, preempted, or the deadline",
         "trainer.train(resume_from_checkpoint=True)  # there; Lightning: trainer.fit(model, ckpt_path='last')",
+        tier="follow_up",
     ),
     wrapped(
         "rank_gone",
@@ -118,14 +119,6 @@ SYMPTOMS = (
         "This process lost another one: that one ended first, or the network between them broke.",
         "grep -l Traceback LOGS  # the rank that ended first has the cause",
         "export NCCL_DEBUG=INFO  # if none has a trace: which link broke",
-    ),
-    wrapped(
-        "torchrun_child",
-        # torch 2.13, elastic: the summary that follows a worker's own trace
-        r"errors\.ChildFailedError\b",
-        "A worker of torchrun ended, and torchrun reports that; why stands in the worker's own output, further up.",
-        "torchrun --redirects 3 --tee 3 --log-dir logs ...  # each rank's output in a file of its own",
-        "grep -n -m1 -A30 Traceback logs/*/*/stderr.log  # the earliest of them is the cause",
-        "@torch.distributed.elastic.multiprocessing.errors.record  # above main(): torchrun then shows the trace",
+        tier="sign",
     ),
 )

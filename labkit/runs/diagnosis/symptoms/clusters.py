@@ -3,7 +3,7 @@
 A comment names where the text was read: an issue of a public tracker, a site's documentation, or a library's release.
 """
 
-from labkit.runs.diagnosis.wrapped import wrapped
+from labkit.runs.diagnosis.symptoms.wrapped import wrapped
 
 SYMPTOMS = (
     # -- Slurm: while it runs
@@ -74,7 +74,7 @@ SYMPTOMS = (
         # Kubernetes' reason of a container's end; 'docker inspect' says "OOMKilled": false of a healthy one
         r"\bOOMKilled\b(?!\"?\s?[:=]\s?\"?false)",
         "The pod used more host memory than its limit (not the GPU's), and the kernel killed it.",
-        "resources: {{limits: {{memory: 64Gi}}}}  # more, in the pod's YAML",
+        "resources: {limits: {memory: 64Gi}}  # more, in the pod's YAML",
         "dataloader_num_workers=2  # each loader worker takes some; ZeRO offload and loading in 32 bits take most",
         "kubectl top pod POD --containers  # what it takes while it runs; /dev/shm of medium Memory counts too",
     ),
@@ -87,7 +87,7 @@ SYMPTOMS = (
         r"|exceeds its ephemeral-storage request",
         "Kubernetes removed the pod, since its node ran short or the pod wrote more local files than it may.",
         "export HF_HOME=/data/huggingface  # caches and checkpoints on a mounted volume, not in the container",
-        "resources: {{limits: {{ephemeral-storage: 100Gi}}}}  # or more, in the pod's YAML",
+        "resources: {limits: {ephemeral-storage: 100Gi}}  # or more, in the pod's YAML",
         "kubectl describe pod POD  # which resource, and what asked for how much",
     ),
     wrapped(
@@ -96,7 +96,7 @@ SYMPTOMS = (
         r"nodes are available: [\s\S]{0,200}Insufficient nvidia\.com/(?:gpu|mig-\S{1,20})",
         "No node has the GPUs that the pod asks for free, so it was never started.",
         "kubectl describe nodes | grep -A8 'Allocated resources'  # who has them",
-        "resources: {{limits: {{nvidia.com/gpu: 1}}}}  # fewer; or the name of the slices: nvidia.com/mig-3g.40gb",
+        "resources: {limits: {nvidia.com/gpu: 1}}  # fewer; or the name of the slices: nvidia.com/mig-3g.40gb",
     ),
     wrapped(
         "pod_deadline",
@@ -104,7 +104,7 @@ SYMPTOMS = (
         r"Job was active longer than specified deadline"
         r"|Pod was active on the node longer than the specified deadline",
         "The job took longer than its activeDeadlineSeconds, and Kubernetes ended it.",
-        "spec: {{activeDeadlineSeconds: 86400}}  # longer, in the job's YAML; or leave the line out",
+        "spec: {activeDeadlineSeconds: 86400}  # longer, in the job's YAML; or leave the line out",
         "trainer.train(resume_from_checkpoint=True)  # Lightning: trainer.fit(model, ckpt_path='last')",
     ),
     wrapped(

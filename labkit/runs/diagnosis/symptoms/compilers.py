@@ -3,7 +3,7 @@
 A comment names where the text was read: an issue of a public tracker, or the release of an installed library.
 """
 
-from labkit.runs.diagnosis.wrapped import wrapped
+from labkit.runs.diagnosis.symptoms.wrapped import wrapped
 
 SYMPTOMS = (
     wrapped(
@@ -101,5 +101,6 @@ SYMPTOMS = (
         "TORCHDYNAMO_DISABLE=1 python train.py  # without it: slower, the same result",
         "TrainingArguments(torch_compile=False)  # torch_compile: false in axolotl's YAML",
         "pip install -U torch  # later releases fix most such faults",
+        tier="follow_up",
     ),
 )
