@@ -44,7 +44,8 @@ def refusal(call, *arguments):
 @pytest.mark.parametrize(
     "name",
     ["../other.safetensors", "/tmp/other.safetensors", "sub/../../other.safetensors", "sub/other.safetensors", "..",
-     ".", "", "model\0.safetensors", "pytorch_model.bin", "config.json", 3, None, ["model.safetensors"], {}, True, 1e999],
+     ".", "", "model\0.safetensors", "pytorch_model.bin", "config.json", 3, None, ["model.safetensors"], {}, True,
+     1e999],
 )  # fmt: skip
 def test_an_index_that_names_what_is_no_file_of_its_folder_is_refused(folder, name):
     shutil.copy(folder / SHARD, folder.parent / "other.safetensors")
