@@ -166,6 +166,9 @@ _LONGEST_BYTES = 16 * 2**20
 _MOST_LAYERS, _MOST = 1000, 2**24
 """More than any model has, and few enough to be planned: layers are built one by one."""
 
+_COUNTED = {"num_labels": 2**16, "extra_ids": 2**16}
+"""Keys with which transformers makes a list of names, in a model's config or its tokenizer's."""
+
 _MORE_KEYS = ("qkv_bias", "do_layer_norm_before", "activation_function", "enable_bias", "feed_forward_proj")
 """Keys that change what is built and have no number; taken when they are there."""
 
@@ -180,6 +183,8 @@ def _from_folder(name: str) -> Architecture:
         raise ConfigError(f"{where} is a folder without a config.json; {needed}.") from None
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{where}: its config.json cannot be read ({error}); {needed}.") from None
+    if (odd := odd_count(data)) is not None:
+        raise ConfigError(f"{where}: its config.json has {odd}.")
     kind = data.get("model_type") if isinstance(data, dict) else None
     if kind != "blip-2":
         raise ConfigError(f"{where}: its config.json has model_type={kind!r}; {needed}, with model_type='blip-2'.")
@@ -201,6 +206,21 @@ def _from_folder(name: str) -> Architecture:
         qformer=_numbers(where, "qformer_config", parts["qformer"], _QFORMER_DEFAULTS),
         num_query_tokens=_numbers(where, "config", data, {"num_query_tokens": 32})["num_query_tokens"],
     )  # fmt: skip
+
+
+def odd_count(data: Any) -> str | None:
+    """What is wrong with a number in a model's JSON, however deep, of which as many things are made when it is read."""
+    pending = [data]
+    while pending:
+        part = pending.pop()
+        if isinstance(part, list):
+            pending += part
+        for key, value in part.items() if isinstance(part, dict) else ():
+            most = _MOST_LAYERS if key.endswith("layers") else _COUNTED.get(key)
+            if most is not None and isinstance(value, int | float) and not (type(value) is int and value <= most):
+                return f"{key}={value!r:.50}; it may be a whole number up to {most:,}"
+            pending.append(value)
+    return None
 
 
 def _numbers(where: str, part: str, data: dict[str, Any], defaults: dict[str, int | None]) -> dict[str, Any]:

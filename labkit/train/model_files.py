@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from labkit.config.architectures import odd_count
 from labkit.config.regular_file import open_regular, read_regular
 from labkit.train.errors import CheckpointError
 from labkit.train.shards import stored_tensors
@@ -45,7 +46,8 @@ def verify(folder: Path) -> None:
     if not any((folder / name).is_file() for name in _PROCESSOR_FILES):
         raise CheckpointError(f"{folder} has no {' or '.join(_PROCESSOR_FILES)}; {remedy(folder)}.")
     for path in sorted(folder.glob("*.json")):
-        read_json(path)
+        if (odd := odd_count(read_json(path))) is not None:
+            raise CheckpointError(f"{path} has {odd}; {remedy(folder)}.")
     if (folder / SUMS).exists():
         _check_sums(folder)
 
