@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from labkit.config.errors import ConfigError, nearest
+from labkit.config.regular_file import read_regular
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +161,15 @@ _TEXT_DEFAULTS = {
         "vocab_size": 32128,
     },
 }  # fmt: skip
+_LONGEST_BYTES = 16 * 2**20
+"""What a config.json may have; those with the names of 21,000 classes have about one MiB."""
+
+_MOST_LAYERS, _MOST = 1000, 2**24
+"""More than any model has, and few enough to be planned: layers are built one by one."""
+
+_COUNTED = {"num_labels": 2**16, "extra_ids": 2**16}
+"""Keys with which transformers makes a list of names, in a model's config or its tokenizer's."""
+
 _MORE_KEYS = ("qkv_bias", "do_layer_norm_before", "activation_function", "enable_bias", "feed_forward_proj")
 """Keys that change what is built and have no number; taken when they are there."""
 
@@ -169,11 +179,13 @@ def _from_folder(name: str) -> Architecture:
     needed = "needed is a folder of a BLIP-2 that save_pretrained wrote"
     path = Path(name) / "config.json"
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(read_regular(path, _LONGEST_BYTES))
     except FileNotFoundError:
         raise ConfigError(f"{where} is a folder without a config.json; {needed}.") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{where}: its config.json cannot be read ({error}); {needed}.") from None
+    if (odd := odd_count(data)) is not None:
+        raise ConfigError(f"{where}: its config.json has {odd}.")
     kind = data.get("model_type") if isinstance(data, dict) else None
     if kind != "blip-2":
         raise ConfigError(f"{where}: its config.json has model_type={kind!r}; {needed}, with model_type='blip-2'.")
@@ -197,6 +209,21 @@ def _from_folder(name: str) -> Architecture:
     )  # fmt: skip
 
 
+def odd_count(data: Any) -> str | None:
+    """What is wrong with a number in a model's JSON, however deep, of which as many things are made when it is read."""
+    pending = [data]
+    while pending:
+        part = pending.pop()
+        if isinstance(part, list):
+            pending += part
+        for key, value in part.items() if isinstance(part, dict) else ():
+            most = _MOST_LAYERS if key.endswith("layers") else _COUNTED.get(key)
+            if most is not None and isinstance(value, int | float) and not (type(value) is int and value <= most):
+                return f"{key}={value!r:.50}; it may be a whole number up to {most:,}"
+            pending.append(value)
+    return None
+
+
 def _numbers(where: str, part: str, data: dict[str, Any], defaults: dict[str, int | None]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, default in defaults.items():
@@ -205,7 +232,10 @@ def _numbers(where: str, part: str, data: dict[str, Any], defaults: dict[str, in
             value = next(reversed(found.values())) if default is None else default
         if isinstance(value, list) and value and len(set(map(str, value))) == 1:
             value = value[0]  # height and width
-        if type(value) is not int or value < 1:
-            raise ConfigError(f"{where}: its config.json has {part}.{key}={value!r}; a whole number above 0 is needed.")
+        most = _MOST_LAYERS if key.endswith("layers") else _MOST
+        if type(value) is not int or not 1 <= value <= most:
+            raise ConfigError(
+                f"{where}: its config.json has {part}.{key}={value!r:.50}; a whole number from 1 to {most:,} is needed."
+            )
         found[key] = value
     return found | {key: data[key] for key in _MORE_KEYS if data.get(key) is not None}

@@ -175,11 +175,11 @@ def _adapt(profile: Profile, values: dict[str, Any], origins: dict[str, str], ty
 def _experiment_path(workspace: Workspace, name: str) -> Path:
     if name.endswith((".yaml", ".yml")):
         for path in (Path(name), workspace.root / name):
-            if os.path.isfile(path):  # noqa: PTH113 - says no to a name that is too long, where Path raises
+            if os.path.exists(path):  # noqa: PTH110 - says no to a name that is too long, where Path raises
                 return path
         raise ConfigError(f"no experiment file {name}, here or in {workspace.root}.")
     path = workspace.configs / f"{name}.yaml"
-    if not os.path.isfile(path):  # noqa: PTH113
+    if not os.path.exists(path):  # noqa: PTH110
         known = sorted(p.stem for p in workspace.configs.glob("*.yaml"))
         raise ConfigError(f"no experiment '{name}'.{nearest(name, known)} 'labkit configs' lists them.")
     return path

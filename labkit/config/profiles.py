@@ -75,10 +75,10 @@ def load_profile(workspace: Workspace, name: str) -> Profile:
     if "/" in name or name.startswith(".") or len(name) > 100:  # it names a folder of the ledger
         raise ConfigError(f"no profile {name!r}: a profile is named, not a path; 'labkit profiles' lists them.")
     path = workspace.profiles / f"{name}.yaml"
-    if not path.is_file():
+    if not path.exists():
         with contextlib.suppress(ConfigError):  # case does not count in the name of a GPU
             path = workspace.profiles / f"{find_gpu(name).name}.yaml"
-    if not path.is_file():
+    if not path.exists():
         return _of_gpu(name, profile_names(workspace))
     data = read_yaml(path)
     known_keys = (

@@ -252,6 +252,14 @@ _AT_LEAST_ONE = (
 )  # fmt: skip
 _NOT_NEGATIVE = ("num_workers", "warmup_steps", "seed")
 _ABOVE_ZERO = ("lr", "capacity_gib", "collective_timeout_s")
+_AT_MOST = {
+    # what is made one by one, or in memory before anything counts it
+    "num_workers": 1024, "devices": 100_000, "num_nodes": 100_000, "max_length": 10**6, "lora_r": 2**16,
+    "batch_size": 10**9,
+    "collective_timeout_s": 10**8,  # no clock goes on for longer
+}  # fmt: skip
+_MOST = 10**18
+"""Of every other count; libraries keep them in 64 bits."""
 _BELOW_ONE = ("val_fraction", "dropout", "lora_dropout")
 
 
@@ -263,6 +271,10 @@ def _check_ranges(config: RunConfig) -> None:
             value = getattr(config, key)
             if value is not None and not holds(value):
                 raise ConfigError(f"{key}={value} is not valid: {key} must be {words}.")
+    for key in (*_AT_LEAST_ONE, *_NOT_NEGATIVE, *_AT_MOST):
+        value, most = getattr(config, key), _AT_MOST.get(key, _MOST)
+        if value is not None and value > most:
+            raise ConfigError(f"{key}={value:g} is not valid: {key} must be at most {most:,}.")
     if config.capacity_bytes == 0:
         raise ConfigError(f"capacity_gib={config.capacity_gib} is not valid: it is less than one byte.")
     if config.seed >= 2**32:

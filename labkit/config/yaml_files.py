@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 
 from labkit.config.errors import ConfigError
+from labkit.config.regular_file import read_regular
 
 LONGEST_BYTES = 2**20
 """What a file may have; the largest of the course has 5 KB."""
@@ -45,15 +46,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
     A key that is there twice is an error, as are aliases, which the files of a workspace have no use for.
     """
     try:
-        if path.stat().st_size > LONGEST_BYTES:
-            raise ConfigError(f"{path} has over {LONGEST_BYTES >> 10} KiB; an experiment or a profile has a few.")
-        data = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a SafeLoader
+        text = read_regular(path, LONGEST_BYTES)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
+    except ValueError as error:
+        raise ConfigError(f"{error}; an experiment or a profile has a few KiB of 'key: value' lines.") from None
+    try:
+        data = yaml.load(text.decode("utf-8"), _Loader)  # a SafeLoader
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is not a text file.") from None
-    except ConfigError:
-        raise
     except RecursionError:
         raise ConfigError(f"{path} is nested too deeply; it must hold 'key: value' lines.") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date or number that is none

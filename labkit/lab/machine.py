@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from labkit.config.errors import ConfigError, nearest
+from labkit.config.launcher import check_launcher
 from labkit.config.layers import DEFAULT_PROFILE
 from labkit.config.profiles import load_profile, profile_names
 from labkit.config.workspace import Workspace
@@ -29,8 +30,9 @@ def find_machine(workspace: Workspace, profile: str | None = None) -> Machine:
     """``LABKIT_MODE`` (``run`` or ``plan``) and ``profile``, else ``LABKIT_PROFILE``, else what fits this machine.
 
     Without a CUDA GPU that is ``tiny``; with one the largest profile that the GPU has the memory for. Raises
-    ``ConfigError`` for a mode or a profile that does not exist.
+    ``ConfigError`` for a mode or a profile that does not exist, and for what no launcher says.
     """
+    check_launcher(os.environ)
     mode = os.environ.get("LABKIT_MODE") or "run"
     if mode not in MODES:
         raise ConfigError(f"LABKIT_MODE={mode!r} is not a mode ({', '.join(MODES)}).{nearest(mode, MODES)}")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from labkit.config.layers import Resolved
+from labkit.config.place import PLACE, saved_steps
 from labkit.config.secrets import redact
 from labkit.memory.report import CATEGORIES, MemoryReport, PhaseMemory
 from labkit.runs.events import EventReader
@@ -224,9 +225,9 @@ class RunFolder:
             raise LedgerError(f"{self.path} holds no readable run ({why}); move the folder away.") from None
 
     def saved_step(self) -> Path | None:
-        """The newest step that the run has saved; None when there is none."""
-        found = self.path.glob("checkpoints/step-*/place.json")
-        return max(found, default=None, key=lambda place: int(place.parent.name.removeprefix("step-")))
+        """The place of the newest step that the run has saved; None when there is none."""
+        found = [place for saved in saved_steps(self.path) if (place := saved / PLACE).exists()]
+        return found[-1] if found else None
 
     def write(self, record: Record) -> None:
         """Put the record there, whole or not at all; ``LedgerError`` when the disk does not take it."""

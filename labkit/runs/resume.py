@@ -3,10 +3,12 @@
 import json
 import os
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from labkit.config.layers import Resolved
+from labkit.config.place import Place
 from labkit.runs.ranks.files import events_of_others
 from labkit.runs.records import Ledger, LedgerError, Record, RunFolder
 
@@ -54,9 +56,9 @@ def prepare(folder: RunFolder, record: Record) -> tuple[Path, Record]:
     earlier_s = sum(attempt["wall_seconds"] for attempt in record.attempts)
     ended["wall_seconds"] = max(0.0, round(record.wall_seconds - earlier_s, 3))
     try:
-        at = json.loads(place.read_text(encoding="utf-8"))
+        at = asdict(Place.of(place.parent))
         known = {key: at[key] for key in ("step", "samples", "train_seconds", "validation_losses")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise LedgerError(f"{place.parent} is damaged ({error}); delete it to go on from the step before it.") from None
     job = os.environ.get("SLURM_JOB_ID")
     event = {"event": "resumed", "time": time.time(), **known, "ended": ended, "job": job}

@@ -11,8 +11,10 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from labkit.config.errors import ConfigError, nearest
+from labkit.config.regular_file import read_regular
 from labkit.config.schema import RunConfig
 from labkit.train.errors import CheckpointError
+from labkit.train.model_files import LONGEST_BYTES, check_files
 from labkit.train.models import PARTS
 
 QUERY_AND_VALUE = {"opt": ("q_proj", "v_proj"), "t5": ("q", "v")}
@@ -101,14 +103,21 @@ def _line(error: Exception) -> str:
 
 def _read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, tuple[int, int]]]:
     for name in (_SETTINGS, _WEIGHTS):
-        if not (folder / name).is_file():
+        if not (folder / name).exists():
             raise CheckpointError(f"{folder} has no {name} and so no adapter; train it again with save_model=true.")
+    check_files(folder)
     try:
-        settings = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
+        settings = json.loads(read_regular(folder / _SETTINGS, LONGEST_BYTES))
         if not isinstance(settings, dict) or settings.get("peft_type") != "LORA":
             raise ValueError(f"{_SETTINGS} is not LoRA's")
+        if settings.get("megatron_config"):  # with which PEFT imports the module that another setting names
+            raise ValueError(f"{_SETTINGS} has megatron_config, which has a module imported; labkit's never do")
         with safe_open(str(folder / _WEIGHTS), "pt") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys() if ".lora_" in name}  # noqa: SIM118
+    except RecursionError:
+        raise CheckpointError(
+            f"the adapter in {folder} is damaged ({_SETTINGS} nests too deep); train it again."
+        ) from None
     except (ValueError, OSError, SafetensorError) as error:
         raise CheckpointError(f"the adapter in {folder} is damaged ({error}); train it again.") from error
     return settings, shapes

@@ -1,8 +1,6 @@
 """Checkpoints: find one, check it, and load model and processor from it, each byte once."""
 
 import contextlib
-import hashlib
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,18 +20,16 @@ from transformers.utils import logging
 from labkit import assets
 from labkit.config.schema import RunConfig
 from labkit.train.errors import CheckpointError
+from labkit.train.model_files import check_files, line, remedy, shards, verify
 from labkit.train.models import dtype_of
 from labkit.train.shards import stored_tensors
 
 __all__ = ["CheckpointError", "find_checkpoint", "load_model", "load_processor", "verify"]
 
-WEIGHTS, INDEX, SUMS = "model.safetensors", "model.safetensors.index.json", "SHA256SUMS"
 PACKAGED = {"tiny/blip2-opt-base": assets.BASE}
 """Models whose checkpoint ships with labkit."""
 
 IMAGE = "<image>"
-_TOKENIZER_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("spiece.model",))
-_PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 _OWN_HEAD = "language_model.lm_head.weight"
 
 
@@ -60,31 +56,6 @@ def find_checkpoint(model_name: str) -> Path:
     return Path(found).parent
 
 
-def verify(folder: Path) -> None:
-    """Check that a checkpoint is whole: config, every shard to its last byte, tokenizer, processor.
-
-    Reads headers only. A ``SHA256SUMS`` file, if there is one, is held against the content of the files it names; in
-    the Hugging Face cache nothing is hashed, because ``labkit fetch`` did. Raises ``CheckpointError``.
-    """
-    for name in ("config.json", *_shards(folder)):
-        if not (folder / name).is_file():
-            raise CheckpointError(f"{folder} has no {name}; {_remedy(folder)}.")
-        if name.endswith(".safetensors"):
-            try:
-                stored_tensors(folder / name)
-            except CheckpointError as error:
-                raise CheckpointError(f"{error}; {_remedy(folder)}.") from None
-    if not any(all((folder / name).is_file() for name in names) for names in _TOKENIZER_FILES):
-        choices = ", ".join(" with ".join(names) for names in _TOKENIZER_FILES)
-        raise CheckpointError(f"{folder} has no tokenizer ({choices}); {_remedy(folder)}.")
-    if not any((folder / name).is_file() for name in _PROCESSOR_FILES):
-        raise CheckpointError(f"{folder} has no {' or '.join(_PROCESSOR_FILES)}; {_remedy(folder)}.")
-    for path in sorted(folder.glob("*.json")):
-        _json(path)
-    if (folder / SUMS).is_file():
-        _check_sums(folder)
-
-
 def load_model(config: RunConfig, folder: Path, device: str | torch.device) -> Blip2ForConditionalGeneration:
     """The model in ``folder``, verified, straight in the run's dtype on ``device`` and in nothing else.
 
@@ -97,13 +68,13 @@ def load_model(config: RunConfig, folder: Path, device: str | torch.device) -> B
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", torch.cuda.current_device())
     stored = {}
-    for name in _shards(folder):
+    for name in shards(folder):
         stored |= stored_tensors(folder / name, dtype, device)
     model_config = _model_config(config, folder)
     needs_head = not getattr(model_config.text_config, "scale_decoder_outputs", True)
     if needs_head and _OWN_HEAD not in stored:
         # transformers would take the embedding in its place without a word
-        raise CheckpointError(f"{folder} has no weights for {_OWN_HEAD}; {_remedy(folder)}.")
+        raise CheckpointError(f"{folder} has no weights for {_OWN_HEAD}; {remedy(folder)}.")
     options = {}
     if (folder / "generation_config.json").is_file():
         options["generation_config"] = GenerationConfig.from_pretrained(folder)
@@ -120,17 +91,17 @@ def load_model(config: RunConfig, folder: Path, device: str | torch.device) -> B
     except (RuntimeError, ValueError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
-        raise CheckpointError(f"{folder} does not load: {_line(error)}; {_remedy(folder)}.") from error
+        raise CheckpointError(f"{folder} does not load: {line(error)}; {remedy(folder)}.") from error
     if report["mismatched_keys"]:
         name, there, wanted = min(report["mismatched_keys"])
         raise CheckpointError(
             f"{folder}: {name} has the shape {list(there)} where its config.json asks for {list(wanted)}; "
-            f"weights and config are of two models. {_remedy(folder).capitalize()}."
+            f"weights and config are of two models. {remedy(folder).capitalize()}."
         )
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         more = f" and {len(missing) - 1} more" if missing[1:] else ""
-        raise CheckpointError(f"{folder} has no weights for {missing[0]}{more}; {_remedy(folder)}.")
+        raise CheckpointError(f"{folder} has no weights for {missing[0]}{more}; {remedy(folder)}.")
     for parameter in model.parameters():
         # transformers keeps some layers in fp32 when the run is in fp16
         if parameter.is_floating_point() and parameter.dtype != dtype:
@@ -149,14 +120,16 @@ def load_processor(folder: Path, model_config: Blip2Config) -> Blip2Processor:
     ``CheckpointError`` for a tokenizer of another model.
     """
     try:
-        processor = Blip2Processor.from_pretrained(folder, local_files_only=True)
+        check_files(folder)
+        # code that the folder brings is refused at once; left open, the question would be put to standard input
+        processor = Blip2Processor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(f"{folder}: its processor does not load: {_line(error)}; {_remedy(folder)}.") from error
+        raise CheckpointError(f"{folder}: its processor does not load: {line(error)}; {remedy(folder)}.") from error
     tokenizer, text = processor.tokenizer, model_config.text_config
     wrong = f"{folder}: the tokenizer is not this model's:"
 
     def refuse(what: str) -> CheckpointError:
-        return CheckpointError(f"{wrong} {what}. {_remedy(folder).capitalize()}.")
+        return CheckpointError(f"{wrong} {what}. {remedy(folder).capitalize()}.")
 
     if tokenizer.pad_token_id != text.pad_token_id:
         raise refuse(f"it pads with id {tokenizer.pad_token_id}, the model with {text.pad_token_id}")
@@ -187,54 +160,6 @@ def load_processor(folder: Path, model_config: Blip2Config) -> Blip2Processor:
 def _special_ids(tokenizer: object) -> set[int]:
     added = tokenizer.added_tokens_decoder
     return {*tokenizer.all_special_ids, *(i for i, token in added.items() if token.special)}
-
-
-def _shards(folder: Path) -> list[str]:
-    """Names of the weight files; ``CheckpointError`` if there are none that labkit reads."""
-    if (folder / WEIGHTS).is_file() or not (folder / INDEX).is_file():
-        if not (folder / WEIGHTS).is_file() and any(folder.glob("*.bin")):
-            raise CheckpointError(f"{folder} has weights as *.bin only, and labkit reads safetensors; save it again.")
-        return [WEIGHTS]
-    try:
-        return sorted(set(_json(folder / INDEX)["weight_map"].values()))
-    except (KeyError, TypeError, AttributeError):
-        raise CheckpointError(f"{folder / INDEX} has no weight_map; {_remedy(folder)}.") from None
-
-
-def _json(path: Path) -> object:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read: {_line(error)}; {_remedy(path.parent)}.") from None
-
-
-def _check_sums(folder: Path) -> None:
-    for line in (folder / SUMS).read_text(encoding="utf-8").splitlines():
-        expected, _, name = line.strip().partition(" ")
-        if not name:
-            continue
-        path = folder / name.strip().removeprefix("*")
-        if not path.is_file():
-            raise CheckpointError(f"{folder} has no {path.name}, which {SUMS} names; {_remedy(folder)}.")
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != expected.lower():
-            raise CheckpointError(
-                f"{path} is damaged: its sha256 is {found[:12]}..., {SUMS} has {expected[:12]}...; {_remedy(folder)}."
-            )
-
-
-def _remedy(folder: Path) -> str:
-    if folder.parent.name == "snapshots":  # the layout of the Hugging Face cache
-        name = folder.parent.parent.name.removeprefix("models--").replace("--", "/")
-        return f"'labkit fetch {name}' brings it again"
-    return "copy the folder again from where it was saved"
-
-
-def _line(error: Exception) -> str:
-    """An error's first line, without the full stop that the sentence around it has."""
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".:") if lines else type(error).__name__
 
 
 def _model_config(config: RunConfig, folder: Path) -> Blip2Config:

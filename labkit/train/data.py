@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -71,6 +72,7 @@ class FolderDataset(Dataset):
         import datasets
 
         datasets.disable_progress_bars()
+        _refuse_odd_files(folder)
         try:
             saved = (folder / "dataset_dict.json").exists() or (folder / "state.json").exists()
             found = datasets.load_from_disk(str(folder)) if saved else datasets.load_dataset(str(folder))
@@ -99,6 +101,14 @@ class FolderDataset(Dataset):
         if not isinstance(text, str):
             raise DataError(f"row {index} of the data set in {self.folder} has no text but {text!r}.")
         return image, text
+
+
+def _refuse_odd_files(folder: Path) -> None:
+    """``DataError`` for a pipe, a socket or a device in a folder: who reads it would wait, or never come to its end."""
+    for parent, _, names in os.walk(folder):
+        for path in (Path(parent) / name for name in names):
+            if path.exists() and not path.is_file():
+                raise DataError(f"the data set in {folder} has {path.name}, which is no file; take it out.")
 
 
 def packaged(name: str) -> EmojiZip:

@@ -25,6 +25,7 @@ from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEn
 from labkit.config.architectures import architecture
 from labkit.config.combinations import SPLITS_MODEL
 from labkit.config.errors import ConfigError
+from labkit.config.place import Place
 from labkit.config.schema import RunConfig
 from labkit.config.versions import version_of
 from labkit.memory.capture import MemoryCapture
@@ -45,13 +46,12 @@ from labkit.train.processor import embedded_processor
 from labkit.train.progress import Progress, finite
 from labkit.train.saved_steps import (
     STATE,
-    HostCheckpoints,
     Interrupted,
-    Place,
     SavedSteps,
     check_room,
     checkpoint_bytes,
 )  # fmt: skip
+from labkit.train.state_files import HostCheckpoints, reading
 from labkit.train.step import Collator
 from labkit.train.strategies import build_strategy, missing_compiler, zero_tensors
 from labkit.train.trained import save
@@ -90,7 +90,7 @@ def fit(
         virtual, config.report_every, on_phase=lambda phase: events.write("phase", **phase.__dict__),
         owned_by=zero_tensors if config.strategy.startswith("deepspeed") else None,
     )  # fmt: skip
-    place = Place.of(saved) if saved is not None else None
+    place = _place(saved) if saved is not None else None
     progress = Progress(events, place.train_seconds if place else 0.0)
     callbacks: list[Callback] = [capture, progress]
     steps = _steps(config, len(train_samples))
@@ -143,7 +143,6 @@ def fit(
                 trainer.fit(module, *loaders)
             else:
                 module.go_on(place.step, place.samples, place.validation_losses)
-                # DeepSpeed reads its files itself: pickles, of this run
                 trainer.fit(module, *loaders, ckpt_path=saved / STATE, weights_only=True)
     except torch.OutOfMemoryError as error:
         result |= _out_of_memory(config, error, capture)
@@ -161,6 +160,11 @@ def fit(
         dist.destroy_process_group()
     peak_bytes = virtual.peak_bytes if virtual else max(capture.peak_bytes, torch.cuda.max_memory_allocated())
     return result | {"peak_bytes": peak_bytes}
+
+
+def _place(saved: Path) -> Place:
+    with reading(saved):
+        return Place.of(saved)
 
 
 def _plugins(config: RunConfig) -> list[Any]:

@@ -1,5 +1,6 @@
 """CaptionModule: the LightningModule of the course."""
 
+import math
 from typing import Any
 
 import torch
@@ -95,9 +96,10 @@ class CaptionModule(LightningModule):
         self._losses.append(loss / weight)
         self._pending, self._pending_samples, self._summed = [], 0, None
 
-    def go_on(self, step: int, samples: int, validation_losses: list[float]) -> None:
+    def go_on(self, step: int, samples: int, validation_losses: list[float | None]) -> None:
         """Count on from a step that was saved."""
-        self._steps_done, self.samples, self.validation_losses = step, samples, list(validation_losses)
+        self._steps_done, self.samples = step, samples
+        self.validation_losses = [math.nan if loss is None else loss for loss in validation_losses]
 
     def take_losses(self) -> list[float]:
         """Losses of the optimizer steps since the last call. Waits for the device."""

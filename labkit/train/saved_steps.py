@@ -7,23 +7,22 @@ import shutil
 import signal
 import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
+from labkit.config.place import FOLDER, PLACE, Place, saved_steps
 from labkit.config.schema import RunConfig
 from labkit.memory.tracker import host
 from labkit.memory.units import human_bytes
 from labkit.train.errors import CheckpointError
 from labkit.train.optimizers import count_up
 from labkit.train.own_state import RANDOM, of_rank, random_state, set_random_state
-
-FOLDER = "checkpoints"
-"""Below a run's folder: one folder a saved step, ``step-000012``, whole or not there."""
+from labkit.train.progress import finite
+from labkit.train.state_files import HostCheckpoints, reading
 
 STATE = "state.ckpt"
 """In the folder of a saved step: Lightning's file, or DeepSpeed's folder."""
@@ -34,29 +33,6 @@ SHARE = 0.05
 
 class Interrupted(Exception):
     """The run was asked to stop, and has saved its last step."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """Where in the run a saved step is, and what its record had by then.
-
-    ``epoch`` and ``batch`` name the batch to go on with.
-    """
-
-    step: int
-    epoch: int
-    batch: int
-    samples: int
-    train_seconds: float
-    validation_losses: list[float]
-
-    @classmethod
-    def of(cls, saved: Path) -> "Place":
-        """The place of a saved step; ``CheckpointError`` for a folder that is none."""
-        try:
-            return cls(**json.loads((saved / "place.json").read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            raise _damaged(saved, error) from error
 
 
 class SavedSteps(Callback):
@@ -106,7 +82,8 @@ class SavedSteps(Callback):
         if self._random_state is not None:
             with host():
                 count_up(trainer.optimizers[0], trainer.global_step)
-            set_random_state(self._random_state)
+            with reading(Path(trainer.ckpt_path).parent):
+                set_random_state(self._random_state)
             self._random_state = None
 
     def on_train_batch_end(
@@ -136,7 +113,8 @@ class SavedSteps(Callback):
             checkpoint = HostCheckpoints().load_checkpoint(
                 of_rank(Path(trainer.ckpt_path).with_name(RANDOM), self._rank)
             )
-        self._random_state = checkpoint["random_state"]
+        with reading(Path(trainer.ckpt_path).parent):
+            self._random_state = checkpoint["random_state"]
 
     # -- saving
 
@@ -145,7 +123,7 @@ class SavedSteps(Callback):
         train_seconds = self._before_saving(trainer, module)
         place = Place(
             step=trainer.global_step, epoch=epoch, batch=batch, samples=module.samples, train_seconds=train_seconds,
-            validation_losses=module.validation_losses,
+            validation_losses=finite(module.validation_losses),
         )  # fmt: skip
         target = self.folder / f"step-{place.step:06}"
         partial = self.folder / f".{target.name}.partial"
@@ -161,7 +139,7 @@ class SavedSteps(Callback):
                     )
                 trainer.save_checkpoint(partial / STATE)  # all have written when it comes back
             if not self._rank:
-                (partial / "place.json").write_text(json.dumps(asdict(place)), encoding="utf-8")
+                (partial / PLACE).write_text(json.dumps(asdict(place)), encoding="utf-8")
                 self._give_name(partial, target)
         if self._must_stop(trainer):  # no rank knows before rank 0 is here, so none ends while another still saves
             raise Interrupted(f"interrupted behind step {place.step}, which is saved")
@@ -173,7 +151,7 @@ class SavedSteps(Callback):
             shutil.rmtree(target)
         partial.rename(target)
         _sync(self.folder)
-        for old in saved_steps(self.folder)[: -self._keep]:
+        for old in saved_steps(self.folder.parent)[: -self._keep]:
             shutil.rmtree(old)
 
     def _must_stop(self, trainer: Trainer) -> bool:
@@ -182,23 +160,6 @@ class SavedSteps(Callback):
             return self._was_asked
         with host():
             return trainer.strategy.reduce_boolean_decision(self._was_asked, all=False)
-
-
-class HostCheckpoints(TorchCheckpointIO):
-    """Lightning's files, read in host memory and without running what a pickle may ask for."""
-
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        """The checkpoint; ``CheckpointError`` for one that is damaged."""
-        with host():
-            try:
-                return super().load_checkpoint(path, map_location="cpu", weights_only=True)
-            except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-                raise _damaged(Path(path).parent, error) from error
-
-
-def saved_steps(folder: Path) -> list[Path]:
-    """Saved steps in the folder, oldest first."""
-    return sorted(folder.glob("step-*"), key=lambda saved: int(saved.name.removeprefix("step-")))
 
 
 def trained_names(module: nn.Module) -> set[str]:
@@ -227,7 +188,7 @@ def check_room(config: RunConfig, folder: Path, size_bytes: int, steps: int) -> 
     # one more while the newest is written; a short run saves fewer, and perhaps one because it was asked to stop
     at_once = min(config.keep_checkpoints + 1, steps // _every(config, steps) + 1)
     needed_bytes = at_once * size_bytes
-    held_bytes = sum(_size_bytes(saved) for saved in saved_steps(folder / FOLDER))
+    held_bytes = sum(_size_bytes(saved) for saved in saved_steps(folder))
     free_bytes = shutil.disk_usage(folder).free + held_bytes
     if free_bytes < needed_bytes:
         raise CheckpointError(
@@ -274,11 +235,6 @@ def _quiet() -> Iterator[None]:
         # it says that each rank writes a part, which is what is wanted
         warnings.filterwarnings("ignore", message="When saving the DeepSpeed Stage 3 checkpoint")
         yield
-
-
-def _damaged(saved: Path, error: Exception) -> CheckpointError:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return CheckpointError(f"{saved} is damaged ({reason}); delete it to go on from the step before it.")
 
 
 def _to_disk(folder: Path) -> None:

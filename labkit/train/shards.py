@@ -10,10 +10,12 @@ import json
 import math
 import os
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
 
+from labkit.config.regular_file import open_regular
 from labkit.memory.tracker import host
 from labkit.train.errors import CheckpointError
 
@@ -57,7 +59,8 @@ class StoredTensor:
     def _fill(self, flat: torch.Tensor) -> None:
         if not flat.numel():
             return
-        with self.path.open("rb", buffering=0) as file:
+        with open_regular(self.path) as buffered:
+            file = buffered.raw  # straight into the tensor
             file.seek(self.start)
             if flat.dtype == self.dtype and flat.device.type == "cpu":
                 self._read(file, memoryview(flat.view(torch.uint8).numpy()))
@@ -86,8 +89,12 @@ def stored_tensors(
     Raises ``CheckpointError`` for a file that is cut, damaged or in another format. The message says what is wrong,
     and leaves what to do to the caller.
     """
-    size = path.stat().st_size
-    with path.open("rb") as file:
+    try:
+        opened = open_regular(path)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {_first_line(error)}") from None
+    with opened as file:
+        size = os.fstat(file.fileno()).st_size
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or not 2 <= length <= min(size - 8, _LONGEST_HEADER):
             raise CheckpointError(f"{path} is damaged: its header does not fit into its {size:,} bytes")
@@ -99,13 +106,15 @@ def stored_tensors(
             name: _stored_tensor(path, name, entry, 8 + length, target_dtype, torch.device(device))
             for name, entry in entries.items()
         }
-        ends = [8 + length + entry["data_offsets"][1] for entry in entries.values()]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        spans = sorted(tuple(entry["data_offsets"]) for entry in entries.values())
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged: its header is not readable ({_first_line(error)})") from None
-    end = max(ends, default=8 + length)
+    end = 8 + length + max((end for _, end in spans), default=0)
     if end != size:
         what = "is cut" if end > size else "is damaged"
         raise CheckpointError(f"{path} {what}: its header speaks of {end:,} bytes, it has {size:,}")
+    if any(before != start for (_, before), (start, _) in pairwise([(0, 0), *spans])):  # which the format forbids
+        raise CheckpointError(f"{path} is damaged: its tensors overlap, or leave bytes that are nobody's")
     return found
 
 
@@ -115,7 +124,9 @@ def _stored_tensor(
     if entry["dtype"] not in _DTYPES:
         raise ValueError(f"{name} has dtype {entry['dtype']}")
     dtype, shape, (start, end) = _DTYPES[entry["dtype"]], tuple(entry["shape"]), entry["data_offsets"]
-    if start < 0 or end - start != math.prod(shape) * dtype.itemsize:
+    if not all(type(number) is int and number >= 0 for number in (*shape, start, end)):
+        raise ValueError(f"{name} has a shape or a place that is no list of counts")
+    if end - start != math.prod(shape) * dtype.itemsize:
         raise ValueError(f"{name} has {end - start} bytes for the shape {list(shape)}")
     return StoredTensor(path, name, dtype, shape, data_start + start, target_dtype, device)
 

@@ -22,9 +22,30 @@ from labkit.memory.tracker import host
 from labkit.train.ddp import BucketedDDP
 from labkit.train.fsdp import ShardedStrategy
 from labkit.train.layer_split import SplitStrategy
+from labkit.train.state_files import reading
 
 
-class ZeroOnCPU(DeepSpeedStrategy):
+class Zero(DeepSpeedStrategy):
+    """DeepSpeed, which reads the files of a saved step as data."""
+
+    def init_deepspeed(self) -> None:
+        """Make the engine, and give it a way to read that runs nothing."""
+        super().init_deepspeed()
+        from labkit.train.zero_files import ZeroFiles  # which imports deepspeed
+
+        self.deepspeed_engine.checkpoint_engine = ZeroFiles()
+
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+        """As Lightning's; the files are read in host memory. ``CheckpointError`` for one that is more than data."""
+        from labkit.train.zero_files import check_latest
+
+        folder = Path(checkpoint_path)
+        with reading(folder.parent), host():
+            check_latest(folder)
+            return super().load_checkpoint(checkpoint_path, weights_only)
+
+
+class ZeroOnCPU(Zero):
     """Real DeepSpeed on a machine without a GPU.
 
     Lightning's strategy asks for CUDA in four places; each is overridden here with what a CPU needs. The private
@@ -54,11 +75,6 @@ class ZeroOnCPU(DeepSpeedStrategy):
         for name in ("_optimizer_step", "async_accumulate_grad_in_cpu_via_gpu"):
             if hasattr(zero, name):  # the second is stage 2's: it sums the micro batches' gradients
                 setattr(zero, name, _in_host_memory(getattr(zero, name)))
-
-    def load_checkpoint(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """As Lightning's; the files are read in host memory."""
-        with host():
-            return super().load_checkpoint(*args, **kwargs)
 
     def _setup_model_and_optimizer(self, model: Any, optimizer: Any, lr_scheduler: Any = None) -> tuple[Any, Any]:
         import deepspeed
@@ -105,7 +121,7 @@ def build_strategy(config: RunConfig, capture: MemoryCapture | None = None) -> s
         "stage": stage, "offload_optimizer": offload, "offload_parameters": offload and stage == 3,
         "logging_level": logging.WARNING, "exclude_frozen_parameters": True, **ranks,
     }  # fmt: skip
-    strategy = DeepSpeedStrategy(**options) if config.device == "cuda" else ZeroOnCPU(**options)
+    strategy = Zero(**options) if config.device == "cuda" else ZeroOnCPU(**options)
     sizes = zero_sizes(config)
     strategy.config["zero_optimization"] |= {key: n for key, n in sizes.items() if stage == 3 or "stage3" not in key}
     return strategy

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,7 +44,7 @@ def main(args: argparse.Namespace) -> int:
     """Print one diagnosis. The exit code is 0 also for a run that ended well."""
     path = Path(args.run)
     record, advice, why_not = None, None, None
-    if path.is_file():
+    if os.path.isfile(path):  # noqa: PTH113 - says no to a name that is too long, where Path raises
         found: Diagnosis | None = diagnose_log(_read(path))
     else:
         folder = find_run(args)

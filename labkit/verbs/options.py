@@ -1,10 +1,12 @@
 """Arguments that several verbs have, and exit codes."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
 from labkit.config.errors import ConfigError
+from labkit.config.launcher import check_launcher
 from labkit.config.layers import DEFAULT_PROFILE, course
 from labkit.config.values import pairs as typed
 from labkit.config.workspace import Workspace
@@ -55,7 +57,11 @@ def say_skipped(error: LedgerError) -> None:
 
 
 def quiet_libraries() -> None:
-    """What libraries say while they load is not for whoever asked for a caption."""
+    """What libraries say while they load is not for whoever asked for a caption.
+
+    Raises ``ConfigError`` for an environment in which they would not load.
+    """
+    check_launcher(os.environ)
     import transformers
 
     quiet_warnings()

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from refusals import refusal
 
 from labkit.config.architectures import ARCHITECTURES, Architecture, architecture
 from labkit.config.errors import ConfigError
@@ -197,3 +198,46 @@ def test_a_relative_folder_is_absolute_in_the_config_of_a_run(tmp_path, monkeypa
     found = resolve(workspace, "reduced_batch", {"model_name": "model"}).config
     assert found.model_name == str(tmp_path / "model")
     assert found.weights == "pretrained"
+
+
+@pytest.mark.parametrize("part", ["vision", "qformer", "text"])
+@pytest.mark.parametrize(
+    "value", [10**9, 1001, 0, -1, 1e9, 1e99, float("nan"), float("inf"), "12", True, [2, 3], 10**400]
+)
+def test_a_number_of_layers_that_no_model_has_is_refused_at_once(part, value, tmp_path):
+    data = json.loads(json.dumps(saved_config(architecture("tiny/blip2-opt-small"))))
+    data[f"{part}_config"]["num_hidden_layers"] = value
+    text = refusal(architecture, write(tmp_path, data))
+    assert "num_hidden_layers=" in text
+    assert len(text) < 500
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("hidden_size", 2**24 + 1), ("vocab_size", 1e12), ("ffn_dim", -5), ("num_attention_heads", 10**18)],
+)
+def test_a_width_that_no_model_has_is_refused_at_once(key, value, tmp_path):
+    data = json.loads(json.dumps(saved_config(architecture("tiny/blip2-opt-small"))))
+    data["text_config"][key] = value
+    assert f"text_config.{key}=" in refusal(architecture, write(tmp_path, data))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"num_labels": 10**9},
+        {"text_config": {"num_labels": 2**17}},
+        {"decoder": [{"encoder_layers": 10**9}]},
+        {"vision_config": {"num_labels": float("nan")}},
+        {"num_layers": 5000},
+    ],
+)
+def test_a_number_that_transformers_makes_a_list_of_has_a_limit_wherever_it_stands(more, tmp_path):
+    data = json.loads(json.dumps(saved_config(architecture("tiny/blip2-opt-small"))))
+    for key, value in more.items():
+        data[key] = data[key] | value if isinstance(data.get(key), dict) else value
+    assert "it may be a whole number up to" in refusal(architecture, write(tmp_path, data))
+
+
+def test_a_config_that_nests_without_end_is_refused(tmp_path):
+    assert "cannot be read" in refusal(architecture, write(tmp_path, "[" * 100_000))

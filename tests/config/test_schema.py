@@ -210,6 +210,26 @@ def test_a_value_out_of_range_is_refused(key, value):
     assert text.startswith(f"{key}={value}")
 
 
+@pytest.mark.parametrize("key", [key for key in NUMBERS if type(getattr(RunConfig, key)) is int or key in AT_LEAST_ONE])
+@pytest.mark.parametrize("value", ["1e99", 10**19])
+def test_every_count_has_an_upper_limit(key, value):
+    text = refusal(cuda, **{key: value, "enable_checkpointing": True})
+    assert text.startswith(f"{key}=1e+{99 if value == '1e99' else 19} is not valid: {key} must be at most ") or (
+        key == "seed" and "2**32" in text
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "most"),
+    [("num_workers", 1024), ("devices", 100_000), ("num_nodes", 100_000), ("max_length", 10**6), ("lora_r", 2**16),
+     ("batch_size", 10**9), ("collective_timeout_s", 10**8), ("max_steps", 10**18)],
+)  # fmt: skip
+def test_what_costs_as_much_as_it_counts_has_a_limit_of_its_own(key, most):
+    with_strategy = {"strategy": "ddp"} if key in ("devices", "num_nodes") else {}
+    cuda(**{key: most}, **with_strategy)
+    assert f"{key} must be at most {most:,}" in refusal(cuda, **{key: most + 1}, **with_strategy)
+
+
 @pytest.mark.parametrize("key", NUMBERS)
 def test_every_number_has_a_lower_limit(key):
     assert f"{key}=-7" in refusal(cuda, **{key: -7})

@@ -1,6 +1,7 @@
 """Adapters: which layers get one, how large it is, that the base stays, and that it is saved and loaded whole."""
 
 import json
+import os
 import shutil
 import warnings
 
@@ -282,7 +283,31 @@ def test_a_damaged_adapter_is_told_in_one_line(file, spoil, saved, tmp_path):
     assert f"the adapter in {tmp_path / 'adapter'} is damaged" in text
 
 
-@pytest.mark.parametrize("text", ["[]", "null", "{}", '{"peft_type": "IA3"}'])
+@pytest.mark.parametrize("file", [WEIGHTS, SETTINGS])
+def test_an_adapter_whose_file_is_a_pipe_or_a_link_outwards_is_refused(file, saved, tmp_path):
+    folder = shutil.copytree(saved[OPT][0], tmp_path / "adapter")
+    (folder / file).rename(tmp_path / file)
+    (folder / file).symlink_to(tmp_path / file)
+    told = refusal(CheckpointError, load_adapter, plain(OPT), folder, OPT)
+    assert f"{file} links to {tmp_path / file}, outside its folder" in told
+    (folder / file).unlink()
+    os.mkfifo(folder / file)
+    assert f"{file} is a pipe" in refusal(CheckpointError, load_adapter, plain(OPT), folder, OPT)
+
+
+def test_an_adapter_that_names_code_is_refused_and_a_pickle_beside_it_is_not_read(saved, tmp_path):
+    folder = shutil.copytree(saved[OPT][0], tmp_path / "adapter")
+    (folder / "adapter_model.bin").write_bytes(b"cposix\nsystem\n(S'touch " + bytes(tmp_path / "marker") + b"'\ntR.")
+    load_adapter(plain(OPT), folder, OPT)
+    settings = json.loads((folder / SETTINGS).read_text())
+    code = {"megatron_config": {"a": 1}, "megatron_core": "megatron.evil"}
+    (folder / SETTINGS).write_text(json.dumps(settings | code))
+    told = refusal(CheckpointError, load_adapter, plain(OPT), folder, OPT)
+    assert f"{SETTINGS} has megatron_config, which has a module imported" in told
+    assert not (tmp_path / "marker").exists()
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "{}", "[" * 100_000, '{"peft_type": "IA3"}'])
 def test_settings_that_are_not_of_an_adapter_are_told_in_one_line(text, saved, tmp_path):
     shutil.copytree(saved[OPT][0], tmp_path / "adapter")
     (tmp_path / "adapter" / SETTINGS).write_text(text)

@@ -1,6 +1,7 @@
 """Data: the emoji in the package, folders in Hugging Face layouts, damaged files, and the loaders."""
 
 import json
+import os
 import pickle
 import zipfile
 
@@ -363,3 +364,23 @@ def test_the_order_of_samples_does_not_depend_on_the_batch_size():
     samples = list(range(64))
     whole, parts = (build_loader(config(batch_size=size), samples, list, train=True) for size in (64, 16))
     assert sum(parts, []) == sum(whole, [])
+
+
+def test_a_pipe_in_a_folder_of_data_stops_nobody(tmp_path):
+    folder = image_folder(tmp_path / "squares")
+    os.mkfifo(folder / "more.csv")
+    with pytest.raises(DataError, match=r"has more.csv, which is no file"):
+        FolderDataset(folder)
+
+
+def test_code_and_pickles_in_a_folder_of_data_are_not_run(tmp_path):
+    marker = tmp_path / "marker"
+    folder = image_folder(tmp_path / "squares")
+    (folder / "other.py").write_text(f"open({str(marker)!r}, 'w')\n")
+    for name in ("rows.pkl", "rows.npy", "rows.pt", "state.bin"):
+        (folder / name).write_bytes(b"cposix\nsystem\n(S'touch " + bytes(marker) + b"'\ntR.")
+    FolderDataset(folder)
+    (folder / "other.py").rename(folder / "squares.py")  # once the name of a script that made the data
+    with pytest.raises(DataError, match=r"cannot be read: .*squares.py"):
+        FolderDataset(folder)
+    assert not marker.exists()

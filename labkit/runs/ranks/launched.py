@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labkit.config.errors import ConfigError
+from labkit.config.launcher import check_launcher
 from labkit.config.schema import RunConfig
 from labkit.config.secrets import child_environment, redact_file
 from labkit.runs.ranks.files import log_of
@@ -57,7 +58,11 @@ class Launched:
 
     @classmethod
     def find(cls) -> "Launched | None":
-        """What a launcher has said in the environment; None where there is none, or it has started one process."""
+        """What a launcher has said in the environment; None where there is none, or it has started one process.
+
+        Raises ``ConfigError`` for what no launcher says.
+        """
+        check_launcher(os.environ)
         for by_slurm, (names, place, meets) in ((False, _TORCH), (True, _SLURM)):
             said = [os.environ.get(name, "") for name in names]
             if all(number.isdecimal() for number in said) and all(name in os.environ for name in place):
