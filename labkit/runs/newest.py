@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from labkit.runs.own_file import open_own
 from labkit.runs.records import Ledger, LedgerError, Record, RunFolder
 
 _HEAD_BYTES = 4096
@@ -68,11 +69,11 @@ def _key(values: dict[str, Any]) -> str:
 def _typed(folder: RunFolder) -> dict[str, Any] | None:
     """The typed values of a run that is over, from the beginning of its record; None where that does not tell."""
     try:
-        with folder.record.open("rb") as file:
+        with open_own(folder.record) as file:
             text = file.read(_HEAD_BYTES).decode("utf-8", errors="replace")
         if (match := _HEAD.match(text)) is None:
             return None
         values, _ = json.JSONDecoder().raw_decode(text, match.end())
-    except (OSError, ValueError):  # no record yet, or values that are longer than that
+    except (OSError, ValueError):  # no record yet, no file, or values that are longer than that
         return None
     return values

@@ -1,10 +1,13 @@
 """Log files of any size, read to the end in bounded memory: what may tell of an end is kept, the rest is counted."""
 
 import codecs
+import io
 import re
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
+
+from labkit.config.regular_file import open_regular
 
 WHOLE_BYTES = 2**17
 """A log up to this size is kept as it is."""
@@ -33,10 +36,10 @@ def read_log(path: Path, start: int = 0) -> str:
     """A log from the byte ``start`` on: all of it, or of a large one what may tell of an end.
 
     Lines that say what was left out stand in their place. Empty without a file. Raises ``OSError`` for one that cannot
-    be read.
+    be read, and ``ValueError`` with the name for what is no regular file.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             first = file.read(4)
             encoding = next((name for bom, name in _BOMS if first.startswith(bom)), "utf-8")
             if file.seek(0, 2) - start <= WHOLE_BYTES:
@@ -110,9 +113,9 @@ class _Repeats:
 
 def _pieces(path: Path, encoding: str, start: int) -> Iterator[str]:
     """Lines, those of a progress bar too; of a line without an end pieces that overlap."""
-    with path.open(encoding=encoding, errors="replace", newline=None) as file:
-        if start:
-            file.seek(start)
+    with open_regular(path) as raw:
+        raw.seek(start)
+        file = io.TextIOWrapper(raw, encoding=encoding, errors="replace")
         before = ""
         while piece := file.readline(_PIECE):
             yield before + piece
