@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit.config.credentials import HIDDEN, Span, is_named, spans
+from labkit.config.regular_file import open_regular
 
 KNOWN = "known value"
 SHORT = 100
@@ -123,11 +124,12 @@ def child_environment() -> dict[str, str]:
 def redact_file(path: Path) -> None:
     """Take secrets out of a text file; one that cannot be written again is removed rather than left with them."""
     try:
-        text = path.read_bytes().decode("utf-8", "surrogateescape")
+        with open_regular(path) as file:
+            text = file.read().decode("utf-8", "surrogateescape")
         clean = redact(text)
         if clean == text:
             return
-    except OSError:  # there is none, or nobody may read it
+    except (OSError, ValueError):  # there is none, nobody may read it, or it is no file
         return
     partial = path.with_name(f".{path.name}.partial")
     try:

@@ -160,11 +160,19 @@ def _carry_out(
             record.as_expected = expected.matches(record.status, record.died_in)
         record.ranks = other_ranks(folder.path)
         log = log_of(folder.path, record.ended_by_rank)
-        found = diagnose(record, read_log(log, log_starts.get(log, 0)), host.kills_until(HostMemory.read()))
+        found = diagnose(record, _log_text(log, log_starts.get(log, 0)), host.kills_until(HostMemory.read()))
         record.diagnosis = None if found is None else found.to_dict()
         if found is not None and record.status == "failed":
             record.reason = with_cause(found, record.reason or "")
         folder.write(record)
+
+
+def _log_text(log: Path, start: int) -> str:
+    """What a run printed; nothing where that cannot be read, for its record is to be written all the same."""
+    try:
+        return read_log(log, start)
+    except (OSError, ValueError):
+        return ""
 
 
 def _launched(config: RunConfig) -> Launched | None:

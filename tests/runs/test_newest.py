@@ -1,6 +1,7 @@
 """Which run is meant by an experiment's name, and the newest runs of a ledger of thousands."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -12,6 +13,7 @@ from labkit.runs import newest as module
 from labkit.runs.compare import compare
 from labkit.runs.newest import newest
 from labkit.runs.records import Ledger, LedgerError, RunFolder
+from labkit.runs.runner import run
 
 
 def add(ledger: Ledger, experiment: str, overrides: dict | None = None, status: str = "ok") -> RunFolder:
@@ -95,3 +97,24 @@ def test_a_run_folder_that_is_gone_is_said_to_be(ledger, capsys):
         record = lost.read()
         shutil.rmtree(lost.path)
         lost.write(record)
+
+
+def test_a_run_folder_that_goes_while_the_run_does_is_said_to_be_gone(ledger):
+    def remove(event):
+        if event["event"] == "progress":
+            shutil.rmtree(ledger.folders()[0].path, ignore_errors=True)
+
+    with pytest.raises(LedgerError, match=r"is gone.*while it ran"):
+        run("reduced_batch", {"max_steps": 3, "num_train_samples": 64}, on_event=remove)
+
+
+def test_a_log_that_is_no_file_any_more_costs_no_record(ledger):
+    def replace(event):
+        if event["event"] == "progress":
+            log = ledger.folders()[0].log
+            log.unlink(missing_ok=True)
+            if not log.exists():
+                os.mkfifo(log)
+
+    record = run("reduced_batch", {"max_steps": 2, "num_train_samples": 64, "lr": 1e6}, on_event=replace)
+    assert ledger.find(record.id).read().status == record.status
