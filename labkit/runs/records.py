@@ -17,6 +17,7 @@ from labkit.config.layers import Resolved
 from labkit.config.secrets import redact
 from labkit.memory.report import CATEGORIES, MemoryReport, PhaseMemory
 from labkit.runs.events import EventReader
+from labkit.runs.own_file import open_own, refuse_link
 from labkit.runs.shape import (
     Attempt,
     Config,
@@ -36,6 +37,9 @@ from labkit.runs.shape import (
 SCHEMA = 4
 """Version of a record's form, raised when a field comes or goes. Version 1 had no number, attempts, rung, diagnosis;
 version 2 no ranks; version 3 no job."""
+
+UNWATCHED = "the process that watched it was killed; no record was written"
+"""The reason of a run that nobody saw end."""
 
 
 class _NewerError(ValueError):
@@ -176,11 +180,11 @@ class RunFolder:
     def is_watched(self) -> bool:
         """Whether a process is alive that watches this run, or is it."""
         try:
-            with (self.path / "lock").open() as lock:
+            with open_own(self.path / "lock") as lock:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
-        except OSError:  # no lock, or nobody may open it
+        except (OSError, ValueError):  # no lock, none that anybody may open, or something else of its name
             return False
         return False
 
@@ -195,24 +199,39 @@ class RunFolder:
         """The record of a run that nobody watches; the same as ``read`` for whoever holds its lock."""
         return self._read(watched=False)
 
+    def read_begun(self) -> Record:
+        """The record as it was when the run began, of its config alone; ``LedgerError`` for a damaged folder."""
+        with self._damage():
+            return self._begun()
+
+    def _begun(self) -> Record:
+        refuse_link(self.config)
+        return Record.from_dict(read_object(self.config).get("record"))
+
     def _read(self, watched: bool | None) -> Record:
-        try:
+        with self._damage():
             if watched is None:
                 watched = not self.record.exists() and self.is_watched
             if self.record.exists():  # asked again: a run that ended in between has one by now
+                refuse_link(self.record)
                 return Record.from_dict(read_object(self.record))
-            record = Record.from_dict(read_object(self.config).get("record"))
+            record = self._begun()
             reader = EventReader(self.events)
             for event in reader.new():
                 if event["event"] != "result":  # how it ended is known when somebody has seen it end
                     record.apply(event)
             if not watched:
-                record.status = "killed"
-                record.reason = "the process that watched it was killed; no record was written"
+                record.status, record.reason = "killed", UNWATCHED
             if reader.skipped:
                 said = f"{reader.skipped} lines of events.jsonl are no events and were skipped"
                 record.reason = f"{record.reason}; {said}" if record.reason else said
             return record
+
+    @contextlib.contextmanager
+    def _damage(self) -> Iterator[None]:
+        """What is wrong with the folder, as a ``LedgerError``."""
+        try:
+            yield
         except _NewerError as error:
             raise LedgerError(f"{self.path} cannot be read ({error}); update labkit.") from None
         except FileNotFoundError:
@@ -284,7 +303,7 @@ class Ledger:
         """Lock a run that is over, to go on with it; its record. Raises ``LedgerError`` while it still runs."""
         with contextlib.ExitStack() as stack:
             try:
-                lock = stack.enter_context((folder.path / "lock").open("a"))
+                lock = stack.enter_context(open(folder.path / "lock", "a", opener=_at_once))
                 _lock(lock)
             except BlockingIOError:
                 raise LedgerError(f"the run {folder.path.name} still goes on; wait for its end, or stop it.") from None
@@ -331,6 +350,11 @@ class Ledger:
             said = "no run" if not found else f"{len(found)} runs"
             raise LedgerError(f"{said} in {self.root} with an id that begins with '{run_id}'; see 'labkit compare'.")
         return found[0]
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Open a lock, unless it is a link; where it is a pipe that nobody reads this fails, and does not wait."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW, 0o666)
 
 
 def _lock(file: IO[str]) -> None:

@@ -3,13 +3,13 @@
 import dataclasses
 import functools
 import json
-import stat
 import types
 import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
+from labkit.config.regular_file import read_regular
 from labkit.memory.report import PhaseMemory
 
 LARGEST_BYTES = 64 * 2**20
@@ -157,18 +157,12 @@ class Resumed(TypedDict):
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file.
 
-    Raises ``OSError``, and ``ValueError`` for a file that is none, holds something else or has over
+    Raises ``OSError``, and ``ValueError`` for what is no regular file, holds something else or has over
     ``LARGEST_BYTES``.
     """
-    found = path.stat()
-    if not stat.S_ISREG(found.st_mode):
-        raise ValueError(f"{path.name} is not a file")
-    if found.st_size > LARGEST_BYTES:
-        raise ValueError(
-            f"{path.name} has {found.st_size / 2**20:.0f} MiB, above the {LARGEST_BYTES >> 20} it may have"
-        )
+    content = read_regular(path, LARGEST_BYTES)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = content.decode("utf-8")
         data = json.loads(text)
         if "\\ud" in text.lower():  # half of a character, which nothing can print
             json.dumps(data, ensure_ascii=False).encode()

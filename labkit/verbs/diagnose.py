@@ -69,6 +69,8 @@ def _read(path: Path) -> str:
         return read_tail(path)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
+    except ValueError as error:
+        raise ConfigError(f"{error}.") from None
 
 
 def _of_run(folder: RunFolder, record: Record) -> Diagnosis | None:

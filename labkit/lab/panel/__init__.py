@@ -1,8 +1,8 @@
 """Panel: a run while it goes on, as a page that Jupyter's server gives. The kernel has no part in it.
 
-A server extension; ``docker/jupyter/server_extension.json`` switches it on. The page reads the run's event
-file over and over, so that it is there again after the page is loaded anew or the kernel is started anew, and so that
-any number of them cost a run nothing.
+A server extension; ``docker/jupyter/server_extension.json`` switches it on. The page asks again and again how the
+run stands, so that it is there again after a reload or a new kernel. The server reads a run's event file as it grows,
+once for all panels, and in threads of its own.
 """
 
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit.config.workspace import Workspace
-from labkit.lab.panel.feed import NAME
+from labkit.lab.panel.names import NAME, lies_in
 from labkit.lab.views import View
 
 PLACE = "LABKIT_PANEL"
@@ -34,7 +34,7 @@ class Panel(View):
         if not runs or not place or not folder.startswith(runs + os.sep):
             return None
         run = folder.removeprefix(runs + os.sep)
-        if not all(NAME.fullmatch(part) for part in Path(run).parts):
+        if not all(NAME.fullmatch(part) for part in Path(run).parts) or not lies_in(Path(runs), Path(folder)):
             return None
         return cls(f"{place}/{run}", run)
 

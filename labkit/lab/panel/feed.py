@@ -1,90 +1,68 @@
-"""Feed: what the panel needs to know of a run since it asked last."""
+"""Feed: answers for panels. Files are read in a few threads, for Jupyter serves notebooks in its own."""
 
-import re
+import asyncio
+import functools
+import json
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from labkit.memory.report import CATEGORIES, HOST_CATEGORIES
-from labkit.runs.events import EventReader
-from labkit.runs.records import Ledger, LedgerError, RunFolder
+from labkit.lab.panel.names import find_run, newest
+from labkit.lab.panel.watched import Said, Watched
 
-EVENTS_AT_ONCE = 500
-NEWEST = 20
-
-NAME = re.compile(r"[A-Za-z0-9_][\w.+-]*", re.ASCII)
-"""What profiles, experiments and runs are called that have a panel; a file of one's own may be called otherwise."""
+READERS = 4
+KEPT = 32
+"""Runs whose answer is kept; one that was asked for longest ago makes room."""
 
 
-def find_run(runs: Path, profile: str, experiment: str, id: str) -> RunFolder | None:
-    """The folder of a run by its names; None for one that is not in the ledger."""
-    if not all(NAME.fullmatch(part) for part in (profile, experiment, id)):
-        return None
-    folder = RunFolder(runs / profile / experiment / id)
-    return folder if folder.config.exists() else None
+class Feed:
+    """The runs of a ledger that panels look at. All that ask for one while it is read share what is read."""
 
+    def __init__(self, runs: Path) -> None:
+        self._runs = runs
+        self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="labkit-panel")
+        self._watched: OrderedDict[tuple[str, ...], Watched] = OrderedDict()
+        self._reading: dict[tuple[str, ...], asyncio.Future] = {}
 
-def newest(runs: Path) -> list[dict[str, str]]:
-    """The newest runs of a ledger, the newest first: ``id, title, path``."""
-    found = []
-    for folder in Ledger(runs).folders()[: -NEWEST - 1 : -1]:
-        id, experiment, profile = folder.path.name, folder.path.parent.name, folder.path.parents[1].name
-        if all(NAME.fullmatch(part) for part in (profile, experiment)):
-            found.append(
-                {"id": id, "title": f"{experiment} on {profile}, {id}", "path": f"{profile}/{experiment}/{id}"}
-            )
-    return found
+    async def has(self, *run: str) -> bool:
+        """Whether there is such a run."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, find_run, self._runs, *run) is not None
 
+    async def newest(self) -> bytes:
+        """The newest runs, as JSON."""
+        return await self._shared((), lambda: json.dumps(newest(self._runs)).encode())
 
-def feed(folder: RunFolder, offset: int) -> dict[str, Any]:
-    """Events from byte ``offset`` on, at most ``EVENTS_AT_ONCE``, and how the run stands.
+    async def of(self, run: tuple[str, ...], seen: int) -> bytes | None:
+        """How a run stands, as JSON; None without such a run.
 
-    ``next`` is the offset to ask from; ``more`` says that there is more already. ``status`` is ``running`` or how it
-    ended, with ``reason``; ``unreadable`` where the folder is damaged. ``restart`` says that the file is not the one
-    that ``offset`` was in.
-    """
-    found: dict[str, Any] = {"events": [], "more": False, "restart": False}
-    size = folder.events.stat().st_size if folder.events.exists() else 0
-    if offset > size:
-        offset, found["restart"] = 0, True
-    reader = EventReader(folder.events, offset)
-    for event in reader.new():
-        found["events"].append(_short(event))
-        if len(found["events"]) == EVENTS_AT_ONCE:
-            found["more"] = True
-            break
-    found["next"] = reader.offset
-    if not found["more"]:  # how it stands is asked after the events: a run that has ended has no more of them
-        found |= _standing(folder)
-    if offset == 0:
-        found |= _about(folder)
-    return found
+        ``next`` is the number to ask with as ``seen``: where nothing has changed since, the answer has nothing else.
+        ``more`` says that there is more to read already.
+        """
+        found = await self._shared(run, functools.partial(self._read, run, self._watched.get(run)))
+        if found is None:
+            self._watched.pop(run, None)
+            return None
+        watched, said = found
+        self._watched[run] = watched
+        self._watched.move_to_end(run)
+        if len(self._watched) > KEPT:
+            self._watched.popitem(last=False)
+        if said.number == seen:
+            return json.dumps({"next": seen, "more": said.more}).encode()
+        return said.answer
 
+    def _read(self, run: tuple[str, ...], watched: Watched | None) -> tuple[Watched, Said] | None:
+        folder = find_run(self._runs, *run)
+        if folder is None:
+            return None
+        watched = watched or Watched(folder)
+        return watched, watched.read()
 
-def _about(folder: RunFolder) -> dict[str, Any]:
-    try:
-        record = folder.read()
-    except LedgerError as error:
-        return {"title": folder.path.name, "reason": str(error)}
-    values = " ".join(f"{key}={value}" for key, value in sorted(record.overrides.items()))
-    return {
-        "title": f"{record.experiment} {values}".strip(), "profile": record.profile, "id": record.id,
-        "micro_steps": record.config.get("accumulate_grad_batches", 1),
-        "categories": [category for category in CATEGORIES if category not in HOST_CATEGORIES],
-    }  # fmt: skip
-
-
-def _standing(folder: RunFolder) -> dict[str, Any]:
-    if not folder.record.exists() and folder.is_watched:
-        return {"status": "running", "reason": None}
-    try:
-        record = folder.read()
-    except LedgerError as error:
-        return {"status": "unreadable", "reason": str(error)}
-    return {"status": record.status, "reason": record.reason, "peak_bytes": record.peak_bytes}
-
-
-def _short(event: dict[str, Any]) -> dict[str, Any]:
-    """An event without what the panel does not show."""
-    if event["event"] == "phase":
-        return {key: event[key] for key in ("event", "phase", "step", "micro_step", "peak")}
-    return event
+    async def _shared(self, key: tuple[str, ...], read: Callable[[], Any]) -> Any:
+        """What ``read`` gives in a thread. One call at a time for each key, and whoever asks meanwhile shares it."""
+        if key not in self._reading:
+            self._reading[key] = asyncio.get_running_loop().run_in_executor(self._pool, read)
+            self._reading[key].add_done_callback(lambda _: self._reading.pop(key))
+        return await asyncio.shield(self._reading[key])  # a page that is closed ends nobody's reading

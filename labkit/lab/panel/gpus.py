@@ -53,5 +53,5 @@ def _row(line: str) -> dict[str, Any] | None:
     if len(parts) != len(QUERY.split(",")):
         return None
     index, name, *numbers = parts
-    busy, used, total = (float(n) if n.replace(".", "", 1).isdigit() else None for n in numbers)
+    busy, used, total = (float(n) if n.isascii() and n.replace(".", "", 1).isdigit() else None for n in numbers)
     return {"index": index, "name": name, "busy_percent": busy, "used_mib": used, "total_mib": total}

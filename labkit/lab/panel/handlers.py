@@ -1,14 +1,15 @@
 """Handlers: the addresses of the panel in Jupyter's server. Who may use the server may look."""
 
 import json
+import secrets
 from pathlib import Path
 from typing import Any
 
-from jupyter_server.base.handlers import JupyterHandler
+from jupyter_server.base.handlers import APIHandler, JupyterHandler
 from tornado import web
 
 from labkit.lab.figures import COLOURS, LABELS, SHOWN
-from labkit.lab.panel.feed import feed, find_run, newest
+from labkit.lab.panel.feed import Feed
 from labkit.lab.panel.gpus import Gpus
 
 PAGE = Path(__file__).with_name("page.html")
@@ -17,63 +18,84 @@ PAGE = Path(__file__).with_name("page.html")
 def handlers(place: str, runs: Path) -> list[tuple[str, type[JupyterHandler], dict[str, Any]]]:
     """What is served below ``place`` of the runs in a ledger."""
     run = r"/([^/]+)/([^/]+)/([^/]+)"
-    gpus = Gpus()
+    feed, gpus = Feed(runs), Gpus()
     return [
-        (place + "/?", _Page, {"place": place, "runs": runs}),
-        (place + "/list", _List, {"runs": runs}),
+        (place + "/?", _Page, {"place": place, "feed": feed}),
+        (place + "/list", _List, {"feed": feed}),
         (place + "/gpus", _Gpus, {"gpus": gpus}),
-        (place + run, _Page, {"place": place, "runs": runs}),
-        (place + run + "/feed", _Feed, {"runs": runs}),
+        (place + run, _Page, {"place": place, "feed": feed}),
+        (place + run + "/feed", _Feed, {"feed": feed}),
     ]
 
 
+def page(place: str, run: str, nonce: str) -> str:
+    """The page of a run of the panel that is at ``place``; ``nonce`` is what its script may run by."""
+    stack = [{"category": c, "label": LABELS[c], "colour": COLOURS[c]} for c in SHOWN]
+    facts = json.dumps({"place": place, "run": run, "stack": stack}).replace("<", "\\u003c")  # no text ends the script
+    return PAGE.read_text(encoding="utf-8").replace("{nonce}", nonce).replace("{facts}", facts)
+
+
+def _no_run(run: tuple[str, ...]) -> web.HTTPError:
+    # "%" is for values that the message is formatted with, and a name may have one
+    return web.HTTPError(404, "there is no run %s; its folder was deleted, moved or never there", "/".join(run))
+
+
 class _Page(JupyterHandler):
-    def initialize(self, place: str, runs: Path) -> None:
-        self._place, self._runs = place, runs
+    def initialize(self, place: str, feed: Feed) -> None:
+        self._place, self._feed = place, feed
 
     @web.authenticated
-    def get(self, *run: str) -> None:
-        if run and find_run(self._runs, *run) is None:
-            raise web.HTTPError(404, f"there is no run {'/'.join(run)} in {self._runs}")
-        stack = [{"category": c, "label": LABELS[c], "colour": COLOURS[c]} for c in SHOWN]
-        facts = {"place": self._place, "run": "/".join(run), "stack": stack}
+    async def get(self, *run: str) -> None:
+        if run and not await self._feed.has(*run):
+            raise _no_run(run)
+        nonce = secrets.token_urlsafe(16)
         self.set_header("Content-Type", "text/html; charset=utf-8")
-        self.finish(PAGE.read_text(encoding="utf-8").replace("{facts}", json.dumps(facts).replace("<", "\\u003c")))
-
-
-class _Json(JupyterHandler):
-    def initialize(self, runs: Path) -> None:
-        self._runs = runs
-
-    def say(self, found: Any) -> None:
-        """Answer with JSON that nobody keeps."""
         self.set_header("Cache-Control", "no-store")
-        self.set_header("Content-Type", "application/json")
-        self.finish(json.dumps(found))
+        # beside what Jupyter says of frames: only the page's own script runs, and it asks only this server
+        self.set_header(
+            "Content-Security-Policy",
+            f"{self.content_security_policy}; default-src 'none'; script-src 'nonce-{nonce}'; "
+            "style-src 'unsafe-inline'; img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'",
+        )
+        self.finish(page(self._place, "/".join(run), nonce))
 
 
-class _List(_Json):
+class _Answer(APIHandler):
+    """JSON that nobody keeps, and no page of another origin may ask for."""
+
+    _track_activity = False  # a panel that is left open keeps no idle server alive
+
+    def initialize(self, feed: Feed) -> None:
+        self._feed = feed
+
+    def say(self, found: bytes) -> None:
+        """Answer with JSON."""
+        self.set_header("Cache-Control", "no-store")
+        self.finish(found)
+
+
+class _List(_Answer):
     @web.authenticated
-    def get(self) -> None:
-        self.say(newest(self._runs))
+    async def get(self) -> None:
+        self.say(await self._feed.newest())
 
 
-class _Feed(_Json):
+class _Feed(_Answer):
     @web.authenticated
-    def get(self, *run: str) -> None:
-        folder = find_run(self._runs, *run)
-        offset = self.get_query_argument("from", "0")
-        if folder is None:
-            raise web.HTTPError(404, f"there is no run {'/'.join(run)} in {self._runs}")
-        if not offset.isdecimal() or len(offset) > 15:
-            raise web.HTTPError(400, f"from={offset!r} is no number of bytes")
-        self.say(feed(folder, int(offset)))
+    async def get(self, *run: str) -> None:
+        seen = self.get_query_argument("from", "0")
+        if not (seen.isascii() and seen.isdecimal() and len(seen) <= 15):
+            raise web.HTTPError(400, "from is the number that the last answer had as next")
+        found = await self._feed.of(run, int(seen))
+        if found is None:
+            raise _no_run(run)
+        self.say(found)
 
 
-class _Gpus(_Json):
+class _Gpus(_Answer):
     def initialize(self, gpus: Gpus) -> None:
         self._gpus = gpus
 
     @web.authenticated
     async def get(self) -> None:
-        self.say(await self._gpus.look())
+        self.say(json.dumps(await self._gpus.look()).encode())

@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from labkit.config.regular_file import open_regular
+
 TAIL_BYTES = 2**20
 """How much of a log's end is read: the cause of an end stands near it."""
 
@@ -17,10 +19,10 @@ _SECRET = re.compile(
 def read_tail(path: Path, start: int = 0, most_bytes: int = TAIL_BYTES) -> str:
     """The end of a log as text, from the byte ``start`` on; empty without a file.
 
-    Raises ``OSError`` for one that cannot be read.
+    Raises ``OSError`` for one that cannot be read, and ``ValueError`` for a pipe, a device or the like.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             file.seek(max(start, file.seek(0, 2) - most_bytes))
             return file.read(most_bytes).decode("utf-8", errors="replace")
     except FileNotFoundError:

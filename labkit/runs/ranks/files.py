@@ -4,6 +4,7 @@ Rank 0 has ``events.jsonl`` and ``log.txt``, as a run on one device; rank 1 has 
 ``log.rank1.txt``.
 """
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,9 @@ def other_ranks(folder: Path) -> list[dict[str, Any]]:
     rank = 1
     while (path := events_of(folder, rank)).exists():
         seen: dict[str, Any] = {"rank": rank, "device": None, "status": None, "peak_bytes": 0, "memory": None}
-        for event in EventReader(path).new():
-            _apply(seen, event)
+        with contextlib.suppress(OSError, ValueError):  # a rank's file that cannot be read costs the run no record
+            for event in EventReader(path).new():
+                _apply(seen, event)
         found.append(seen)
         rank += 1
     return found

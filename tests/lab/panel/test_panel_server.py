@@ -1,186 +1,93 @@
-"""The panel, asked as a browser asks it, of a real Jupyter server."""
+"""The panel of real runs, asked as a browser asks it, of a real Jupyter server."""
 
-import contextlib
 import json
 import os
-import socket
-import subprocess
-import sys
-import time
 import urllib.error
-import urllib.request
 from pathlib import Path
 
 import pytest
+from panel_runs import phase, progress, result, start
 
-from labkit.config.workspace import Workspace
 from labkit.lab.panel import Panel
-from labkit.runs.records import Ledger
 from labkit.runs.runner import run
 
-ROOT = Path(__file__).parents[3]
-TOKEN = "only-for-this-test"
-WAIT_S = 60
-SMI = """#!/bin/sh
-echo "0, NVIDIA H100 NVL, 37, 20480, 95830"
-echo "1, NVIDIA H100 NVL, [N/A], 1, 95830"
-echo "a line that is none"
-"""
 
-
-class Server:
-    def __init__(self, root):
-        self.runs = root / "runs"
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        (root / "bin").mkdir()
-        (root / "bin" / "nvidia-smi").write_text(SMI)
-        (root / "bin" / "nvidia-smi").chmod(0o755)
-        (root / "config").mkdir()
-        extension = (ROOT / "docker" / "jupyter" / "server_extension.json").read_text()
-        (root / "config" / "jupyter_server_config.json").write_text(extension)
-        env = os.environ | {
-            "LABKIT_RUNS": str(self.runs), "JUPYTER_CONFIG_DIR": str(root / "config"),
-            "PATH": f"{root / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT),
-        }  # fmt: skip
-        command = [
-            sys.executable, "-m", "jupyter_server", "--allow-root", "--no-browser", "--ip=127.0.0.1",
-            f"--port={self.port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={TOKEN}",
-            "--ServerApp.base_url=/user/someone", f"--ServerApp.root_dir={root}",
-        ]  # fmt: skip
-        with (root / "server.log").open("w") as log:
-            self.process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=log)
-        deadline = time.monotonic() + WAIT_S
-        while True:
-            try:
-                self.get("/labkit/panel")
-                break
-            except OSError:
-                assert time.monotonic() < deadline and self.process.poll() is None, (root / "server.log").read_text()
-                time.sleep(0.1)
-
-    def get(self, path, token=TOKEN):
-        headers = {"Authorization": f"token {token}"} if token else {}
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}/user/someone{path}", headers=headers)
-        with urllib.request.urlopen(request, timeout=WAIT_S) as answer:
-            return answer.read().decode()
-
-    def json(self, path):
-        return json.loads(self.get(path))
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    found = Server(tmp_path_factory.mktemp("server"))
-    yield found
-    found.process.terminate()
-    found.process.wait(WAIT_S)
-
-
-@pytest.fixture
-def ledger(server, monkeypatch):
-    monkeypatch.setenv("LABKIT_RUNS", str(server.runs))
-    return Ledger(Workspace.find().runs)
+def whole(server, path, seen=0):
+    """Ask until there is no more to read."""
+    found = server.json(f"{path}/feed?from={seen}")
+    while found["more"]:
+        found = server.json(f"{path}/feed?from={found['next']}")
+    return found
 
 
 def test_a_run_is_told_as_it_goes_on_and_whole_to_whoever_comes_later(server, ledger):
-    told, path, starts = [], "", []
+    told, path = [], ""
 
     def look(event):
         nonlocal path
         if event["event"] == "created":
             path = "/labkit/panel/" + str(Path(event["folder"]).relative_to(server.runs))
-        found = server.json(f"{path}/feed?from={told[-1]['next'] if told else 0}")
-        told.append(found)
-        starts.append(event["event"])
+        told.append(server.json(f"{path}/feed"))
 
     record = run("reduced_batch", {"max_steps": 3, "report_every": 1}, on_event=look)
     assert record.status == "ok"
     assert [found["status"] for found in told[:-1]] == ["running"] * (len(told) - 1)
-    last = server.json(f"{path}/feed?from={told[-1]['next']}")
-    assert (last["status"], last["peak_bytes"]) == ("ok", record.peak_bytes)
-    live = [event for found in [*told, last] for event in found["events"]]
-    late = server.json(f"{path}/feed?from=0")
-    assert late["events"] == live
-    assert (late["title"], late["id"], late["micro_steps"]) == (
-        "reduced_batch max_steps=3 report_every=1",
-        record.id,
-        1,
-    )
-    assert [loss for event in live for loss in event.get("losses", [])] == record.losses
-    phases = [event for event in live if event["event"] == "phase"]
-    assert [event["peak"] for event in phases] == [phase.peak for phase in record.report.phases]
-    assert server.json(f"{path}/feed?from={late['next']}")["events"] == []
-    again = server.json(f"{path}/feed?from=999999999")  # of a file that is not this one any more
-    assert again["restart"] and again["events"] == live
+    counts = [found["losses"]["count"] for found in told]
+    assert counts == sorted(counts) and counts[0] == 0
+    late = whole(server, path)
+    assert (late["status"], late["peak_bytes"]) == ("ok", record.peak_bytes)
+    assert (late["title"], late["id"], late["steps"]) == ("reduced_batch max_steps=3 report_every=1", record.id, 3)
+    assert late["losses"]["mean"] == pytest.approx(record.losses, rel=1e-5)
+    shown = late["phases"][-1]["peak"]
+    assert shown == {category: record.report.phases[-1].peak[category] for category in shown}
+    assert server.json(f"{path}/feed?from={late['next']}") == {"next": late["next"], "more": False}
+    assert whole(server, path, 999999999)["losses"] == late["losses"]  # a number of another server
     assert server.json("/labkit/panel/list")[0]["id"] == record.id
     page = server.get(path)
     assert f'"run": "{path.removeprefix("/labkit/panel/")}"' in page and "/user/someone/labkit/panel" in page
 
 
-def test_a_run_whose_watcher_is_gone_says_so(server, ledger):
-    folder = server.runs / "tiny" / "baseline" / "20260101-000000-aaaa"
-    folder.mkdir(parents=True)
-    source = ledger.find(run("reduced_batch", {"max_steps": 1}).id).path
-    (folder / "config.json").write_text((source / "config.json").read_text())
-    (folder / "events.jsonl").write_text((source / "events.jsonl").read_text() + "torn")
-    found = server.json("/labkit/panel/tiny/baseline/20260101-000000-aaaa/feed")
+def test_a_run_whose_watcher_is_gone_says_so_and_damage_too(server, runs):
+    folder = runs.add("20260101-000000-aaaa", start(), progress(1, 1.0), "torn")
+    found = whole(server, "/labkit/panel/tiny/reduced_batch/20260101-000000-aaaa")
     assert (found["status"], "was killed" in found["reason"]) == ("killed", True)
-    (folder / "config.json").write_text("{")
-    found = server.json("/labkit/panel/tiny/baseline/20260101-000000-aaaa/feed")
+    folder.config.write_text("{")
+    found = whole(server, "/labkit/panel/tiny/reduced_batch/20260101-000000-aaaa")
     assert found["status"] == "unreadable"
 
 
-def test_a_long_file_comes_in_parts(server, ledger, tmp_path):
-    source = ledger.find(run("reduced_batch", {"max_steps": 1}).id).path
-    folder = server.runs / "tiny" / "baseline" / "20260101-000001-bbbb"
-    folder.mkdir(parents=True)
-    (folder / "config.json").write_text((source / "config.json").read_text())
-    line = json.dumps(
-        {"event": "progress", "time": 1.0, "step": 1, "losses": [1.0], "samples": 1, "train_seconds": 1.0}
-    )
-    (folder / "events.jsonl").write_text((line + "\n") * 1200)
-    offset, counts = 0, []
-    while True:
-        found = server.json(f"/labkit/panel/tiny/baseline/20260101-000001-bbbb/feed?from={offset}")
-        counts.append(len(found["events"]))
-        offset = found["next"]
-        if not found["more"]:
-            break
-    assert counts == [500, 500, 200]
+def test_two_hundred_thousand_losses_come_in_a_short_answer_with_every_spike(server, runs):
+    losses = [progress(at + 1, 99.0 if at in (7, 123_456) else 2.0 + at % 3) for at in range(200_000)]
+    losses[5000] = progress(5001, float("nan"))
+    runs.add("long", start(200_000), phase(0), *losses, result())
+    path = "/labkit/panel/tiny/reduced_batch/long"
+    found = whole(server, path)["losses"]
+    assert (found["count"], found["lost"], found["high"].count(99.0)) == (200_000, 1, 2)
+    said = server.get(f"{path}/feed")
+    assert len(said) < 100_000 and "NaN" not in said
 
 
-@pytest.mark.parametrize(
-    ("path", "code"),
-    [
-        ("/labkit/panel/tiny/baseline/none", 404),
-        ("/labkit/panel/tiny/baseline/none/feed", 404),
-        ("/labkit/panel/..%2f..%2fetc/x/y/feed", 404),
-        ("/labkit/panel/tiny/../x/feed", 404),
-        ("/labkit/panel/.hidden/x/y", 404),
-        ("/labkit/panel/tiny/baseline/20260101-000001-bbbb/feed?from=-1", 400),
-        ("/labkit/panel/tiny/baseline/20260101-000001-bbbb/feed?from=x", 400),
-        ("/labkit/panel/tiny/baseline/20260101-000001-bbbb/feed?from=%3Cscript%3E", 400),
-    ],
-)
-def test_what_is_no_run_is_refused(server, path, code):
-    if code == 400:
-        folder = server.runs / "tiny" / "baseline" / "20260101-000001-bbbb"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.json").touch()
-    with pytest.raises(urllib.error.HTTPError) as refused:
-        server.get(path)
-    assert refused.value.code == code
-    assert "<script>" not in refused.value.read().decode()
+def test_a_run_folder_that_vanishes_while_it_is_looked_at_says_so(server, runs):
+    folder = runs.add("vanishes", start(), progress(1, 1.0))
+    path = "/labkit/panel/tiny/reduced_batch/vanishes"
+    seen = whole(server, path)["next"]
+    folder.path.rename(server.runs / "elsewhere")
+    with pytest.raises(urllib.error.HTTPError) as gone:
+        server.get(f"{path}/feed?from={seen}")
+    assert gone.value.code == 404
+    said = json.loads(gone.value.read())["message"]
+    assert "tiny/reduced_batch/vanishes" in said and "deleted" in said
 
 
-@pytest.mark.parametrize("path", ["", "/list", "/gpus", "/tiny/baseline/x", "/tiny/baseline/x/feed"])
-def test_without_the_token_nothing_is_said(server, path):
-    # a page leads to the log-in, which is one too
-    with contextlib.suppress(urllib.error.HTTPError):
-        said = server.get(f"/labkit/panel{path}", token=None)
-        assert "FACTS" not in said and "[" not in said[:1] and "{" not in said[:1]
+def test_a_pipe_in_the_ledger_stops_nothing(server, runs):
+    for name in ("events.jsonl", "config.json", "record.json", "lock"):
+        folder = runs.add(f"pipe-{name}", start())
+        (folder.path / name).unlink(missing_ok=True)
+        os.mkfifo(folder.path / name)
+    for name in ("events.jsonl", "config.json", "record.json", "lock"):
+        found = whole(server, f"/labkit/panel/tiny/reduced_batch/pipe-{name}")
+        assert found["status"] == ("killed" if name == "lock" else "unreadable")
+    assert server.get("/api/status")
 
 
 def test_the_gpus_are_those_of_nvidia_smi(server):

@@ -1,0 +1,22 @@
+"""Own file: a file of a run's folder that lies there itself. What a link leads to is somebody else's."""
+
+from pathlib import Path
+from typing import BinaryIO
+
+from labkit.config.regular_file import open_regular
+
+
+def open_own(path: Path) -> BinaryIO:
+    """``path`` opened to read; never waits.
+
+    Raises ``OSError`` where it cannot be opened, and ``ValueError`` with the name for a link and for what is no regular
+    file.
+    """
+    refuse_link(path)
+    return open_regular(path)
+
+
+def refuse_link(path: Path) -> None:
+    """Raise ``ValueError`` when ``path`` is a link: a run has none, and it may lead to what is not to be shown."""
+    if path.is_symlink():
+        raise ValueError(f"{path.name} is a link, where a file of the run is needed")
