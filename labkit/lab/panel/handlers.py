@@ -36,8 +36,7 @@ def page(place: str, run: str, nonce: str) -> str:
 
 
 def _no_run(run: tuple[str, ...]) -> web.HTTPError:
-    # "%" is for values that the message is formatted with, and a name may have one
-    return web.HTTPError(404, "there is no run %s; its folder was deleted, moved or never there", "/".join(run))
+    return web.HTTPError(404, f"there is no run {'/'.join(run)}; its folder was deleted, moved or never there")
 
 
 class _Page(JupyterHandler):
