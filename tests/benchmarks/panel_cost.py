@@ -6,6 +6,12 @@ A real Jupyter server gives the panels to a process that asks as the page does, 
 turns with each number of panels, in rounds; each time is divided by the one without panels of the same round. "none,
 again" is measured like the others: how far it is from 1 is what the measurement cannot see. Beside it the CPU time
 that the server needs for a panel, as a share of one core.
+
+Second claim: what a poll costs does not depend on how long the run is. The events of a dead run, some 22 MB of them, are
+asked for until nothing is left, and then again; beside it the same of the version before, which read the whole file at
+each poll, and how long the server keeps others waiting meanwhile.
+
+    python tests/benchmarks/panel_cost.py --polls           the second alone
 """
 
 import json
@@ -21,16 +27,21 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
 import psutil
 
+from labkit.config.layers import resolve
+from labkit.config.workspace import Workspace
+from labkit.runs.records import Record, RunFolder
 from labkit.runs.runner import run
 
 ROOT = Path(__file__).parents[2]
 ROUNDS = 9
 VALUES = {"max_epochs": 12, "num_workers": 0}
+STEPS = 200_000
 EVERY_S = 0.7
 TOKEN = "only-for-this-benchmark"
 VARIANTS = {"none": 0, "none, again": 0, "one": 1, "twenty": 20}
@@ -54,12 +65,12 @@ class Panels:
             thread.join()
 
     def _look(self, url: str) -> None:
-        offset = 0
+        seen = 0
         self._over.wait(random.uniform(0, EVERY_S))
         while not self._over.wait(EVERY_S):
-            request = urllib.request.Request(f"{url}?from={offset}", headers={"Authorization": f"token {TOKEN}"})
+            request = urllib.request.Request(f"{url}?from={seen}", headers={"Authorization": f"token {TOKEN}"})
             with urllib.request.urlopen(request) as answer:
-                offset = json.load(answer)["next"]
+                seen = json.load(answer)["next"]
             self.asked += 1
 
 
@@ -104,8 +115,102 @@ def train_seconds(url: str, runs: Path, number: int) -> float:
     return record.train_seconds
 
 
+def dead_run(runs: Path) -> str:
+    """A run of 200,000 steps that nobody watches and that left no record; where its panel is."""
+    config = resolve(Workspace.find(), "reduced_batch", None, "tiny").config
+    folder = runs / "tiny" / "reduced_batch" / "20260101-000000-00000000"
+    folder.mkdir(parents=True)
+    record = Record(
+        id=folder.name, experiment="reduced_batch", profile="tiny", status="running", overrides={},
+        config=config.to_dict(), config_hash=config.hash, created="2026-01-01T00:00:00+00:00",
+    )  # fmt: skip
+    (folder / "config.json").write_text(json.dumps({"record": asdict(record)}))
+    with (folder / "events.jsonl").open("w") as file:
+        for step in range(1, STEPS + 1):
+            event = {"event": "progress", "time": 1764000000.0 + step, "step": step, "losses": [2 + random.random()]}
+            file.write(json.dumps(event | {"samples": 16 * step, "train_seconds": step / 10}) + "\n")
+    return f"labkit/panel/tiny/reduced_batch/{folder.name}/feed"
+
+
+def asked(url: str) -> tuple[float, bytes]:
+    """Seconds of one answer, and the answer."""
+    request = urllib.request.Request(url, headers={"Authorization": f"token {TOKEN}"})
+    begin = time.perf_counter()
+    with urllib.request.urlopen(request) as answer:
+        said = answer.read()
+    return time.perf_counter() - begin, said
+
+
+class Others:
+    """Somebody who asks the server for something small all the while, as a notebook does."""
+
+    def __init__(self, url: str) -> None:
+        self._over = threading.Event()
+        self.waited_s: list[float] = []
+        self._thread = threading.Thread(target=self._ask, args=(f"{url}/api/status",))
+
+    def __enter__(self) -> "Others":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _ask(self, url: str) -> None:
+        while not self._over.wait(0.02):
+            self.waited_s.append(asked(url)[0])
+
+
+def polls() -> None:
+    """Measure polls of a long dead run, and print them beside reading all of it, as each poll did before."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder).resolve()
+        os.environ["LABKIT_RUNS"] = str(root / "runs")
+        path = dead_run(root / "runs")
+        server, url = serve(root)
+        try:
+            asked(f"{url}/labkit/panel/list")
+            with Others(url) as others:
+                first, said = [], {"more": True, "next": 0}
+                while said["more"]:
+                    seconds, answer = asked(f"{url}/{path}?from={said['next']}")
+                    first.append((seconds, len(answer)))
+                    said = json.loads(answer)
+            waited_s = max(others.waited_s)
+            again = [asked(f"{url}/{path}?from={said['next']}") for _ in range(50)]
+            late = [asked(f"{url}/{path}?from=0") for _ in range(20)]
+            run_folder = RunFolder(root / "runs" / Path(path).relative_to("labkit/panel").parent)
+            begin = time.perf_counter()
+            run_folder.read()
+            before_s = time.perf_counter() - begin
+        finally:
+            server.terminate()
+            server.wait()
+        size = run_folder.events.stat().st_size
+    print(
+        f"events of {size / 1e6:.1f} MB, {STEPS} steps; reading all of it once: {before_s:.2f} s, at each poll before"
+    )
+    rows = {
+        "until all is read": (sum(seconds for seconds, _ in first), max(size for _, size in first), len(first)),
+        "a poll after that": (statistics.median(seconds for seconds, _ in again), len(again[0][1]), 1),
+        "a page loaded then": (statistics.median(seconds for seconds, _ in late), len(late[0][1]), 1),
+    }
+    for name, (seconds, most_bytes, count) in rows.items():
+        print(f"{name:18} {1000 * seconds:9.1f} ms in {count:2} polls, {before_s / seconds:8.1f} times faster than "
+              f"reading all; at most {most_bytes:7,} bytes, {size / most_bytes:8,.0f} times fewer than the file")  # fmt: skip
+    print(f"others waited {1000 * waited_s:.0f} ms at most meanwhile, {before_s / waited_s:.0f} times less than before")
+
+
 def main() -> None:
     """Measure and print."""
+    polls()
+    if "--polls" not in sys.argv:
+        training()
+
+
+def training() -> None:
+    """What panels cost a run that goes on."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder).resolve()
         os.environ["LABKIT_RUNS"] = str(root / "runs")

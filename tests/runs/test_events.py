@@ -1,6 +1,7 @@
 """Events can be read while they are written."""
 
 import json
+import os
 
 import pytest
 
@@ -93,3 +94,62 @@ def test_what_the_child_writes_is_what_the_reader_takes(tmp_path):
     assert [event["event"] for event in reader.new()] == ["start", "phase", "result"]
     assert reader.skipped == 0
     assert "hf_a" not in writer.path.read_text()
+
+
+def test_losses_that_are_no_finite_numbers_are_none(tmp_path):
+    path = tmp_path / "events.jsonl"
+    path.write_text(
+        json.dumps({"event": "progress"} | PROGRESS | {"losses": [float("nan"), float("-inf"), 10**400, 2, None]})
+        .replace("2, null", "2, 1e999") + "\n"
+    )  # fmt: skip
+    (event,) = EventReader(path).new()
+    assert event["losses"] == [None, None, None, 2, None]
+
+
+def test_a_reader_stops_after_so_many_bytes_and_says_that_there_is_more(tmp_path):
+    with EventWriter(tmp_path / "events.jsonl") as writer:
+        for step in range(10):
+            writer.write("progress", **PROGRESS | {"step": step})
+    reader, counts = EventReader(writer.path), []
+    while reader.more or not counts:
+        counts.append(len(list(reader.new(most_bytes=writer.path.stat().st_size // 4))))
+    assert sum(counts) == 10 and max(counts) <= 3
+
+
+def test_whoever_stops_in_the_middle_gets_the_rest_later(tmp_path):
+    with EventWriter(tmp_path / "events.jsonl") as writer:
+        for step in range(3):
+            writer.write("progress", **PROGRESS | {"step": step})
+    reader = EventReader(writer.path)
+    assert next(reader.new())["step"] == 0
+    assert [event["step"] for event in reader.new()] == [1, 2]
+
+
+@pytest.mark.parametrize("change", ["cut", "written over", "replaced", "gone"])
+def test_a_file_that_is_another_is_noticed_and_nothing_of_it_is_taken_for_new(tmp_path, change):
+    path = tmp_path / "events.jsonl"
+    good = [json.dumps({"event": "progress"} | PROGRESS | {"step": step}) + "\n" for step in range(9)]
+    path.write_text("".join(good[:4]))
+    reader = EventReader(path)
+    assert len(list(reader.new())) == 4 and not reader.replaced
+    if change == "replaced":
+        path.with_suffix(".new").write_text("".join(good))
+        path.with_suffix(".new").rename(path)
+    elif change == "gone":
+        path.unlink()
+    else:
+        path.write_text(good[0] if change == "cut" else "".join(good[5:] + good))
+    assert list(reader.new()) == []
+    assert reader.replaced
+
+
+def test_a_link_and_a_pipe_are_refused_and_not_waited_for(tmp_path):
+    (tmp_path / "real").write_text(json.dumps({"event": "progress"} | PROGRESS) + "\n")
+    path = tmp_path / "events.jsonl"
+    path.symlink_to(tmp_path / "real")
+    with pytest.raises(ValueError, match=r"events\.jsonl is a link"):
+        list(EventReader(path).new())
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(ValueError, match=r"events\.jsonl is a pipe"):
+        list(EventReader(path).new())

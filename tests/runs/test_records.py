@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ from labkit.config.layers import resolve
 from labkit.config.workspace import Workspace
 from labkit.memory.report import CATEGORIES
 from labkit.runs import shape
+from labkit.runs.ranks.files import other_ranks
 from labkit.runs.records import SCHEMA, Ledger, LedgerError, Record, write_whole
 
 
@@ -330,3 +332,67 @@ def test_a_secret_that_comes_into_a_record_is_not_written(runs, monkeypatch):
 def test_a_file_that_is_too_large_is_not_read(ledger, runs):
     huge(runs[1])
     assert "64 MiB" in skipped_in(ledger)[1][0]
+
+
+@pytest.fixture
+def in_time():
+    """What waits for somebody to write into a pipe waits for ever; here it fails."""
+
+    def too_late(*args):
+        raise AssertionError("it waits")
+
+    before = signal.signal(signal.SIGALRM, too_late)
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def pipe_of_the_name(path):
+    os.mkfifo(path)
+
+
+def link_to_a_device(path):
+    path.symlink_to("/dev/zero")
+
+
+def link_to_what_is_another_s(path):
+    other = path.parents[4] / "another-s"
+    other.write_text('{"event": "resumed"}\n')
+    path.symlink_to(other)
+
+
+@pytest.mark.parametrize("name", ["events.jsonl", "config.json", "record.json"])
+@pytest.mark.parametrize("put", [pipe_of_the_name, link_to_a_device, link_to_what_is_another_s])
+def test_what_is_no_file_of_a_run_stops_no_command_and_hides_no_other_run(in_time, ledger, runs, capsys, name, put):
+    good, bad = sorted(runs, key=lambda folder: folder.path.name)
+    bad.record.unlink()
+    (bad.path / name).unlink(missing_ok=True)
+    put(bad.path / name)
+    found, (said,) = skipped_in(ledger)
+    assert found == [good.path.name]
+    assert name in said and said.endswith("move the folder away.")
+    for command in (["compare"], ["show", "baseline"]):
+        assert main(command) == 0
+        assert bad.path.name in capsys.readouterr().err
+    for command in (["show", bad.path.name], ["diagnose", bad.path.name]):
+        assert main(command) != 0
+        assert name in capsys.readouterr().err
+
+
+def test_a_pipe_as_log_or_lock_stops_no_command(in_time, ledger, runs, capsys):
+    _, bad = runs
+    bad.record.unlink()
+    (bad.path / "lock").unlink()
+    os.mkfifo(bad.path / "lock")
+    assert bad.read().status == "killed"
+    with pytest.raises(LedgerError, match="cannot be written"), ledger.reopen(bad):
+        pass
+    os.mkfifo(bad.log)
+    assert main(["diagnose", bad.path.name]) != 0
+    assert "log.txt is a pipe" in capsys.readouterr().err
+
+
+def test_a_rank_whose_events_are_a_pipe_costs_the_run_no_record(in_time, runs):
+    os.mkfifo(runs[0].path / "events.rank1.jsonl")
+    assert [one["rank"] for one in other_ranks(runs[0].path)] == [1]

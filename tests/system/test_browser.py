@@ -41,9 +41,14 @@ def chromium():
 
 
 @pytest.fixture(scope="module")
-def jupyter(tmp_path_factory):
+def root(tmp_path_factory):
+    """Where notebooks, workspace and runs lie."""
+    return tmp_path_factory.mktemp("lab")
+
+
+@pytest.fixture(scope="module")
+def jupyter(root):
     """``make lab`` on a copy of notebooks and workspace, so that nothing in the repository gets outputs."""
-    root = tmp_path_factory.mktemp("lab")
     shutil.copytree(
         ROOT / "workspace", root / "workspace", ignore=shutil.ignore_patterns("runs", "data", "submission*")
     )
@@ -331,4 +336,83 @@ def test_the_panel_of_the_newest_run_has_a_page_of_its_own(notebook):
     notebook.shot("panel-page")
     notebook.page.locator("#runs").select_option(index=1)
     until(lambda: notebook.page.locator("#status").inner_text() == "killed")
+    assert notebook.errors == []
+
+
+HOSTILE = "<img src=x onerror=\"document.title='owned'\">"
+
+
+def long_run(root):
+    """A run of 200,000 losses, some no numbers and two spikes, whose texts are all what somebody hostile wrote."""
+    source = next(root.glob("runs/tiny/baseline/*/config.json"))
+    folder = source.parents[2] / "reduced_batch" / "29990101-000000-00000000"
+    folder.mkdir(parents=True)
+    config = json.loads(source.read_text())
+    config["record"] |= {"id": HOSTILE, "experiment": HOSTILE, "profile": HOSTILE, "overrides": {HOSTILE: HOSTILE}}
+    (folder / "config.json").write_text(json.dumps(config))
+    events = [
+        json.loads(line) for line in (source.parent / "events.jsonl").read_text().splitlines()
+        if json.loads(line)["event"] in ("start", "phase")
+    ]  # fmt: skip
+    events[0] |= {"device": HOSTILE, "steps": 200_000}
+    losses = [14.0 if at in (50_000, 120_000) else 2 + 5 * 0.99995**at + at % 7 / 10 for at in range(200_000)]
+    losses[150_000:152_000] = [float("nan")] * 2000
+    for at in range(0, 200_000, 200):
+        values = {"step": at + 200, "losses": losses[at : at + 200], "samples": at, "train_seconds": at / 10}
+        events.append({"event": "progress", "time": 1.0} | values)
+    (folder / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    record = config["record"] | {"status": "failed", "reason": HOSTILE}
+    (folder / "record.json").write_text(json.dumps(record))
+    return folder
+
+
+def test_two_hundred_thousand_losses_are_drawn_and_no_text_is_taken_for_html(notebook, root):
+    folder, page = long_run(root), notebook.page
+    page.route("**/labkit/panel/gpus", lambda route: route.fulfill(json=[{
+        "index": HOSTILE, "name": HOSTILE, "busy_percent": 1.0, "used_mib": 1.0, "total_mib": 2.0,
+    }]))  # fmt: skip
+    page.goto(f"{notebook.url}/labkit/panel/{folder.relative_to(root / 'runs')}?token={TOKEN}")
+    until(lambda: page.locator("#step").inner_text().startswith("step 200000 of 200000, loss"))
+    until(lambda: HOSTILE in page.locator("#gpus").inner_text())
+    for place in ("#title", "#where", "#reason"):
+        assert HOSTILE in page.locator(place).inner_text()
+    assert page.locator("img").count() == 0 and page.title() == "labkit: a run"
+    assert page.locator("#loss polyline").count() == 2  # before and after what was no number
+    assert "2000 losses are not a number" in page.locator("#loss").text_content()
+    band = " ".join(page.locator("#loss .band").nth(at).get_attribute("points") for at in range(2))
+    tops = sorted(float(point.split(",")[1]) for point in band.split())
+    assert tops[1] < tops[2] - 50  # both spikes are there, high above the rest
+    notebook.shot("panel-long-run")
+    page.set_viewport_size({"width": 700, "height": 700})
+    page.wait_for_timeout(500)
+    wide = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
+    assert page.locator("body").evaluate(f"() => {wide}")
+    notebook.shot("panel-long-run-half-width")
+    page.set_viewport_size({"width": 1400, "height": 1000})
+    folder.rename(folder.with_name("29990101-000000-away"))
+    until(lambda: page.locator("#status").inner_text() == "gone")
+    assert "deleted" in page.locator("#reason").inner_text()
+    assert page.locator("#loss polyline").count() == 2  # what was seen stays
+    folder.with_name("29990101-000000-away").rename(folder)
+    until(lambda: page.locator("#status").inner_text() == "failed")
+    notebook.errors[:] = [said for said in notebook.errors if "404" not in said]  # the browser's word on the vanished
+    assert notebook.errors == []
+
+
+@pytest.mark.parametrize(
+    ("steps", "losses", "capacity_bytes", "peak"),
+    [(0, [], 0, 0), (1, [2.5], None, 1), (0, [0.0, 0.0], 0, 0), (3, [None], 1, 2**60), (2, [-1e300, 1e300], 5, 1),
+     (9, [7.0] * 9, -1, 0), (2, [5e-324, None, 5e-324], 1, 1)],
+)  # fmt: skip
+def test_no_axis_of_the_panel_divides_by_nothing(notebook, root, steps, losses, capacity_bytes, peak):
+    folder, page = next(root.glob("runs/tiny/reduced_batch/29990101-000000-00000000")), notebook.page
+    lines = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()[:2]]
+    lines[0] |= {"event": "start", "steps": steps, "capacity_bytes": capacity_bytes}
+    lines[1] |= {"event": "phase", "peak": dict.fromkeys(lines[1]["peak"], peak)}
+    progress = {"event": "progress", "step": len(losses), "losses": losses, "samples": 0, "train_seconds": 0.0}
+    (folder / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in [*lines, progress]))
+    page.goto(f"{notebook.url}/labkit/panel/{folder.relative_to(root / 'runs')}?token={TOKEN}")
+    until(lambda: page.locator("#step").inner_text().startswith(f"step {len(losses)} of {steps}"))
+    for drawing in ("#memory", "#loss"):
+        assert not re.search("NaN|Infinity|undefined", page.locator(drawing).evaluate("it => it.outerHTML"))
     assert notebook.errors == []
