@@ -7,9 +7,9 @@ turns with each number of panels, in rounds; each time is divided by the one wit
 again" is measured like the others: how far it is from 1 is what the measurement cannot see. Beside it the CPU time
 that the server needs for a panel, as a share of one core.
 
-Second claim: what a poll costs does not depend on how long the run is. The events of a dead run, some 22 MB of them, are
-asked for until nothing is left, and then again; beside it the same of the version before, which read the whole file at
-each poll, and how long the server keeps others waiting meanwhile.
+Second claim: what a poll costs does not depend on how long the run is. The events of a dead run, some 22 MB of them,
+are asked for until nothing is left, and then again. Beside it what reading all of it takes, which each poll did before,
+and how long somebody else waits for the server meanwhile.
 
     python tests/benchmarks/panel_cost.py --polls           the second alone
 """
@@ -127,8 +127,13 @@ def dead_run(runs: Path) -> str:
     (folder / "config.json").write_text(json.dumps({"record": asdict(record)}))
     with (folder / "events.jsonl").open("w") as file:
         for step in range(1, STEPS + 1):
-            event = {"event": "progress", "time": 1764000000.0 + step, "step": step, "losses": [2 + random.random()]}
-            file.write(json.dumps(event | {"samples": 16 * step, "train_seconds": step / 10}) + "\n")
+            event = {
+                "event": "progress",
+                "time": 1764000000 + step,
+                "step": step,
+                "losses": [round(2 + random.random(), 4)],
+            }
+            file.write(json.dumps(event | {"samples": step, "train_seconds": step / 10}) + "\n")
     return f"labkit/panel/tiny/reduced_batch/{folder.name}/feed"
 
 
@@ -188,18 +193,18 @@ def polls() -> None:
             server.terminate()
             server.wait()
         size = run_folder.events.stat().st_size
-    print(
-        f"events of {size / 1e6:.1f} MB, {STEPS} steps; reading all of it once: {before_s:.2f} s, at each poll before"
-    )
+    print(f"events of {size / 1e6:.1f} MB, {STEPS} steps; to read all takes {before_s:.2f} s, at each poll before")
     rows = {
-        "until all is read": (sum(seconds for seconds, _ in first), max(size for _, size in first), len(first)),
+        "until all is read": (sum(seconds for seconds, _ in first), max(length for _, length in first), len(first)),
         "a poll after that": (statistics.median(seconds for seconds, _ in again), len(again[0][1]), 1),
         "a page loaded then": (statistics.median(seconds for seconds, _ in late), len(late[0][1]), 1),
     }
     for name, (seconds, most_bytes, count) in rows.items():
-        print(f"{name:18} {1000 * seconds:9.1f} ms in {count:2} polls, {before_s / seconds:8.1f} times faster than "
-              f"reading all; at most {most_bytes:7,} bytes, {size / most_bytes:8,.0f} times fewer than the file")  # fmt: skip
-    print(f"others waited {1000 * waited_s:.0f} ms at most meanwhile, {before_s / waited_s:.0f} times less than before")
+        print(
+            f"{name:18} {1000 * seconds:8.1f} ms in {count} polls, {seconds / before_s:.4f} of reading all; "
+            f"at most {most_bytes:6,} bytes, {most_bytes / size:.6f} of the file"
+        )
+    print(f"somebody else waited {1000 * waited_s:.0f} ms at most, {waited_s / before_s:.4f} of reading all")
 
 
 def main() -> None:
