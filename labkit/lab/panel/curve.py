@@ -36,7 +36,8 @@ class Curve:
                 continue
             if self.first is None:
                 self.first = loss
-            self._buckets[at] = _joined(self._buckets[at], (loss, loss, loss, 1))
+            number = float(loss)  # a sum of whole numbers may become one that no float is
+            self._buckets[at] = _joined(self._buckets[at], (number, number, number, 1))
 
     def cut(self, step: int) -> None:
         """Forget the losses from ``step`` on, which are trained again; those that share its bucket stay."""

@@ -62,3 +62,7 @@ def test_a_long_curve_that_is_cut_goes_on_where_it_was_cut():
     shown = found.to_dict()
     assert (shown["count"], len(shown["mean"])) == (5000, -(-5000 // shown["width"]))
     assert shown["high"][-1] == 2.0 and shown["high"][0] == 1.0
+
+
+def test_losses_near_the_end_of_numbers_are_no_fault():
+    assert curve(*[10**300, -1e300] * 3000).to_dict()["high"][0] == 1e300

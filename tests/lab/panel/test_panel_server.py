@@ -107,3 +107,8 @@ def test_a_cell_has_the_panel_where_a_server_shows_its_ledger(monkeypatch, tmp_p
     assert found.url == "/user/a/labkit/panel/tiny/x/1"
     assert 'src="/user/a/labkit/panel/tiny/x/1"' in found.html()
     assert Panel.of(str(tmp_path / "other/tiny/x/1")) is None
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "linked").symlink_to(tmp_path / "other")  # the server would refuse it
+    assert Panel.of(str(tmp_path / "runs/linked/x/1")) is None
+    assert Panel.of(str(tmp_path / "runs/tiny/x/.hidden")) is None
+    assert Panel.of(str(tmp_path / "runs/tiny/../../other/x")) is None
