@@ -2,7 +2,9 @@
 
 import fcntl
 import os
+import signal
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -59,3 +61,17 @@ def ledger(tmp_path, monkeypatch) -> Ledger:
     """An empty ledger that runs of this test go to."""
     monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / "runs"))
     return Ledger(tmp_path / "runs")
+
+
+@pytest.fixture
+def in_time() -> Iterator[None]:
+    """What waits for somebody to write into a pipe waits for ever; here it fails."""
+
+    def too_late(*args: object) -> None:
+        raise AssertionError("it waits")
+
+    before = signal.signal(signal.SIGALRM, too_late)
+    signal.alarm(20)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)

@@ -143,7 +143,7 @@ def test_a_file_that_is_another_is_noticed_and_nothing_of_it_is_taken_for_new(tm
     assert reader.replaced
 
 
-def test_a_link_and_a_pipe_are_refused_and_not_waited_for(tmp_path):
+def test_a_link_and_a_pipe_are_refused_and_not_waited_for(in_time, tmp_path):
     (tmp_path / "real").write_text(json.dumps({"event": "progress"} | PROGRESS) + "\n")
     path = tmp_path / "events.jsonl"
     path.symlink_to(tmp_path / "real")
