@@ -66,7 +66,7 @@ class EventReader:
 
     def _goes_on(self, file: BinaryIO, found: os.stat_result) -> bool:
         """Whether the file is the one that was read, and still has what was read last."""
-        if self._inode not in (None, found.st_ino) or found.st_size < self.offset:
+        if self._inode not in (None, found.st_ino):
             return False
         file.seek(self.offset - len(self._mark))
         return file.read(len(self._mark)) == self._mark

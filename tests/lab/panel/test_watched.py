@@ -271,3 +271,8 @@ def test_a_config_that_becomes_whole_is_read(made):
 def test_phases_that_nobody_knows_are_not_shown(made):
     lines = [start(), phase(0, "constructor"), phase(0), phase(0, micro_step=3), line("result", status="ok")]
     assert [one["phase"] for one in whole(Watched(made.add("a", *lines)))["phases"]] == ["after_forward"]
+
+
+def test_of_many_phases_the_last_are_told(made):
+    found = whole(Watched(made.add("a", start(), *[phase(at) for at in range(100)])))
+    assert [one["step"] for one in found["phases"]] == list(range(92, 100))
