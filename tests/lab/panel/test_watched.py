@@ -276,3 +276,11 @@ def test_phases_that_nobody_knows_are_not_shown(made):
 def test_of_many_phases_the_last_are_told(made):
     found = whole(Watched(made.add("a", start(), *[phase(at) for at in range(100)])))
     assert [one["step"] for one in found["phases"]] == list(range(92, 100))
+
+
+def test_a_torn_line_is_not_read_again_while_nothing_is_added(made, read_bytes):
+    run = Watched(made.add("a", start(), "[" * 10**6))
+    run.read()
+    read_bytes[0] = 0
+    run.read()
+    assert read_bytes[0] == 0
