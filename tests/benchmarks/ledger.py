@@ -3,8 +3,8 @@
     python tests/benchmarks/ledger.py
 
 Claims: listed in under a second; of 5,000 ``labkit compare`` and ``labkit show`` answer in under three. Real records
-are made by two runs, one with few reported phases and the one with the most of the course, and copied. ``make bench`` runs
-it.
+are made by two runs, one with few reported phases and the one with the most of the course, and copied. ``make bench``
+runs it.
 """
 
 import json
@@ -86,8 +86,8 @@ def main() -> None:
         newest = max((root / "tiny" / "baseline").iterdir()).name
         empty = answered(Path(folder) / "none", "compare")
         for arguments in (("compare",), ("show", newest), ("show", "baseline")):
-            seconds = answered(root, *arguments)
-            print(f"{MANY} records, labkit {arguments[0]} {'an id' if newest in arguments else ' '.join(arguments[1:]):8}  "
+            seconds, what = answered(root, *arguments), "an id" if newest in arguments else " ".join(arguments[1:])
+            print(f"{MANY} records, labkit {arguments[0]} {what:8}  "
                   f"{seconds:5.2f} s, {seconds / empty:.1f} times an empty ledger's compare")  # fmt: skip
         os.environ["LABKIT_RUNS"] = f"{folder}/written"
         started = time.perf_counter()

@@ -12,7 +12,8 @@ from labkit.lab.panel.feed import Feed
 from labkit.lab.panel.watched import Watched
 
 RUN = ("tiny", "reduced_batch", "a")
-WAIT_S = 30
+WAIT_S = 10
+pytestmark = pytest.mark.usefixtures("in_time")
 
 
 @pytest.fixture
