@@ -1,6 +1,5 @@
 """The panel, asked as a browser asks it, of a real Jupyter server."""
 
-import contextlib
 import json
 import os
 import socket
@@ -175,12 +174,39 @@ def test_what_is_no_run_is_refused(server, path, code):
     assert "<script>" not in refused.value.read().decode()
 
 
-@pytest.mark.parametrize("path", ["", "/list", "/gpus", "/tiny/baseline/x", "/tiny/baseline/x/feed"])
-def test_without_the_token_nothing_is_said(server, path):
+@pytest.fixture
+def there(server):
+    """The path of a run that exists; the page, the list and the feed name it to whoever may look."""
+    folder = server.runs / "tiny" / "baseline" / "20260101-000002-cccc"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text("{}")
+    return str(folder.relative_to(server.runs))
+
+
+@pytest.mark.parametrize("path", ["", "/list", "/gpus", "/{there}", "/{there}/feed"])
+def test_without_the_token_nothing_is_said(server, there, path):
+    path = f"/labkit/panel{path.format(there=there)}"
+    whole = server.get(path)
+    assert "FACTS" in whole or there.rpartition("/")[2] in whole or "H100" in whole
     # a page leads to the log-in, which is one too
-    with contextlib.suppress(urllib.error.HTTPError):
-        said = server.get(f"/labkit/panel{path}", token=None)
-        assert "FACTS" not in said and "[" not in said[:1] and "{" not in said[:1]
+    try:
+        said = server.get(path, token=None)
+    except urllib.error.HTTPError as refused:
+        with refused:
+            said = refused.read().decode()
+    assert said != whole and "FACTS" not in said and '"events"' not in said
+
+
+def test_a_folder_beside_the_ledger_is_no_run(server, there):
+    outside = server.runs.parent / "outside" / "x" / "y"
+    outside.mkdir(parents=True)
+    (outside / "config.json").write_text("{}")
+    for path in ("..%2foutside/x/y", f"tiny/baseline/..%2fbaseline%2f{there.rpartition('/')[2]}"):
+        for what in ("", "/feed"):
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                server.get(f"/labkit/panel/{path}{what}")
+            with refused.value:
+                assert refused.value.code == 404
 
 
 def test_the_gpus_are_those_of_nvidia_smi(server):
@@ -199,3 +225,6 @@ def test_a_cell_has_the_panel_where_a_server_shows_its_ledger(monkeypatch, tmp_p
     assert found.url == "/user/a/labkit/panel/tiny/x/1"
     assert 'src="/user/a/labkit/panel/tiny/x/1"' in found.html()
     assert Panel.of(str(tmp_path / "other/tiny/x/1")) is None
+    assert Panel.of("tiny/x/1") is None
+    html = Panel('/x" onload="y', "<b>").html()
+    assert 'src="/x&quot; onload=&quot;y"' in html and "<b>" not in html
