@@ -14,7 +14,6 @@ import platform
 import queue
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -29,6 +28,9 @@ from guards import GUARDS, ROOT, Guard
 WORKERS = 2
 BOUND_S = 300.0
 """What the tests of one guard may take; one that hangs has noticed nothing."""
+
+PLUGINS = ("-p", "no:cacheprovider", "-p", "no:nbmake", "-p", "of_the_copy")
+"""Nothing is kept between runs; what executes notebooks takes seconds to load; and one of our own."""
 
 _FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+::.*?)(?: - .*)?$", re.MULTILINE)
 """A test that failed, in pytest's summary; without ``::`` it is a file that could not even be read."""
@@ -64,23 +66,17 @@ def run_tests(copy: Path, tests: Sequence[str]) -> Outcome:
         "OMP_NUM_THREADS": "1",
         "LABKIT_COPY": str(copy),
     }
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "of_the_copy", *tests]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", *PLUGINS, *tests]
     started = time.monotonic()
-    with subprocess.Popen(
-        command, cwd=copy, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    ) as child:
-        try:
-            said, _ = child.communicate(timeout=BOUND_S)
-            problem = ""
-        except subprocess.TimeoutExpired:
-            said, problem = "", f"not done after {BOUND_S:.0f} s"
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)  # what the tests have left
+    try:
+        done = subprocess.run(command, cwd=copy, env=env, capture_output=True, text=True, timeout=BOUND_S)
+    except subprocess.TimeoutExpired:
+        return Outcome(problem=f"not done after {BOUND_S:.0f} s", seconds=time.monotonic() - started)
+    said, problem = done.stdout + done.stderr, ""
     failed = _FAILED.search(said)
-    if not problem and child.returncode not in (0, 1):
-        problem = f"pytest ended with exit code {child.returncode}"
-    elif child.returncode == 1 and failed is None:
+    if done.returncode not in (0, 1):
+        problem = f"pytest ended with exit code {done.returncode}"
+    elif done.returncode == 1 and failed is None:
         problem = "a test file could not be read"
     return Outcome(
         noticed=failed[1] if failed and not problem else "", problem=problem, seconds=time.monotonic() - started,
