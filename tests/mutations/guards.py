@@ -606,7 +606,7 @@ GUARDS = (
         "labkit/config/values.py",
         "if isinstance(value, str) and value and not _UNPRINTABLE.search(value):",
         "if isinstance(value, str) and value:",
-        (f"{SCHEMA}::test_any_text_is_read_or_refused_on_one_line_with_the_key",),
+        (f"{SCHEMA}::test_a_name_that_would_move_a_terminal_is_refused",),
     ),
     # -- the rooms, and how the command ends
     Guard(

@@ -2,8 +2,8 @@
 
     python tests/mutations/mutate.py [--only NAME] [--list]
 
-Each guard is taken out of a copy of the tracked files, and the tests named beside it run on the copy. A guard that no
-test misses is not held by any: the exit code is then 1, as it is where a test fails without a change. By hand, or
+Each guard is taken out of a copy of the tracked files, and the tests named beside it run on the copy. Where none
+notices the exit code is 1, as it is where a test fails without a change. By hand, or
 last in ``make bench``.
 """
 
@@ -103,7 +103,7 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def check(guards: Sequence[Guard]) -> bool:
-    """Print the table; whether all tests pass as the code is, and each guard was missed by one of its tests."""
+    """Print the table; whether all tests pass as the code is, and a test notices each guard that is gone."""
     with tempfile.TemporaryDirectory(prefix="mutations-") as place, ThreadPoolExecutor(WORKERS) as pool:
         copies: queue.SimpleQueue[Path] = queue.SimpleQueue()
         for number in range(WORKERS):

@@ -1,4 +1,4 @@
-"""The list of guards is whole: each snippet is there once, and each test that should miss it exists."""
+"""The list of guards is whole: each snippet is there once, and each test that should notice exists."""
 
 import re
 
