@@ -237,7 +237,7 @@ GUARDS = (
         "labkit/lab/handin/work.py",
         "return self.record.status in ENDED and self.config_hash == self.record.config_hash",
         "return self.record.status in ENDED",
-        (f"{SIGNS}::test_an_edited_config_has_a_sign",),
+        (f"{GRADE}::test_a_run_whose_settings_were_edited_is_none_of_the_course",),
     ),
     Guard(
         "grade: members are what the manifest says",
@@ -304,7 +304,7 @@ GUARDS = (
         "labkit/runs/runner.py",
         "            os.killpg(child.pid, signal.SIGKILL)",
         "            os.kill(child.pid, signal.SIGKILL)",
-        ("tests/runs/test_runner.py::test_a_run_that_takes_too_long_is_stopped",),
+        ("tests/runs/test_runner.py::test_all_that_a_child_has_started_ends_with_it",),
     ),
     Guard(
         "run: a child ends with who watches it",
