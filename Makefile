@@ -28,7 +28,7 @@ test-system: $(READY) $(CHI)/.ready  ## a real OpenStack and a real Slurm, the i
 	$(BIN)/python -m pytest --confcutdir=tests/image tests/image
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/system
 
-bench: $(READY)  ## measure what reporting, predicting, the ledger, panels and grading cost, how fast the command answers, and what two devices bring
+bench: $(READY)  ## measure what reporting, predicting, the ledger, panels and grading cost, how fast the command answers, what two devices bring, and which test notices each guard that is taken out
 	$(BIN)/python tests/benchmarks/reporting_cost.py
 	$(BIN)/python tests/benchmarks/start_up.py
 	$(BIN)/python tests/benchmarks/prediction_cost.py
@@ -37,6 +37,7 @@ bench: $(READY)  ## measure what reporting, predicting, the ledger, panels and g
 	$(BIN)/python tests/benchmarks/grading.py
 	$(BIN)/python tests/benchmarks/false_alarms.py
 	$(BIN)/python tests/benchmarks/scaling.py
+	$(BIN)/python tests/mutations/mutate.py
 
 clean:  ## remove the environments; runs stay
 	rm -rf $(VENV) $(CHI) .venv-openstack build *.egg-info

@@ -134,6 +134,14 @@ def test_a_value_of_another_type_is_refused_with_key_value_and_type(key, value):
     assert refusal(cuda, **{key: value}) == text
 
 
+@pytest.mark.parametrize("key", ["dataset", "model_name", "lora_targets"])
+@pytest.mark.parametrize("value", ["a\x1b[2J", "a\nb", "a\x00", "a\x9b31m", "a\ud800"])
+def test_a_name_that_would_move_a_terminal_is_refused(key, value):
+    with pytest.raises(ConfigError, match=f"^{key}=") as error:
+        coerce(key, value)
+    assert str(error.value).isprintable()
+
+
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e999", math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("key", NUMBERS)
 def test_a_number_is_finite(key, value):

@@ -251,6 +251,14 @@ def test_a_full_device_stops_the_very_operation_that_does_not_fit():
         second.exp()  # room again
 
 
+def test_a_device_that_is_one_byte_too_small_is_full():
+    with Tracker(capacity_bytes=12 * KIB - 1) as tracker:
+        first, second = kib(4), kib(4)
+        with pytest.raises(torch.OutOfMemoryError):
+            first.sin()
+        assert tracker.peak_bytes == first.nbytes + second.nbytes
+
+
 CUDA_MESSAGE = (
     "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 79.15 GiB of which 11.12 MiB is "
     "free. Process 12345 has 79.13 GiB memory in use. Of the allocated memory 78.50 GiB is allocated by PyTorch, and "

@@ -42,6 +42,20 @@ def test_same_files_have_the_same_digest_whoever_has_them_and_others_have_anothe
     assert project.archive(tmp_path / "one")[1] != project.archive(tmp_path / "two")[1]
 
 
+def test_what_is_a_students_is_not_sent(tmp_path):
+    kept = ("labkit/runs/runner.py", "workspace/configs/baseline.yaml")
+    for name in (
+        *kept,
+        "workspace/runs/tiny/x/record.json",
+        "workspace/data/photo.png",
+        "workspace/submission-A.tar.gz",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    with tarfile.open(fileobj=io.BytesIO(project.archive(tmp_path)[0])) as tar:
+        assert {member.name for member in tar.getmembers() if member.isfile()} == set(kept)
+
+
 def packed(tmp_path, *members):
     path = tmp_path / "work.tar.gz"
     with tarfile.open(path, "w:gz") as tar:

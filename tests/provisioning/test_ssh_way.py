@@ -79,7 +79,7 @@ def test_a_machine_without_ssh_is_told(way, monkeypatch, tmp_path):
 
 
 def test_a_script_that_hangs_is_stopped(way, ssh):
-    ssh("exec sleep 30")
+    ssh("exec sleep 5")
     with pytest.raises(errors.RemoteError, match="was stopped after 1 s"):
         way.run("hello", bound_s=1)
 

@@ -15,7 +15,7 @@ from PIL import Image
 from labkit.config.errors import ConfigError
 from labkit.config.workspace import Workspace
 from labkit.runs.records import LedgerError
-from labkit.runs.runner import run
+from labkit.runs.runner import _stop, run
 
 ONE_STEP = {"max_steps": 1, "num_train_samples": 32}
 WAIT_S = 60.0
@@ -202,19 +202,36 @@ def test_ctrl_c_records_the_run_and_leaves_no_process(ledger):
 
 
 def test_a_child_ends_with_the_process_that_watches_it(ledger):
-    command = start_command()
+    command = start_command("max_epochs=10000", "report_every=9999")  # far from its own end
     wait_for(lambda: ledger.folders() and ledger.folders()[0].events.exists())
     (folder,) = ledger.folders()
     assert folder.is_watched
     command.kill()
     command.communicate(timeout=WAIT_S)
-    wait_for(lambda: processes_of(folder.path) == [])
+    try:
+        wait_for(lambda: processes_of(folder.path) == [])
+    finally:
+        for pid in processes_of(folder.path):
+            os.kill(pid, signal.SIGKILL)
     wait_for(lambda: not folder.is_watched)  # the command line of a process that ends is gone before its files are
     record = folder.read()
     assert record.status == "killed"
     assert "no record" in record.reason
     assert record.config["batch_size"] == 16
     assert not folder.record.exists()
+
+
+def test_all_that_a_child_has_started_ends_with_it(tmp_path):
+    """As loader workers do that are in the middle of something when the training process is gone."""
+    code = "import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', 'input()', *sys.argv[1:]])\ninput()"
+    child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, start_new_session=True)
+    wait_for(lambda: len(processes_of(tmp_path)) == 2)
+    keeps_it_open = os.dup(child.stdin.fileno())  # so that nothing ends because its input does
+    try:
+        _stop(child, signal.SIGTERM, WAIT_S)
+        wait_for(lambda: processes_of(tmp_path) == [])
+    finally:
+        os.close(keeps_it_open)
 
 
 def test_the_script_and_the_command_are_the_same_run(ledger):

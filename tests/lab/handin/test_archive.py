@@ -135,6 +135,12 @@ def test_many_members_that_are_small_each_are_stopped_by_their_sum_and_number(tm
         read_archive(path)
 
 
+def test_a_member_above_its_own_limit_is_refused_whatever_it_packs_to(tmp_path):
+    noise = os.urandom(4 * MIB + 1)  # no bomb, and far below what all members may have
+    with pytest.raises(ArchiveError, match=r"answers.jsonl has 4194305 bytes, above the 4194304 it may have"):
+        read_archive(packed(tmp_path / "a.tar.gz", ("manifest.json", manifest()), ("answers.jsonl", noise)))
+
+
 def test_a_header_that_announces_more_than_there_is_costs_nothing(tmp_path):
     data = member("labs/a.ipynb", size=16 * MIB).tobuf(tarfile.USTAR_FORMAT) + b"x" * 100
     (tmp_path / "a.tar.gz").write_bytes(gzip.compress(data))

@@ -92,8 +92,16 @@ def test_the_work_of_somebody_else_is_refused(ssh, student, handed):
     assert list(here.iterdir()) == []
 
 
+def test_a_node_that_sends_more_than_a_submission_may_have_is_cut_off(ssh, monkeypatch):
+    here = ssh("head -c 3000000 /dev/zero")
+    monkeypatch.setattr(module, "LARGEST_BYTES", module.MIB)
+    with pytest.raises(ArchiveError, match="sends more than the 1 MiB"):
+        collect(NODE, "Ann")
+    assert list(here.iterdir()) == []
+
+
 def test_a_node_that_hangs_is_left(ssh, monkeypatch):
-    here = ssh("exec sleep 60")
+    here = ssh("exec sleep 5")
     monkeypatch.setattr(module, "BOUND_S", 0.3)
     with pytest.raises(ArchiveError, match="was not done after 0 s"):
         collect(NODE, "Ann")

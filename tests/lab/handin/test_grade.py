@@ -361,6 +361,18 @@ def test_no_file_of_this_machine_is_read_because_a_record_names_it(student, hand
     assert row.course_runs == 1 and "record" in row.kinds
 
 
+def test_a_run_whose_settings_were_edited_is_none_of_the_course(student, handed):
+    ledger = student()
+    (honest,) = graded(handed(ledger))
+    for path in ledger.glob("tiny/*/*/*.json"):
+        data = json.loads(path.read_text())
+        data.get("record", data)["config"]["batch_size"] = 1  # and the hash stays
+        path.write_text(json.dumps(data))
+    (edited,) = graded(handed(ledger))
+    assert (honest.course_runs, honest.right) == (1, 3)
+    assert (edited.course_runs, edited.right) == (0, 0)
+
+
 def test_a_record_that_nobody_ran_counts_and_has_a_sign(student, handed):
     """Twelve digits and the word ``ok`` are easily typed; without events nobody has seen the run."""
     ledger = student()
