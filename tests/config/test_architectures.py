@@ -187,7 +187,7 @@ def test_height_and_width_that_are_equal_are_one_side(tmp_path):
 
 
 def test_a_name_that_is_neither_known_nor_a_folder_says_both(tmp_path):
-    with pytest.raises(ConfigError, match="not a known model, nor a folder"):
+    with pytest.raises(ConfigError, match="not a model that labkit plans or trains, nor a folder"):
         architecture(str(tmp_path / "nothing"))
 
 
