@@ -7,6 +7,7 @@ from pathlib import Path
 from labkit.config.errors import ConfigError
 from labkit.config.schema import read_config
 from labkit.config.workspace import Workspace
+from labkit.runs.terminal import say
 from labkit.verbs.options import add_run, find_run, quiet_libraries
 
 HELP = """\
@@ -48,9 +49,9 @@ def main(args: argparse.Namespace) -> int:
         print(json.dumps(rows, indent=1))
         return 0
     for row in rows:
-        print(f"{row['image']}\n  {row['caption']}")
+        say(f"{row['image']}\n  {row['caption']}")
         if "base_caption" in row:
-            print(f"  {row['base_caption']}   (without the adapter)")
+            say(f"  {row['base_caption']}   (without the adapter)")
         if "wanted" in row:
-            print(f"  {row['wanted']}   (its own caption)")
+            say(f"  {row['wanted']}   (its own caption)")
     return 0

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from labkit.config.schema import read_config
+from labkit.runs.terminal import say
 from labkit.verbs.options import add_run, find_run, quiet_libraries
 
 HELP = """\
@@ -31,5 +32,8 @@ def main(args: argparse.Namespace) -> int:
     from labkit.train.trained import merge
 
     target = merge(config, folder.path, Path(args.folder), args.base)
-    print(json.dumps({"folder": str(target)}) if args.json else f"merged model: {target}")
+    if args.json:
+        print(json.dumps({"folder": str(target)}))
+    else:
+        say(f"merged model: {target}")
     return 0

@@ -1,16 +1,34 @@
 """Arguments that several verbs have, and exit codes."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 
 from labkit.config.errors import ConfigError
+from labkit.config.gpus import gpus_named
 from labkit.config.layers import DEFAULT_PROFILE, course
+from labkit.config.profiles import profile_names
 from labkit.config.workspace import Workspace
 from labkit.plan.quiet import quiet_warnings
 from labkit.runs.records import Ledger, LedgerError, RunFolder
+from labkit.runs.terminal import say
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
+
+def find_machines(args: argparse.Namespace) -> None:
+    """Give ``--profile`` and ``--gpu`` the name under which their machine is known: ``a100-80gb`` for ``A100 80GB``.
+
+    Says which GPU is taken where a name may be that of several. What is no GPU is left for the verb to refuse.
+    """
+    for option in ("profile", "gpu"):
+        typed = getattr(args, option, None)
+        if typed is None or typed == DEFAULT_PROFILE or typed in profile_names(Workspace.find()):
+            continue
+        if found := gpus_named(typed):
+            setattr(args, option, found[0].name)
+        if len(found) > 1:
+            others = ", ".join(gpu.name for gpu in found[1:])
+            say(f"({typed} is taken as {found[0].name}; it may also be {others})", error=True)
 
 
 def add_profile(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +61,7 @@ def find_run(args: argparse.Namespace) -> RunFolder:
 
 def say_skipped(error: LedgerError) -> None:
     """Name a folder of the ledger that cannot be read, beside what was asked for."""
-    print(f"skipped {error}", file=sys.stderr)
+    say(f"skipped {error}", error=True)
 
 
 def quiet_libraries() -> None:

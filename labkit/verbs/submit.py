@@ -7,6 +7,8 @@ from pathlib import Path
 
 from labkit.config.errors import ConfigError
 from labkit.config.workspace import Workspace
+from labkit.memory.units import counted
+from labkit.runs.terminal import say
 
 HELP = """\
 Pack your work into one archive to hand in. The runs, answers and notebooks as they are on disk; no secrets, data or
@@ -40,7 +42,7 @@ def main(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"path": str(path), "members": count, "left_out": left_out}, indent=1))
         return 0
-    print(f"{path}: {count} files, {path.stat().st_size / 2**20:.2f} MiB")
+    say(f"{path}: {counted(count, 'file')}, {path.stat().st_size / 2**20:.2f} MiB")
     for line in left_out:
-        print(f"  left out {line}")
+        say(f"  left out {line}")
     return 0
