@@ -16,6 +16,7 @@ from typing import IO, Any
 from labkit.config.layers import Resolved
 from labkit.config.secrets import redact
 from labkit.memory.report import CATEGORIES, MemoryReport, PhaseMemory
+from labkit.memory.units import counted
 from labkit.runs.events import EventReader
 from labkit.runs.shape import (
     Attempt,
@@ -210,7 +211,7 @@ class RunFolder:
                 record.status = "killed"
                 record.reason = "the process that watched it was killed; no record was written"
             if reader.skipped:
-                said = f"{reader.skipped} lines of events.jsonl are no events and were skipped"
+                said = f"skipped {counted(reader.skipped, 'line')} of events.jsonl that cannot be read"
                 record.reason = f"{record.reason}; {said}" if record.reason else said
             return record
         except _NewerError as error:

@@ -84,12 +84,8 @@ def phase_table(record: Record) -> WideTable:
     of_gpu = {name: key for name, key in of_gpu.items() if any(getattr(p, key) is not None for p in phases)}
     table.add_numbers(*(names.get(c, c) for c in shown), "end", "peak", *of_gpu)
     for p in phases:
-        numbers = [
-            *(p.end.get(c, 0) for c in shown),
-            p.end_bytes,
-            p.peak_bytes,
-            *(getattr(p, key) for key in of_gpu.values()),
-        ]
+        numbers = [*(p.end.get(c, 0) for c in shown), p.end_bytes, p.peak_bytes]
+        numbers += [getattr(p, key) for key in of_gpu.values()]
         phase = p.phase.replace("_", " ")
         table.add_row(
             str(p.step), str(p.micro_step), phase, *("-" if n is None else f"{n / 2**20:.2f}" for n in numbers)

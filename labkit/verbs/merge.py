@@ -4,8 +4,10 @@ import argparse
 import json
 from pathlib import Path
 
+from labkit.config.architectures import architecture
 from labkit.config.schema import read_config
 from labkit.runs.terminal import say
+from labkit.train.kept import adapter_of, check_target
 from labkit.verbs.options import add_run, find_run, quiet_libraries
 
 HELP = """\
@@ -28,6 +30,10 @@ def main(args: argparse.Namespace) -> int:
     """Write the merged model."""
     folder = find_run(args)
     config = read_config(folder.read().config)
+    adapter_of(folder.path)
+    check_target(Path(args.folder))
+    if args.base is not None:
+        architecture(args.base)
     quiet_libraries()
     from labkit.train.trained import merge
 

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from labkit.config.errors import ConfigError
+from labkit.config.errors import ConfigError, nearest
 from labkit.config.gpus import gpus_named
 from labkit.config.layers import DEFAULT_PROFILE, course
 from labkit.config.profiles import profile_names
@@ -56,7 +56,10 @@ def find_run(args: argparse.Namespace) -> RunFolder:
             say_skipped(error)
         else:
             return folder
-    return ledger.find(args.run)
+    try:
+        return ledger.find(args.run)
+    except LedgerError as error:
+        raise LedgerError(f"{error}{nearest(args.run, (e.name for e in course(workspace)))}") from None
 
 
 def say_skipped(error: LedgerError) -> None:

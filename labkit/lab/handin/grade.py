@@ -12,6 +12,7 @@ from labkit.lab.handin.archive import ANSWERS, SUFFIXES, ArchiveError, read_arch
 from labkit.lab.handin.judge import Answered, Checked, Judge
 from labkit.lab.handin.signs import LONGEST_S, Sign, fingerprint, signs_of
 from labkit.lab.handin.work import Run, Work, read_work
+from labkit.memory.units import counted
 
 SAME_ANSWERS = 3
 """Lines of two journals that are equal to the second before it is said."""
@@ -210,13 +211,17 @@ class _Copies:
     def _say(self, row: Row, other: Row, kinds: dict[str, set[str]]) -> None:
         who = f"{other.student} ({other.file})"
         if same := sorted(kinds.get("ids", ())):
-            row.signs.append(Sign(kind="copied", text=f"{len(same)} runs have the id of one of {who}: {_some(same)}"))
+            row.signs.append(Sign(kind="copied", text=f"{_have(same)} the id of one of {who}: {_some(same)}"))
         if same := sorted(kinds.get("times", set()) - kinds.get("ids", set())):
-            text = f"{len(same)} runs have, to the millisecond, the times of one of {who}: {_some(same)}"
+            text = f"{_have(same)}, to the millisecond, the times of one of {who}: {_some(same)}"
             row.signs.append(Sign(kind="copied", text=text))
         if len(same := sorted(kinds.get("answers", ()))) >= SAME_ANSWERS:
-            text = f"lines of {ANSWERS} at {len(same)} times are those of {who}: {_some(same)}"
+            text = f"lines of {ANSWERS} at {counted(len(same), 'time')} are those of {who}: {_some(same)}"
             row.signs.append(Sign(kind="copied", text=text))
+
+
+def _have(runs: list[str]) -> str:
+    return f"{counted(len(runs), 'run')} {'has' if len(runs) == 1 else 'have'}"
 
 
 def _some(names: list[str]) -> str:
