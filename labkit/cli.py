@@ -31,7 +31,7 @@ from labkit.verbs import (
 )
 from labkit.verbs.options import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, find_machines
 from labkit.verbs.parser import Parser, as_options, help_text, unknown
-from labkit.verbs.streams import complaint, guarded_streams
+from labkit.verbs.streams import Guarded, complaint, guarded_streams
 
 VERBS = (run, plan, advise, compare, show, diagnose, doctor, caption, merge, fetch, configs, profiles)
 VERBS += (slurm,)  # clusters
@@ -47,13 +47,23 @@ CARRY_OUT = (run, slurm)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
     with guarded_streams() as out:
-        verb, code = _run(sys.argv[1:] if argv is None else argv)
-        out.flush()
-        if reason := complaint(out):
-            say(f"error: {reason}", error=True)
-            if verb not in CARRY_OUT and code == 0:  # what they print is all that they do
-                return EXIT_FAILED
-        return code
+        try:
+            verb, code = _run(sys.argv[1:] if argv is None else argv)
+        except SystemExit as end:  # of help, and of a wrong command line
+            if _arrived(out) or end.code:
+                raise
+            sys.exit(EXIT_FAILED)
+        # what a run or a job has come to does not depend on who could read it; other verbs do nothing but print
+        return code if _arrived(out) or verb in CARRY_OUT else code or EXIT_FAILED
+
+
+def _arrived(out: Guarded) -> bool:
+    """Whether what was printed could be written; says so where it could not."""
+    out.flush()
+    reason = complaint(out)
+    if reason is not None:
+        say(f"error: {reason}", error=True)
+    return reason is None
 
 
 def _run(argv: Sequence[str]) -> tuple[ModuleType | None, int]:

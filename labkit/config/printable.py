@@ -13,5 +13,10 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else _visible(c) for c in text.replace("\r\n", "\n"))
 
 
+def is_text(name: str) -> bool:
+    """Whether the name of a file is text, which a record can hold, and not bytes that are none in this locale."""
+    return not any("\ud800" <= c <= "\udfff" for c in name)
+
+
 def _visible(character: str) -> str:
     return " " if character in _AS_BLANK else repr(character)[1:-1]

@@ -36,7 +36,11 @@ def main(args: argparse.Namespace) -> int:
     if args.output == "-":
         if args.json:
             raise ConfigError("--json does not go with --output -, which is the archive itself.")
-        submit_to(workspace, args.name, sys.stdout.buffer)
+        try:
+            submit_to(workspace, args.name, sys.stdout.buffer)
+        except OSError as error:
+            why = error.strerror or error
+            raise ConfigError(f"--output -: the archive is cut off ({why}); hand in again.") from None
         return 0
     path, count, left_out = submit(workspace, args.name, Path(args.output) if args.output else None)
     if args.json:
