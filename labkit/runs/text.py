@@ -95,8 +95,9 @@ def phase_table(record: Record) -> WideTable:
 
 def compare_table(rows: list[dict[str, Any]], profile: str) -> WideTable:
     """One line a run. Bytes in MiB; each category's own peak, which need not fall together."""
-    sources = sorted({row["source"] for row in rows if row["source"]}) or ["not run"]
-    table = WideTable(f"profile {profile}, MiB on the {', '.join(sources)}", keys=2)
+    sources = sorted({row["source"] for row in rows if row["source"]})
+    measured = f"MiB on the {', '.join(sources)}" if sources else "nothing measured yet"
+    table = WideTable(f"profile {profile}, {measured}", keys=2)
     table.add_numbers("#")
     table.add_text("experiment")
     table.add_text("what changed", most=44)
