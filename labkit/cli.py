@@ -93,7 +93,7 @@ def _run(argv: Sequence[str]) -> tuple[ModuleType | None, int]:
 def command_line() -> Parser:
     """The parser of the whole command."""
     parser = Parser(
-        prog="labkit", description="Where GPU memory goes when a vision-language model is fine-tuned.",
+        prog="labkit", description=help_text("Where GPU memory goes when a vision-language model is fine-tuned."),
         epilog=help_text("'labkit VERB --help', or 'labkit help VERB', says more about one of them, with examples."),
     )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"labkit {version_of('labkit')}")

@@ -146,6 +146,7 @@ def in_a_terminal(width, *arguments, **env):
 @pytest.mark.parametrize("width", [80, 100])
 def test_a_terminals_own_width_counts(width, small_ledger):
     said = in_a_terminal(width, "compare", LABKIT_RUNS=str(small_ledger.root))
+    said = re.sub(r"\x1b\[[0-9;]*m", "", said)  # bold, and no bold
     assert "\x1b" not in said
     lines = said.splitlines()
     assert width - 25 < max(len(line) for line in lines if not line.startswith("Records")) <= width
@@ -161,7 +162,7 @@ def test_a_pipe_gets_tables_in_one_piece(small_ledger):
     assert len(NUMBER.findall(row)) >= 14
 
 
-EVIL = "a\x1b]0;owned\x07b\x1b[2Jc\rd\x1b]8;;http://x\x1b\\e\u202ef\x9b31mg\u2066h\x00i"
+EVIL = "a\x1b]0;owned\x07b\x1b[2Jc\rd\x1b]8;;http://x\x1b\\e\u202ef\x9b31mg\u2066hi"
 
 
 @pytest.fixture
@@ -171,12 +172,12 @@ def evil_ledger(small_ledger, tmp_path, monkeypatch):
     monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / "runs"))
     for path in (tmp_path / "runs").rglob("record.json"):
         record = json.loads(path.read_text())
-        record["reason"] = EVIL
+        record["reason"] = EVIL + "\x00"
         record["device"] = EVIL
         record["overrides"] = {"max_steps": EVIL}
         record["diagnosis"] = {
-            "kind": "other", "what": EVIL, "evidence": [EVIL], "actions": [EVIL]
-        } if record["diagnosis"] is None else record["diagnosis"] | {"what": EVIL}  # fmt: skip
+            "kind": "other", "happened": EVIL, "evidence": [EVIL], "next_steps": [EVIL, f"labkit run {EVIL}  # {EVIL}"]
+        }  # fmt: skip
         record["status"] = "failed"
         record["out_of_memory"] = record["prediction"] = None
         path.write_text(json.dumps(record))
@@ -188,8 +189,9 @@ def evil_ledger(small_ledger, tmp_path, monkeypatch):
     [["compare"], ["show", "reduced_batch"], ["show", "baseline"], ["diagnose", "baseline"], ["show", EVIL],
      ["caption", EVIL, "x.png"], ["plan", EVIL], ["plan", "baseline", "--gpu", EVIL], ["merge", "baseline", EVIL],
      ["fetch", EVIL], ["doctor", EVIL], ["grade", EVIL], ["submit", "--name", EVIL], ["compare", f"--{EVIL}"],
-     [EVIL], ["help", EVIL], ["profiles", EVIL], ["compare", "--profile", EVIL], ["slurm", EVIL], ["slurm", "--job", EVIL],
-     ["diagnose", EVIL], ["doctor", "--slurm", EVIL], ["run", EVIL], ["advise", EVIL], ["configs", EVIL]],
+     [EVIL], ["help", EVIL], ["profiles", EVIL], ["compare", "--profile", EVIL], ["slurm", EVIL],
+     ["slurm", "--job", EVIL], ["diagnose", EVIL], ["doctor", "--slurm", EVIL], ["run", EVIL], ["advise", EVIL],
+     ["configs", EVIL]],
     ids=lambda arguments: " ".join(arguments).replace(EVIL, "EVIL"),
 )  # fmt: skip
 @pytest.mark.parametrize("width", ["", "80"])

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import sys
 import textwrap
 from typing import TYPE_CHECKING
@@ -96,6 +97,7 @@ def console() -> "Console":
 
     columns = width()
     return Clean(
-        file=sys.stdout, width=columns or WIDTH_WITHOUT_TERMINAL, highlight=False, markup=False, emoji=False,
-        soft_wrap=columns is None,
+        file=sys.stdout, width=columns or WIDTH_WITHOUT_TERMINAL, soft_wrap=columns is None,
+        height=shutil.get_terminal_size().lines,  # without it rich reads COLUMNS, and stumbles over what is no number
+        highlight=False, markup=False, emoji=False,
     )  # fmt: skip

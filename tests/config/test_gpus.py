@@ -127,7 +127,8 @@ TYPED = {
     # as nvidia-smi prints them
     "NVIDIA A100-SXM4-80GB": "a100-80gb", "A100-SXM4-40GB": "a100-40gb", "NVIDIA A100 80GB PCIe": "a100-80gb",
     "NVIDIA H100 80GB HBM3": "h100-80gb", "NVIDIA H100 NVL": "h100-94gb", "NVIDIA GH200 480GB": "gh200-96gb",
-    "Tesla V100-SXM2-32GB": "v100-32gb", "Tesla T4": "t4-16gb", "NVIDIA L4": "l4-24gb", "NVIDIA RTX A6000": "a6000-48gb",
+    "Tesla V100-SXM2-32GB": "v100-32gb", "Tesla T4": "t4-16gb", "NVIDIA L4": "l4-24gb",
+    "NVIDIA RTX A6000": "a6000-48gb",
     "NVIDIA GeForce RTX 3090 Ti": "rtx3090ti-24gb", "NVIDIA TITAN RTX": "titanrtx-24gb",
     "NVIDIA RTX PRO 6000 Blackwell Server Edition": "rtxpro6000-96gb",
 }  # fmt: skip

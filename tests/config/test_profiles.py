@@ -227,8 +227,9 @@ def test_a_profile_is_named_and_not_a_path_for_runs_lie_in_a_folder_of_that_name
 
 
 @pytest.mark.parametrize(
-    ("typed", "name"), [("A100 80GB", "a100-80gb"), ("H100-94GB", "h100-94gb"), ("4090", "rtx4090-24gb"), ("24gib", "24GiB")]
-)  # fmt: skip
+    ("typed", "name"),
+    [("A100 80GB", "a100-80gb"), ("H100-94GB", "h100-94gb"), ("4090", "rtx4090-24gb"), ("24gib", "24GiB")],
+)
 def test_a_profile_of_a_gpu_is_called_by_the_name_that_the_gpu_is_known_by(typed, name):
     """Runs of one machine lie in one folder of the ledger, however its name was typed."""
     assert load_profile(WORKSPACE, typed).name == name
