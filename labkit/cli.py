@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Sequence
-from types import ModuleType
 
 from labkit.config.errors import ConfigError
 from labkit.config.secrets import redact
@@ -48,13 +47,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
     with guarded_streams() as out:
         try:
-            verb, code = _run(sys.argv[1:] if argv is None else argv)
+            carries_out, code = _run(sys.argv[1:] if argv is None else argv)
         except SystemExit as end:  # of help, and of a wrong command line
             if _arrived(out) or end.code:
                 raise
             sys.exit(EXIT_FAILED)
         # what a run or a job has come to does not depend on who could read it; other verbs do nothing but print
-        return code if _arrived(out) or verb in CARRY_OUT else code or EXIT_FAILED
+        return code if _arrived(out) or carries_out else code or EXIT_FAILED
 
 
 def _arrived(out: Guarded) -> bool:
@@ -66,28 +65,29 @@ def _arrived(out: Guarded) -> bool:
     return reason is None
 
 
-def _run(argv: Sequence[str]) -> tuple[ModuleType | None, int]:
-    """The verb, and the exit code."""
+def _run(argv: Sequence[str]) -> tuple[bool, int]:
+    """Whether the command does more than to print, and the exit code."""
     parser = command_line()
     args, rest = parser.parse_known_args(as_options(argv))
     if args.verb is None:
         if rest:
             parser.error(unknown(rest, parser.options))
         print(parser.format_help(), end="")
-        return None, 0
+        return False, 0
     if rest and args.verb in TAKE_VALUES and all("=" in item and not item.startswith("-") for item in rest):
         args.overrides += rest  # values that stand behind an option
     elif rest:
         args.parser.error(unknown(rest, args.parser.options))
+    carries_out = args.verb in CARRY_OUT and not getattr(args, "show_config", False)
     try:
         find_machines(args)
-        return args.verb, args.verb.main(args)
+        return carries_out, args.verb.main(args)
     except (ConfigError, LedgerError, CheckpointError, DataError, SlurmError) as error:
         say(redact(f"error: {error}"), error=True)
-        return args.verb, EXIT_USAGE
+        return carries_out, EXIT_USAGE
     except KeyboardInterrupt:
         say("interrupted; the run is recorded as killed" if args.verb is run else "interrupted", error=True)
-        return args.verb, EXIT_INTERRUPTED
+        return carries_out, EXIT_INTERRUPTED
 
 
 def command_line() -> Parser:
