@@ -25,7 +25,8 @@ def draw(command: list[str], path: Path) -> None:
         [sys.executable, "-m", "labkit.cli", *command], capture_output=True, encoding="utf-8", env=env, check=True
     )
     console = Console(record=True, width=WIDTH, file=io.StringIO())
-    console.print(Text.from_ansi(f"$ labkit {' '.join(command)}\n{done.stdout}"))
+    said = "".join(line for line in done.stdout.splitlines(keepends=True) if not line.startswith("Records: "))
+    console.print(Text.from_ansi(f"$ labkit {' '.join(command)}\n{said}"))  # without the folder of who draws it
     # named, so that the same text makes the same file
     console.save_svg(str(path), title="labkit", unique_id=path.stem)
 

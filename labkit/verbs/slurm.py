@@ -69,7 +69,7 @@ def main(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"script": str(script), "job": job}))
     else:
-        say(script)
+        say(str(script))
         say(f"job {job}; 'labkit slurm --job {job}' follows it" if job else f"sbatch {script}")
     return 0
 
