@@ -191,7 +191,7 @@ def test_a_plan_that_cannot_be_made_is_no_success(capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--gpu", "a100-80"], "Did you mean 'a100-80gb'"),
+        (["--gpu", "a100-81"], "Did you mean 'a100-80gb'"),
         (["--gpu", "0GiB"], "1GiB to 1024GiB"),
         (["model_name=Salesforce/blip2-opt-2.8b"], "Did you mean 'Salesforce/blip2-opt-2.7b'"),
         (["batch_size=-3"], "batch_size=-3"),
@@ -216,7 +216,7 @@ def test_a_plan_for_any_gpu_by_name_or_size(capsys):
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (["baseline", "--gpu", "h100-94g"], ["'h100-94g'", "'h100-94gb'", "24GiB"]),
+        (["baseline", "--gpu", "h100-95"], ["'h100-95'", "'h100-94gb'", "24GiB"]),
         (["baseline", "--gpu", "0GiB"], ["'0GiB'"]),
         (["baselin"], ["'baseline'"]),
         ([], ["--all"]),

@@ -41,7 +41,7 @@ def test_of_a_run_that_fits_the_largest_batch_is_said_and_of_a_hopeless_one_what
 
 BAD = [
     (["advise", "baselin"], "'baseline'"),
-    (["advise", "baseline", "--gpu", "a100-80"], "'a100-80gb'"),
+    (["advise", "baseline", "--gpu", "a100-81"], "'a100-80gb'"),
     (["advise", "baseline", "batch_size"], "KEY=VALUE"),
     (["advise", "xxl", "--gpu", "v100-16gb"], "precision=bf16-true"),
     (["profiles", "make"], "--gpu"),

@@ -13,6 +13,7 @@ from typing import Any
 
 from labkit.config.architectures import ARCHITECTURES, architecture
 from labkit.config.errors import ConfigError, nearest
+from labkit.config.printable import is_text
 from labkit.config.profiles import Expected, Profile, load_profile
 from labkit.config.schema import RunConfig, coerce, keys
 from labkit.config.secrets import redact
@@ -53,6 +54,11 @@ class Resolved:
 
 def load_experiment(workspace: Workspace, name: str) -> Experiment:
     """The experiment called ``name``, or in the file ``name``; ``ConfigError`` when it cannot be used."""
+    if not is_text(name):
+        raise ConfigError(
+            f"experiment {name!r} has letters that are none in this locale, and records could not name it; set "
+            "PYTHONUTF8=1, or give it another name."
+        )
     path = _experiment_path(workspace, name)
     data = read_yaml(path)
     base = data.pop("base", None)

@@ -1,6 +1,5 @@
 """Profiles: the facts of a machine, and what each experiment does on it."""
 
-import contextlib
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 from labkit.config.architectures import ARCHITECTURES, STAND_INS
 from labkit.config.datasets import DATASETS
 from labkit.config.errors import ConfigError, nearest
-from labkit.config.gpus import GPUS, find_gpu, is_size
+from labkit.config.gpus import GPUS, gpus_named
 from labkit.config.schema import coerce, keys
 from labkit.config.workspace import Workspace
 from labkit.config.yaml_files import read_yaml
@@ -75,9 +74,8 @@ def load_profile(workspace: Workspace, name: str) -> Profile:
     if "/" in name or name.startswith(".") or len(name) > 100:  # it names a folder of the ledger
         raise ConfigError(f"no profile {name!r}: a profile is named, not a path; 'labkit profiles' lists them.")
     path = workspace.profiles / f"{name}.yaml"
-    if not path.exists():
-        with contextlib.suppress(ConfigError):  # case does not count in the name of a GPU
-            path = workspace.profiles / f"{find_gpu(name).name}.yaml"
+    if not path.is_file() and (found := gpus_named(name)):  # a GPU has more than one name
+        path = workspace.profiles / f"{found[0].name}.yaml"
     if not path.exists():
         return _of_gpu(name, profile_names(workspace))
     data = read_yaml(path)
@@ -129,23 +127,21 @@ def load_profile(workspace: Workspace, name: str) -> Profile:
     for key, text in texts.items():
         if not isinstance(text, str):
             raise ConfigError(f"{path}: {key}={text!r} is not text.")
-    return Profile(name=name, experiments=experiments, expected=expected, **data)
+    return Profile(name=path.stem, experiments=experiments, expected=expected, **data)
 
 
 def _of_gpu(name: str, profiles: list[str]) -> Profile:
     """The facts of a GPU that nobody wrote a profile for; its experiments are as the course has them."""
-    try:
-        gpu = find_gpu(name)
-    except ConfigError:
-        if is_size(name):
-            raise
+    found = gpus_named(name)
+    if not found:
         known = [*profiles, *GPUS]
         raise ConfigError(
-            f"no profile '{name}'.{nearest(name, known)} There are: {', '.join(profiles)}; the GPUs "
+            f"no profile '{name}'.{nearest(name.lower(), known)} There are: {', '.join(profiles)}; the GPUs "
             f"{', '.join(g for g in GPUS if g not in profiles)}; and sizes such as 24GiB."
-        ) from None
+        )
+    gpu = found[0]
     about = f"one {gpu.name}, for which nobody has chosen batch sizes"
-    return Profile(name=name, about=about, values={"device": "cuda", "capacity_gib": gpu.usable_bytes / 2**30})
+    return Profile(name=gpu.name, about=about, values={"device": "cuda", "capacity_gib": gpu.usable_bytes / 2**30})
 
 
 def _values(path: Path, values: dict[str, Any]) -> dict[str, Any]:

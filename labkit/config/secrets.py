@@ -117,8 +117,12 @@ def redact(data: Any) -> Any:
 
 
 def child_environment() -> dict[str, str]:
-    """This process's environment without secrets, for a process that needs none."""
-    return {name: value for name, value in os.environ.items() if not _NAME.search(name) or _is_path(value)}
+    """This process's environment without secrets, for a process that needs none.
+
+    It reads and prints UTF-8 whatever the terminal is: what it prints goes into a log, and no letter may end it.
+    """
+    kept = {name: value for name, value in os.environ.items() if not _NAME.search(name) or _is_path(value)}
+    return kept | {"PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8:backslashreplace"}
 
 
 def redact_file(path: Path) -> None:

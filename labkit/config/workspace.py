@@ -1,10 +1,12 @@
 """The workspace: the folder with configs, profiles, data and runs."""
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from labkit.config.errors import ConfigError
+from labkit.config.printable import is_text
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,15 @@ class Workspace:
         places = [Path(named)] if named else [here, *(p / "workspace" for p in (here, *here.parents, checkout))]
         for place in places:
             if os.path.isfile(place / "configs" / "baseline.yaml"):  # noqa: PTH113 - says no to a name that is too long
-                return cls(place.absolute())
+                return cls(place.absolute())._named_in_text()
         where = f"LABKIT_WORKSPACE={named}" if named else f"{here} and above"
         raise ConfigError(f"no workspace in {where}: a workspace holds configs/baseline.yaml. Set LABKIT_WORKSPACE.")
+
+    def _named_in_text(self) -> "Workspace":
+        for path in map(str, (self.root, self.runs)):
+            if not is_text(path):
+                raise ConfigError(
+                    f"{path} has letters that are none in this locale ({sys.getfilesystemencoding()}), and records "
+                    "could not name it; set PYTHONUTF8=1, or LC_ALL=C.UTF-8."
+                )
+        return self

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from labkit.lab.figures import DASHES, MARKERS, SERIES, Figure, canvas, capacity_line, legend, unit_of
 from labkit.lab.result import Result, sources
 from labkit.lab.views import Lines, View
-from labkit.memory.units import human_bytes
+from labkit.memory.units import counted, human_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,7 +36,9 @@ def loss(results: Sequence[Result]) -> View:
     axes.set_ylabel("loss per caption token, in nats")
     axes.grid(alpha=0.3)
     legend(axes)
-    said = "; ".join(f"{r.name} from {_first(r):.2f} to {_last(r):.2f} in {r.record.samples} samples" for r in shown)
+    said = "; ".join(
+        f"{r.name} from {_first(r):.2f} to {_last(r):.2f} in {counted(r.record.samples, 'sample')}" for r in shown
+    )
     return Figure(drawing, f"Loss by samples seen, {source}: {said}.")
 
 

@@ -45,7 +45,9 @@ def rounding(workspace: Workspace, pairs: Sequence[tuple[str, float]]) -> list[d
 def _json_of(arguments: Sequence[str]) -> Any:
     env = os.environ | {"TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore"}
     env["LABKIT_WORKSPACE"] = str(Workspace.find().root)
-    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=env, cwd=Path.cwd())
+    done = subprocess.run(
+        [sys.executable, *arguments], capture_output=True, encoding="utf-8", errors="replace", env=env, cwd=Path.cwd()
+    )
     if done.returncode:
         said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise ConfigError(said[-1].removeprefix("error: "))

@@ -7,7 +7,7 @@ from labkit.config.layers import Resolved
 from labkit.lab.figures import unit_of
 from labkit.lab.result import Result, sources
 from labkit.lab.views import NO_NUMBER, Lines, Table, View
-from labkit.memory.units import human_bytes
+from labkit.memory.units import counted, human_bytes
 from labkit.runs.compare import compare
 from labkit.runs.prediction import foretold
 from labkit.runs.ranks.files import side_by_side
@@ -110,12 +110,12 @@ def advice(name: str, resolved: Resolved, found: "Advice") -> View:
         [
             ", ".join([*(f"{k}={v}" for k, v in proposal.environment.items()), *proposal.words()]),
             proposal.kind, proposal.cost, f"{proposal.prediction.peak_bytes / unit_bytes:.1f}",
-            f"{proposal.saved_bytes / unit_bytes:.1f}", f"{proposal.prediction.margin or 0:+.0%}",
+            f"{proposal.saved_bytes / unit_bytes:.1f}", f"{proposal.prediction.margin or 0:.0%}",
         ]
         for proposal in found.proposals
     ]  # fmt: skip
     return Table(head, ["change", "paid with", "what it costs", f"peak {unit}", "saved", "free"], rows,
-                 [f"{found.plans} runs were planned. Predicted; costs are an estimate in words."])  # fmt: skip
+                 [f"{counted(found.plans, 'run')} planned. Predicted; costs are an estimate in words."])  # fmt: skip
 
 
 def _row(result: Result, unit_bytes: int) -> list[str]:

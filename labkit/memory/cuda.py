@@ -72,7 +72,9 @@ def used_by_others_bytes() -> int | None:
     gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0] or "0"
     command = [program, f"--id={gpu}", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=QUERY_TIMEOUT_S, check=True)
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=QUERY_TIMEOUT_S, check=True
+        )
         return int(done.stdout.strip()) * 2**20
     except (OSError, ValueError, subprocess.SubprocessError):
         return None  # a driver that does not answer will be told about by CUDA itself

@@ -1,4 +1,4 @@
-"""Bytes in words."""
+"""Bytes and counts in words."""
 
 
 def human_bytes(count: int | float) -> str:
@@ -8,3 +8,8 @@ def human_bytes(count: int | float) -> str:
             return f"{count:.0f} bytes" if unit == "bytes" else f"{count:.2f} {unit}"
         count /= 1024
     raise AssertionError("unreachable")
+
+
+def counted(count: int, noun: str) -> str:
+    """``"1 run"``, ``"2 runs"``: a count with what is counted, of which ``noun`` is one."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -17,6 +17,7 @@ from labkit.config.layers import Resolved
 from labkit.config.place import PLACE, saved_steps
 from labkit.config.secrets import redact
 from labkit.memory.report import CATEGORIES, MemoryReport, PhaseMemory
+from labkit.memory.units import counted
 from labkit.runs.events import EventReader
 from labkit.runs.own_file import open_own, refuse_link
 from labkit.runs.shape import (
@@ -224,7 +225,7 @@ class RunFolder:
             if not watched:
                 record.status, record.reason = "killed", UNWATCHED
             if reader.skipped:
-                said = f"{reader.skipped} lines of events.jsonl are no events and were skipped"
+                said = f"skipped {counted(reader.skipped, 'line')} of events.jsonl that cannot be read"
                 record.reason = f"{record.reason}; {said}" if record.reason else said
             return record
 

@@ -1,19 +1,12 @@
-"""Runs as text: the progress of one, one record, and the table of many."""
+"""Runs as text: one record, and the table of many."""
 
-import os
-import sys
 from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
-
-from labkit.memory.report import CATEGORIES, HOST_CATEGORIES, PhaseMemory
-from labkit.memory.units import human_bytes
+from labkit.memory.report import CATEGORIES, HOST_CATEGORIES
+from labkit.memory.units import counted, human_bytes
+from labkit.runs.columns import WideTable
 from labkit.runs.records import Record
-
-WIDTH_WITHOUT_TERMINAL = 196
 
 _SHORT = {
     "parameters": "params", "gradients": "grads", "optimizer_gpu": "optim", "activations": "activ",
@@ -25,56 +18,6 @@ _WORDS = {"optimizer_gpu": "optimizer state", "optimizer_cpu": "optimizer state"
 
 _VISIBLE = 2**20 // 200
 """Bytes that a table in MiB with two digits shows."""
-
-
-def console() -> Console:
-    """Where text goes: as wide as the terminal, or wide enough for the table when there is none."""
-    wide = None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH_WITHOUT_TERMINAL
-    return Console(width=wide, highlight=False, markup=False, soft_wrap=wide is not None)
-
-
-class ProgressPrinter:
-    """Shows a run while it goes on: use it as a context and give it as ``on_event``."""
-
-    def __init__(self, out: Console, title: str, micro_steps: int) -> None:
-        self._last_micro_step = micro_steps - 1
-        self._bar = Progress(
-            TextColumn(title), BarColumn(24), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"),
-            TimeRemainingColumn(), console=out,
-        )  # fmt: skip
-        self._task = self._bar.add_task("", total=None, loss="starting")
-
-    def __enter__(self) -> "ProgressPrinter":
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        if self._bar.live.is_started:
-            self._bar.stop()
-
-    def __call__(self, event: dict[str, Any]) -> None:
-        """Show one event."""
-        match event["event"]:
-            case "created":
-                self._bar.start()
-            case "resumed":
-                self._bar.start()
-                self._bar.console.print(f"  goes on behind step {event['step']} of {event['folder']}")
-            case "start":
-                self._bar.update(self._task, total=event["steps"], loss="")
-                self._bar.console.print(
-                    f"  {event['device']}, {event['model']['parameters']:,} parameters "
-                    f"({event['model']['trainable']:,} trainable), {event['steps']} optimizer steps"
-                )
-            case "phase" if event["micro_step"] == self._last_micro_step:
-                phase = PhaseMemory(**{k: v for k, v in event.items() if k not in ("event", "time")})
-                name = phase.phase.replace("_", " ")
-                self._bar.console.print(
-                    f"  step {phase.step} {name:21} {human_bytes(phase.end_bytes):>10}, "
-                    f"peak {human_bytes(phase.peak_bytes):>10}: {parts(phase.end)}"
-                )
-            case "progress":
-                loss = f"loss {loss_words(event['losses'][-1])}" if event["losses"] else ""
-                self._bar.update(self._task, completed=event["step"], **({"loss": loss} if loss else {}))
 
 
 def summary(record: Record) -> str:
@@ -117,30 +60,32 @@ def summary(record: Record) -> str:
         lines.append(f"  {human_bytes(record.others_bytes)} of the GPU were in use before it started")
     if record.losses:
         lines.append(
-            f"  loss {loss_words(record.losses[0])} to {loss_words(record.losses[-1])} in {len(record.losses)} "
-            f"optimizer step{'s' * (len(record.losses) > 1)}, {record.samples} samples, {record.train_seconds:.1f} s"
+            f"  loss {loss_words(record.losses[0])} to {loss_words(record.losses[-1])} in "
+            f"{counted(len(record.losses), 'optimizer step')}, {counted(record.samples, 'sample')}, "
+            f"{record.train_seconds:.1f} s"
         )
     if record.validation_losses:
         lines.append("  validation loss " + ", ".join(map(loss_words, record.validation_losses)))
     return "\n".join(lines)
 
 
-def phase_table(record: Record) -> Table:
+def phase_table(record: Record) -> WideTable:
     """Every reported phase of a run: bytes by category at its end, and its peak. All in MiB."""
-    table = Table(title=f"{record.id} {record.experiment}: memory in MiB", box=None, title_justify="left")
-    for column in ("step", "micro", "phase"):
-        table.add_column(column, no_wrap=True)
+    table = WideTable(f"{record.id} {record.experiment}: memory in MiB", keys=3)
+    table.add_text("step", "micro", "phase")
     names = _SHORT | _SHORT_OTHERS
     phases = record.report.phases if record.report else []
     shown = [c for c in CATEGORIES if c not in HOST_CATEGORIES or any(p.end.get(c) for p in phases)]
     if HOST_CATEGORIES & set(shown):
         by_owner = "" if record.report.source == "CUDA" else "; the virtual GPU tells it by owner"
         table.caption = f"cpu: in host memory, not in end and peak{by_owner}"
-        table.caption_justify = "left"
-    for column in (*(names.get(c, c) for c in shown), "end", "peak", "reserved", "device used"):
-        table.add_column(column, justify="right")
+    # a virtual GPU has no allocator, and nothing is beside the run
+    of_gpu = {"reserved": "reserved_bytes", "device used": "device_used_bytes"}
+    of_gpu = {name: key for name, key in of_gpu.items() if any(getattr(p, key) is not None for p in phases)}
+    table.add_numbers(*(names.get(c, c) for c in shown), "end", "peak", *of_gpu)
     for p in phases:
-        numbers = [*(p.end.get(c, 0) for c in shown), p.end_bytes, p.peak_bytes, p.reserved_bytes, p.device_used_bytes]
+        numbers = [*(p.end.get(c, 0) for c in shown), p.end_bytes, p.peak_bytes]
+        numbers += [getattr(p, key) for key in of_gpu.values()]
         phase = p.phase.replace("_", " ")
         table.add_row(
             str(p.step), str(p.micro_step), phase, *("-" if n is None else f"{n / 2**20:.2f}" for n in numbers)
@@ -148,17 +93,16 @@ def phase_table(record: Record) -> Table:
     return table
 
 
-def compare_table(rows: list[dict[str, Any]], profile: str) -> Table:
+def compare_table(rows: list[dict[str, Any]], profile: str) -> WideTable:
     """One line a run. Bytes in MiB; each category's own peak, which need not fall together."""
-    sources = sorted({row["source"] for row in rows if row["source"]}) or ["not run"]
-    table = Table(title=f"profile {profile}, MiB on the {', '.join(sources)}", box=None, title_justify="left")
-    table.add_column("#", justify="right")
-    table.add_column("experiment", no_wrap=True)
-    table.add_column("what changed", max_width=44)
-    for column in ("status", "expected", "died in"):
-        table.add_column(column, min_width=len("optimizer step, step 0") if column == "died in" else None)
-    for column in ("peak", "predicted", "error", "of", *_SHORT.values(), "host", "time s", "loss"):
-        table.add_column(column, justify="right", no_wrap=True)
+    sources = sorted({row["source"] for row in rows if row["source"]})
+    measured = f"MiB on the {', '.join(sources)}" if sources else "nothing measured yet"
+    table = WideTable(f"profile {profile}, {measured}", keys=2)
+    table.add_numbers("#")
+    table.add_text("experiment")
+    table.add_text("what changed", most=44)
+    table.add_text("status", "expected", "died in")
+    table.add_numbers("peak", "predicted", "error", "of", *_SHORT.values(), "host", "time s", "loss")
     numbers = {row["experiment"]: row["number"] for row in rows}
     for row in rows:
         found = row["peak_by_category"]
@@ -182,20 +126,27 @@ def compare_table(rows: list[dict[str, Any]], profile: str) -> Table:
     return table
 
 
+def room_words(peak_bytes: int, capacity_bytes: int | None) -> str:
+    """What a peak leaves of the capacity, ``17% free``, or how much more it needs: no share is below zero."""
+    if capacity_bytes is None:
+        return "no capacity given"
+    if peak_bytes > capacity_bytes:
+        return f"needs {human_bytes(peak_bytes - capacity_bytes)} more"
+    return f"{1 - peak_bytes / capacity_bytes:.0%} free"
+
+
 def error_words(error: float | None) -> str:
     """A signed error in percent; None where there is nothing to compare with."""
     return "-" if error is None else f"{error:+z.2%}"
 
 
-def beside_table(rows: list[dict[str, Any]]) -> Table:
+def beside_table(rows: list[dict[str, Any]]) -> WideTable:
     """What was predicted for every phase, in MiB, and the signed error against what was measured."""
-    table = Table(title="predicted in MiB, and its error", box=None, title_justify="left")
-    for column in ("step", "micro", "phase"):
-        table.add_column(column, no_wrap=True)
+    table = WideTable("predicted in MiB, and its error", keys=3)
+    table.add_text("step", "micro", "phase")
     names = _SHORT | _SHORT_OTHERS
     shown = list(dict.fromkeys(r["what"] for r in rows if max(r["predicted_bytes"], r["measured_bytes"]) >= _VISIBLE))
-    for what in shown:
-        table.add_column(names.get(what, what), justify="right", no_wrap=True)
+    table.add_numbers(*(names.get(what, what) for what in shown))
     cells: dict[tuple[int, int, str], dict[str, str]] = {}
     for r in rows:
         visible = max(r["predicted_bytes"], r["measured_bytes"]) >= _VISIBLE
@@ -207,25 +158,23 @@ def beside_table(rows: list[dict[str, Any]]) -> Table:
     return table
 
 
-def plan_table(rows: list[dict[str, Any]], gpu: str) -> Table:
+def plan_table(rows: list[dict[str, Any]], gpu: str) -> WideTable:
     """One line a prediction; in GiB, or in MiB where the GPU holds less than one. Each category's own peak."""
     large = max((row.get("capacity_bytes") or row.get("peak_bytes", 0) for row in rows), default=0) >= 2**30
     unit, words = (2**30, "GiB") if large else (2**20, "MiB")
-    table = Table(title=f"predicted for {gpu}, {words}", box=None, title_justify="left")
-    table.add_column("experiment", no_wrap=True)
-    for column in ("verdict", "dies in"):
-        table.add_column(column, no_wrap=True)
-    for column in ("peak", "of", "free", "reserved", *_SHORT.values(), "host"):
-        table.add_column(column, justify="right", no_wrap=True)
+    table = WideTable(f"predicted for {gpu}, {words}")
+    table.add_text("experiment", "verdict", "dies in")
+    numbers_of = ("peak", "of", "free", "reserved", *_SHORT.values(), "host")
+    table.add_numbers(*numbers_of)
     for row in rows:
         if "error" in row:
-            table.add_row(row["experiment"], "not predicted")
+            table.add_row(row["experiment"], "not predicted", "", *("" for _ in numbers_of))
             continue
         found = row["peak_by_category"]
         numbers = [row["peak_bytes"], row["capacity_bytes"], None, row["reserved_bytes"]]
         numbers += [*(found[c] for c in _SHORT), row["host_bytes"]]
         cells = ["-" if n is None else f"{n / unit:.1f}" for n in numbers]
-        cells[2] = "-" if row["margin"] is None else f"{row['margin']:+.0%}"
+        cells[2] = _free_cell(row["peak_bytes"], row["capacity_bytes"], unit)
         table.add_row(row["experiment"], row["verdict"], _place(row["died_in"]), *cells)
     return table
 
@@ -253,6 +202,13 @@ def _against(row: dict[str, Any], numbers: Mapping[str, int]) -> str:
 def activity(phase: str) -> str:
     """What is done in the time that a phase's report is about."""
     return "load batch" if phase == "before_forward" else phase.removeprefix("after_").replace("_", " ")
+
+
+def _free_cell(peak_bytes: int, capacity_bytes: int | None, unit: int) -> str:
+    if capacity_bytes is None:
+        return "-"
+    lacking = peak_bytes - capacity_bytes
+    return f"lacks {lacking / unit:.1f}" if lacking > 0 else f"{-lacking / capacity_bytes:.0%}"
 
 
 def _status_words(status: str) -> str:

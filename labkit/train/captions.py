@@ -9,7 +9,7 @@ from PIL import Image
 
 from labkit.config.schema import RunConfig
 from labkit.train.data import load_samples
-from labkit.train.errors import DataError
+from labkit.train.images import open_image
 from labkit.train.step import Collator
 from labkit.train.trained import load
 
@@ -55,7 +55,7 @@ def captions_of_run(config: RunConfig, folder: Path, images: Sequence[Path]) -> 
     Each row has ``image`` and ``caption``, and for a run with adapters ``base_caption``, the base's own. Raises
     ``DataError`` for a file that is no image, ``CheckpointError`` for a run that has kept no weights.
     """
-    opened = [_open(path) for path in images]
+    opened = [open_image(path) for path in images]
     model, processor = load(config, folder)
     collate = Collator(
         processor, model.config.text_config.model_type, config.max_length, model.config.num_query_tokens,
@@ -86,15 +86,3 @@ def images_of(dataset: str, count: int, data_folder: Path, folder: Path) -> tupl
         paths.append(path)
         captions.append(caption)
     return paths, captions
-
-
-def _open(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for bytes that are no image
-        raise DataError(f"{path} cannot be read as an image ({_why(error)}); name a picture file.") from None
-
-
-def _why(error: Exception) -> str:
-    return getattr(error, "strerror", None) or ("it is none" if isinstance(error, OSError) else str(error))

@@ -17,10 +17,8 @@ from labkit.memory.units import human_bytes
 from labkit.train.adapters import load_adapter, save_adapter
 from labkit.train.checkpoints import load_model, load_processor
 from labkit.train.errors import CheckpointError
+from labkit.train.kept import ADAPTER, MODEL, adapter_of, check_target, weights_of
 from labkit.train.models import build_model
-
-MODEL, ADAPTER = "model", "adapter"
-"""Folders below a run's own: the whole model, or the adapter that it has trained."""
 
 
 def save(model: nn.Module, processor: Blip2Processor, config: RunConfig, folder: Path, rank: int = 0) -> Path:
@@ -52,13 +50,13 @@ def load(config: RunConfig, folder: Path, device: str = "cpu") -> tuple[nn.Modul
     ``CheckpointError`` when the run has kept nothing, or its base is not here any more.
     """
     config = dataclasses.replace(config, act_ckpt=False)
-    if (folder / MODEL).is_dir():
-        model = load_model(config, folder / MODEL, device)
-        return model.eval(), load_processor(folder / MODEL, model.config)
-    adapter = _adapter(folder)
+    weights = weights_of(folder)
+    if weights.name == MODEL:
+        model = load_model(config, weights, device)
+        return model.eval(), load_processor(weights, model.config)
     model = build_model(config, device)
-    adapted = load_adapter(model, adapter, config.model_name)
-    return adapted.eval(), load_processor(adapter, model.config)
+    adapted = load_adapter(model, weights, config.model_name)
+    return adapted.eval(), load_processor(weights, model.config)
 
 
 def merge(config: RunConfig, folder: Path, target: Path, base: str | None = None) -> Path:
@@ -68,9 +66,8 @@ def merge(config: RunConfig, folder: Path, target: Path, base: str | None = None
     ``base`` names another folder or checkpoint of the same model. Raises ``CheckpointError`` for a run without an
     adapter, an adapter for another model, a target that exists and a disk without room.
     """
-    adapter = _adapter(folder)
-    if target.exists():
-        raise CheckpointError(f"{target} exists; name a folder that does not.")
+    adapter = adapter_of(folder)
+    check_target(target)
     name = base or config.model_name
     architecture(name)  # says what there is, if there is no such model
     if config.use_qlora and config.weights == "random" and base is None:
@@ -87,14 +84,6 @@ def merge(config: RunConfig, folder: Path, target: Path, base: str | None = None
         merged.save_pretrained(target)
         processor.save_pretrained(target)
     return target
-
-
-def _adapter(folder: Path) -> Path:
-    if (folder / ADAPTER).is_dir():
-        return folder / ADAPTER
-    if (folder / MODEL).is_dir():
-        raise CheckpointError(f"{folder.name} has trained the whole model and no adapter; it is in {folder / MODEL}.")
-    raise CheckpointError(f"{folder.name} has kept no weights; run it again with save_model=true.")
 
 
 @contextlib.contextmanager

@@ -2,13 +2,13 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from labkit.config.gpus import has_bf16
 from labkit.config.layers import DEFAULT_PROFILE
 from labkit.config.workspace import Workspace
+from labkit.runs.terminal import say
 from labkit.verbs.options import EXIT_FAILED, pairs, quiet_libraries
 from labkit.verbs.planned import resolve_planned
 
@@ -43,16 +43,16 @@ def main(args: argparse.Namespace) -> int:
     from labkit.plan.advise import advise
     from labkit.plan.errors import PredictionError
 
-    say = None if args.json else lambda text: print(f"({text})", file=sys.stderr, flush=True)
+    tell = None if args.json else lambda text: say(f"({text})", error=True)
     try:
-        advice = advise(resolved.config, bf16=bf16, say=say)
+        advice = advise(resolved.config, bf16=bf16, say=tell)
     except PredictionError as error:
-        print(f"error: {args.experiment}: {error}", file=sys.stderr)
+        say(f"error: {args.experiment}: {error}", error=True)
         return EXIT_FAILED
     if args.json:
         print(json.dumps(_facts(advice, args, typed), indent=1))
     else:
-        print("\n".join(_lines(advice, args, typed)))
+        say("\n".join(_lines(advice, args, typed)))
     return 0 if advice.fits or advice.proposals else EXIT_FAILED
 
 
@@ -70,12 +70,12 @@ def _facts(advice: "Advice", args: argparse.Namespace, typed: dict[str, str]) ->
 
 def _lines(advice: "Advice", args: argparse.Namespace, typed: dict[str, str]) -> list[str]:
     from labkit.memory.units import human_bytes
+    from labkit.runs.text import room_words
 
     base = advice.prediction
-    capacity = human_bytes(base.capacity_bytes or 0)
     lines = [
         f"{args.experiment} on {args.gpu}: {base.verdict} (predicted), peak {human_bytes(base.peak_bytes)} of "
-        f"{capacity}, {base.margin or 0:+.0%} free"
+        f"{human_bytes(base.capacity_bytes or 0)}, {room_words(base.peak_bytes, base.capacity_bytes)}"
     ]
     if advice.largest is not None:
         lines.append(_largest(advice))
@@ -102,19 +102,21 @@ def _lack(advice: "Advice") -> str:
 
     died = advice.nearest.prediction.died_in if advice.nearest else None
     if advice.missing_bytes:
-        return f"{human_bytes(advice.missing_bytes)} are missing"
+        return f"needs {human_bytes(advice.missing_bytes)} more"
     return f"it dies in {died['phase'].replace('_', ' ')}" if died else "too little would stay free"
 
 
 def _proposal(proposal: "Proposal") -> str:
     from labkit.memory.units import human_bytes
+    from labkit.runs.text import room_words
 
     found = proposal.prediction
     values = " ".join([*(f"{key}={value}" for key, value in proposal.environment.items()), *proposal.words()])
     saved = f"{human_bytes(proposal.saved_bytes)} less"
     if not proposal.overrides and found.reserved_bytes:
         saved = f"reserved {human_bytes(found.reserved_bytes)}"
-    return f"{values}: {found.verdict}, peak {human_bytes(found.peak_bytes)}, {saved}, {found.margin or 0:+.0%} free"
+    room = room_words(found.peak_bytes, found.capacity_bytes)
+    return f"{values}: {found.verdict}, peak {human_bytes(found.peak_bytes)}, {saved}, {room}"
 
 
 def _paid(proposal: "Proposal") -> str:

@@ -4,9 +4,12 @@ import argparse
 import json
 from pathlib import Path
 
+from labkit.config.datasets import find_dataset
 from labkit.config.errors import ConfigError
 from labkit.config.schema import read_config
 from labkit.config.workspace import Workspace
+from labkit.runs.terminal import say
+from labkit.train.kept import weights_of
 from labkit.verbs.options import add_run, find_run, quiet_libraries
 
 HELP = """\
@@ -35,10 +38,11 @@ def main(args: argparse.Namespace) -> int:
         raise ConfigError(f"--count={args.count} must be at least 1.")
     folder = find_run(args)
     config = read_config(folder.read().config)
+    images, wanted = [Path(image) for image in args.images], None
+    _check(folder.path, images, args.dataset)
     quiet_libraries()
     from labkit.train.captions import captions_of_run, images_of
 
-    images, wanted = [Path(image) for image in args.images], None
     if args.dataset:
         images, wanted = images_of(args.dataset, args.count, Workspace.find().data, folder.path / "images")
     rows = captions_of_run(config, folder.path, images)
@@ -48,9 +52,20 @@ def main(args: argparse.Namespace) -> int:
         print(json.dumps(rows, indent=1))
         return 0
     for row in rows:
-        print(f"{row['image']}\n  {row['caption']}")
+        say(f"{row['image']}\n  {row['caption']}")
         if "base_caption" in row:
-            print(f"  {row['base_caption']}   (without the adapter)")
+            say(f"  {row['base_caption']}   (without the adapter)")
         if "wanted" in row:
-            print(f"  {row['wanted']}   (its own caption)")
+            say(f"  {row['wanted']}   (its own caption)")
     return 0
+
+
+def _check(run: Path, images: list[Path], dataset: str | None) -> None:
+    """Refuse what cannot be captioned, before the model is loaded and what it needs is imported."""
+    from labkit.train.images import open_image
+
+    weights_of(run)
+    if dataset:
+        find_dataset(dataset, Workspace.find().data)
+    for image in images:
+        open_image(image)

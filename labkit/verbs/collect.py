@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 
 from labkit.config.errors import ConfigError
+from labkit.memory.units import counted
+from labkit.runs.terminal import say
 
 HELP = """\
 Pack a student's work on another machine and bring it home through ssh. It is what 'labkit submit' gives there, checked
@@ -52,5 +54,6 @@ def main(args: argparse.Namespace) -> int:
         facts = {"path": str(path), "runs": len(runs), "members": len(found.sha256), "left_out": found.left_out}
         print(json.dumps(facts, indent=1))
         return 0
-    print(f"{path}: {len(runs)} runs, {len(found.notebooks)} notebooks, {path.stat().st_size / 2**20:.2f} MiB")
+    held = f"{counted(len(runs), 'run')}, {counted(len(found.notebooks), 'notebook')}"
+    say(f"{path}: {held}, {path.stat().st_size / 2**20:.2f} MiB")
     return 0

@@ -8,6 +8,7 @@ from labkit.config.profiles import load_profile
 from labkit.config.workspace import Workspace
 from labkit.runs.compare import compare, missing
 from labkit.runs.records import Ledger
+from labkit.runs.terminal import console, say
 from labkit.verbs.options import EXIT_FAILED, add_profile, say_skipped
 
 HELP = """\
@@ -48,15 +49,15 @@ def _rows(workspace: Workspace, profile: str) -> list[dict[str, Any]]:
 
 
 def _print(workspace: Workspace, profile: str, rows: list[dict[str, Any]]) -> None:
-    from labkit.runs.text import compare_table, console
+    from labkit.runs.text import compare_table
 
     wrong = missing(workspace, profile, rows)
     total = len(load_profile(workspace, profile).expected)
     console().print(compare_table(rows, profile))
-    print(f"\n{total - len(wrong)} of {total} as expected. Steps count from 0.")
-    print("predicted: the peak with memory enough. error: predicted over measured, in the phases that were reached.")
-    print("Each category shows its own peak; temp is what is born and gone inside one phase.")
-    print("host is kept in host memory: step counters, and what is offloaded. The virtual GPU tells it by owner.")
-    print(f"Records: {workspace.runs / profile}")
+    say(f"\n{total - len(wrong)} of {total} as expected. Steps count from 0.")
+    say("predicted: the peak with memory enough. error: predicted over measured, in the phases that were reached.")
+    say("Each category shows its own peak; temp is allocated and freed within one phase.")
+    say("host is kept in host memory: step counters, and what is offloaded. The virtual GPU tells it by owner.")
+    say(f"Records: {workspace.runs / profile}")
     if wrong:
-        print("not as expected, outdated or not run: " + ", ".join(wrong))
+        say("not as expected, outdated or not run: " + ", ".join(wrong))

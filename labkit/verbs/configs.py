@@ -9,6 +9,7 @@ from labkit.config.layers import course
 from labkit.config.schema import RunConfig, key_docs, key_type, keys
 from labkit.config.workspace import Workspace
 from labkit.runs.compare import changes
+from labkit.runs.terminal import say
 from labkit.verbs.options import add_profile
 
 HELP = """\
@@ -52,5 +53,8 @@ def main(args: argparse.Namespace) -> int:
             + (f"\n    against {r['compare_with']}: {changed_words(r['changed'])}" if r["compare_with"] else "")
             for r in rows
         ]
-    print(json.dumps(rows, indent=1) if args.json else "\n".join(text))
+    if args.json:
+        print(json.dumps(rows, indent=1))
+    else:
+        say("\n".join(text))
     return 0

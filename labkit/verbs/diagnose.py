@@ -4,7 +4,6 @@ import argparse
 import dataclasses
 import json
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from labkit.runs.diagnosis.cuda_message import read_cuda_message
 from labkit.runs.diagnosis.diagnose import GPU_MEMORY, Diagnosis, diagnose, diagnose_log
 from labkit.runs.diagnosis.log_file import read_log
 from labkit.runs.records import Record, RunFolder
+from labkit.runs.terminal import say
 from labkit.verbs.advise import proposal_lines
 from labkit.verbs.options import add_run, find_run, quiet_libraries
 
@@ -59,9 +59,9 @@ def main(args: argparse.Namespace) -> int:
         f"{args.run} (a log alone; what is in CAPITALS is yours to fill in)"
     )  # fmt: skip
     if found is None:
-        print(f"{name} ended with '{record.status}'; there is nothing to diagnose." if record else name)
+        say(f"{name} ended with '{record.status}'; there is nothing to diagnose." if record else name)
         return 0
-    print("\n".join([name, "", *found.lines(), *_predicted(record, advice, why_not)]))
+    say("\n".join([name, "", *found.lines(), *_predicted(record, advice, why_not)]))
     return 0
 
 
@@ -92,8 +92,8 @@ def _advice(record: Record, quiet: bool) -> "tuple[Advice | None, str | None]":
         if config.capacity_gib is None and message is not None:
             usable_bytes = message.capacity_bytes - CONTEXT_BYTES
             config = dataclasses.replace(config, capacity_gib=usable_bytes / 2**30)
-        say = None if quiet else lambda text: print(f"({text})", file=sys.stderr, flush=True)
-        return advise(config, bf16=has_bf16(record.profile), say=say), None
+        tell = None if quiet else lambda text: say(f"({text})", error=True)
+        return advise(config, bf16=has_bf16(record.profile), say=tell), None
     except (ConfigError, PredictionError) as error:
         return None, str(error)
 

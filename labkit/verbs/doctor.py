@@ -15,6 +15,7 @@ from labkit.config.workspace import Workspace
 from labkit.runs.doctor.examine import examine, worst
 from labkit.runs.doctor.machine import Check, Machine, Needs
 from labkit.runs.slurm.examine import examine_script
+from labkit.runs.terminal import console, say, width, wrapped
 from labkit.verbs.options import EXIT_FAILED, add_profile, pairs, quiet_libraries
 
 HELP = """\
@@ -110,15 +111,14 @@ def _predicted(needs: Needs, config: RunConfig) -> Needs:
 
 
 def _print(title: str, checks: list[Check], not_predicted: str | None = None) -> None:
-    from labkit.runs.text import console
-
     out = console()
-    out.print(f"{title}\n")
+    say(f"{title}\n")
     for check in checks:
-        out.print(f"{check.level:6} {check.name:18} {check.found}", style=COLOURS[check.level])
+        line = wrapped(f"{check.level:6} {check.name:18} {check.found}", width())
+        out.print(line, style=COLOURS[check.level])
         if check.mend and check.level != "green":
-            out.print(f"{'':6} {'':18} {check.mend}")
+            say(f"{'':6} {'':18} {check.mend}")
     if not_predicted:
-        out.print(f"\nHost memory and disk are not predicted: {not_predicted}")
+        say(f"\nHost memory and disk are not predicted: {not_predicted}")
     counts = {level: sum(check.level == level for check in checks) for level in COLOURS}
-    out.print("\n" + ", ".join(f"{n} {level}" for level, n in counts.items() if n))
+    say("\n" + ", ".join(f"{n} {level}" for level, n in counts.items() if n))

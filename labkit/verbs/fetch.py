@@ -7,6 +7,7 @@ from pathlib import Path
 from labkit.config.layers import resolve
 from labkit.config.profiles import load_profile
 from labkit.config.workspace import Workspace
+from labkit.runs.terminal import say
 from labkit.verbs.options import add_profile
 
 HELP = """\
@@ -28,7 +29,7 @@ def main(args: argparse.Namespace) -> int:
     """Download what is missing."""
     names = [args.model] if args.model is not None else _checkpoints(args.profile)
     if not names and not args.json:
-        print(f"profile {args.profile} needs no checkpoint: its models are stand-ins, packaged or folders.")
+        say(f"profile {args.profile} needs no checkpoint: its models are stand-ins, packaged or folders.")
     rows = []
     if names:
         from labkit.memory.units import human_bytes
@@ -39,11 +40,11 @@ def main(args: argparse.Namespace) -> int:
         for planned in plans:
             if not args.json:
                 size, free = human_bytes(planned.download_bytes), human_bytes(planned.free_bytes)
-                print(f"{planned.model}: {size} to download, {free} free, {planned.cache}", flush=True)
+                say(f"{planned.model}: {size} to download, {free} free, {planned.cache}")
             folder = download(planned)
             rows.append({"model": planned.model, "folder": str(folder), "downloaded_bytes": planned.download_bytes})
             if not args.json:
-                print(f"  {folder}")
+                say(f"  {folder}")
     if args.json:
         print(json.dumps(rows, indent=1))
     return 0

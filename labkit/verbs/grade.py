@@ -4,11 +4,11 @@ import argparse
 import json
 import math
 import os
-import sys
 from pathlib import Path
 
 from labkit.config.errors import ConfigError
 from labkit.config.workspace import Workspace
+from labkit.runs.terminal import say
 
 HELP = """\
 A row a student, from archives that 'labkit submit' made. Runs, answers committed before the run, right answers,
@@ -54,9 +54,9 @@ def main(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps([facts(row) for row in shown], indent=1))
         return 0
-    print("\n\n".join(details(row) for row in shown) if args.details is not None else table(rows))
+    say("\n\n".join(details(row) for row in shown) if args.details is not None else table(rows))
     for path in others:
-        print(f"passed over {clean(path.name, 60)}: no archive", file=sys.stderr)
+        say(f"passed over {clean(path.name, 60)}: no archive", error=True)
     return 0
 
 

@@ -4,7 +4,10 @@ import argparse
 import json
 from pathlib import Path
 
+from labkit.config.architectures import architecture
 from labkit.config.schema import read_config
+from labkit.runs.terminal import say
+from labkit.train.kept import adapter_of, check_target
 from labkit.verbs.options import add_run, find_run, quiet_libraries
 
 HELP = """\
@@ -27,9 +30,16 @@ def main(args: argparse.Namespace) -> int:
     """Write the merged model."""
     folder = find_run(args)
     config = read_config(folder.read().config)
+    adapter_of(folder.path)
+    check_target(Path(args.folder))
+    if args.base is not None:
+        architecture(args.base)
     quiet_libraries()
     from labkit.train.trained import merge
 
     target = merge(config, folder.path, Path(args.folder), args.base)
-    print(json.dumps({"folder": str(target)}) if args.json else f"merged model: {target}")
+    if args.json:
+        print(json.dumps({"folder": str(target)}))
+    else:
+        say(f"merged model: {target}")
     return 0

@@ -2,19 +2,37 @@
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 
-from labkit.config.errors import ConfigError
+from labkit.config.errors import ConfigError, nearest
+from labkit.config.gpus import gpus_named
 from labkit.config.launcher import check_launcher
 from labkit.config.layers import DEFAULT_PROFILE, course
+from labkit.config.profiles import profile_names
 from labkit.config.values import pairs as typed
 from labkit.config.workspace import Workspace
 from labkit.plan.quiet import quiet_warnings
 from labkit.runs.newest import as_it_is
 from labkit.runs.records import Ledger, LedgerError, RunFolder
+from labkit.runs.terminal import say
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
+
+def find_machines(args: argparse.Namespace) -> None:
+    """Give ``--profile`` and ``--gpu`` the name under which their machine is known: ``a100-80gb`` for ``A100 80GB``.
+
+    Says which GPU is taken where a name may be that of several. What is no GPU is left for the verb to refuse.
+    """
+    for option in ("profile", "gpu"):
+        typed = getattr(args, option, None)
+        if typed is None or typed == DEFAULT_PROFILE or typed in profile_names(Workspace.find()):
+            continue
+        if found := gpus_named(typed):
+            setattr(args, option, found[0].name)
+        if len(found) > 1:
+            others = ", ".join(gpu.name for gpu in found[1:])
+            say(f"({typed} is taken as {found[0].name}; it may also be {others})", error=True)
 
 
 def add_profile(parser: argparse.ArgumentParser) -> None:
@@ -40,20 +58,22 @@ def find_run(args: argparse.Namespace) -> RunFolder:
         raise ConfigError(f"'{args.run}' has no run on {args.profile} yet; 'labkit run {args.run}' makes one.")
     folder, last = as_it_is(same, say_skipped)
     if folder is None or last is None:
-        return ledger.find(args.run)
+        try:
+            return ledger.find(args.run)
+        except LedgerError as error:
+            raise LedgerError(f"{error}{nearest(args.run, (e.name for e in course(workspace)))}") from None
     if folder is not last:
-        print(f"{args.run}: {len(same)} runs; this is {folder.path.name}, the newest as the experiment is. The last "
-              "one "
-              f"is {last.path.name}", file=sys.stderr)  # fmt: skip
+        which = f"this is {folder.path.name}, the newest as the experiment is"
+        say(f"{args.run}: {len(same)} runs; {which}. The last one is {last.path.name}", error=True)
     elif values := folder.read().overrides:
         own = " ".join(typed(values))
-        print(f"{args.run}: no run of it as it is; this is {folder.path.name}, with {own}", file=sys.stderr)
+        say(f"{args.run}: no run of it as it is; this is {folder.path.name}, with {own}", error=True)
     return folder
 
 
 def say_skipped(error: LedgerError) -> None:
     """Name a folder of the ledger that cannot be read, beside what was asked for."""
-    print(f"skipped {error}", file=sys.stderr)
+    say(f"skipped {error}", error=True)
 
 
 def quiet_libraries() -> None:

@@ -9,6 +9,7 @@ from labkit.config.errors import ConfigError
 from labkit.config.layers import DEFAULT_PROFILE, Resolved, resolve
 from labkit.config.profiles import load_profile
 from labkit.config.workspace import Workspace
+from labkit.runs.terminal import console, say
 from labkit.verbs.options import EXIT_FAILED, pairs, quiet_libraries
 from labkit.verbs.planned import resolve_planned
 
@@ -63,7 +64,7 @@ def main(args: argparse.Namespace) -> int:
             row["error"] = str(error)
         rows.append(row)
         if not (args.json or args.all):
-            print(_line(row), flush=True)
+            say(_line(row))
     if args.json:
         print(json.dumps(rows if args.all else rows[0], indent=1))
     elif args.all:
@@ -72,14 +73,14 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _print_table(rows: list[dict[str, Any]], gpu: str) -> None:
-    from labkit.runs.text import console, plan_table
+    from labkit.runs.text import plan_table
 
     console().print(plan_table(rows, gpu))
-    print("\npeak: with memory enough. free: at that peak. reserved: by the caching allocator, at most.")
-    print("Each category shows its own peak; temp is what is born and gone inside one phase; host is in host memory.")
+    say("\npeak: with memory enough. free: at that peak. reserved: by the caching allocator, at most.")
+    say("Each category shows its own peak; temp is allocated and freed within one phase; host is in host memory.")
     for row in rows:
         if "error" in row:
-            print(f"{row['experiment']}: {row['error']}")
+            say(f"{row['experiment']}: {row['error']}")
 
 
 def _facts(found: "Prediction", resolved: Resolved) -> dict[str, Any]:
@@ -96,11 +97,12 @@ def _facts(found: "Prediction", resolved: Resolved) -> dict[str, Any]:
 
 def _line(row: dict[str, Any]) -> str:
     from labkit.memory.units import human_bytes
-    from labkit.runs.text import activity, parts
+    from labkit.runs.text import activity, parts, room_words
 
     if "error" in row:
         return f"{row['experiment']}: {row['error']}"
-    of = f" of {human_bytes(row['capacity_bytes'])}, {row['margin']:+.0%} free" if row["capacity_bytes"] else ""
+    room = room_words(row["peak_bytes"], row["capacity_bytes"])
+    of = f" of {human_bytes(row['capacity_bytes'])}, {room}" if row["capacity_bytes"] else ""
     reserved = f", reserved {human_bytes(row['reserved_bytes'])}" if row["reserved_bytes"] else ""
     peak, died = row["peak"], row["died_in"]
     lines = [

@@ -3,7 +3,6 @@
 import argparse
 import json
 import re
-import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from labkit.config.errors import ConfigError
 from labkit.config.gpus import find_gpu
 from labkit.config.profiles import load_profile, profile_names
 from labkit.config.workspace import Workspace
+from labkit.runs.terminal import say
 
 if TYPE_CHECKING:
     from labkit.plan.tune import Lesson
@@ -61,7 +61,10 @@ def main(args: argparse.Namespace) -> int:
             values = " ".join(f"{k}={v}" for k, v in profile.experiments[name].items())
             text.append(f"  {name:24} expected {expected!s:36} {values}".rstrip())
         text += [f"  {name} is skipped: {why}" for name, why in profile.skip.items()]
-    print(json.dumps(rows, indent=1) if args.json else "\n".join(text))
+    if args.json:
+        print(json.dumps(rows, indent=1))
+    else:
+        say("\n".join(text))
     return 0
 
 
@@ -79,8 +82,8 @@ def _make(workspace: Workspace, args: argparse.Namespace) -> int:
     find_gpu(args.gpu)
     check_free(path, force=args.force)
     quiet_libraries()
-    say = None if args.json else lambda text: print(f"({text})", file=sys.stderr, flush=True)
-    tuned = tune(workspace, args.gpu, say=say)
+    tell = None if args.json else lambda text: say(f"({text})", error=True)
+    tuned = tune(workspace, args.gpu, say=tell)
     write_profile(tuned, path, force=args.force)
     if args.json:
         facts = {
@@ -89,11 +92,11 @@ def _make(workspace: Workspace, args: argparse.Namespace) -> int:
         }  # fmt: skip
         print(json.dumps(facts, indent=1))
         return 0
-    print(f"{path}: {len(tuned.held)} of {len(tuned.lessons)} lessons hold (predicted)")
+    say(f"{path}: {len(tuned.held)} of {len(tuned.lessons)} lessons hold (predicted)")
     for real, model in tuned.models.items():
-        print(f"  {real} is stood in for by {model}")
+        say(f"  {real} is stood in for by {model}")
     for lesson in tuned.lessons:
-        print(_line(lesson))
+        say(_line(lesson))
     return 0
 
 

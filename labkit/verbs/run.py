@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -15,6 +14,7 @@ from labkit.runs.ranks.launched import Launched
 from labkit.runs.records import Ledger, Record, RunFolder
 from labkit.runs.runner import OnEvent, resume, run
 from labkit.runs.slurm.script import EXIT_AGAIN
+from labkit.runs.terminal import console, say
 from labkit.runs.told import ToldToStop, listening
 from labkit.verbs import compare
 from labkit.verbs.options import EXIT_FAILED, add_profile, find_run, pairs, quiet_libraries
@@ -72,9 +72,9 @@ def main(args: argparse.Namespace) -> int:
 def _time_is_over(record: Record | None) -> int:
     """Say where the run stands. ``EXIT_AGAIN`` if it has saved more than it began with: then it is worth a new job."""
     if record is None:
-        print("stopped before the job's time was over; no run was going on", file=sys.stderr)
+        say("stopped before the job's time was over; no run was going on", error=True)
         return EXIT_FAILED
-    print(f"{record.experiment}: {record.reason}", file=sys.stderr)
+    say(f"{record.experiment}: {record.reason}", error=True)
     if record.status in ("ok", "oom"):
         return 0
     saved = Ledger(Workspace.find().runs).find(record.id).saved_step()
@@ -161,7 +161,7 @@ def _climb(name: str, overrides: dict[str, str], args: argparse.Namespace) -> in
         if args.json:
             return start(None)
         if rung is not None:
-            print(f"next rung: {words(rung)}, predicted peak {human_bytes(rung['peak_bytes'])}; "
+            say(f"next rung: {words(rung)}, predicted peak {human_bytes(rung['peak_bytes'])}; "
                   f"costs {rung['kind']}: {rung['cost']}")  # fmt: skip
         config = resolve(Workspace.find(), name, changed, args.profile).config
         return _shown(name, config.accumulate_grad_batches, start)
@@ -169,25 +169,25 @@ def _climb(name: str, overrides: dict[str, str], args: argparse.Namespace) -> in
     try:
         records, stopped = climb(name, overrides, args.profile, run_one, args.allow_quality)
     except PredictionError as error:
-        print(f"error: {name}: {error}", file=sys.stderr)
+        say(f"error: {name}: {error}", error=True)
         return EXIT_FAILED
     if args.json:
         print(json.dumps({"records": [asdict(record) for record in records], "stopped": stopped}, indent=1))
     elif stopped:
         hint = "; --allow-quality runs it" if "something else" in stopped else ""
         typed = " ".join([name, *args.overrides])
-        print(f"stopped: {stopped}{hint}. 'labkit advise {typed} --gpu {args.profile}' lists what else was planned.")
+        say(f"stopped: {stopped}{hint}. 'labkit advise {typed} --gpu {args.profile}' lists what else was planned.")
     return EXIT_FAILED if stopped or records[-1].status in BAD else 0
 
 
 def _shown(title: str, micro_steps: int, start: Callable[[OnEvent], Record]) -> Record:
-    from labkit.runs.text import ProgressPrinter, console, summary
+    from labkit.runs.progress import ProgressPrinter
+    from labkit.runs.text import summary
 
-    out = console()
-    with ProgressPrinter(out, title, micro_steps) as printer:
+    with ProgressPrinter(console(), title, micro_steps) as printer:
         record = start(printer)
-    out.print(summary(record))
-    out.print(f"  record: {Ledger(Workspace.find().runs).find(record.id).record}\n")
+    say(summary(record))
+    say(f"  record: {Ledger(Workspace.find().runs).find(record.id).record}\n")
     return record
 
 
@@ -201,6 +201,6 @@ def _show_config(runs: list[Resolved], as_json: bool) -> None:
         return
     for resolved in runs:
         values = resolved.config.to_dict()
-        print(f"{resolved.experiment.name} on {resolved.profile.name}, config {resolved.config.hash}")
+        say(f"{resolved.experiment.name} on {resolved.profile.name}, config {resolved.config.hash}")
         for key, value in values.items():
-            print(f"  {key:24} {'' if value is None else value!s:32} {resolved.origins[key]}")
+            say(f"  {key:24} {'' if value is None else value!s:32} {resolved.origins[key]}")

@@ -5,6 +5,7 @@ import json
 from dataclasses import asdict
 
 from labkit.runs.diagnosis.diagnose import Diagnosis
+from labkit.runs.terminal import console, say
 from labkit.verbs.options import add_run, find_run
 
 HELP = """\
@@ -28,20 +29,20 @@ def main(args: argparse.Namespace) -> int:
         return 0
     from labkit.runs.prediction import beside
     from labkit.runs.ranks.text import rank_table
-    from labkit.runs.text import beside_table, console, phase_table, summary
+    from labkit.runs.text import beside_table, phase_table, summary
 
     out = console()
-    out.print(summary(record))
-    out.print(f"  config {record.config_hash}, started {record.created} (UTC), {record.device or 'no device'}\n")
+    say(summary(record))
+    say(f"  config {record.config_hash}, started {record.created} (UTC), {record.device or 'no device'}\n")
     if kept := getattr(record, "diagnosis", None):
-        out.print("\n".join([*Diagnosis(**kept).lines(), ""]))
+        say("\n".join([*Diagnosis(**kept).lines(), ""]))
     if (ranks := rank_table(record)) is not None:
         out.print(ranks)
-        out.print("")
+        say("")
     out.print(phase_table(record))
     if rows := beside(record):
-        out.print("")
+        say("")
         out.print(beside_table(rows))
     elif record.prediction and "error" in record.prediction:
-        out.print(f"\n  no prediction: {record.prediction['error']}")
+        say(f"\n  no prediction: {record.prediction['error']}")
     return 0

@@ -15,6 +15,7 @@ from labkit.runs.records import Ledger
 from labkit.runs.slurm.examine import examine_script
 from labkit.runs.slurm.queue import follow, run_of, submit
 from labkit.runs.slurm.script import JobRequest, name_of, write_script
+from labkit.runs.terminal import say
 from labkit.verbs.options import EXIT_FAILED, add_profile, pairs
 from labkit.verbs.run import BAD
 
@@ -63,13 +64,13 @@ def main(args: argparse.Namespace) -> int:
     script = _written(workspace, args)
     job = submit(script) if args.submit or args.follow else None
     if args.follow:
-        print(f"{script}\njob {job}", file=sys.stderr)
+        say(f"{script}\njob {job}", error=True)
         return _follow(job, args)
     if args.json:
         print(json.dumps({"script": str(script), "job": job}))
     else:
-        print(script)
-        print(f"job {job}; 'labkit slurm --job {job}' follows it" if job else f"sbatch {script}")
+        say(str(script))
+        say(f"job {job}; 'labkit slurm --job {job}' follows it" if job else f"sbatch {script}")
     return 0
 
 
@@ -113,15 +114,14 @@ def _config(workspace: Workspace, args: argparse.Namespace, overrides: dict[str,
 
 def _follow(job: str, args: argparse.Namespace) -> int:
     """Wait for the job, and print the record of its run."""
-    from labkit.runs.text import console, summary
+    from labkit.runs.text import summary
 
-    follow(job, lambda line: print(line, file=sys.stderr if args.json else sys.stdout, flush=True))
+    follow(job, lambda line: say(line, error=args.json))
     folder = run_of(job, Ledger(Workspace.find().runs))
     record = folder.read()
     if args.json:
         print(json.dumps(asdict(record), indent=1))
     else:
-        out = console()
-        out.print(summary(record))
-        out.print(f"  record: {folder.record}")
+        say(summary(record))
+        say(f"  record: {folder.record}")
     return EXIT_FAILED if record.status in BAD else 0

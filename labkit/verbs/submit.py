@@ -7,6 +7,8 @@ from pathlib import Path
 
 from labkit.config.errors import ConfigError
 from labkit.config.workspace import Workspace
+from labkit.memory.units import counted
+from labkit.runs.terminal import say
 
 HELP = """\
 Pack your work into one archive to hand in. The runs, answers and notebooks as they are on disk, without data and
@@ -34,15 +36,20 @@ def main(args: argparse.Namespace) -> int:
     if args.output == "-":
         if args.json:
             raise ConfigError("--json does not go with --output -, which is the archive itself.")
-        for line in submit_to(workspace, args.name, sys.stdout.buffer).lines():
-            print(line, file=sys.stderr)
+        try:
+            lines = submit_to(workspace, args.name, sys.stdout.buffer).lines()
+        except OSError as error:
+            why = error.strerror or error
+            raise ConfigError(f"--output -: the archive is cut off ({why}); hand in again.") from None
+        for line in lines:
+            say(line, error=True)
         return 0
     path, found = submit(workspace, args.name, Path(args.output) if args.output else None)
     if args.json:
         said = {"left_out": found.left_out, "redacted": found.redacted, "unread": found.unread}
         print(json.dumps({"path": str(path), "members": len(found.members), **said}, indent=1))
         return 0
-    print(f"{path}: {len(found.members)} files, {path.stat().st_size / 2**20:.2f} MiB")
+    say(f"{path}: {counted(len(found.members), 'file')}, {path.stat().st_size / 2**20:.2f} MiB")
     for line in found.lines():
-        print(f"  {line}")
+        say(f"  {line}")
     return 0

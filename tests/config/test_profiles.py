@@ -107,7 +107,7 @@ def test_an_experiment_in_a_profile_is_expected_to_fit_unless_it_says_otherwise(
     assert profile.experiments == {"xxl": {}, "baseline": {}}
 
 
-@pytest.mark.parametrize(("typo", "meant"), [("h100", "h100-94gb"), ("tinny", "tiny"), ("nothing-like-it", None)])
+@pytest.mark.parametrize(("typo", "meant"), [("h100-96gb", "h100-94gb"), ("tinny", "tiny"), ("nothing-like-it", None)])
 def test_an_unknown_profile_is_named_with_the_nearest_and_all_others(typo, meant):
     text = refusal(load_profile, WORKSPACE, typo)
     assert f"'{typo}'" in text
@@ -224,3 +224,12 @@ def test_a_profile_is_named_and_not_a_path_for_runs_lie_in_a_folder_of_that_name
     text = refusal(load_profile, Workspace.find(), name)
     assert "no profile" in text
     assert len(text) < 2200
+
+
+@pytest.mark.parametrize(
+    ("typed", "name"),
+    [("A100 80GB", "a100-80gb"), ("H100-94GB", "h100-94gb"), ("4090", "rtx4090-24gb"), ("24gib", "24GiB")],
+)
+def test_a_profile_of_a_gpu_is_called_by_the_name_that_the_gpu_is_known_by(typed, name):
+    """Runs of one machine lie in one folder of the ledger, however its name was typed."""
+    assert load_profile(WORKSPACE, typed).name == name

@@ -45,7 +45,7 @@ def identity(name: str) -> str:
     return "".join(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()).split())
 
 
-def counted(attempts: Iterable[Attempt], now: datetime) -> "list[Row]":
+def rows_that_count(attempts: Iterable[Attempt], now: datetime) -> "list[Row]":
     """Of every student the archive that counts, which names those that it replaced. Where two under one name have
     different work both are here, each with a sign."""
     standing: dict[str, list[Attempt]] = {}

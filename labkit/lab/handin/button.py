@@ -6,6 +6,7 @@ from labkit.config.errors import ConfigError
 from labkit.config.workspace import Workspace
 from labkit.lab.handin.submit import submit
 from labkit.lab.views import Lines, View
+from labkit.memory.units import counted
 
 COMMAND = "labkit submit --name YOUR-NETID"
 
@@ -23,7 +24,7 @@ class Button(View):
             path, found = submit(self.workspace, name)
         except ConfigError as error:
             return Lines(str(error), mark="not done")
-        size = f"{len(found.members)} files, {path.stat().st_size / 2**20:.2f} MiB"
+        size = f"{counted(len(found.members), 'file')}, {path.stat().st_size / 2**20:.2f} MiB"
         return Lines(f"{path}: {size}", ["hand this file in", *found.lines()], mark="packed")
 
     def _text(self) -> str:

@@ -9,10 +9,11 @@ from pathlib import Path
 from labkit.config.errors import ConfigError
 from labkit.config.workspace import Workspace
 from labkit.lab.handin.archive import ANSWERS, SUFFIXES, ArchiveError, read_archive
-from labkit.lab.handin.attempts import Attempt, counted
+from labkit.lab.handin.attempts import Attempt, rows_that_count
 from labkit.lab.handin.judge import Answered, Checked, Judge
 from labkit.lab.handin.signs import LONGEST_S, Sign, fingerprint, signs_of
 from labkit.lab.handin.work import Run, Work, read_work
+from labkit.memory.units import counted
 
 SAME_ANSWERS = 3
 """Lines of two journals that are equal to the second before it is said."""
@@ -126,7 +127,7 @@ def grade(
             continue
         attempts.append(Attempt.of(row, work.submission))
         copies.add(row, work)
-    rows = counted(attempts, now)
+    rows = rows_that_count(attempts, now)
     copies.tell(rows)
     rows += broken
     rows.sort(key=lambda row: (bool(row.error), row.student.casefold(), row.file))
@@ -201,13 +202,17 @@ class _Copies:
     def _say(self, row: Row, other: Row, kinds: dict[str, set[str]]) -> None:
         who = f"{other.student} ({other.file})"
         if same := sorted(kinds.get("ids", ())):
-            row.signs.append(Sign(kind="copied", text=f"{len(same)} runs have the id of one of {who}: {_some(same)}"))
+            row.signs.append(Sign(kind="copied", text=f"{_have(same)} the id of one of {who}: {_some(same)}"))
         if same := sorted(kinds.get("times", set()) - kinds.get("ids", set())):
-            text = f"{len(same)} runs have, to the millisecond, the times of one of {who}: {_some(same)}"
+            text = f"{_have(same)}, to the millisecond, the times of one of {who}: {_some(same)}"
             row.signs.append(Sign(kind="copied", text=text))
         if len(same := sorted(kinds.get("answers", ()))) >= SAME_ANSWERS:
-            text = f"lines of {ANSWERS} at {len(same)} times are those of {who}: {_some(same)}"
+            text = f"lines of {ANSWERS} at {counted(len(same), 'time')} are those of {who}: {_some(same)}"
             row.signs.append(Sign(kind="copied", text=text))
+
+
+def _have(runs: list[str]) -> str:
+    return f"{counted(len(runs), 'run')} {'has' if len(runs) == 1 else 'have'}"
 
 
 def _some(names: list[str]) -> str:

@@ -8,20 +8,18 @@ from typing import Any
 
 from labkit.lab.handin.archive import NAME_LENGTH
 from labkit.lab.handin.grade import Row
-from labkit.lab.views import NO_NUMBER, Table
+from labkit.lab.views import NO_NUMBER
+from labkit.memory.units import counted
+from labkit.runs.columns import WideTable
+from labkit.runs.terminal import console
 
-WIDTH = 120
 LONGEST = 400
 """Characters of a line in the details."""
 MOST_SIGNS = 100
 _BEGINS = re.compile(r"(^\s*|[;,|\t]\s*)([=+@＝＋－＠-])")
 """Where a spreadsheet takes text for a formula: at the beginning of a cell, wherever it thinks that one begins."""
 
-_COLUMNS = (
-    "student", "runs", "course", "answered", "before", "right", "checks", "GPU min", "cost", "virt min",
-    "to look at",
-)  # fmt: skip
-_WIDEST = {"student": 20, "to look at": 24}
+_NUMBERS = ("runs", "course", "answered", "before", "right", "checks", "GPU min", "cost", "virt min")
 _NOTES = (
     "runs: ended, whatever way. course: experiments of the course that were run as the course has them.",
     "before: answers committed before the runs that they are about. right: by the runs; +n: no run tells.",
@@ -37,13 +35,21 @@ def clean(text: str, longest: int = LONGEST) -> str:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Grades for a terminal of ``WIDTH`` columns."""
+    """Grades, as wide as the terminal."""
     cells = [_cells(row) for row in rows if not row.error]
-    text = (
-        Table(f"{len(cells)} students", _COLUMNS, cells, _NOTES).text() if cells else "no student's work could be read"
-    )
     broken = [f"not read: {clean(row.file, 60)}: {clean(row.error)}" for row in rows if row.error]
-    return "\n".join([text, *broken])
+    if not cells:
+        return "\n".join(["no student's work could be read", *broken])
+    wide = WideTable(counted(len(cells), "student"))
+    wide.add_text("student")
+    wide.add_numbers(*_NUMBERS)
+    wide.add_text("to look at")
+    for row in cells:
+        wide.add_row(*row)
+    out = console()
+    with out.capture() as drawn:
+        out.print(wide)
+    return "\n".join([*(line.rstrip() for line in drawn.get().splitlines()), *_NOTES, *broken])
 
 
 def details(row: Row) -> str:
@@ -52,9 +58,10 @@ def details(row: Row) -> str:
         return f"{clean(row.file)}: {clean(row.error)}"
     lines = [
         f"{clean(row.student)}: {clean(row.file)}, handed in {row.created:%F %T} UTC, labkit {clean(row.labkit)}",
-        f"  {row.runs} runs, {row.course_runs} of the course's {row.course}; {row.gpu_minutes:.1f} GPU minutes"
+        f"  {counted(row.runs, 'run')}, {row.course_runs} of the course's {row.course}; "
+        + f"{row.gpu_minutes:.1f} GPU minutes"
         + (f" for {row.cost:.2f}" if row.cost is not None else "")
-        + f", {row.virtual_minutes:.1f} minutes on the virtual GPU; {len(row.notebooks)} notebooks",
+        + f", {row.virtual_minutes:.1f} minutes on the virtual GPU; {counted(len(row.notebooks), 'notebook')}",
         "questions",
     ]
     for one in row.answers:
@@ -109,13 +116,12 @@ def facts(row: Row) -> dict[str, Any]:
 
 
 def _cells(row: Row) -> list[str]:
-    cells = [
+    return [
         clean(row.student, NAME_LENGTH), str(row.runs), f"{row.course_runs}/{row.course}",
         f"{len(row.given)}/{len(row.answers)}", str(row.before), _and_more(row.right, row.untold),
         f"{_and_more(row.passed, row.said_passed)}/{len(row.checks)}", f"{row.gpu_minutes:.1f}",
         NO_NUMBER if row.cost is None else f"{row.cost:.2f}", f"{row.virtual_minutes:.1f}", ", ".join(row.kinds),
     ]  # fmt: skip
-    return [clean(cell, _WIDEST.get(name, len(cell) or 1)) for name, cell in zip(_COLUMNS, cells, strict=True)]
 
 
 def _and_more(count: int, more: int) -> str:

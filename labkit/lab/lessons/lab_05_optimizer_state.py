@@ -2,6 +2,7 @@
 
 from labkit.lab.lesson import Check, Lesson, Question, Runs, Topic
 from labkit.lab.lessons.quantities import fits, foreseen, held, size
+from labkit.memory.units import counted
 
 XXL, SGD, ADAM8 = "xxl", "xxl_sgd", "xxl_adam8bit"
 BF16_BYTES = 2
@@ -17,7 +18,7 @@ def _losses(runs: Runs) -> list[str]:
         return ["losses: not available when planned"]
     return [
         f"{name}: loss {runs[name].record.losses[0]:.3f} to {runs[name].last_loss:.3f} in "
-        f"{len(runs[name].record.losses)} steps and {runs[name].record.samples} samples"
+        f"{counted(len(runs[name].record.losses), 'step')} and {counted(runs[name].record.samples, 'sample')}"
         for name in (SGD, ADAM8)
     ] + [
         "The two saw different batches and numbers of samples, so this is no contest; SGD wants its own learning rate."

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit.config.versions import version_of
+from labkit.memory.units import counted
 from labkit.runs.doctor.machine import Check, Machine, Needs
 
 HUB_TIMEOUT_S = 5.0
@@ -30,7 +31,7 @@ def check_versions(requirements: Path = REQUIREMENTS) -> Check:
         return Check(name="versions", level="red", found=f"not installed: {', '.join(missing)}", mend=mend)
     if other:
         return Check(name="versions", level="amber", found=f"not as tested: {', '.join(other)}", mend=mend)
-    return Check(name="versions", level="green", found=f"{len(pins)} packages as pinned")
+    return Check(name="versions", level="green", found=f"{counted(len(pins), 'package')} as pinned")
 
 
 def check_hub(machine: Machine, needs: Needs) -> list[Check]:

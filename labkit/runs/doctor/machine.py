@@ -87,7 +87,7 @@ class Machine:
             return False, f"there is no {program}"
         try:
             done = subprocess.run(
-                [path, *arguments], capture_output=True, text=True, errors="replace", timeout=self.timeout_s,
+                [path, *arguments], capture_output=True, encoding="utf-8", errors="replace", timeout=self.timeout_s,
                 env=dict(self.environment), stdin=subprocess.DEVNULL, check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired:

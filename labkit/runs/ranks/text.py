@@ -1,7 +1,6 @@
 """The ranks of a run on several devices as text, side by side."""
 
-from rich.table import Table
-
+from labkit.runs.columns import WideTable
 from labkit.runs.ranks.files import side_by_side
 from labkit.runs.records import Record
 
@@ -11,14 +10,13 @@ _SHOWN = {
 }  # fmt: skip
 
 
-def rank_table(record: Record) -> Table | None:
+def rank_table(record: Record) -> WideTable | None:
     """One line a rank, in MiB; each category's own peak. None for a run on one device."""
     rows = side_by_side(record)
     if not rows:
         return None
-    table = Table(title="the ranks side by side, in MiB", box=None, title_justify="left")
-    for column in ("rank", "peak", *_SHOWN.values(), "host"):
-        table.add_column(column, justify="right", no_wrap=True)
+    table = WideTable("the ranks side by side, in MiB")
+    table.add_numbers("rank", "peak", *_SHOWN.values(), "host")
     for row in rows:
         found = row["by_category"]
         numbers = [row["peak_bytes"], *(found[c] for c in _SHOWN), found["parameters_cpu"] + found["optimizer_cpu"]]

@@ -125,7 +125,10 @@ def _slurm(program: str, *arguments: str) -> str:
     if shutil.which(program) is None:
         raise SlurmError(f"there is no {program} here; call this where jobs are submitted, on the login node.")
     try:
-        done = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=COMMAND_S, check=False)
+        done = subprocess.run(
+            [program, *arguments], capture_output=True, encoding="utf-8", errors="replace", timeout=COMMAND_S,
+            check=False,
+        )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise SlurmError(
             f"{program} has not answered for {COMMAND_S:g} s; 'scontrol ping' asks the controller."
