@@ -47,7 +47,8 @@ def _runs(match: re.Match[str], capability: tuple[int, int]) -> bool:
 
 def without_code(architectures: list[str] | tuple[str, ...], capability: tuple[int, int], build: str) -> str | None:
     """Why a GPU cannot be used by torch, in one line; None where it can, or nobody knows what torch holds."""
-    if not architectures or has_code(architectures, capability):
+    known = [name for name in architectures if _CODE.fullmatch(name)]  # of a build for another maker's GPUs none
+    if not known or has_code(known, capability):
         return None
     return (
         f"compute capability {capability[0]}.{capability[1]}: {build} has no code for it "

@@ -17,8 +17,8 @@ def examine_script(
     ``precision`` is that of the run, where it is known; else what the script says counts. ``cuda`` is what torch was
     built for; without it that of the installed one.
     """
-    file = check_file(text)
     script = BatchScript.read(text.removeprefix("\ufeff").replace("\r\n", "\n"))
+    file = check_file(text, script)
     if cuda is None:
         installed = Machine().torch_version
         cuda = installed[1] if installed else None

@@ -19,8 +19,14 @@ _ENDS = frozenset({"fi", "done", "esac", "}"})
 _DEPTH = 40
 """Compounds within functions within compounds that are followed."""
 
-_MOST = 5_000
+_MOST = 2_000
 """Commands that are kept; a function may call itself twice."""
+
+_MOST_VARIABLES = 1_000
+"""Variables that are kept."""
+
+_MOST_ITEMS = 300
+"""Items of an array that are kept."""
 
 
 @dataclass(frozen=True)
@@ -223,20 +229,21 @@ class Shell:
         value: Value = words.text(raw)
         if raw.startswith("(") and raw.endswith(")"):
             items = [token.text for token in tokens(raw[1:-1]) if token.kind == "word"]
-            value = [field for item in items for field in words.fields(item)][:1000]
+            value = [field for item in items for field in words.fields(item)][:_MOST_ITEMS]
         if not match["more"]:
             return value
         before = self.variables.get(match["name"])
         if isinstance(before, list):
-            return [*before, *(value if isinstance(value, list) else [value])][:1000]
+            return [*before, *(value if isinstance(value, list) else [value])][:_MOST_ITEMS]
         if isinstance(value, list):
-            return value if before is None else [before, *value]
+            return value if before is None else [before, *value][:_MOST_ITEMS]
         return None if before is None and match["name"] in self.variables else (before or "") + value
 
     def _set(self, name: str, value: Value) -> None:
         if "branch" in self._places and self.variables.get(name, value) != value:
             value = None
-        self.variables[name] = value
+        if len(self.variables) < _MOST_VARIABLES or name in self.variables:
+            self.variables[name] = value
 
     # -- functions
 

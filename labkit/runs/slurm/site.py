@@ -19,7 +19,7 @@ _FILLED_IN = ("nodes", "ntasks", "ntasks-per-node", "gres", "gpus", "gpus-per-no
               "time", "mem", "partition", "output", "error", "constraint")  # fmt: skip
 
 
-def check_file(text: str) -> list[Check]:
+def check_file(text: str, script: BatchScript) -> list[Check]:
     """What ``sbatch`` refuses in the file itself, and what it passes over in silence."""
     if text.startswith("\ufeff"):
         return [_file("begins with a byte order mark, not with #!", "sed -i '1s/^\\xEF\\xBB\\xBF//' FILE")]
@@ -29,7 +29,6 @@ def check_file(text: str) -> list[Check]:
         return [_file("contains a NUL character, which sbatch refuses", "tr -d '\\0' < FILE > CLEAN")]
     if not text.startswith("#!"):
         return [_file("does not begin with #!, and sbatch refuses it", "sed -i '1i #!/bin/bash' FILE")]
-    script = BatchScript.read(text)
     found: list[Check] = []
     interpreter = text.partition("\n")[0]
     if not re.search(r"(?:ba|z|k|da)?sh\b", interpreter) or re.search(r"\b(?:t?csh|fish)\b", interpreter):
