@@ -1,12 +1,14 @@
 """``labkit slurm`` and ``labkit doctor --slurm`` from the command line."""
 
 import json
+import os
 import shutil
 
 import pytest
 
 from labkit.cli import main
 from labkit.config.workspace import Workspace
+from labkit.runs.slurm.examine import examine_script
 
 
 @pytest.fixture
@@ -79,6 +81,37 @@ def test_a_script_is_examined_for_people_and_machines(tmp_path, monkeypatch, cap
     facts = json.loads(capsys.readouterr().out)
     assert facts["worst"] == "red"
     assert {check["name"]: check["level"] for check in facts["checks"]}["tasks"] == "red"
+
+
+def test_what_is_no_script_is_one_line_and_nobody_waits(tmp_path, capsys):
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "huge").write_bytes(b"#!/bin/bash\n" + b"x" * 2**20)
+    (tmp_path / "elf").write_bytes(b"\x7fELF\x02\x00\x00\x01\xff")
+    for name, said in (("fifo", "no regular file"), (".", "Is a directory"), ("huge", "larger than 256 KiB"),
+                       ("elf", "binary"), ("a\0b", "cannot be read")):  # fmt: skip
+        assert main(["doctor", "--slurm", f"{tmp_path}/{name}"]) == 2
+        error = capsys.readouterr().err
+        assert said in error and error.count("\n") == 1 and error.startswith("error: ")
+
+
+@pytest.mark.parametrize(("data", "code", "said"), [
+    (b"#!/bin/bash\n# gr\xfc\xdfe\n#SBATCH -n 1\n#SBATCH -G 1\nsrun python t.py\n", 0, "green"),
+    (b"#!/bin/bash\r\n#SBATCH -n 1\r\nsrun python t.py\r\n", 1, "DOS line breaks"),
+    (b"\xef\xbb\xbf#!/bin/bash\nsrun python t.py\n", 1, "byte order mark"),
+    (b"", 1, "#!"),
+    (b"#!/bin/bash\nmodule load x\n#SBATCH -N 2\npython t.py\n", 0, "not read by sbatch"),
+])  # fmt: skip
+def test_bytes_of_every_kind_are_examined(tmp_path, monkeypatch, capsys, data, code, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "it").write_bytes(data)
+    assert main(["doctor", "--slurm", "it"]) == code
+    assert said in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("unit", ["$(", '"$(', "${A:-", "(( ", "{ ", "if a; then ", 'bash -c "', "f() { f; f; }; f\n",
+                                  'A=("${A[@]}" x y)\n', 'A="$A$A"x\n', "<(", "`", "a=(", "case a in b) "])  # fmt: skip
+def test_a_script_that_nests_or_grows_without_end_is_examined(tmp_path, unit):
+    assert examine_script("#!/bin/bash\n" + unit * (20_000 // len(unit)), tmp_path, {})
 
 
 def test_a_script_that_cannot_be_read_is_one_line(tmp_path, capsys):

@@ -25,6 +25,7 @@ from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEn
 from labkit.config.architectures import architecture
 from labkit.config.combinations import SPLITS_MODEL
 from labkit.config.errors import ConfigError
+from labkit.config.kernels import without_code
 from labkit.config.place import Place
 from labkit.config.schema import RunConfig
 from labkit.config.versions import version_of
@@ -75,6 +76,7 @@ def fit(
     if config.device == "cuda":
         local = os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") if config.world_size > 1 else None
         torch.cuda.set_device(int(local or 0))
+        _refuse_foreign_gpu()
     seed_everything(config.seed, workers=True, verbose=False)
     arch = architecture(config.model_name)
     train_samples, val_samples = load_samples(config, data_folder)
@@ -165,6 +167,14 @@ def fit(
 def _place(saved: Path) -> Place:
     with reading(saved):
         return Place.of(saved)
+
+
+def _refuse_foreign_gpu() -> None:
+    """Raise ``ConfigError`` for a GPU that the installed torch has no code for: it would fail at the first kernel."""
+    build = f"torch {torch.__version__}"
+    reason = without_code(torch.cuda.get_arch_list(), torch.cuda.get_device_capability(), build)
+    if reason is not None:
+        raise ConfigError(f"{torch.cuda.get_device_name()} has {reason}; use another GPU, or a torch that has.")
 
 
 def _plugins(config: RunConfig) -> list[Any]:

@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import json
 import os
+import stat
 from pathlib import Path
 
 from labkit.config.errors import ConfigError
@@ -29,6 +30,9 @@ Is this machine ready? Before a run or a class: GPU, driver, host memory, disk, 
 Green is as it should be, amber can go wrong or be slow, red will not work. Below amber and red stands the command that
 mends it. Nothing is changed. Exit code: 1 if anything is red.
 """
+
+MOST_BYTES = 2**18
+"""Size of the largest script that is read; nobody has written a larger one by hand."""
 
 COLOURS = {"green": "green", "amber": "yellow", "red": "red"}
 
@@ -60,16 +64,30 @@ def main(args: argparse.Namespace) -> int:
 def _examine_script(args: argparse.Namespace) -> int:
     if args.experiment:
         raise ConfigError("--slurm examines a script; leave out the experiment.")
-    try:
-        checks = examine_script(args.slurm.read_text(encoding="utf-8"), Path.cwd(), os.environ)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{args.slurm} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+    checks = examine_script(_text(args.slurm), Path.cwd(), os.environ)
     if args.json:
         facts = {"script": str(args.slurm), "worst": worst(checks), "checks": [check.to_dict() for check in checks]}
         print(json.dumps(facts, indent=1))
     else:
         _print(f"the script {args.slurm}", checks)
     return EXIT_FAILED if worst(checks) == "red" else 0
+
+
+def _text(path: Path) -> str:
+    """A script's text; bytes that are not UTF-8 are no reason to refuse it, as they are none for ``sbatch``."""
+    try:
+        # a FIFO that nobody writes to would be waited for
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ConfigError(f"{path} is no regular file; give the file that sbatch is to read.")
+            data = file.read(MOST_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: a name with a NUL
+        raise ConfigError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+    if len(data) > MOST_BYTES:
+        raise ConfigError(f"{path} is larger than {MOST_BYTES // 2**10} KiB; give the batch script, not data.")
+    if b"\0" in data and not data.startswith((b"#!", b"\xef\xbb\xbf#!")):
+        raise ConfigError(f"{path} is binary, no batch script; a script begins with #!/bin/bash.")
+    return data.decode(errors="replace")
 
 
 def _needs(workspace: Workspace, args: argparse.Namespace) -> Needs:

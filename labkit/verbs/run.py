@@ -96,6 +96,8 @@ def _main(args: argparse.Namespace) -> int:
         raise ConfigError("--resume goes on with a run as it is; leave out --show-config and --fresh.")
     if args.allow_quality and not args.fit:
         raise ConfigError("--allow-quality belongs to --fit.")
+    if (launched := Launched.find()) is not None and launched.by_slurm:
+        say(launched.member, error=True)  # which the job's script counts
     workspace = Workspace.find()
     if args.resume:
         args.run = args.resume

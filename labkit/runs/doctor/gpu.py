@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 from labkit.config.gpus import CONTEXT_BYTES
+from labkit.config.kernels import BUILDS, has_code, without_code
 from labkit.memory.units import human_bytes
 from labkit.runs.doctor.machine import Check, Machine, Needs
 
@@ -39,6 +40,7 @@ def check_gpu(machine: Machine, needs: Needs) -> list[Check]:
         return [_missing(machine, why_not)]
     return [
         _there(seen, needs),
+        *_kernels(machine, seen),
         _bf16(seen, needs),
         check_driver(machine, seen[0].driver),
         _others(machine, seen, needs),
@@ -108,6 +110,28 @@ def _bf16(seen: list[_Seen], needs: Needs) -> Check:
         return Check(name="bf16", level="red", found=f"{found}, and the run has precision={needs.config.precision}",
                      mend=needs.run("precision=16-mixed"))  # fmt: skip
     return Check(name="bf16", level="green", found=f"{found}, and the run needs none")
+
+
+def _kernels(machine: Machine, seen: list[_Seen]) -> list[Check]:
+    """Whether the installed torch has code for each of the GPUs, whatever the precision; nothing where nobody knows."""
+    architectures, torch = machine.architectures, machine.torch_version
+    if not architectures or torch is None:
+        return []
+    for gpu in seen:
+        build = f"torch {torch[0]} for CUDA {torch[1]}"
+        reason = None if gpu.capability is None else without_code(architectures, gpu.capability, build)
+        if reason is not None:
+            older = gpu.capability < (7, 5) and has_code(BUILDS["12.6"], gpu.capability)
+            mend = f"pip install torch=={torch[0].partition('+')[0]} --index-url https://download.pytorch.org/whl/cu126"
+            return [
+                Check(
+                    name="kernels",
+                    level="red",
+                    found=f"{gpu.name} has {reason}",
+                    mend=mend if older else "use a GPU that is in this list, or a torch that is built for this one",
+                )
+            ]
+    return [Check(name="kernels", level="green", found=f"torch {torch[0]} has code for {seen[0].name}")]
 
 
 def check_driver(machine: Machine, driver: str) -> Check:

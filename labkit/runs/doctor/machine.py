@@ -5,12 +5,14 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from labkit.config.gpus import Gpu
+from labkit.config.kernels import BUILDS
 from labkit.config.schema import RunConfig
 
 COMMAND_TIMEOUT_S = 10.0
@@ -121,6 +123,17 @@ class Machine:
         version = re.search(r"^__version__ = '([^']+)'", text, re.MULTILINE)
         cuda = re.search(r"^cuda\b[^=]*= '([^']+)'", text, re.MULTILINE)
         return (version.group(1) if version else "?"), (cuda.group(1) if cuda else None)
+
+    @property
+    def architectures(self) -> tuple[str, ...]:
+        """What the installed torch has code for, as it says or its release says; empty where nobody does."""
+        if self.torch_version is None or self.torch_version[1] is None:
+            return ()
+        if self.torch_folder == _torch_folder():
+            worked, text = self.output(sys.executable, "-c", "import torch; print(*torch.cuda.get_arch_list())")
+            if worked and text.strip():
+                return tuple(text.split())
+        return BUILDS.get(self.torch_version[1], ())
 
 
 def _torch_folder() -> Path | None:

@@ -56,17 +56,24 @@ class Launched:
     by_slurm: bool = False
     """Whether they are tasks of ``srun``."""
 
+    @property
+    def member(self) -> str:
+        """Which of how many this is, in Lightning's words."""
+        return f"MEMBER: {self.rank + 1}/{self.world_size}"
+
     @classmethod
     def find(cls) -> "Launched | None":
         """What a launcher has said in the environment; None where there is none, or it has started one process.
 
-        Raises ``ConfigError`` for what no launcher says.
+        Raises ``ConfigError`` for what no launcher says, and where Slurm has started several that are not one run.
         """
         check_launcher(os.environ)
         for by_slurm, (names, place, meets) in ((False, _TORCH), (True, _SLURM)):
             said = [os.environ.get(name, "") for name in names]
             if all(number.isdecimal() for number in said) and all(name in os.environ for name in place):
                 if int(said[1]) < 2:
+                    if not by_slurm:
+                        _refuse_one_of_many(said[1])
                     return None
                 meeting = "-".join(os.environ.get(name, "") for name in meets)
                 clean = "".join(c if c.isalnum() or c in "-." else "_" for c in meeting)
@@ -165,6 +172,19 @@ class Launched:
 
     def _meeting(self, ledger: Ledger) -> Meeting:
         return Meeting(ledger.root / ".launched" / self.meeting)
+
+
+def _refuse_one_of_many(world_size: str) -> None:
+    """Raise ``ConfigError`` where this is one of a Slurm step's tasks, and other variables say that it is alone.
+
+    They come from the shell that has submitted the job. Each task would train the whole by itself, in silence.
+    """
+    tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "")
+    if tasks.isdecimal() and int(tasks) > 1 and "SLURM_STEP_ID" in os.environ:
+        raise ConfigError(
+            f"WORLD_SIZE={world_size} says that this process is alone, and it is one of {tasks} tasks of a Slurm step: "
+            f"{tasks} runs of MEMBER 1/1. Call 'unset RANK WORLD_SIZE LOCAL_RANK' before srun."
+        )
 
 
 def _wait(child: subprocess.Popen, folder: RunFolder) -> None:

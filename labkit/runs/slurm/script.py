@@ -115,15 +115,47 @@ def write_script(
          "#   labkit doctor --slurm THIS_FILE"],
         head,
         ["set -eo pipefail"],
+        _clock(),
         [f"module load {shlex.quote(module)}" for module in request.modules],
         ["set -u  # from here on: modules read variables that nobody has set"],
         _places(request, config, workspace, runs, logs),
         _devices(),
         _monitor(),
         _command(request, typed, labkit),
+        _members(),
         _ending(saves),
     ]  # fmt: skip
     return "\n\n".join("\n".join(lines) for lines in parts if lines) + "\n"
+
+
+def _clock() -> list[str]:
+    return [
+        "code=0",
+        'echo "start: $(date --iso-8601=seconds), job ${SLURM_JOB_ID:-?} on ${SLURM_JOB_NODELIST:-?}"',
+        "ended() {",
+        "  printf 'end: %s, after %d:%02d:%02d, exit code %d\\n' \\",
+        '    "$(date --iso-8601=seconds)" $((SECONDS / 3600)) $((SECONDS / 60 % 60)) $((SECONDS % 60)) "$1"',
+        "}",
+        "trap 'ended \"$?\"' EXIT",
+        "# Slurm runs a copy; the script itself lies where it was submitted from, and the job works there",
+        'script=$(squeue --noheader --jobs="${SLURM_JOB_ID:-0}" --format=%o 2> /dev/null | head -n 1) || true',
+        '[ -f "$script" ] || script=$0',
+        'cd "$(dirname "$script")"',
+        'echo "script: $PWD/$(basename "$script")"',
+    ]
+
+
+def _members() -> list[str]:
+    return [
+        "# N ranks that do not know of each other are N runs of MEMBER 1/1, and train N times in silence",
+        'tasks="${SLURM_NTASKS:-1}"',
+        'if [ "$tasks" -gt 1 ] && { [ "$code" -eq 0 ] || [ "$code" -eq ' + str(EXIT_AGAIN) + " ]; } &&",
+        '  ! grep -q "^MEMBER: 1/$tasks$" "$RANKS"; then',
+        '  echo "error: the $tasks tasks of this job are not one run: none says MEMBER: 1/$tasks. Each may have" >&2',
+        '  echo "trained the whole by itself; \'env | grep -E \\"RANK|WORLD_SIZE|SLURM\\"\' in a step shows why." >&2',
+        "  code=1",
+        "fi",
+    ]
 
 
 def _places(request: JobRequest, config: RunConfig, workspace: Path, runs: Path, logs: Path) -> list[str]:
@@ -177,10 +209,11 @@ def _command(request: JobRequest, typed: list[str], labkit: Path) -> list[str]:
         bound = '"$LABKIT_WORKSPACE","$LABKIT_RUNS","$CACHE"'
         command = f"apptainer exec --nv --bind {bound} {shlex.quote(str(request.container))} labkit"
     return [
-        "code=0",
+        "# what the ranks say is kept too, to see that they are one run",
+        'RANKS="$LOGS/$SLURM_JOB_NAME-$SLURM_JOB_ID-ranks.txt"',
         "srun --kill-on-bad-exit=0 \\",
         f"  {command} run {shlex.join(typed)} \\",
-        '  devices="$DEVICES" num_nodes="$SLURM_JOB_NUM_NODES" || code=$?',
+        '  devices="$DEVICES" num_nodes="$SLURM_JOB_NUM_NODES" 2>&1 | tee "$RANKS" || code=$?',
         'kill "$MONITOR" 2> /dev/null || true',
     ]
 

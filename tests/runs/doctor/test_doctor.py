@@ -97,9 +97,12 @@ def only(checks, name):
 # -- GPU
 
 
+GREEN = ("gpu", "kernels", "bf16", "driver", "others on the GPU")
+
+
 def test_a_machine_in_order_is_green(a_machine):
     checks = check_gpu(a_machine(), needs("bf16_true"))
-    assert [(c.name, c.level) for c in checks] == [(n, "green") for n in ("gpu", "bf16", "driver", "others on the GPU")]
+    assert [(c.name, c.level) for c in checks] == [(n, "green") for n in GREEN]
     assert check_gpu(a_machine(smi="gone"), needs(profile="tiny"))[0].level == "green"
 
 
@@ -114,6 +117,13 @@ GPU_FAULTS = {
                 "labkit run bf16_true strategy=ddp devices=1 --profile h100-94gb"),
     "a smaller one": (dict(gpus=[A100]), {}, "gpu", "red", "labkit profiles make --gpu 80GiB"),
     "a larger one": ({}, dict(profile="a100-80gb"), "gpu", "amber", "labkit profiles make --gpu 93GiB"),
+    "no code for it": (dict(gpus=[V100]), dict(profile="v100-32gb"), "kernels", "red", "--index-url"),
+    "no code for it, whatever the precision": (
+        dict(gpus=[V100]), dict(experiment="bf16_true", overrides={"precision": "16-mixed"}, profile="v100-32gb"),
+        "kernels", "red", "whl/cu126",
+    ),
+    "newer than all that torch has": (dict(gpus=["NVIDIA X, 95830, 4, 580.95.05, 12.0"], torch="12.6"), {}, "kernels",
+                                      "red", "a torch that is built for this one"),
     "no bf16": (dict(gpus=[V100]), dict(profile="v100-32gb"), "bf16", "amber", "precision=16-mixed"),
     "no bf16, and it is needed": (dict(gpus=[V100]), dict(experiment="bf16_true", profile="v100-32gb"), "bf16", "red",
                                   "labkit run bf16_true precision=16-mixed --profile v100-32gb"),

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from labkit.config.errors import ConfigError
 from labkit.config.layers import resolve
 from labkit.config.workspace import Workspace
-from labkit.runs.slurm.examine import BatchScript, examine_script
+from labkit.runs.slurm.batch_script import BatchScript
+from labkit.runs.slurm.examine import examine_script
 from labkit.runs.slurm.script import CACHES, EXIT_AGAIN, JobRequest, limit_s, name_of, write_script
 
 LABKIT = Path("/opt/venv/bin/labkit")
