@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -60,6 +61,11 @@ def gpu_files(site, record: Record) -> list[str]:
     return sorted(path.name.rpartition("-")[2] for path in logs.glob(f"*-{record.job}-gpus-*.csv"))
 
 
+def printed_by(site, record: Record) -> str:
+    logs = Path(site["LABKIT_WORKSPACE"], "slurm", "logs")
+    return "".join(path.read_text() for path in logs.glob(f"*-{record.job}.out"))
+
+
 @pytest.fixture(scope="module")
 def two_tasks(site):
     """One node with two tasks."""
@@ -69,6 +75,7 @@ def two_tasks(site):
 def test_two_tasks_of_one_node_are_one_run(site, two_tasks):
     assert (two_tasks.status, len(two_tasks.losses), two_tasks.samples) == ("ok", 3, 24)
     assert [rank["status"] for rank in two_tasks.ranks] == ["ok"]
+    assert "MEMBER: 1/2" in printed_by(site, two_tasks)
     assert gpu_files(site, two_tasks) == []  # there is no nvidia-smi
     folder = Ledger(Path(site["LABKIT_RUNS"])).find(two_tasks.id).path
     # Lightning's own words, which has them from Slurm: nobody has set RANK or WORLD_SIZE
@@ -94,6 +101,21 @@ def test_two_tasks_on_each_of_two_nodes_are_one_run(site):
     record = run_as_job(site, *DDP, "max_steps=3", "--nodes", "2", "--gpus", "2")
     assert (record.status, record.samples) == ("ok", 48)
     assert [rank["status"] for rank in record.ranks] == ["ok"] * 3
+
+
+def test_tasks_that_believe_they_are_alone_end_the_job_with_an_error(site, tmp_path):
+    # the shell that submits was once a rank, and Slurm hands its environment on
+    alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_PORT": "29500"}
+    script = labkit(site, "slurm", *DDP, "max_steps=3", "seed=9", "--gpus", "2").splitlines()[0]
+    (tmp_path / "elsewhere").mkdir()
+    output = tmp_path / "job.out"
+    done = subprocess.run(["sbatch", "--wait", f"--output={output}", script], env=site | alone, timeout=WAIT_S,
+                          cwd=tmp_path / "elsewhere", check=False, capture_output=True)  # fmt: skip
+    printed = output.read_text()
+    assert done.returncode != 0
+    assert printed.count("WORLD_SIZE=1 says that this process is alone, and it is one of 2 tasks") == 2
+    assert printed.startswith("start: ") and f"script: {script}" in printed.splitlines()
+    assert re.fullmatch(r"end: \S+, after 0:\d\d:\d\d, exit code [1-9]\d*", printed.splitlines()[-1])
 
 
 @pytest.fixture
@@ -252,8 +274,8 @@ def test_a_mistake_is_explained_beforehand_and_comes_true(site, tmp_path, mistak
 def test_caches_that_nobody_moves_are_in_the_home_folder(site, tmp_path):
     where = f'srun {sys.executable} -c "import huggingface_hub.constants as c; print(c.HF_HOME)"'
     text = script_of(["--nodes=1", "--ntasks-per-node=1", "--gpus-per-node=1"], where).replace(CACHES, "")
-    (found,) = [check for check in examine_script(text, tmp_path, site) if check.level == "red"]
-    assert (found.name, found.mend.partition("=")[0]) == ("caches", "export HF_HOME")
+    (found,) = [check for check in examine_script(text, tmp_path, site) if check.name == "caches"]
+    assert (found.level, found.mend.partition("=")[0]) == ("amber", "export HF_HOME")
     assert submit(site, tmp_path, "caches", text).read_text().startswith(site["HOME"])
     mended = text.replace("srun", f"{found.mend.replace('/PROJECT', str(tmp_path))}\nsrun", 1)
     assert submit(site, tmp_path, "mended", mended).read_text().strip() == str(tmp_path / "cache" / "huggingface")

@@ -132,6 +132,7 @@ def _clock() -> list[str]:
     return [
         "code=0",
         'echo "start: $(date --iso-8601=seconds), job ${SLURM_JOB_ID:-?} on ${SLURM_JOB_NODELIST:-?}"',
+        "# shellcheck disable=SC2317  # the trap calls it",
         "ended() {",
         "  printf 'end: %s, after %d:%02d:%02d, exit code %d\\n' \\",
         '    "$(date --iso-8601=seconds)" $((SECONDS / 3600)) $((SECONDS / 60 % 60)) $((SECONDS % 60)) "$1"',

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from trainers import trainers
 
+from labkit.cli import main
 from labkit.config.errors import ConfigError
 from labkit.config.workspace import Workspace
 from labkit.runs.ranks import launched as launched_module
@@ -161,6 +162,33 @@ def test_what_a_launcher_says_is_found(monkeypatch):
     assert Launched.find() is None
     monkeypatch.setenv("WORLD_SIZE", "many")
     assert Launched.find() is None
+
+
+def test_a_rank_of_one_that_is_a_task_of_several_is_refused_by_name(monkeypatch, capsys):
+    for name, value in (AS_TORCHRUN | {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("SLURM_STEP_ID", "1")
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    assert Launched.find() is None
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
+    with pytest.raises(ConfigError, match="one of 2 tasks of a Slurm step: 2 runs of MEMBER 1/1"):
+        Launched.find()
+    assert main(["run", "reduced_batch"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: WORLD_SIZE=1") and error.count("\n") == 1
+    monkeypatch.delenv("SLURM_STEP_ID")  # of the batch script, which is no task
+    assert Launched.find() is None
+
+
+def test_a_task_of_slurm_says_which_it_is(monkeypatch, capsys):
+    for name in AS_TORCHRUN:
+        monkeypatch.delenv(name, raising=False)
+    step = {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2", "SLURM_LOCALID": "1", "SLURM_STEP_ID": "0",
+            "SLURM_JOB_ID": "7"}  # fmt: skip
+    for name, value in step.items():
+        monkeypatch.setenv(name, value)
+    assert main(["run", "reduced_batch", "--show-config"]) == 0
+    assert capsys.readouterr().err == "MEMBER: 2/2\n"
 
 
 @pytest.mark.parametrize("values", [{}, {"devices": 4, "strategy": "ddp"}])

@@ -91,6 +91,55 @@ def test_a_job_queues_again_only_for_a_run_that_was_saved(tmp_path, code, queues
     assert not calls.exists() or calls.read_text() == "requeue 7\n"
 
 
+def carried_out(folder, body, tasks="2", **values):
+    """The script by bash, with a ``srun`` that says what two ranks say, and a ``squeue`` that knows the script."""
+    (folder / "bin").mkdir()
+    script = folder / "lies here" / "it.sbatch"
+    script.parent.mkdir()
+    script.write_text(written(folder, ["enable_checkpointing=true"]))
+    commands = {"srun": f'[[ "$*" == *labkit* ]] || exit 0; {body}', "scontrol": f"touch {folder}/queued",
+                "squeue": f"echo '{script}'"}  # fmt: skip
+    for name, text in commands.items():
+        (folder / "bin" / name).write_text(f"#!/bin/bash\n{text}\n")
+        (folder / "bin" / name).chmod(0o755)
+    env = {"PATH": f"{folder}/bin:/usr/bin:/bin", "SLURM_CPUS_PER_TASK": "1", "SLURM_NTASKS_PER_NODE": "1",
+           "SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_NAME": "x", "SLURM_JOB_ID": "7", "SLURM_NTASKS": tasks}  # fmt: skip
+    spool = folder / "spool" / "slurm_script"
+    spool.parent.mkdir()
+    spool.write_text(script.read_text())
+    return subprocess.run(["bash", str(spool)], env=env | values, cwd=spool.parent, capture_output=True, text=True,
+                          check=False)  # fmt: skip
+
+
+@pytest.mark.parametrize(("says", "ends", "tasks", "code"), [
+    ("MEMBER: 1/2", 0, "2", 0), ("MEMBER: 1/1", 0, "2", 1), ("nothing", 0, "2", 1), ("MEMBER: 1/1", 0, "1", 0),
+    ("nothing", 0, "1", 0), ("MEMBER: 1/1", EXIT_AGAIN, "2", 1), ("MEMBER: 1/2", EXIT_AGAIN, "2", EXIT_AGAIN),
+    ("nothing", 3, "2", 3), ("MEMBER: 1/20", 0, "2", 1),
+])  # fmt: skip
+def test_ranks_that_are_not_one_run_end_the_job_with_an_error(tmp_path, says, ends, tasks, code):
+    done = carried_out(tmp_path, f"echo '{says}'; echo 'MEMBER: 2/2'; exit {ends}", tasks)
+    assert done.returncode == code, done.stderr
+    assert ("are not one run" in done.stderr) == (code == 1)
+    assert (tmp_path / "queued").exists() == (code == EXIT_AGAIN)
+
+
+def test_a_job_prints_start_end_and_run_time_also_when_it_fails_and_works_where_its_script_lies(tmp_path):
+    done = carried_out(tmp_path, "pwd; echo 'MEMBER: 1/2'; exit 9")
+    first, *_, last = done.stdout.splitlines()
+    assert first.startswith("start: 2") and ", job 7 on " in first
+    assert last.startswith("end: 2") and ", after 0:00:0" in last and last.endswith(", exit code 9")
+    folder = tmp_path / "lies here"
+    assert f"script: {folder}/it.sbatch" in done.stdout.splitlines()
+    assert str(folder) in done.stdout.splitlines()  # what pwd has said
+
+
+def test_a_job_that_fails_before_its_run_prints_its_end_too(tmp_path):
+    (tmp_path / "project").write_text("in the way of the caches")
+    done = carried_out(tmp_path, "exit 0")
+    assert done.returncode != 0
+    assert done.stdout.splitlines()[-1].endswith(f"exit code {done.returncode}")
+
+
 def test_a_short_job_is_warned_later(tmp_path):
     def signal_of(time):
         return BatchScript.read(written(tmp_path, ["enable_checkpointing=true"], time=time)).options["signal"]
