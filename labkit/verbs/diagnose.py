@@ -11,7 +11,8 @@ from labkit.config.errors import ConfigError
 from labkit.config.gpus import CONTEXT_BYTES, has_bf16
 from labkit.config.schema import read_config
 from labkit.runs.diagnosis.cuda_message import read_cuda_message
-from labkit.runs.diagnosis.diagnose import GPU_MEMORY, Diagnosis, diagnose, diagnose_log
+from labkit.runs.diagnosis.diagnose import GPU_MEMORY, diagnose, diagnose_log
+from labkit.runs.diagnosis.diagnosis import Diagnosis
 from labkit.runs.diagnosis.log_file import read_log
 from labkit.runs.records import Record, RunFolder
 from labkit.runs.terminal import say

@@ -4,7 +4,7 @@ import argparse
 import json
 from dataclasses import asdict
 
-from labkit.runs.diagnosis.diagnose import Diagnosis
+from labkit.runs.diagnosis.diagnosis import Diagnosis
 from labkit.runs.terminal import console, say
 from labkit.verbs.options import add_run, find_run
 

@@ -14,7 +14,8 @@ import pytest
 from labkit.config.layers import resolve
 from labkit.config.workspace import Workspace
 from labkit.runs.diagnosis.cuda_message import read_cuda_message
-from labkit.runs.diagnosis.diagnose import Diagnosis, diagnose, diagnose_log, with_cause
+from labkit.runs.diagnosis.diagnose import diagnose, diagnose_log, with_cause
+from labkit.runs.diagnosis.diagnosis import Diagnosis
 from labkit.runs.diagnosis.log_file import read_log
 from labkit.runs.diagnosis.log_text import clean, read_tail
 from labkit.runs.diagnosis.next_steps import NextSteps

@@ -1,0 +1,26 @@
+"""A diagnosis: what a dead run is told about."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnosis:
+    """Why a run died. ``kind`` is a short identifier, ``happened`` says it in one to three sentences.
+
+    ``evidence`` has quoted lines and numbers, ``next_steps`` commands to type, with the reason behind a ``#``.
+    """
+
+    kind: str
+    happened: str
+    evidence: list[str]
+    next_steps: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON; ``Diagnosis(**...)`` reads them."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """For people: what happened, the evidence, what to do."""
+        parts = {"What happened": [self.happened], "Evidence": self.evidence, "What to do": self.next_steps}
+        return [line for title, lines in parts.items() for line in (title, *(f"  {line}" for line in lines))]
