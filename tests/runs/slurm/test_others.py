@@ -103,10 +103,12 @@ WORKS = {
         'srun -ul --environment=./image.toml bash -c "\n  torchrun --nproc_per_node=\\${SLURM_GPUS_PER_NODE} '
         '--nnodes=\\$SLURM_NNODES --node_rank=\\$SLURM_PROCID --master_addr=\\$(scontrol show hostnames '
         '\\$SLURM_JOB_NODELIST | head -n 1) train.py"'),
-    "a site's own mpirun, and nodes that have their GPUs anyway": script("-p gpu-a100; -N 4; -n 12", "ibrun python t.py"),
+    "a site's own mpirun, and nodes that have their GPUs anyway": script("-p gpu-a100; -N 4; -n 12",
+        "ibrun python t.py"),
     "an older GPU with an older torch": script("-C v100-32g; --nodes=2; --ntasks-per-node=4; --gres=gpu:4",
         "module purge\nmodule load pytorch-gpu/2.0.1\nset -x\nsrun python -u train.py"),
-    "tasks for nodes, without a number a node": script("--nodes=2; --ntasks=4; --gres=gpu:2", "srun --label python d.py"),
+    "tasks for nodes, without a number a node": script("--nodes=2; --ntasks=4; --gres=gpu:2",
+        "srun --label python d.py"),
     "tasks as cores": script("--ntasks=8; --gres=gpu:1", "python train.py"),
     "torchrun through python and which": script("-N 1; -n 1; --gres=gpu:2",
         'srun python $(which torchrun) --nproc_per_node=$SLURM_GPUS_ON_NODE "${EXTRA[@]}" train.py'),
