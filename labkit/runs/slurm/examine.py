@@ -5,7 +5,8 @@ from pathlib import Path
 
 from labkit.runs.doctor.machine import Check, Machine
 from labkit.runs.slurm.batch_script import BatchScript
-from labkit.runs.slurm.ranks import check_ranks, with_srun
+from labkit.runs.slurm.launches import with_srun
+from labkit.runs.slurm.ranks import check_ranks
 from labkit.runs.slurm.site import check_caches, check_file, check_kind, check_output, check_signal, check_time
 
 

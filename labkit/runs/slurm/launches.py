@@ -81,6 +81,11 @@ class Launch:
         return PurePosixPath(self.words[0]).name
 
     @property
+    def is_alone(self) -> bool:
+        """Whether its step says itself that it has one task, on purpose."""
+        return (self.step or {}).get("ntasks") == "1"
+
+    @property
     def own(self) -> tuple[str, ...]:
         """A launcher's own options: what stands before the program that it starts."""
         words = self.words[1:]
@@ -101,6 +106,17 @@ def option(words: tuple[str, ...], *names: str) -> str | None:
         if key.startswith("-") and key.lstrip("-").replace("-", "_") in names:
             return value if equals else words[n + 1] if n + 1 < len(words) else ""
     return None
+
+
+def with_srun(launch: Launch, options: str = "") -> str:
+    """The command as it is written, started by ``srun`` with ``options`` in place of what it says of tasks."""
+    command = launch.command
+    if not re.search(r"\bsrun\b", command.source):
+        first = command.words[0] if command.words[0] in ("exec", "time", "nohup") else ""
+        begin = command.at + (len(first) + 1 if first else 0)
+        return f"{command.source[:begin]}srun {options + ' ' if options else ''}{command.source[begin:]}"
+    bare = re.sub(r"\s(?:-n\s*|--ntasks(?:-per-node)?[= ])\d+(?=\s)", "", command.source)
+    return re.sub(r"\bsrun\b", f"srun {options}", bare, count=1)
 
 
 def launches(shell: Shell) -> list[Launch]:

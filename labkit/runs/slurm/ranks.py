@@ -7,7 +7,7 @@ import re
 
 from labkit.runs.doctor.machine import Check
 from labkit.runs.slurm.batch_script import BatchScript, Shape
-from labkit.runs.slurm.launches import Launch
+from labkit.runs.slurm.launches import Launch, with_srun
 from labkit.runs.slurm.meet import check_meeting
 from labkit.runs.slurm.options import number
 
@@ -135,17 +135,6 @@ def _fewer_tasks(launch: Launch, script: BatchScript, shape: Shape) -> str:
     return "#SBATCH --ntasks-per-node=1"
 
 
-def with_srun(launch: Launch, options: str = "") -> str:
-    """The command as it is written, started by ``srun`` with ``options`` in place of what it says of tasks."""
-    command = launch.command
-    if not re.search(r"\bsrun\b", command.source):
-        first = command.words[0] if command.words[0] in ("exec", "time", "nohup") else ""
-        begin = command.at + (len(first) + 1 if first else 0)
-        return f"{command.source[:begin]}srun {options + ' ' if options else ''}{command.source[begin:]}"
-    bare = re.sub(r"\s(?:-n\s*|--ntasks(?:-per-node)?[= ])\d+(?=\s)", "", command.source)
-    return re.sub(r"\bsrun\b", f"srun {options}", bare, count=1)
-
-
 # -- a program that is one rank
 
 
@@ -159,7 +148,7 @@ def _program(script: BatchScript, launch: Launch, shape: Shape) -> list[Check]:
     told = script.options | (launch.step or {})
     tasks, each = Check(name="tasks", level="green", found=f"{shape.each} a node"), shape.each
     devices_check = Check(name="devices", level="green", found="no number that could differ")
-    if "ntasks" in told and "ntasks-per-node" not in told and (shape.tasks or 1) > 1 and not launch_is_alone(launch):
+    if "ntasks" in told and "ntasks-per-node" not in told and (shape.tasks or 1) > 1 and not launch.is_alone:
         per = devices or (shape.gpus if shape.spread and shape.gpus else shape.each)
         tasks = Check(
             name="tasks", level="red" if lightning else "amber",
@@ -169,18 +158,13 @@ def _program(script: BatchScript, launch: Launch, shape: Shape) -> list[Check]:
         )  # fmt: skip
     elif wanted and (only := _only_one(script, launch, shape, wanted)):
         tasks = Check(name="tasks", level="red" if not may or lightning else "amber", found=only[0], mend=only[1])
-    elif wanted and wanted > 1 and each == 1 and (shape.tasks is None) and not launch_is_alone(launch):
+    elif wanted and wanted > 1 and each == 1 and (shape.tasks is None) and not launch.is_alone:
         level = "amber" if may and not lightning else "red"
         tasks = Check(name="tasks", level=level, mend=f"#SBATCH --ntasks-per-node={wanted}",
                       found=f"no --ntasks-per-node: Slurm starts one task a node, for {wanted} devices")  # fmt: skip
-    elif not shape.spread and not launch_is_alone(launch):
+    elif not shape.spread and not launch.is_alone:
         devices_check = _devices(script, launch, shape, devices, lightning, may)
     return [tasks, _seen(script, launch, shape, wanted, lightning), devices_check]
-
-
-def launch_is_alone(launch: Launch) -> bool:
-    """Whether the step says itself that it has one task, on purpose."""
-    return (launch.step or {}).get("ntasks") == "1"
 
 
 def _only_one(script: BatchScript, launch: Launch, shape: Shape, wanted: int) -> tuple[str, str] | None:
@@ -267,7 +251,7 @@ def _alone(launch: Launch, shape: Shape, devices: int | None, script: BatchScrip
 
 def _nodes(script: BatchScript, launch: Launch, shape: Shape) -> Check:
     num_nodes = said(launch, _NUM_NODES) if launch.name not in ("accelerate", "deepspeed") else None
-    if num_nodes is not None and num_nodes != shape.nodes and not launch_is_alone(launch):
+    if num_nodes is not None and num_nodes != shape.nodes and not launch.is_alone:
         return Check(name="nodes", level="red", mend=f"#SBATCH --nodes={num_nodes}  # or num_nodes={shape.nodes}",
                      found=f"the command has num_nodes={num_nodes}, and the script asks for {shape.nodes}")  # fmt: skip
     return Check(name="nodes", level="green", found=f"--nodes={shape.nodes}")

@@ -96,6 +96,20 @@ WORKS = {
         "--rdzv-endpoint=$head:29500 train.py"),
     "poetry, time and a step": script("-N 1; --tasks-per-node=2; --gres=gpu:v100:2",
         "module load cuda/11.8\ntime srun --cpu-bind=verbose poetry run python train.py"),
+    "a launcher behind a variable for one command": script("--nodes=2; --ntasks-per-node=1; --gres=gpu:8; --exclusive",
+        HEAD + 'RUN="torchrun --nproc_per_node=8 --nnodes=$SLURM_NNODES --rdzv_backend=c10d --rdzv_endpoint=$head:12"\n'
+        'srun -u bash -c "CUDA_DEVICE_MAX_CONNECTIONS=1 $RUN train.py --config x.yaml"'),
+    "values that each task fills in, escaped": script("--nodes=4; --ntasks-per-node=1; --gpus-per-node=4",
+        'srun -ul --environment=./image.toml bash -c "\n  torchrun --nproc_per_node=\\${SLURM_GPUS_PER_NODE} '
+        '--nnodes=\\$SLURM_NNODES --node_rank=\\$SLURM_PROCID --master_addr=\\$(scontrol show hostnames '
+        '\\$SLURM_JOB_NODELIST | head -n 1) train.py"'),
+    "a site's own mpirun, and nodes that have their GPUs anyway": script("-p gpu-a100; -N 4; -n 12",
+        "ibrun python t.py"),
+    "an older GPU with an older torch": script("-C v100-32g; --nodes=2; --ntasks-per-node=4; --gres=gpu:4",
+        "module purge\nmodule load pytorch-gpu/2.0.1\nset -x\nsrun python -u train.py"),
+    "tasks for nodes, without a number a node": script("--nodes=2; --ntasks=4; --gres=gpu:2",
+        "srun --label python d.py"),
+    "tasks as cores": script("--ntasks=8; --gres=gpu:1", "python train.py"),
     "torchrun through python and which": script("-N 1; -n 1; --gres=gpu:2",
         'srun python $(which torchrun) --nproc_per_node=$SLURM_GPUS_ON_NODE "${EXTRA[@]}" train.py'),
 }  # fmt: skip
