@@ -29,6 +29,7 @@ class Guard:
 
 
 PANEL = "tests/lab/panel/test_panel_server.py"
+PANEL_GUARDS = "tests/lab/panel/test_panel_guards.py"
 ARCHIVE = "tests/lab/handin/test_archive.py"
 SUBMIT = "tests/lab/handin/test_submit.py"
 COLLECT = "tests/lab/handin/test_collect.py"
@@ -42,15 +43,16 @@ RESUME = "tests/runs/test_resume.py"
 FORKS = "tests/runs/test_fork_server.py"
 RANKS = "tests/runs/ranks/test_ranks.py"
 CHECKPOINTS = "tests/train/test_checkpoints.py"
+STATE_FILES = "tests/train/test_state_files.py"
 OWN_STATE = "tests/train/test_own_state.py::test_each_generator_goes_on_where_it_was_saved"
 OURS = "tests/provisioning/test_ours.py"
 NODE_ARCHIVES = "tests/provisioning/test_archives.py"
 ENTRYPOINT = "tests/docker/test_entrypoint.py"
-TRUST = "tests/test_trust.py::test_nothing_from_outside_is_unpickled_evaluated_or_unpacked_unseen"
 TRACKER = "tests/memory/test_tracker.py"
 ALLOCATOR = "tests/plan/test_allocator.py"
 SSH = "tests/provisioning/test_ssh_way.py"
 HANDLERS = "labkit/lab/panel/handlers.py"
+NAMES = "labkit/lab/panel/names.py"
 
 GUARDS = (
     # -- the panel: what Jupyter's server says, and to whom
@@ -58,41 +60,41 @@ GUARDS = (
         "panel: the page asks who looks",
         "a page names runs",
         HANDLERS,
-        "    @web.authenticated\n    def get(self, *run: str) -> None:\n        if run and",
-        "    def get(self, *run: str) -> None:\n        if run and",
-        (f"{PANEL}::test_without_the_token_nothing_is_said",),
+        "    @web.authenticated\n    async def get(self, *run: str) -> None:\n        if run and",
+        "    async def get(self, *run: str) -> None:\n        if run and",
+        (f"{PANEL_GUARDS}::test_only_who_may_use_the_server_is_told_anything",),
     ),
     Guard(
         "panel: the list asks who looks",
         "it names runs",
         HANDLERS,
-        "    @web.authenticated\n    def get(self) -> None:\n        self.say(newest",
-        "    def get(self) -> None:\n        self.say(newest",
-        (f"{PANEL}::test_without_the_token_nothing_is_said",),
+        "    @web.authenticated\n    async def get(self) -> None:\n        self.say(await",
+        "    async def get(self) -> None:\n        self.say(await",
+        (f"{PANEL_GUARDS}::test_only_who_may_use_the_server_is_told_anything",),
     ),
     Guard(
         "panel: the feed asks who looks",
         "it has losses, memory and the reason",
         HANDLERS,
-        "    @web.authenticated\n    def get(self, *run: str) -> None:\n        folder",
-        "    def get(self, *run: str) -> None:\n        folder",
-        (f"{PANEL}::test_without_the_token_nothing_is_said",),
+        "    @web.authenticated\n    async def get(self, *run: str) -> None:\n        seen",
+        "    async def get(self, *run: str) -> None:\n        seen",
+        (f"{PANEL_GUARDS}::test_only_who_may_use_the_server_is_told_anything",),
     ),
     Guard(
         "panel: the GPUs ask who looks",
         "what the machine does is nobody else's business",
         HANDLERS,
-        "    @web.authenticated\n    async def get",
-        "    async def get",
-        (f"{PANEL}::test_without_the_token_nothing_is_said",),
+        "    @web.authenticated\n    async def get(self) -> None:\n        self.say(json",
+        "    async def get(self) -> None:\n        self.say(json",
+        (f"{PANEL_GUARDS}::test_only_who_may_use_the_server_is_told_anything",),
     ),
     Guard(
         "panel: names of runs",
         "a name with .. leads out of the ledger",
-        "labkit/lab/panel/feed.py",
+        NAMES,
         "    if not all(NAME.fullmatch(part) for part in (profile, experiment, id)):\n        return None\n",
         "",
-        (f"{PANEL}::test_a_folder_beside_the_ledger_is_no_run",),
+        (f"{PANEL_GUARDS}::test_only_names_of_runs_in_the_ledger_have_a_panel",),
     ),
     Guard(
         "panel: only this ledger's runs",
@@ -259,8 +261,8 @@ GUARDS = (
     Guard(
         "secrets: passwords in addresses",
         "https://user:password@ in an error",
-        "labkit/config/secrets.py",
-        '    (re.compile(r"://[^/\\s@]+@"), f"://{HIDDEN}@"),\n',
+        "labkit/config/credentials.py",
+        r"""    ("password in a URL", ("://",), re.compile(r"(?<=://)[^/\s\"'<>`\\]+(?=@[\w\[.-])")),""" + "\n",
         "",
         (f"{SECRETS}::test_what_looks_like_a_secret_is_taken_out_once",),
     ),
@@ -423,7 +425,7 @@ GUARDS = (
     Guard(
         "weights: checksums",
         "one flipped bit",
-        "labkit/train/checkpoints.py",
+        "labkit/train/model_files.py",
         "if found != expected.lower():",
         "if False:",
         (f"{CHECKPOINTS}::test_checksums_are_held_against_every_file_they_name",),
@@ -449,10 +451,10 @@ GUARDS = (
     Guard(
         "resume: no pickle is executed",
         "a checkpoint that somebody sends runs a program",
-        "labkit/train/saved_steps.py",
+        "labkit/train/state_files.py",
         'map_location="cpu", weights_only=True)',
         'map_location="cpu", weights_only=False)',
-        (TRUST,),
+        (f"{STATE_FILES}::test_what_a_file_asks_for_is_named_and_not_called",),
     ),
     Guard(
         "resume: the same settings",

@@ -2,9 +2,9 @@
 
     python tests/mutations/mutate.py [--only NAME] [--list]
 
-Each guard is taken out of a copy of the tracked files, and the tests named beside it run on the copy. Where none
-notices the exit code is 1, as it is where a test fails without a change. By hand, or
-last in ``make bench``.
+Each guard is taken out of a copy of the tracked files, and the tests named beside it run on the copy. Tests that come
+to no end without the guard have noticed too. Where none notices the exit code is 1, as it is where a test fails without
+a change. By hand, or last in ``make bench``.
 """
 
 import argparse
@@ -14,20 +14,25 @@ import platform
 import queue
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from guards import GUARDS, ROOT, Guard
 
 WORKERS = 2
 BOUND_S = 300.0
-"""What the tests of one guard may take; one that hangs has noticed nothing."""
+"""What tests may take as the code is."""
+
+LEAST_S, TIMES_LONGER = 90.0, 5
+"""What they may take without a guard: so many times as long as with it, and never less than that. Tests have bounds of
+their own up to a minute, which say better what went wrong."""
 
 PLUGINS = ("-p", "no:cacheprovider", "-p", "no:nbmake", "-p", "of_the_copy")
 """Nothing is kept between runs; what executes notebooks takes seconds to load; and one of our own."""
@@ -38,12 +43,14 @@ _FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+::.*?)(?: - .*)?$", re.MULTILINE)
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What the tests said. ``noticed`` is the first that failed; ``problem`` says why the run tells nothing."""
+    """What the tests said. ``noticed`` is the first that failed; ``problem`` says why the run tells nothing; not
+    ``in_time`` were those that had to be killed."""
 
     noticed: str = ""
     problem: str = ""
     seconds: float = 0.0
     said: str = ""
+    in_time: bool = True
 
 
 def copy_to(folder: Path) -> Path:
@@ -56,8 +63,8 @@ def copy_to(folder: Path) -> Path:
     return folder
 
 
-def run_tests(copy: Path, tests: Sequence[str]) -> Outcome:
-    """Run tests on a copy, up to the first that fails."""
+def run_tests(copy: Path, tests: Sequence[str], bound_s: float = BOUND_S) -> Outcome:
+    """Run tests on a copy, up to the first that fails. After ``bound_s`` they are killed."""
     env = os.environ | {
         # whoever imports labkit, in whatever process and folder, gets the copy's
         "PYTHONPATH": os.pathsep.join([str(copy), str(copy / "tests" / "mutations")]),
@@ -66,18 +73,27 @@ def run_tests(copy: Path, tests: Sequence[str]) -> Outcome:
         "OMP_NUM_THREADS": "1",
         "LABKIT_COPY": str(copy),
     }
-    command = [sys.executable, "-m", "pytest", "-x", "-q", *PLUGINS, *tests]
+    # a folder of its own: those that pytest shares between its runs are tidied by several at once
+    own = f"--basetemp={copy.with_name(copy.name + '-tmp')}"
+    command = [sys.executable, "-m", "pytest", "-x", "-q", own, *PLUGINS, *tests]
     started = time.monotonic()
-    try:
-        done = subprocess.run(command, cwd=copy, env=env, capture_output=True, text=True, timeout=BOUND_S)
-    except subprocess.TimeoutExpired:
-        return Outcome(problem=f"not done after {BOUND_S:.0f} s", seconds=time.monotonic() - started)
-    said, problem = done.stdout + done.stderr, ""
-    failed = _FAILED.search(said)
-    if done.returncode not in (0, 1):
-        problem = f"pytest ended with exit code {done.returncode}"
-    elif done.returncode == 1 and failed is None:
-        problem = "a test file could not be read"
+    with tempfile.TemporaryFile() as output:  # whatever outlives pytest keeps no pipe open
+        child = subprocess.Popen(
+            command, cwd=copy, env=env, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            code = child.wait(bound_s)
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+            return Outcome(problem=f"no end within {bound_s:.0f} s", seconds=bound_s, in_time=False)
+        output.seek(0)
+        said = output.read().decode(errors="replace")
+    problem, failed = "", _FAILED.search(said)
+    if code not in (0, 1):
+        problem = f"pytest ended with exit code {code}"
+    elif code == 1 and failed is None:
+        problem = "pytest failed and named no test"
     return Outcome(
         noticed=failed[1] if failed and not problem else "", problem=problem, seconds=time.monotonic() - started,
         said=said,
@@ -117,22 +133,27 @@ def check(guards: Sequence[Guard]) -> bool:
                 copies.put(copy)
 
         def without(guard: Guard) -> Outcome:
+            bound_s = max(LEAST_S, TIMES_LONGER * sum(took[file] for file in {_file(test) for test in guard.tests}))
             copy = copies.get()
             try:
                 with removed(copy, guard):
-                    outcome = run_tests(copy, guard.tests)
+                    outcome = run_tests(copy, guard.tests, bound_s)
             finally:
                 copies.put(copy)
+            if not outcome.in_time:
+                outcome = replace(outcome, noticed=outcome.problem)
             print(f"{guard.name}: {outcome.noticed or outcome.problem or 'UNNOTICED'}", file=sys.stderr, flush=True)
             return outcome
 
         by_file: dict[str, list[str]] = {}
         for test in sorted({test for guard in guards for test in guard.tests}):
-            by_file.setdefault(test.partition("::")[0], []).append(test)
-        for outcome in pool.map(as_it_is, by_file.values()):
+            by_file.setdefault(_file(test), []).append(test)
+        took = {}
+        for file, outcome in zip(by_file, pool.map(as_it_is, by_file.values()), strict=True):
             if outcome.noticed or outcome.problem:
                 print(f"{outcome.said}\nwithout a change: {outcome.noticed or outcome.problem}", file=sys.stderr)
                 return False
+            took[file] = outcome.seconds
         outcomes = list(pool.map(without, guards))
     rows = [("guard", "file", "noticed by", "s")]
     for guard, outcome in zip(guards, outcomes, strict=True):
@@ -140,8 +161,13 @@ def check(guards: Sequence[Guard]) -> bool:
         rows.append((guard.name, f"`{guard.file}`", noticed, f"{outcome.seconds:.1f}"))
     print(table(rows))
     unnoticed = sum(not outcome.noticed for outcome in outcomes)
-    print(f"\n{len(guards)} guards removed one by one, {unnoticed} unnoticed.")
+    endless = sum(not outcome.in_time for outcome in outcomes)
+    print(f"\n{len(guards)} guards removed one by one, {unnoticed} unnoticed, {endless} by tests that came to no end.")
     return not unnoticed
+
+
+def _file(test: str) -> str:
+    return test.partition("::")[0]
 
 
 def _versions() -> str:

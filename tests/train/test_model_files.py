@@ -160,6 +160,17 @@ def test_checksums_are_of_files_of_the_folder(folder, name):
     assert f"SHA256SUMS names {name!r}, outside its folder" in refusal(verify, folder)
 
 
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "processor_config.json", "extra.json"])
+@pytest.mark.parametrize("more", [{"extra_ids": 10**9}, {"a": [{"num_labels": 10**9}]}, {"extra_ids": 1e999}])
+def test_a_number_that_transformers_makes_a_list_of_has_a_limit_in_every_file(folder, name, more):
+    path = folder / name
+    before = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps(before | {"extra_ids": 100}))
+    verify(folder)
+    path.write_text(json.dumps(before | more))
+    assert f"{name} has " in (told := refusal(verify, folder)) and "a whole number up to 65,536" in told
+
+
 def test_a_json_file_that_nests_without_end_is_named(folder):
     (folder / "added_tokens.json").write_text("[" * 100_000)
     assert "added_tokens.json cannot be read: it nests too deep" in refusal(verify, folder)

@@ -17,6 +17,7 @@ from labkit.config.schema import RunConfig
 from labkit.memory.report import CATEGORIES
 from labkit.runs.records import Ledger
 from labkit.runs.runner import run
+from labkit.train.errors import CheckpointError
 from labkit.train.optimizers import build_optimizer
 from labkit.train.strategies import ZeroOnCPU, build_strategy, missing_compiler, set_environment
 
@@ -218,6 +219,20 @@ def test_offload_has_the_first_loss_of_a_plain_run(ledger, compiler):
     # weights that lie elsewhere in memory are summed in another order; near 7 a bf16 number is 2**-5 from the next,
     # and this is the mean of four
     assert plainly.losses == pytest.approx(offload.losses, abs=2 * 2**-5 / 4)
+
+
+@pytest.mark.filterwarnings("ignore")  # what deepspeed says when it is imported
+@pytest.mark.parametrize(
+    "named", ["../elsewhere", "{}/elsewhere", "elsewhere", "checkpoint/../../elsewhere", "", "\xff"]
+)
+def test_a_saved_step_that_names_a_folder_beside_it_is_refused(tmp_path, named):
+    saved = tmp_path / "step-000003"
+    (saved / "state.ckpt").mkdir(parents=True)
+    (saved / "state.ckpt" / "latest").write_text(named.format(tmp_path), encoding="latin-1")
+    strategy = build_strategy(RunConfig(**OFFLOAD))
+    with pytest.raises(CheckpointError, match=r"step-000003 is damaged \(latest names .*; delete it") as refused:
+        strategy.load_checkpoint(saved / "state.ckpt")
+    assert len(str(refused.value).splitlines()) == 1
 
 
 @pytest.mark.filterwarnings("ignore")  # what deepspeed says when it is imported

@@ -196,6 +196,18 @@ def test_the_student_is_told_where_and_her_own_file_is_untouched(desk, tmp_path)
     )
 
 
+def test_what_one_notebook_sets_is_gone_from_the_archive_where_another_file_has_it_bare(desk):
+    key = "0a1b2c3d" * 5
+    (desk / "a.ipynb").write_text(json.dumps(notebook(f'WANDB_API_KEY = "{key}"', "")))
+    (desk / "b.ipynb").write_text(json.dumps(notebook("print(x)", f"it is {key}!")))
+    with next(Workspace.find().runs.glob("tiny/baseline/*/log.txt")).open("a") as log:
+        log.write(f"using {key}\n")
+    found = gather(Workspace.find())
+    assert {"labs/a.ipynb", "labs/b.ipynb"} <= found.members.keys()
+    assert not [name for name, data in found.members.items() if key.encode() in data]
+    assert "labs/b.ipynb, cell 1: the same again" in found.redacted
+
+
 def test_the_end_of_a_log_does_not_begin_with_half_a_secret(desk, monkeypatch):
     """What lies before the window that is read may have said that it is one."""
     log = next(Workspace.find().runs.glob("tiny/baseline/*/log.txt"))
