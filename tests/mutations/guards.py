@@ -623,8 +623,8 @@ GUARDS = (
         "command: exit codes",
         "a script takes bad input for a run that failed",
         "labkit/cli.py",
-        "        return EXIT_USAGE\n",
-        "        return EXIT_FAILED\n",
+        "        return carries_out, EXIT_USAGE\n",
+        "        return carries_out, EXIT_FAILED\n",
         ("tests/test_cli.py::test_bad_input_is_one_line_exit_code_2_and_writes_nothing",),
     ),
     # -- provisioning: nodes, keys, work
