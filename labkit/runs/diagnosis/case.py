@@ -227,7 +227,7 @@ class Case:
     def rest(self) -> Diagnosis:
         """What labkit itself has refused, and what nobody has foreseen."""
         if self.reason and not self.exit_code and "Traceback (most recent call last)" not in self.log:
-            steps = [f"{self.steps.run()}  # again, when that is mended"]
+            steps = [f"{self.steps.run()}  # again, when that is fixed"]
             return self.of(
                 "refused", "labkit cannot use what it was given, and says why.", last_lines(self.reason), steps
             )

@@ -20,7 +20,7 @@ _LIFE = re.compile(
     re.MULTILINE | re.IGNORECASE,
 )
 _CHANGES = re.compile(r"\[\d[^\n\]]*\]?|\d+(?:\.\d+)?(?:it/s|s/it)|\d{1,2}:\d{2}(?::\d{2})?(?:[.,]\d+)?")
-"""Times and speeds, which a bar that is drawn once more has anew."""
+"""Times and speeds, which differ when a bar is drawn once more."""
 
 _TRACE = re.compile(r"^[^\n]{0,60}?Traceback \(most recent call last\)", re.MULTILINE)
 _CHAINED = re.compile(r"direct cause of the following exception|During handling of the above exception")

@@ -122,7 +122,8 @@ def _kernels(machine: Machine, seen: list[_Seen]) -> list[Check]:
         reason = None if gpu.capability is None else without_code(architectures, gpu.capability, build)
         if reason is not None:
             older = gpu.capability < (7, 5) and has_code(BUILDS["12.6"], gpu.capability)
-            mend = f"pip install torch=={torch[0].partition('+')[0]} --index-url https://download.pytorch.org/whl/cu126"
+            version = torch[0].partition("+")[0]
+            mend = f"pip install torch=={version} --index-url ...  # PyTorch's own index of builds for CUDA 12.6 (cu126)"
             return [
                 Check(
                     name="kernels",
