@@ -123,7 +123,7 @@ def _kernels(machine: Machine, seen: list[_Seen]) -> list[Check]:
         if reason is not None:
             older = gpu.capability < (7, 5) and has_code(BUILDS["12.6"], gpu.capability)
             version = torch[0].partition("+")[0]
-            mend = f"pip install torch=={version} --index-url ...  # PyTorch's own index of builds for CUDA 12.6 (cu126)"
+            mend = f"pip install torch=={version} --index-url ...  # PyTorch's own index of CUDA 12.6 builds (cu126)"
             return [
                 Check(
                     name="kernels",

@@ -120,7 +120,7 @@ GPU_FAULTS = {
     "no code for it": (dict(gpus=[V100]), dict(profile="v100-32gb"), "kernels", "red", "--index-url"),
     "no code for it, whatever the precision": (
         dict(gpus=[V100]), dict(experiment="bf16_true", overrides={"precision": "16-mixed"}, profile="v100-32gb"),
-        "kernels", "red", "whl/cu126",
+        "kernels", "red", "cu126",
     ),
     "newer than all that torch has": (dict(gpus=["NVIDIA X, 95830, 4, 580.95.05, 12.0"], torch="12.6"), {}, "kernels",
                                       "red", "a torch that is built for this one"),
