@@ -66,7 +66,9 @@ def run_tests(copy: Path, tests: Sequence[str]) -> Outcome:
         "OMP_NUM_THREADS": "1",
         "LABKIT_COPY": str(copy),
     }
-    command = [sys.executable, "-m", "pytest", "-x", "-q", *PLUGINS, *tests]
+    # a folder of its own: those that pytest shares between its runs are tidied by several at once
+    own = f"--basetemp={copy.with_name(copy.name + '-tmp')}"
+    command = [sys.executable, "-m", "pytest", "-x", "-q", own, *PLUGINS, *tests]
     started = time.monotonic()
     try:
         done = subprocess.run(command, cwd=copy, env=env, capture_output=True, text=True, timeout=BOUND_S)
@@ -77,7 +79,7 @@ def run_tests(copy: Path, tests: Sequence[str]) -> Outcome:
     if done.returncode not in (0, 1):
         problem = f"pytest ended with exit code {done.returncode}"
     elif done.returncode == 1 and failed is None:
-        problem = "a test file could not be read"
+        problem = "pytest failed and named no test"
     return Outcome(
         noticed=failed[1] if failed and not problem else "", problem=problem, seconds=time.monotonic() - started,
         said=said,
