@@ -19,8 +19,9 @@ CASES = {
 def test_nothing_that_is_planted_runs(ledger, name):
     experiment, values = CASES[name]
     refused = plants_in_every_file(ledger, experiment, values | {"max_steps": 3})
-    states = {file: said for file, said in refused.items() if file.endswith((".ckpt", ".pt"))}
-    assert len(states) >= values.get("devices", 1)
-    for file, said in states.items():
-        assert f"{file.rpartition('/')[2]} asks for posix.system, which is not data" in said, file
+    states = {files: said for files, said in refused.items() if files[0].endswith((".ckpt", ".pt"))}
+    assert sum(map(len, states)) >= values.get("devices", 1)
+    for files, said in states.items():
+        named = [file.rpartition("/")[2] for file in files]
+        assert any(f"{name} asks for posix.system, which is not data" in said for name in named), (files, said)
         assert len(said.splitlines()) == 1

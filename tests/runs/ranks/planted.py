@@ -1,8 +1,9 @@
-"""Plant what would run: a pickle in each file of a saved step, one after the other, and see that none does."""
+"""Plant what would run: a pickle in each file of a checkpoint, one kind after the other, and see that none does."""
 
 import hashlib
 import io
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -31,10 +32,11 @@ def pickled(marker: Path) -> bytes:
     return file.getvalue()
 
 
-def plants_in_every_file(ledger: Ledger, experiment: str, values: dict[str, Any]) -> dict[str, str]:
-    """Run, and go on from a step with each of its files planted; what each attempt was refused with, by file.
+def plants_in_every_file(ledger: Ledger, experiment: str, values: dict[str, Any]) -> dict[tuple[str, ...], str]:
+    """Run, and resume from a checkpoint with each of its files planted; what each attempt was refused with, by files.
 
-    Asserts that nothing ran, that the rest of the run is as it was, and that the step before serves in the end.
+    The files of one kind are planted at once: each rank reads its own. Asserts that nothing ran, that the rest of the
+    run is as it was, and that the checkpoint before serves in the end.
     """
     record = run(experiment, values)
     assert record.status == "ok", record.reason
@@ -48,12 +50,17 @@ def plants_in_every_file(ledger: Ledger, experiment: str, values: dict[str, Any]
     for script in step.rglob("*.py"):  # DeepSpeed copies two of its own to where it saves
         script.write_text(f"import pathlib; pathlib.Path({str(marker)!r}).touch()\n")
     files = [name for name in files if name.suffix != ".py"]
+    kinds: dict[str, list[Path]] = {}
     for name in files:
-        whole = (step / name).read_bytes()
-        (step / name).write_bytes(pickled(marker))
-        refused[str(name)] = _refusal(copy, name)
-        assert not marker.exists(), name
-        (step / name).write_bytes(whole)
+        kinds.setdefault(re.sub(r"\d+", "N", str(name)), []).append(name)
+    for names in kinds.values():
+        whole = {name: (step / name).read_bytes() for name in names}
+        for name in names:
+            (step / name).write_bytes(pickled(marker))
+        refused[tuple(map(str, names))] = _refusal(copy, names[0])
+        assert not marker.exists(), names
+        for name, content in whole.items():
+            (step / name).write_bytes(content)
     shutil.rmtree(step)
     again = resume(copy)
     assert (again.status, again.losses) == ("ok", record.losses), again.reason
