@@ -241,7 +241,7 @@ GUARDS = (
         "labkit/runs/diagnosis/sequence.py",
         "is not None\n            quiet = quiet or",
         "is not None and False\n            quiet = quiet or",
-        ("tests/runs/diagnosis/test_ends.py::test_the_end_decides",),
+        ("tests/runs/diagnosis/test_threads.py::test_the_end_decides",),
     ),
     Guard(
         "diagnosis: ignored exceptions",
@@ -249,7 +249,7 @@ GUARDS = (
         "labkit/runs/diagnosis/sequence.py",
         " or any(a <= match.start() < b for a, b in ignored)\n            after",
         "\n            after",
-        ("tests/runs/diagnosis/test_ends.py::test_the_end_decides",),
+        ("tests/runs/diagnosis/test_threads.py::test_the_end_decides",),
     ),
     Guard(
         "diagnosis: chained exceptions",

@@ -99,6 +99,11 @@ def test_the_gpus_are_those_of_nvidia_smi(server):
     assert other["busy_percent"] is None
 
 
+def test_no_quote_ends_the_address_in_a_cell():
+    shown = Panel("/user/a\"' onload='x/panel/t/x/1", "<\"'>").html()
+    assert 'src="/user/a&quot;&#x27; onload=&#x27;x/panel/t/x/1" title="run &lt;&quot;&#x27;&gt;"' in shown
+
+
 def test_a_cell_has_the_panel_where_a_server_shows_its_ledger(monkeypatch, tmp_path):
     assert Panel.of(str(tmp_path / "runs/tiny/x/1")) is None
     monkeypatch.setenv("LABKIT_PANEL", "/user/a/labkit/panel")
