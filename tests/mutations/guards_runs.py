@@ -226,6 +226,14 @@ GUARDS = (
             "test_what_cannot_be_predicted_is_said_before_anything_else_and_with_the_nearest",
         ),
     ),
+    Guard(
+        "run: the reason has the cause",
+        "a record says what followed, and its log what began it",
+        "labkit/runs/runner.py",
+        'record.reason = with_cause(found, record.reason or "")',
+        "pass",
+        ("tests/runs/test_runner.py::test_the_reason_of_a_run_that_failed_begins_with_the_cause_in_its_log",),
+    ),
     # -- how a program ended
     Guard(
         "diagnosis: what was survived",

@@ -84,9 +84,11 @@ def run_tests(copy: Path, tests: Sequence[str], bound_s: float = BOUND_S) -> Out
         try:
             code = child.wait(bound_s)
         except subprocess.TimeoutExpired:
-            os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
             return Outcome(problem=f"no end within {bound_s:.0f} s", seconds=bound_s, in_time=False)
+        finally:
+            with contextlib.suppress(ProcessLookupError):  # there is nothing left of it
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
         output.seek(0)
         said = output.read().decode(errors="replace")
     problem, failed = "", _FAILED.search(said)

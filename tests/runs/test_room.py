@@ -23,6 +23,6 @@ def test_what_the_cores_carry_and_what_is_asked_for_twice_is_started(ledger, mon
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
     five = {"devices": 5, "strategy": "ddp", "batch_size": 1, "max_steps": 1, "num_train_samples": 64}
     with pytest.raises(ConfigError, match="devices=4 or less"):
-        run("reduced_batch", five)
+        run("reduced_batch", five, timeout_s=0.1)
     record = run("reduced_batch", five, timeout_s=0.1, oversubscribe=True)  # it begins, and that is enough
     assert record.status == "timeout"

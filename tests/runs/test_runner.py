@@ -14,6 +14,8 @@ from PIL import Image
 
 from labkit.config.errors import ConfigError
 from labkit.config.workspace import Workspace
+from labkit.runs import runner
+from labkit.runs.diagnosis.log_file import read_log
 from labkit.runs.records import LedgerError
 from labkit.runs.runner import _stop, run
 
@@ -138,6 +140,16 @@ def test_a_data_set_that_cannot_be_used_fails_in_one_line(ledger, tmp_path):
     assert record.status == "failed"
     assert "'image'" in record.reason
     assert "\n" not in record.reason
+
+
+def test_the_reason_of_a_run_that_failed_begins_with_the_cause_in_its_log(ledger, tmp_path, monkeypatch):
+    datasets.Dataset.from_dict({"picture": ["x"], "text": ["y"]}).save_to_disk(str(tmp_path / "wrong"))
+    cause = "OSError: [Errno 28] No space left on device"
+    monkeypatch.setattr(runner, "read_log", lambda path, start: f"{cause}\n{read_log(path, start)}")
+    record = run("reduced_batch", {"dataset": str(tmp_path / "wrong")})
+    assert record.status == "failed"
+    assert record.reason.startswith(f"{cause} (last error: ") and "'image'" in record.reason
+    assert ledger.find(record.id).read().reason == record.reason
 
 
 def test_a_damaged_image_fails_in_one_line(ledger, tmp_path):
