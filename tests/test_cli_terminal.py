@@ -40,8 +40,9 @@ def shown(small_ledger, monkeypatch, capsys):
     monkeypatch.setenv("LABKIT_RUNS", str(small_ledger.root))
 
     def lines(width, *arguments):
-        monkeypatch.setenv("COLUMNS", str(width))
-        main(list(arguments))
+        with pytest.MonkeyPatch.context() as patch:  # pytest itself reads COLUMNS when the test has ended
+            patch.setenv("COLUMNS", str(width))
+            main(list(arguments))
         return capsys.readouterr().out.splitlines()
 
     return lines

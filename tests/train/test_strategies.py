@@ -19,7 +19,7 @@ from labkit.runs.records import Ledger
 from labkit.runs.runner import run
 from labkit.train.errors import CheckpointError
 from labkit.train.optimizers import build_optimizer
-from labkit.train.strategies import ZeroOnCPU, build_strategy, missing_compiler, set_environment
+from labkit.train.strategies import Zero, ZeroOnCPU, build_strategy, missing_compiler, set_environment
 
 torch.set_num_threads(1)
 
@@ -116,7 +116,8 @@ def test_a_plain_run_has_the_strategy_that_lightning_chooses():
 def test_offload_has_deepspeeds_own_strategy_on_cuda_and_one_for_cpus_elsewhere(device, stage):
     config = RunConfig(**(OFFLOAD | {"device": device, "strategy": f"deepspeed_stage_{stage}_offload"}))
     strategy = build_strategy(config)  # asks for CUDA only when training begins
-    assert type(strategy) is (DeepSpeedStrategy if device == "cuda" else ZeroOnCPU)
+    assert type(strategy) is (Zero if device == "cuda" else ZeroOnCPU)
+    assert isinstance(strategy, DeepSpeedStrategy)
     zero = strategy.config["zero_optimization"]
     assert zero["stage"] == stage
     assert zero["offload_optimizer"]["device"] == "cpu"
