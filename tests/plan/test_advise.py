@@ -122,7 +122,7 @@ def test_without_a_capacity_there_is_nothing_to_advise():
     with pytest.raises(ConfigError, match="capacity_gib"):
         advise(config, cache=CACHE)
     with pytest.raises(ConfigError, match="a100-80gb"):
-        advise(config, "a100-80", CACHE)
+        advise(config, "a100-81gb", CACHE)
 
 
 def test_rungs_of_a_group_replace_each_other_and_nothing_refused_is_proposed():

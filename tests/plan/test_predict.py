@@ -150,7 +150,7 @@ def test_a_gpu_is_given_by_name_or_size():
     assert predict(config, "a100-80gb", CACHE).capacity_bytes == pytest.approx(GPUS["a100-80gb"].usable_bytes, abs=1)
     assert predict(config, "24GiB", CACHE).verdict == "fits"
     with pytest.raises(ConfigError, match="a100-80gb"):
-        predict(config, "a100-80", CACHE)
+        predict(config, "a100-81gb", CACHE)
 
 
 def test_a_gpu_without_bf16_is_told_by_name():

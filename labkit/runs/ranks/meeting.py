@@ -10,11 +10,11 @@ from labkit.runs.records import LedgerError, RunFolder, write_whole
 
 @dataclass(frozen=True, kw_only=True)
 class Word:
-    """What rank 0 has said: the run, the saved step to go on with, and a token that no other word has."""
+    """What rank 0 has said: the run, the saved step to go on with, and a mark that no other word has."""
 
     run: RunFolder
     saved: Path | None
-    token: str
+    mark: str
 
 
 class Meeting:
@@ -37,16 +37,16 @@ class Meeting:
 
         Raises ``LedgerError`` when that cannot be written.
         """
-        token = secrets.token_hex(8)
+        mark = secrets.token_hex(8)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            write_whole(self._word, {"run": str(run.path), "saved": str(saved) if saved else None, "token": token})
+            write_whole(self._word, {"run": str(run.path), "saved": str(saved) if saved else None, "mark": mark})
         except OSError as error:
             raise LedgerError(
                 f"{self._word} cannot be written: {error.strerror}; the other ranks look there."
             ) from None
         for claim in self._folder.glob("*.rank*"):  # of words that nobody can read any more
-            if not claim.name.startswith(token):
+            if not claim.name.startswith(mark):
                 claim.unlink(missing_ok=True)
 
     def take_word(self, rank: int) -> Word | None:
@@ -55,10 +55,10 @@ class Meeting:
         if word is None or not word.run.is_watched:
             return None
         again = self._read()
-        if again is None or again.token != word.token:
+        if again is None or again.mark != word.mark:
             return None
         try:
-            self._claim(word.token, rank).touch(exist_ok=False)
+            self._claim(word.mark, rank).touch(exist_ok=False)
         except FileExistsError:  # somebody has this rank's place already
             return None
         return word
@@ -70,15 +70,15 @@ class Meeting:
     def have_come(self, ranks: int) -> bool:
         """Whether all ranks behind the first have taken the word that is there now."""
         word = self._read()
-        return word is not None and all(self._claim(word.token, rank).exists() for rank in range(1, ranks))
+        return word is not None and all(self._claim(word.mark, rank).exists() for rank in range(1, ranks))
 
     def _read(self) -> Word | None:
         try:
             said = json.loads(self._word.read_text(encoding="utf-8"))
             saved = Path(said["saved"]) if said["saved"] else None
-            return Word(run=RunFolder(Path(said["run"])), saved=saved, token=str(said["token"]))
+            return Word(run=RunFolder(Path(said["run"])), saved=saved, mark=str(said["mark"]))
         except (OSError, ValueError, KeyError, TypeError):  # not there yet
             return None
 
-    def _claim(self, token: str, rank: int) -> Path:
-        return self._folder / f"{token}.rank{rank}"
+    def _claim(self, mark: str, rank: int) -> Path:
+        return self._folder / f"{mark}.rank{rank}"

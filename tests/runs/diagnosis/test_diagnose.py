@@ -560,6 +560,8 @@ def test_the_reason_of_a_record_begins_with_the_cause_in_its_log():
     assert with_cause(diagnose(record, log + last), last).startswith("RuntimeError: unable to allocate shared memory")
     assert last in with_cause(diagnose(record, log + last), last)
     assert with_cause(diagnose(record, last), last) == last
+    long = f"checkpoint is damaged (PytorchStreamReader failed reading zip archive: {'x' * 900}); delete it"
+    assert with_cause(diagnose(a_record(reason=long, exit_code=0), ""), long) == long
     unknown = a_record(reason="KeyError: 'x'", exit_code=1)
     assert (
         with_cause(diagnose(unknown, "Traceback (most recent call last):\nKeyError: 'x'"), "KeyError: 'x'")

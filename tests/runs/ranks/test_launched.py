@@ -158,10 +158,12 @@ def test_what_a_launcher_says_is_found(monkeypatch):
     assert (found.rank, found.world_size) == (1, 2)
     monkeypatch.setenv("MASTER_PORT", "29502")
     assert Launched.find().meeting != found.meeting
-    monkeypatch.setenv("WORLD_SIZE", "1")
+    for name, value in {"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
     assert Launched.find() is None
     monkeypatch.setenv("WORLD_SIZE", "many")
-    assert Launched.find() is None
+    with pytest.raises(ConfigError, match="WORLD_SIZE='many'"):
+        Launched.find()
 
 
 def test_a_rank_of_one_that_is_a_task_of_several_is_refused_by_name(monkeypatch, capsys):

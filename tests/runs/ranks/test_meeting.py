@@ -30,7 +30,7 @@ def test_each_word_is_taken_once_by_each_rank(meeting, watched):
     assert (word.run.path, word.saved) == (watched.path, None)
     assert meeting.take_word(1) is None
     assert not meeting.have_come(3)
-    assert meeting.take_word(2).token == word.token
+    assert meeting.take_word(2).mark == word.mark
     assert meeting.have_come(3)
 
 
@@ -42,7 +42,7 @@ def test_a_run_that_goes_on_is_a_new_word(meeting, watched):
     assert not meeting.have_come(2)
     again = meeting.take_word(1)
     assert (again.run.path, again.saved) == (watched.path, saved)
-    assert again.token != first.token
+    assert again.mark != first.mark
 
 
 def test_a_word_on_a_run_that_nobody_watches_is_an_old_one(meeting, watched):
@@ -64,7 +64,7 @@ def test_a_word_that_changes_while_it_is_read_is_an_old_one(meeting, watched, mo
     assert meeting.take_word(1) is None
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"run": 1, "saved": null, "token": "x"}'])
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"run": 1, "saved": null, "mark": "x"}'])
 def test_a_damaged_word_is_none(meeting, watched, text):
     meeting.leave_word(watched, None)
     meeting._word.write_text(text)
