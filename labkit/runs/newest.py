@@ -28,10 +28,7 @@ def newest(ledger: Ledger, profile: str, on_skipped: OnSkipped = lambda error: N
         experiment, values = folder.path.parent.name, _typed(folder)
         if values is not None and (experiment, _key(values)) in seen:
             continue
-        try:
-            record = folder.read()
-        except LedgerError as error:
-            on_skipped(error)
+        if (record := _readable(folder, on_skipped)) is None:
             continue
         key = experiment, _key(record.overrides)
         if key not in seen:
@@ -51,15 +48,20 @@ def as_it_is(
     for folder in sorted(folders, key=lambda folder: folder.path.name, reverse=True):
         if last is not None and _typed(folder):
             continue
-        try:
-            record = folder.read()
-        except LedgerError as error:
-            on_skipped(error)
+        if (record := _readable(folder, on_skipped)) is None:
             continue
         last = last or folder
         if not record.overrides and record.rung is None:
             return folder, last
     return last, last
+
+
+def _readable(folder: RunFolder, on_skipped: OnSkipped) -> Record | None:
+    try:
+        return folder.read()
+    except LedgerError as error:
+        on_skipped(error)
+        return None
 
 
 def _key(values: dict[str, Any]) -> str:

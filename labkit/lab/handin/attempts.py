@@ -1,4 +1,4 @@
-"""Attempts: several archives under one name. One replaces another only where it goes on with the same work.
+"""Attempts: several archives under one name. One replaces another only where it continues the same work.
 
 Anybody can write a name into an archive. What only its owner has is the work: the lines of the journal, to which
 labkit only adds, and the runs. So an archive that holds all lines of an earlier one is the same student's, later; one

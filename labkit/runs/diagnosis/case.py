@@ -225,7 +225,7 @@ class Case:
         return self.of(symptom.kind, happened, evidence, steps)
 
     def rest(self) -> Diagnosis:
-        """What labkit itself has refused, and what nobody has foreseen."""
+        """What labkit itself has refused, and ends that no symptom fits."""
         if self.reason and not self.exit_code and "Traceback (most recent call last)" not in self.log:
             steps = [f"{self.steps.run()}  # again, when that is fixed"]
             return self.of(

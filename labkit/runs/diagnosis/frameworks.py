@@ -4,12 +4,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-LEVERS = (
-    "batch", "checkpointing", "sequence", "pixels", "attention", "loss", "optimizer", "lora", "quantize", "shard",
-    "offload", "evaluation", "saving", "bf16", "lr", "workers", "resume",
-)  # fmt: skip
-"""What can be changed about a run, by the names that ``levers`` answers to."""
-
 
 @dataclass(frozen=True)
 class Framework:

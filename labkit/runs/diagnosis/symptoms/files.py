@@ -188,7 +188,7 @@ SYMPTOMS = (
         r"size mismatch for (?P<parameter>\S{1,200}): copying a param with shape",
         "The checkpoint is of a model with other sizes ({parameter}).",
         "diff <(python -m json.tool A/config.json) <(python -m json.tool B/config.json)  # sizes, number of labels",
-        "from_pretrained(..., ignore_mismatched_sizes=True)  # only for a head that is to be trained anew",
+        "from_pretrained(..., ignore_mismatched_sizes=True)  # only for a head that is to be trained from the start",
     ),
     wrapped(
         "weights_keys",
@@ -198,7 +198,7 @@ SYMPTOMS = (
         "another model.",
         "{k.removeprefix('module.').removeprefix('_orig_mod.'): v for k, v in state.items()}  # the usual prefixes",
         "PeftModel.from_pretrained(base, FOLDER)  # for names with 'base_model.model.' or 'lora_'",
-        "model.load_state_dict(state, strict=False)  # only if what is missing is to be trained anew; print what it "
+        "model.load_state_dict(state, strict=False)  # only if what is missing is trained afresh; print what it "
         "returns",
     ),
     # -- any file

@@ -236,7 +236,7 @@ SYMPTOMS = (
         r"The config file at (?P<file>\S{1,300}) had unknown keys \(",
         "accelerate's config file was written by another release; it has keys that this one does not know.",
         "pip install -U accelerate  # at least the release that wrote it",
-        "accelerate config  # or answer its questions again; it writes the file anew",
+        "accelerate config  # or answer its questions again; it writes the file again",
     ),
     wrapped(
         "config_refused",
