@@ -10,7 +10,7 @@ from labkit.runs.records import Ledger
 from labkit.runs.runner import run
 
 VALUES = {
-    "num_train_samples": 128, "batch_size": 8, "max_epochs": 1, "enable_checkpointing": True, "save_every": 2,
+    "num_train_samples": 512, "batch_size": 8, "max_epochs": 1, "enable_checkpointing": True, "save_every": 2,
     "keep_checkpoints": 1,
 }  # fmt: skip
 MIB = 2**20
@@ -48,9 +48,11 @@ def test_a_disk_that_fills_up_meanwhile_ends_the_run_and_keeps_what_was_saved(di
     filler = ledger.root.parent / "filler"
 
     def fill(event):
-        if event["event"] == "progress" and event["step"] >= 3 and not filler.exists():
-            with contextlib.suppress(OSError):  # a step that is being saved may have been quicker
-                filler.write_bytes(b"x" * (shutil.disk_usage(filler.parent).free - 20 * MIB))
+        """At every step: the one that looks while two saved steps are there finds less room than stays free."""
+        if event["event"] == "progress" and event["step"] >= 3:
+            room = shutil.disk_usage(filler.parent).free - 20 * MIB
+            with contextlib.suppress(OSError), filler.open("ab") as file:  # a save may have been quicker
+                file.write(b"x" * max(0, room))
 
     record = run("reduced_batch", VALUES, on_event=fill)
     assert record.status == "failed"
@@ -64,5 +66,5 @@ def test_a_disk_that_fills_up_meanwhile_ends_the_run_and_keeps_what_was_saved(di
     filler.unlink()
     again = run("reduced_batch", VALUES)
     assert (again.id, again.status) == (record.id, "ok")
-    assert len(again.losses) == 16
+    assert len(again.losses) == 64
     assert again.attempts[0]["status"] == "failed"
