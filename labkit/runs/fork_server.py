@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from labkit.config.schema import RunConfig
 from labkit.config.secrets import child_environment
 
 MODULES = ("labkit.train.fit", "labkit.plan.background", "labkit.plan.predict")
@@ -148,21 +149,31 @@ def environment() -> dict[str, str]:
     }  # fmt: skip
 
 
+def libraries(config: RunConfig) -> tuple[str, ...]:
+    """What a run imports that not all do, and that takes seconds."""
+    scheduled = config.lr_schedule != "constant" or config.warmup_steps
+    return ("peft",) if config.use_lora or config.use_qlora or scheduled else ()
+
+
 _lock = threading.Lock()
 _server: _Server | None = None
 
 
 def start(
     module: str, arguments: Sequence[str], env: dict[str, str], stdout: int, pass_fds: Sequence[int] = (),
-    forks: bool = True,
+    forks: bool = True, imports: Sequence[str] = (),
 ) -> Process:  # fmt: skip
     """Start ``python -m module arguments`` in a session of its own; ``module`` has a ``main()``.
 
     ``stdout`` is a file descriptor and takes what goes to standard error too; standard input is a pipe. Where
-    ``forks`` is false, as for what uses a GPU, and on other systems than Linux it is a new Python.
+    ``forks`` is false, as for what uses a GPU, and on other systems than Linux it is a new Python. ``imports`` are
+    libraries that not all need and that it will import: the server does so before, for the next one too.
     """
     if forks and sys.platform == "linux":
-        request = {"module": module, "arguments": list(arguments), "env": env, "cwd": str(Path.cwd())}
+        request = {
+            "module": module, "arguments": list(arguments), "env": env, "cwd": str(Path.cwd()),
+            "imports": list(imports),
+        }  # fmt: skip
         with _lock:
             for _ in range(2):  # one that was idle may end just now
                 try:
@@ -244,6 +255,7 @@ def _serve(control: socket.socket) -> dict[str, Any]:
                     os.close(descriptor)
                 continue
             request = json.loads(line)
+            _import(request["imports"])
             begun, begins = os.pipe()
             pid = os.fork()
             if pid == 0:
@@ -267,8 +279,17 @@ def _serve(control: socket.socket) -> dict[str, Any]:
     os._exit(0)
 
 
+def _import(modules: Sequence[str]) -> None:
+    """Import what is not here yet, without the collector, which finds nothing and takes a fifth of the time."""
+    gc.disable()
+    for module in modules:
+        importlib.import_module(module)
+    gc.freeze()  # what is there now is never collected: pages stay shared
+    gc.enable()
+
+
 def _take_place(request: dict[str, Any], stdin: int, stdout: int, *kept: int) -> None:
-    """Be the process that was asked for: its streams, environment, folder, signals and command line."""
+    """Be the process that was asked for, with its streams and folder."""
     os.dup2(stdin, 0)
     os.dup2(stdout, 1)
     os.dup2(stdout, 2)
@@ -276,12 +297,18 @@ def _take_place(request: dict[str, Any], stdin: int, stdout: int, *kept: int) ->
     os.close(stdout)
     for descriptor in kept:
         os.set_inheritable(descriptor, True)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.chdir(request["cwd"])
+    become(request["module"], request["arguments"], request["env"])
+
+
+def become(module: str, arguments: Sequence[str], env: dict[str, str]) -> None:
+    """Let a process that was just forked be ``python -m module arguments``, whose ``main()`` comes next."""
+    for number in (signal.SIGCHLD, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
-    os.environ.update(request["env"])
-    os.chdir(request["cwd"])
-    sys.argv = [request["module"], *request["arguments"]]
+    os.environ.update(env)
+    sys.argv = [module, *arguments]
     _show_as([sys.executable, "-m", *sys.argv])
     gc.collect()  # its counters begin anew, so that what is collected when is the same in every run
 
@@ -301,9 +328,7 @@ def main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
     os.set_inheritable(control.fileno(), False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever watches
-    for module in MODULES:
-        importlib.import_module(module)
-    gc.freeze()  # what is there now is never collected: pages stay shared
+    _import(MODULES)
     request = _serve(control)
     importlib.import_module(request["module"]).main()
 

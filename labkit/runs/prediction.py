@@ -9,7 +9,7 @@ from typing import Any
 from labkit.config.errors import ConfigError
 from labkit.config.schema import RunConfig
 from labkit.memory.report import CATEGORIES, MemoryReport
-from labkit.runs.fork_server import Process, environment, start
+from labkit.runs.fork_server import Process, environment, libraries, start
 from labkit.runs.records import Record, RunFolder
 
 WAIT_S = 60.0
@@ -31,7 +31,9 @@ class Background:
         if not self._cache.has(config):
             self._said, end = os.pipe()
             try:
-                self._process = start("labkit.plan.background", [str(folder.path)], environment(), stdout=end)
+                self._process = start(
+                    "labkit.plan.background", [str(folder.path)], environment(), end, imports=libraries(config)
+                )
             finally:
                 os.close(end)
 

@@ -21,7 +21,7 @@ from labkit.runs.diagnosis.diagnose import diagnose, with_cause
 from labkit.runs.diagnosis.log_file import read_log
 from labkit.runs.diagnosis.log_text import read_tail
 from labkit.runs.events import EventReader
-from labkit.runs.fork_server import Process, environment, start
+from labkit.runs.fork_server import Process, environment, libraries, start
 from labkit.runs.host import HostMemory
 from labkit.runs.prediction import WAIT_S, in_background
 from labkit.runs.ranks.files import log_of, logs, other_ranks
@@ -242,10 +242,9 @@ def _child(folder: RunFolder, record: Record, config: RunConfig, saved: Path | N
     env |= (record.rung or {}).get("environment", {})
     arguments = [str(folder.path), *([str(saved)] if saved else [])]
     module = "labkit.runs.ranks.watch" if config.world_size > 1 else "labkit.train.fit"
-    forks = virtual and config.world_size == 1  # ranks are started by a process that watches them
     with folder.log.open("ab") as log:
         # it keeps the lock, so that nobody goes on with the run while it still ends
-        child = start(module, arguments, env, log.fileno(), [folder.lock], forks)
+        child = start(module, arguments, env, log.fileno(), [folder.lock], virtual, libraries(config))
     try:
         yield child
     finally:

@@ -1,11 +1,13 @@
-"""Adapters: LoRA on the layers that fit the backbone and its parts."""
+"""Adapters: LoRA on the layers that fit the backbone and its parts.
+
+PEFT brings bitsandbytes, and that torch's compiler: two seconds, which only a run with adapters waits for.
+"""
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import PreTrainedModel
@@ -17,6 +19,9 @@ from labkit.train.errors import CheckpointError
 from labkit.train.model_files import LONGEST_BYTES, check_files
 from labkit.train.models import PARTS
 
+if TYPE_CHECKING:
+    from peft import PeftModel
+
 QUERY_AND_VALUE = {"opt": ("q_proj", "v_proj"), "t5": ("q", "v")}
 """Names of the query and value projections in the language model, by backbone."""
 
@@ -25,12 +30,14 @@ _PREFIX = "base_model.model."
 """What PEFT puts in front of the names of the layers it adapts."""
 
 
-def add_lora(model: PreTrainedModel, config: RunConfig, language: str) -> PeftModel:
+def add_lora(model: PreTrainedModel, config: RunConfig, language: str) -> "PeftModel":
     """The model with LoRA adapters; the base is frozen, the adapters alone are trained.
 
     Without ``lora_targets`` the query and value projections of the language model are adapted. Named targets are
     looked for in every part that is not frozen. Raises ``ConfigError`` for a name that no layer has.
     """
+    from peft import LoraConfig, get_peft_model
+
     frozen = {part for part in PARTS if getattr(config, f"freeze_{part}")}
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
     if config.lora_targets is None:
@@ -55,7 +62,7 @@ def add_lora(model: PreTrainedModel, config: RunConfig, language: str) -> PeftMo
     return adapted
 
 
-def save_adapter(model: PeftModel, folder: Path, whole: dict[str, torch.Tensor] | None = None) -> None:
+def save_adapter(model: "PeftModel", folder: Path, whole: dict[str, torch.Tensor] | None = None) -> None:
     """Write the adapter alone, in PEFT's format: ``PeftModel.from_pretrained(base, folder)`` loads it.
 
     ``whole`` has the weights where the model's own are in pieces.
@@ -64,11 +71,13 @@ def save_adapter(model: PeftModel, folder: Path, whole: dict[str, torch.Tensor] 
     model.save_pretrained(str(folder), save_embedding_layers=False, state_dict=whole)
 
 
-def load_adapter(model: PreTrainedModel, folder: Path, base_name: str) -> PeftModel:
+def load_adapter(model: PreTrainedModel, folder: Path, base_name: str) -> "PeftModel":
     """``model`` with the adapter in ``folder``, whose every layer it must have.
 
     Raises ``CheckpointError`` for an adapter that is damaged, or was trained on another model than ``base_name``.
     """
+    from peft import PeftModel, get_peft_model_state_dict
+
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
     settings, shapes = _read_adapter(folder)
     trained_on = settings.get("base_model_name_or_path") or "another model"

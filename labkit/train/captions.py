@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from peft import PeftModel
 from PIL import Image
 
 from labkit.config.schema import RunConfig
@@ -63,7 +62,7 @@ def captions_of_run(config: RunConfig, folder: Path, images: Sequence[Path]) -> 
     )  # fmt: skip
     captions = write_captions(model, collate, opened, config.max_length)
     rows = [{"image": str(path), "caption": caption} for path, caption in zip(images, captions, strict=True)]
-    if isinstance(model, PeftModel):
+    if config.use_lora or config.use_qlora:
         with model.disable_adapter():
             for row, caption in zip(rows, write_captions(model, collate, opened, config.max_length), strict=True):
                 row["base_caption"] = caption

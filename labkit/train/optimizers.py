@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from transformers import get_scheduler
 
 from labkit.config.schema import RunConfig
 
@@ -36,8 +35,12 @@ def build_optimizer(config: RunConfig, parameters: Iterable[torch.nn.Parameter])
 def build_scheduler(config: RunConfig, optimizer: torch.optim.Optimizer, total_steps: int) -> Any:
     """The learning-rate schedule, stepped once per optimizer step; ``total_steps`` is the run's length."""
     name = config.lr_schedule
-    if name == "constant" and config.warmup_steps:
+    if name == "constant":
+        if not config.warmup_steps:
+            return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
         name = "constant_with_warmup"
+    from transformers import get_scheduler  # brings PEFT, bitsandbytes and torch's compiler: two seconds
+
     return get_scheduler(name, optimizer, num_warmup_steps=config.warmup_steps, num_training_steps=total_steps)
 
 

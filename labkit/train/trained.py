@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from peft import PeftModel
 from torch import nn
 from transformers import Blip2Processor
 
@@ -27,7 +26,7 @@ def save(model: nn.Module, processor: Blip2Processor, config: RunConfig, folder:
     Both come with the processor. Of several ranks all must call it, since each may hold a part; the first writes.
     Raises ``CheckpointError`` when the disk has no room for it.
     """
-    adapted = isinstance(model, PeftModel)
+    adapted = config.use_lora or config.use_qlora
     target = folder / (ADAPTER if adapted else MODEL)
     with _whole_parameters(model, config):
         whole = _gathered(model) if config.strategy == "fsdp" else None

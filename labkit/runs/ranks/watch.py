@@ -14,6 +14,7 @@ All ranks are in this process's group and have its standard input, so whoever ki
 """
 
 import contextlib
+import importlib
 import json
 import os
 import resource
@@ -31,6 +32,7 @@ from labkit.runs.diagnosis.log_text import clean, read_tail
 from labkit.runs.diagnosis.sequence import find_end
 from labkit.runs.events import EventReader
 from labkit.runs.ranks.files import events_of, log_of, logs
+from labkit.runs.ranks.forked import MODULE, PASSED_ON, ForkedRank, can_fork, fork_rank
 from labkit.runs.ranks.launched import Launched
 
 POLL_S = 0.05
@@ -47,12 +49,15 @@ _FOLLOWS = ("distributed_connection", "distributed_timeout", "gloo", "nccl")
 """Kinds of symptoms that a rank has when another has gone."""
 
 
+Process = subprocess.Popen | ForkedRank
+
+
 @dataclass
 class Rank:
     """One rank of the run, and how it ended. ``process`` is None for one that another watcher has started."""
 
     number: int
-    process: subprocess.Popen | None
+    process: "Process | None"
     folder: Path
     log_start: int = 0
     """Where in its log this attempt begins."""
@@ -113,16 +118,24 @@ class Ranks:
         self.ranks: list[Rank] = []
         self.told_to_stop = False
 
-    def join(self, number: int) -> None:
-        """Start one rank as the environment has it. Rank 0 also looks after the others, which are not its own."""
+    def join(self, number: int) -> bool:
+        """Start one rank as the environment has it. Rank 0 also looks after the others, which are not its own.
+
+        True in a process that was forked and now is that rank.
+        """
         for other in range(self._count):
             if other == number:
-                self._add(number, self._start(number, dict(os.environ)))
+                if self._begin(number, dict(os.environ)):
+                    return True
             elif number == 0:
                 self._add(other, None)
+        return False
 
-    def start(self) -> None:
-        """Start every rank. The port is one that is free now, unless MASTER_PORT names another."""
+    def start(self) -> bool:
+        """Start every rank. The port is one that is free now, unless MASTER_PORT names another.
+
+        True in a process that was forked and now is one of them.
+        """
         port = os.environ.get("MASTER_PORT") or str(free_port())
         loopback = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), "lo")
         shared = os.environ | {
@@ -130,16 +143,25 @@ class Ranks:
             "LOCAL_WORLD_SIZE": str(self._count), "GLOO_SOCKET_IFNAME": loopback,
         }  # fmt: skip
         for number in range(self._count):
-            env = shared | {"RANK": str(number), "LOCAL_RANK": str(number)}
-            self._add(number, self._start(number, env))
+            if self._begin(number, shared | {"RANK": str(number), "LOCAL_RANK": str(number)}):
+                return True
+        return False
 
-    def _add(self, number: int, process: subprocess.Popen | None) -> None:
+    def _begin(self, number: int, env: dict[str, str]) -> bool:
+        process = self._start(number, env)
+        if process is not None:
+            self._add(number, process)
+        return process is None
+
+    def _add(self, number: int, process: Process | None) -> None:
         log_start = self._log_starts.get(log_of(self._folder, number), 0)
         self.ranks.append(Rank(number, process, self._folder, log_start))
 
-    def _start(self, number: int, env: dict[str, str]) -> subprocess.Popen:
-        command = [sys.executable, "-m", "labkit.train.fit", *self._arguments]
+    def _start(self, number: int, env: dict[str, str]) -> Process | None:
+        command = [sys.executable, "-m", MODULE, *self._arguments]
         with log_of(self._folder, number).open("ab") as log:
+            if can_fork():
+                return fork_rank(self._arguments, env, log.fileno())
             # open descriptors are kept, and with them the lock of the run's folder
             return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=env, close_fds=False)
 
@@ -220,8 +242,6 @@ def _end_with_parent() -> None:
 
 def main() -> None:
     """Run the folder named on the command line on as many devices as its config says."""
-    if os.getpgrp() == os.getpid():  # as the watcher starts it
-        _end_with_parent()
     folder = Path(sys.argv[1])
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))["config"]
     launched = Launched.find()
@@ -232,9 +252,13 @@ def main() -> None:
         ranks.told_to_stop = True
         ranks.send(number)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in PASSED_ON:
         signal.signal(number, pass_on)
-    ranks.join(launched.rank) if launched else ranks.start()
+    if ranks.join(launched.rank) if launched else ranks.start():
+        importlib.import_module(MODULE).main()
+        return
+    if os.getpgrp() == os.getpid():  # as the watcher starts it
+        _end_with_parent()  # a thread, so after the forks
     ranks.wait()
     code, result = ranks.verdict()
     if result is not None and not ranks.told_to_stop:
