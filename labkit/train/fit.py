@@ -21,7 +21,6 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
-from lightning.pytorch.utilities import rank_zero_only
 
 from labkit.config.architectures import architecture
 from labkit.config.combinations import SPLITS_MODEL
@@ -278,7 +277,6 @@ def main() -> None:
     several = request["config"]["devices"] * request["config"].get("num_nodes", 1) > 1
     # as torchrun says it, or Slurm
     rank = int(os.environ.get("RANK") or os.environ["SLURM_PROCID"]) if several else 0
-    rank_zero_only.rank = rank  # Lightning reads it when it is imported, which may be before there is a rank
     with EventWriter(folder / (f"events.rank{rank}.jsonl" if rank else "events.jsonl")) as events:
         try:
             config = RunConfig(**request["config"])

@@ -125,14 +125,6 @@ GUARDS = (
         (f"{RANKS}::test_ranks_are_told_who_they_are_as_torchrun_tells_it",),
     ),
     Guard(
-        "ranks: Lightning knows the rank of a forked process",
-        "every rank writes what the first is to write",
-        "labkit/train/fit.py",
-        "    rank_zero_only.rank = rank  #",
-        "    #",
-        ("tests/runs/ranks/test_several_devices.py::test_the_log_of_every_rank_is_kept",),
-    ),
-    Guard(
         "fork server: a forked process has no handlers of the one before",
         "a rank that is told to stop tells the others, and goes on",
         "labkit/runs/fork_server.py",
