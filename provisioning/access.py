@@ -2,21 +2,23 @@
 
 from typing import Any
 
-from provisioning import addresses, keys, public_key, servers
+from provisioning import addresses, claims, keys, leases, public_key, servers, times
 from provisioning.booking import Booking
 from provisioning.cloud import asking, deleting
-from provisioning.errors import LeaseOverError
+from provisioning.errors import FailedError, LeaseOverError, ServiceError
 from provisioning.ssh import Ssh
 
 JUPYTER_PORT = 8888
 ANYBODY = "0.0.0.0/0"
+TRIES = 3
 
 
 def groups(booking: Booking) -> list[dict[str, Any]]:
-    """All security groups that carry the owner's tag."""
+    """All security groups that carry the owner's tag, the oldest first."""
     with asking("reading the security groups"):
         found = booking.cloud.neutron.list_security_groups()["security_groups"]
-    return [group for group in found if group["description"] == booking.tag_text]
+    ours = [group for group in found if group["description"] == booking.tag_text]
+    return sorted(ours, key=lambda group: (group["created_at"], group["id"]))
 
 
 def way_in(booking: Booking) -> Ssh:
@@ -33,11 +35,16 @@ def way_in(booking: Booking) -> Ssh:
 def ensure(booking: Booking, also: str = "") -> Ssh:
     """Let SSH through, wait until the node lets us in, and let the public key ``also`` in too."""
     also = public_key.read(also, "the public key") if also.strip() else ""
+    with leases.held(booking):
+        return _ensure(booking, also)
+
+
+def _ensure(booking: Booking, also: str) -> Ssh:
     if booking.site.virtual_machine:
         group = _ensure_group(booking, "ssh", booking.site.ssh_port, ANYBODY)
         _put_on_port(booking, group)
     way = way_in(booking)
-    way.wait(booking.site.ssh_timeout_s, booking.poll_s, booking.say)
+    way.wait(booking.site.ssh_timeout_s, booking.poll_s, booking.say, lambda: leases.hold(booking))
     if also:
         way.run("authorize", also)
     booking.say(f"ssh {way.target}: lets us in")
@@ -74,35 +81,68 @@ def delete_group(booking: Booking, group: dict[str, Any]) -> None:
 def _ensure_group(booking: Booking, purpose: str, port: int, source: str) -> str:
     """The id of our group that lets ``source`` reach ``port``, and nobody else."""
     name = f"{booking.name}-{purpose}"
-    group = next((group for group in groups(booking) if group["name"] == name), None)
     neutron = booking.cloud.neutron
-    with asking(f"making security group {name}"):
-        if group is None:
-            body = {"name": name, "description": booking.tag_text}
-            group = neutron.create_security_group({"security_group": body})["security_group"]
-        rules = neutron.list_security_group_rules(security_group_id=group["id"], direction="ingress")
-        have = False
-        for rule in rules["security_group_rules"]:
-            if (rule["remote_ip_prefix"] or ANYBODY, rule["port_range_min"]) == (source, port):
-                have = True
-            else:
-                with deleting(f"rule of security group {name}"):  # of an address that we had before
-                    neutron.delete_security_group_rule(rule["id"])
-        if not have:
-            rule = {
-                "security_group_id": group["id"], "direction": "ingress", "ethertype": "IPv4", "protocol": "tcp",
-                "port_range_min": port, "port_range_max": port, "remote_ip_prefix": source,
-            }  # fmt: skip
-            neutron.create_security_group_rule({"security_group_rule": rule})
+
+    def make() -> str:
+        body = {"name": name, "description": booking.tag_text}
+        with asking(f"making security group {name}"):
+            return neutron.create_security_group({"security_group": body})["security_group"]["id"]
+
+    def read() -> list[claims.Made]:
+        named = [one for one in groups(booking) if one["name"] == name]
+        return [claims.Made(times.parse_iso(one["created_at"]), one["id"], one) for one in named]
+
+    what, hold = f"security group {name}", lambda: leases.hold(booking)
+    here = read()
+    group = here[0].thing if here else None
+    if group is None:
+        group = claims.claim(booking, what, make, read, lambda one: delete_group(booking, one), hold)
+    _let_through(booking, group, port, source)
     return group["id"]
+
+
+def _let_through(booking: Booking, group: dict[str, Any], port: int, source: str) -> None:
+    """Leave one rule in the group: ``source`` may reach ``port``."""
+    neutron, name = booking.cloud.neutron, group["name"]
+
+    def read() -> list[dict[str, Any]]:
+        with asking(f"reading the rules of security group {name}"):
+            return neutron.list_security_group_rules(security_group_id=group["id"], direction="ingress")[
+                "security_group_rules"
+            ]
+
+    def is_it(rule: dict[str, Any]) -> bool:
+        return (rule["remote_ip_prefix"] or ANYBODY, rule["port_range_min"]) == (source, port)
+
+    rules = read()
+    for rule in rules:
+        if not is_it(rule):  # of an address that we had before
+            with deleting(f"rule of security group {name}"):
+                neutron.delete_security_group_rule(rule["id"])
+    if not any(is_it(rule) for rule in rules):
+        rule = {
+            "security_group_id": group["id"], "direction": "ingress", "ethertype": "IPv4", "protocol": "tcp",
+            "port_range_min": port, "port_range_max": port, "remote_ip_prefix": source,
+        }  # fmt: skip
+        try:
+            with asking(f"writing the rule of security group {name}"):
+                neutron.create_security_group_rule({"security_group_rule": rule})
+        except ServiceError:  # the same rule twice is refused: somebody else just wrote it, or the answer was lost
+            if not any(is_it(one) for one in read()):
+                raise
 
 
 def _put_on_port(booking: Booking, group_id: str) -> None:
     server = servers.find(booking)
     if server is None:
         raise LeaseOverError(f"server {booking.name} is not there. Make it with ensure_server.")
-    port = addresses.port_of(booking, server)
-    if group_id not in port["security_groups"]:
+    for _ in range(TRIES):
+        port = addresses.port_of(booking, server)
+        if group_id in port["security_groups"]:
+            return
+        # read, and written as a whole: what somebody else wrote in between may be lost, so it is read again
         with asking(f"putting security groups on server {booking.name}"):
             body = {"port": {"security_groups": [*port["security_groups"], group_id]}}
             booking.cloud.neutron.update_port(port["id"], body)
+    if group_id not in addresses.port_of(booking, server)["security_groups"]:
+        raise FailedError(f"security group {group_id} does not stay on server {booking.name}. Run this again.")

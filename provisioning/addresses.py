@@ -2,17 +2,20 @@
 
 from typing import Any
 
-from provisioning import servers
+from provisioning import claims, leases, servers, times
 from provisioning.booking import Booking
 from provisioning.cloud import asking, deleting
 from provisioning.errors import LeaseOverError, NoAddressError, QuotaError, UnknownNameError, known
 
+PORT_BOUND_S = 120.0
+
 
 def find_all(booking: Booking) -> list[dict[str, Any]]:
-    """All floating IPs that carry the owner's tag; never one that merely is unused."""
+    """All floating IPs that carry the owner's tag, the oldest first; never one that merely is unused."""
     with asking("reading the addresses"):
         found = booking.cloud.neutron.list_floatingips()["floatingips"]
-    return [address for address in found if address.get("description") == booking.tag_text]
+    ours = [address for address in found if address.get("description") == booking.tag_text]
+    return sorted(ours, key=lambda address: (address["created_at"], address["id"]))
 
 
 def find(booking: Booking) -> str | None:
@@ -25,8 +28,17 @@ def ensure(booking: Booking) -> str:
     server = servers.find(booking)
     if server is None:
         raise LeaseOverError(f"server {booking.name} is not there. Make it with ensure_server.")
+    with leases.held(booking):
+        return _ensure(booking, server)
+
+
+def _ensure(booking: Booking, server: Any) -> str:
     port = port_of(booking, server)
-    address = next(iter(find_all(booking)), None) or _create(booking)
+    address, *others = find_all(booking) or [_create(booking)]
+    for other in others:
+        if other["port_id"] is None:  # of a run that was interrupted
+            booking.say(f"address {other['floating_ip_address']}: one too many, given back")
+            delete(booking, other)
     if address["port_id"] != port["id"]:
         with asking(f"putting address {address['floating_ip_address']} on server {booking.name}"):
             body = {"floatingip": {"port_id": port["id"]}}
@@ -48,11 +60,17 @@ def delete(booking: Booking, address: dict[str, Any]) -> None:
 
 
 def port_of(booking: Booking, server: Any) -> dict[str, Any]:
-    """The server's port on the site's network."""
-    with asking(f"reading the ports of server {booking.name}"):
-        ports = booking.cloud.neutron.list_ports(device_id=server.id)["ports"]
-    if not ports:
-        raise LeaseOverError(f"server {booking.name} has no port yet. Run this again when it is ACTIVE.")
+    """The server's port on the site's network; waited for, since a server is listed before its port is."""
+    ports: list[dict[str, Any]] = []
+
+    def look() -> str:
+        with asking(f"reading the ports of server {booking.name}"):
+            ports[:] = booking.cloud.neutron.list_ports(device_id=server.id)["ports"]
+        if not ports:
+            leases.hold(booking)  # with the lease the server goes, and with it its port
+        return "there" if ports else "not there yet"
+
+    booking.wait(f"port of server {booking.name}", look, ("there",), PORT_BOUND_S)
     return ports[0]
 
 
@@ -65,8 +83,16 @@ def _create(booking: Booking) -> dict[str, Any]:
         names = [network["name"] for network in networks]
         raise UnknownNameError(f"public network '{name}' is not at {booking.site.name}. {known(name, names)}")
     body = {"floating_network_id": network, "description": booking.tag_text}  # the tag is there from the first moment
-    try:
+
+    def make() -> str:
         with asking(f"making an address for {booking.name}"):
-            return booking.cloud.neutron.create_floatingip({"floatingip": body})["floatingip"]
+            return booking.cloud.neutron.create_floatingip({"floatingip": body})["floatingip"]["id"]
+
+    def read() -> list[claims.Made]:
+        return [claims.Made(times.parse_iso(one["created_at"]), one["id"], one) for one in find_all(booking)]
+
+    what = f"address of {booking.name}"
+    try:
+        return claims.claim(booking, what, make, read, lambda one: delete(booking, one), lambda: leases.hold(booking))
     except QuotaError as error:
         raise NoAddressError(f"{error} Floating IPs that nobody uses are in the site's list under Network.") from None

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,16 @@ from provisioning.sites import Node, Site, find_node
 
 TAG = "labkit_owner"
 """The key of the tag on everything that is made; only what carries it is ever deleted."""
+LEASE = "labkit_lease"
+"""Metadata of a server and its volume: the lease that they were made under."""
+KINDS = ("single", "multi")
+"""What a node with one GPU, and one with several, is called in names."""
+NETID = r"[a-z0-9][a-z0-9_-]{0,30}"
 SAY_EVERY_S = 30.0
 DEFAULT_LENGTH = timedelta(hours=2, minutes=50)
 
 
-@dataclass
+@dataclass(eq=False)
 class Booking:
     """One student's node. Make it with ``book`` or ``resume``."""
 
@@ -35,11 +40,17 @@ class Booking:
     poll_s: float = 5.0
     stop: threading.Event = field(default_factory=threading.Event)
     """Set, it ends the next wait."""
+    lease_id: str = ""
+    """The lease that this run began with; once it is gone, nothing more is made."""
 
     @property
     def name(self) -> str:
         """The name of everything that is made: ``llm_single_abc123``."""
-        return f"llm_{'single' if self.node.count == 1 else 'multi'}_{self.netid}"
+        return name_of(self.netid, self.node)
+
+    def now(self) -> datetime:
+        """The site's time: the clock of this machine may be wrong by hours."""
+        return self.cloud.transport.now()
 
     @property
     def tag(self) -> dict[str, str]:
@@ -66,6 +77,17 @@ class Booking:
         return current
 
 
+def name_of(netid: str, node: Node) -> str:
+    """What all that is made for ``netid`` on such a node is called."""
+    return f"llm_{KINDS[node.count > 1]}_{netid}"
+
+
+def netid_of(name: str) -> str | None:
+    """The netID in such a name, or None for any other."""
+    match = re.fullmatch(rf"llm_(?:{'|'.join(KINDS)})_({NETID})", name)
+    return match[1] if match else None
+
+
 def home() -> Path:
     """Where bookings keep their keys and what they brought home: LABKIT_HOME, or ``.labkit`` in the home folder."""
     return Path(os.environ.get("LABKIT_HOME") or Path.home() / ".labkit")
@@ -73,7 +95,7 @@ def home() -> Path:
 
 def check_netid(netid: str, where: str = "") -> None:
     """``UsageError``, with ``where`` before it, for a netID that names on a site and of folders cannot hold."""
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,30}", netid):
+    if not re.fullmatch(NETID, netid):
         short = netid if len(netid) <= 40 else f"{netid[:40]}..."
         shown = "".join(letter if letter.isprintable() else "?" for letter in short)
         raise UsageError(f"{where}netID '{shown}' cannot be used: small letters, digits, '-' and '_' only, at most 31.")
@@ -86,12 +108,17 @@ def book(netid: str, node: str, say: Callable[[str], None] = print) -> Booking:
     """
     check_netid(netid)
     site, kind = find_node(node)
-    booking = Booking(netid, site, kind, Cloud.connect(site), Path(), say)
+    return of(netid, site, kind, Cloud.connect(site, say), say)
+
+
+def of(netid: str, site: Site, node: Node, cloud: Cloud, say: Callable[[str], None] = print) -> Booking:
+    """A booking through a ``cloud`` that is logged in already."""
+    folder = home() / name_of(netid, node)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    booking = Booking(netid, site, node, cloud, folder, say)
     poll_s = os.environ.get("PROVISIONING_POLL_S")
     if poll_s:
         booking.poll_s = float(poll_s)
-    booking.folder = home() / booking.name
-    booking.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     return booking
 
 

@@ -14,9 +14,10 @@ from provisioning.booking import Booking, book, remember, resume
 from provisioning.collect import collect
 from provisioning.errors import ProvisioningError
 from provisioning.leases import ensure as ensure_lease
-from provisioning.leases import extend, free_from, starting
+from provisioning.leases import extend
 from provisioning.runtime import build_image, install_runtime, start_jupyter
 from provisioning.servers import ensure as ensure_server
+from provisioning.slots import free_from, starting
 from provisioning.status import status, warn_before_end
 from provisioning.steps import plan, up
 from provisioning.teardown import remains, teardown

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from provisioning import access, booking, collect, leases, many, roster, status, steps, teardown, times
+from provisioning import access, booking, collect, leases, many, roster, slots, status, steps, teardown, times
 from provisioning.errors import LeaseOverError, ProvisioningError, UsageError
 from provisioning.roster import Student
 
@@ -20,7 +20,8 @@ GPU nodes on Chameleon, from a reservation to a Jupyter link, and back to nothin
   python -m provisioning extend abc123 --node NODE --by 1h  let the lease end later
   python -m provisioning collect abc123 --node NODE         bring the ledger and the notebooks home
   python -m provisioning link abc123 --node NODE            print the Jupyter address with its token
-  python -m provisioning down --class class.csv             delete it all; refuses while work is not collected
+  python -m provisioning down --class class.csv             delete all that they have, at all sites; refuses while work
+                                                            is not collected
 
 Exit code: 0 for all well; 1 when it failed for somebody; 2 for a value that cannot be used; 130 after Ctrl-C.
 """
@@ -78,9 +79,9 @@ def _students(args: argparse.Namespace) -> list[Student]:
         raise UsageError(f"--at-once={args.at_once} must be at least 1.")
     if args.roster:
         return roster.read_class(args.roster, args.node)
-    if not args.node:
+    if not args.node and args.verb is not _down:  # which takes all that a netID has, wherever it is
         raise UsageError("give --node, such as g1.h100.pci.1; 'provisioning/sites.yaml' lists them.")
-    return roster.read_netids(args.netid, args.node)
+    return roster.read_netids(args.netid, args.node or "")
 
 
 def _each(args: argparse.Namespace, students: list[Student], act: Callable[[booking.Booking, Student], str]) -> int:
@@ -92,8 +93,11 @@ def _each(args: argparse.Namespace, students: list[Student], act: Callable[[book
         made.stop = stop
         return act(made, student)
 
-    outcomes = many.for_each(students, action, args.at_once, print)
-    if not alone:
+    return _tell(many.for_each(students, action, args.at_once, print))
+
+
+def _tell(outcomes: list[many.Outcome]) -> int:
+    if len(outcomes) > 1:
         print(many.summary(outcomes))
     return 0 if all(outcome.ok for outcome in outcomes) else EXIT_FAILED
 
@@ -102,7 +106,7 @@ def _up(args: argparse.Namespace, students: list[Student]) -> int:
     length = times.parse_length(args.length)
 
     def act(made: booking.Booking, student: Student) -> str:
-        start = leases.starting(made, args.start, length)
+        start = slots.starting(made, args.start, length)
         if args.dry_run:
             print(steps.plan(made, length, start))
             return "nothing was made"
@@ -158,8 +162,10 @@ def _link(args: argparse.Namespace, students: list[Student]) -> int:
 
 
 def _down(args: argparse.Namespace, students: list[Student]) -> int:
-    def act(made: booking.Booking, _: Student) -> str:
-        gone = teardown.teardown(made, args.discard)
+    alone = len(students) == 1
+
+    def action(student: Student, stop: threading.Event) -> str:
+        gone = teardown.teardown_of(student.netid, args.discard, print if alone else lambda _: None, stop)
         return f"gone: {', '.join(gone)}" if gone else "nothing was there"
 
-    return _each(args, students, act)
+    return _tell(many.for_each(students, action, args.at_once, print))

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from provisioning.errors import CredentialsError, GoneError, ServiceError, refusal
+from provisioning.errors import CredentialsError, GoneError, ServiceError, UnansweredError, refusal
 from provisioning.sites import Site
+from provisioning.transport import ANSWER_S, Transport
 
 _context = threading.Lock()
 """python-chi keeps site and session in module variables; one thread at a time may log in."""
@@ -25,9 +26,10 @@ class Cloud:
     neutron: Any
     glance: Any
     blazar: Any
+    transport: Transport
 
     @classmethod
-    def connect(cls, site: Site) -> "Cloud":
+    def connect(cls, site: Site, say: Callable[[str], None] = print) -> "Cloud":
         """Log in to ``site`` with what the environment holds (openrc file, application credential, Jupyter hub)."""
         import chi
 
@@ -39,12 +41,21 @@ class Cloud:
             with asking(doing):
                 try:
                     session = chi.session()
+                    transport = _carry(session.session, say)
                     session.get_token()
                 except AttributeError:  # what python-chi makes of an environment without credentials
                     raise _no_credentials(site) from None
-            return cls(
-                session, *(make(session) for make in (chi.nova, chi.cinder, chi.neutron, chi.glance, chi.blazar))
-            )
+                makers = (chi.nova, chi.cinder, chi.neutron, chi.glance, chi.blazar)
+                return cls(session, *(make(session) for make in makers), transport)
+
+
+def _carry(session: Any, say: Callable[[str], None]) -> Transport:
+    """Let all requests of a session of keystoneauth go through a transport of ours."""
+    transport = Transport(say)
+    for scheme in ("http://", "https://"):
+        session.session.mount(scheme, transport)
+    session.timeout = ANSWER_S
+    return transport
 
 
 def _choose(site: Site) -> None:
@@ -73,30 +84,44 @@ def _no_credentials(site: Site) -> CredentialsError:
 
 @contextlib.contextmanager
 def asking(doing: str) -> Iterator[None]:
-    """Turn what any client raises into one of our errors; ``doing`` says what was tried."""
+    """Turn what any client raises into one of our errors; ``doing`` says what was tried.
+
+    ``UnansweredError`` when nobody knows whether the service did it.
+    """
     import blazarclient.exception
     import cinderclient.exceptions
     import glanceclient.exc
     import keystoneauth1.exceptions
     import neutronclient.common.exceptions
     import novaclient.exceptions
+    import requests
 
+    silent = (
+        keystoneauth1.exceptions.ConnectionError, glanceclient.exc.CommunicationError,
+        neutronclient.common.exceptions.ConnectionFailed, requests.RequestException,
+    )  # fmt: skip
     refusals = (
         blazarclient.exception.BlazarClientException, cinderclient.exceptions.ClientException,
-        glanceclient.exc.HTTPException, keystoneauth1.exceptions.HttpError,
-        neutronclient.common.exceptions.NeutronClientException, novaclient.exceptions.ClientException,
+        glanceclient.exc.ClientException, glanceclient.exc.BaseException, glanceclient.exc.EndpointNotFound,
+        keystoneauth1.exceptions.ClientException, neutronclient.common.exceptions.NeutronException,
+        novaclient.exceptions.ClientException,
     )  # fmt: skip
     try:
         yield
-    except keystoneauth1.exceptions.ConnectFailure as error:
+    except silent as error:
         text = f"{doing}: no answer ({' '.join(str(error).split())[:200]}). Check the network, then run this again."
-        raise CredentialsError(text) if "logging in" in doing else refusal(doing, None, text) from None
+        raise CredentialsError(text) if "logging in" in doing else UnansweredError(text) from None
     except (keystoneauth1.exceptions.MissingRequiredOptions, keystoneauth1.exceptions.AuthPluginException) as error:
         raise CredentialsError(f"{doing}: {error}. Source the site's openrc file.") from None
+    except keystoneauth1.exceptions.CatalogException as error:
+        raise ServiceError(
+            f"{doing}: the site's catalogue does not have that service ({error}). Is the openrc file that site's?"
+        ) from None
     except refusals as error:
-        if "logging in" in doing:  # Keystone answers 404 to a token that is over
-            raise refusal(doing, 401, str(error)) from None
-        raise refusal(doing, _code(error), str(error)) from None
+        code = _code(error)
+        if "logging in" in doing and code is not None and code < 500:  # Keystone answers 404 to a token that is over
+            code = 401
+        raise refusal(doing, code, str(error)) from None
 
 
 @contextlib.contextmanager

@@ -100,7 +100,7 @@ def uncollected(booking: Booking) -> str | None:
 def _server(booking: Booking) -> Any | None:
     """The server, unless it is being deleted."""
     server = servers.find(booking)
-    return None if getattr(server, "OS-EXT-STS:task_state", None) == "deleting" else server
+    return None if server is not None and servers.is_leaving(server) else server
 
 
 def refuse_to_lose(booking: Booking) -> None:

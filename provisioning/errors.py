@@ -64,6 +64,10 @@ class GoneError(ServiceError):
     """The service does not have it, or not any more."""
 
 
+class UnansweredError(ServiceError):
+    """The service is away, or its answer was lost; what was asked for may have been done."""
+
+
 class SshError(ProvisioningError):
     """The node cannot be logged into."""
 
@@ -101,4 +105,6 @@ def refusal(doing: str, code: int | None, text: str) -> ProvisioningError:
         return QuotaError(f"{doing}: over the project's quota ({text}). Delete what is not used, or ask for more.")
     if code == 404:
         return GoneError(f"{doing}: the site does not have it ({text}). Run this again: it reads what there is.")
+    if code is not None and code >= 500:
+        return UnansweredError(f"{doing}: refused ({code}: {text}). Run this again: it reads what there is.")
     return ServiceError(f"{doing}: refused ({code if code else 'no code'}: {text}).")

@@ -1,11 +1,17 @@
 """The SSH key of a booking: made here, known to Nova under the booking's name."""
 
+import hashlib
+import re
 import subprocess
 from pathlib import Path
 
+from provisioning import leases
 from provisioning.booking import Booking
 from provisioning.cloud import asking, deleting
-from provisioning.errors import UsageError
+from provisioning.errors import LeaseOverError, ServiceError, UsageError
+
+ENDING = re.compile(r"-K[0-9A-F]{8}$")
+"""How the name of a machine's key ends; a netID has no capital letters."""
 
 
 def private(booking: Booking) -> Path:
@@ -27,27 +33,40 @@ def public(booking: Booking) -> str:
     return path.with_suffix(".pub").read_text(encoding="utf-8").strip()
 
 
-def find(booking: Booking) -> str | None:
-    """Nova's copy of the public key."""
+def name(booking: Booking) -> str:
+    """What the key of this machine is called in Nova: each machine has its own, so that two that boot at the same time
+    never change each other's."""
+    digest = hashlib.sha256(public(booking).split()[1].encode()).hexdigest()
+    return f"{booking.name}-K{digest[:8].upper()}"
+
+
+def find_all(booking: Booking) -> list[str]:
+    """The names of all keys of this booking in Nova, of whichever machine."""
     with asking("reading the keys"):
-        pairs = booking.cloud.nova.keypairs.list()
-    return next((pair.public_key.strip() for pair in pairs if pair.name == booking.name), None)
+        pairs = [pair.name for pair in booking.cloud.nova.keypairs.list()]
+    return sorted(pair for pair in pairs if ENDING.sub("", pair) == booking.name)
 
 
 def ensure(booking: Booking) -> str:
-    """The name of the key in Nova, which is the one here; another one under this name is replaced."""
-    ours, theirs = public(booking), find(booking)
-    if theirs is not None and theirs.split()[:2] != ours.split()[:2]:
-        booking.say(f"key {booking.name}: of another machine, replaced")
-        delete(booking)
-        theirs = None
-    if theirs is None:
-        with asking(f"making key {booking.name}"):
-            booking.cloud.nova.keypairs.create(booking.name, public_key=ours)
-    return booking.name
+    """The name of this machine's key in Nova."""
+    ours = name(booking)
+    if ours not in find_all(booking):
+        leases.hold(booking)
+        try:
+            with asking(f"making key {ours}"):
+                booking.cloud.nova.keypairs.create(ours, public_key=public(booking))
+        except ServiceError:  # there is one of a name only, and its name says which key it is
+            if ours not in find_all(booking):
+                raise
+        try:
+            leases.hold(booking)
+        except LeaseOverError:
+            delete(booking, ours)
+            raise
+    return ours
 
 
-def delete(booking: Booking) -> None:
-    """Remove the key from Nova; the file here stays."""
-    with deleting(f"key {booking.name}"):
-        booking.cloud.nova.keypairs.delete(booking.name)
+def delete(booking: Booking, key: str) -> None:
+    """Remove a key from Nova; the file here stays."""
+    with deleting(f"key {key}"):
+        booking.cloud.nova.keypairs.delete(key)

@@ -1,28 +1,29 @@
 """The lease: the right to a node for some time. It carries its owner's name; Blazar has no other tag."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from provisioning import rules, times
-from provisioning.booking import DEFAULT_LENGTH, Booking
+from provisioning import claims, rules, slots, times
+from provisioning.booking import DEFAULT_LENGTH, LEASE, TAG, Booking
 from provisioning.cloud import asking, deleting
 from provisioning.errors import (
     FailedError,
+    GoneError,
     LeaseOverError,
-    NoSlotError,
+    ProvisioningError,
     ServiceError,
-    UnknownNameError,
-    UsageError,
-    known,
 )
-from provisioning.slots import next_slot
 
 CHANGING = ("CREATING", "STARTING", "UPDATING", "TERMINATING", "DELETING")
 OVER = "TERMINATED"
+LEAVING = (OVER, "TERMINATING", "DELETING")
 SETTLED = ("PENDING", "ACTIVE", "ERROR", OVER)
 CHANGE_BOUND_S = 300.0
 TRIES = 2
+NEVER = datetime.max.replace(tzinfo=UTC)
 STARTS_SOON = timedelta(minutes=10)
 """A lease that starts within this time is waited for."""
 
@@ -36,31 +37,46 @@ class Lease:
     start: datetime
     end: datetime
     reservation_id: str
+    created: datetime
+    used: bool = False
+    """Whether a server of ours was made under it."""
+
+    def left(self, now: datetime) -> timedelta:
+        """Time until it ends; ``now`` is the site's."""
+        return self.end - now
 
     @property
-    def left(self) -> timedelta:
-        """Time until it ends."""
-        return self.end - times.now()
+    def rank(self) -> tuple[bool, bool, datetime, datetime, str]:
+        """The smallest of several is the one that counts, for whoever asks."""
+        return self.status == "ERROR", not self.used, self.start, self.created, self.id
 
 
-def _read(raw: dict[str, Any]) -> Lease:
+def _read(raw: dict[str, Any], used: bool = False) -> Lease:
     wanted = ("physical:host", "flavor:instance")
     ids = [item["id"] for item in raw["reservations"] if item["resource_type"] in wanted]
     dates = times.parse_blazar(raw["start_date"]), times.parse_blazar(raw["end_date"])
-    return Lease(raw["id"], raw["status"], *dates, ids[0] if ids else "")
+    made = times.parse_blazar(raw["created_at"])
+    return Lease(raw["id"], raw["status"], *dates, ids[0] if ids else "", made, used)
 
 
 def find_all(booking: Booking) -> list[Lease]:
-    """All leases of this booking, those that are over too; the newest first."""
+    """All leases of this booking, those that are over too; the one that counts first.
+
+    One that somebody renamed is known by its id, which the server carries.
+    """
     with asking("reading the leases"):
-        found = [_read(raw) for raw in booking.cloud.blazar.lease.list() if raw["name"] == booking.name]
-    return sorted(found, key=lambda lease: lease.start, reverse=True)
+        servers = [server.metadata for server in booking.cloud.nova.servers.list()]
+        under = {data.get(LEASE) for data in servers if data.get(TAG) == booking.name}
+        found = [
+            _read(raw, raw["id"] in under) for raw in booking.cloud.blazar.lease.list()
+            if raw["name"] == booking.name or raw["id"] in under
+        ]  # fmt: skip
+    return sorted(found, key=lambda lease: (lease.status in LEAVING, lease.rank))
 
 
 def find(booking: Booking) -> Lease | None:
-    """The lease that counts: one that is active, or else the next one; none that is over."""
-    live = [lease for lease in find_all(booking) if lease.status != OVER]
-    return next((lease for lease in live if lease.status == "ACTIVE"), live[-1] if live else None)
+    """The lease that counts: not one that is over or on its way out."""
+    return next((lease for lease in find_all(booking) if lease.status not in LEAVING), None)
 
 
 def active(booking: Booking) -> Lease:
@@ -71,26 +87,80 @@ def active(booking: Booking) -> Lease:
     if lease.status != "ACTIVE":
         starts = f"starts at {times.show(lease.start)}" if lease.status == "PENDING" else f"is {lease.status}"
         raise LeaseOverError(f"lease {booking.name} {starts}. Run this again when it is active.")
+    booking.lease_id = booking.lease_id or lease.id
     return lease
+
+
+def hold(booking: Booking) -> None:
+    """``LeaseOverError`` once the lease that this run began with is gone: a laptop may sleep for an hour between two
+    calls, and somebody may tear down meanwhile."""
+    if not booking.lease_id:
+        active(booking)
+    try:
+        status = _get(booking, booking.lease_id).status
+    except GoneError:
+        status = "gone"
+    if status in (*LEAVING, "gone"):
+        raise LeaseOverError(
+            f"lease {booking.name}, which this began with, is {status}: it was torn down, or its time is over. "
+            "Nothing more is made; run 'up' for a new one."
+        )
+
+
+@contextlib.contextmanager
+def held(booking: Booking) -> Iterator[None]:
+    """For a step that needs the lease: what goes wrong when the lease goes meanwhile is said as that."""
+    hold(booking)
+    try:
+        yield
+    except ProvisioningError:
+        hold(booking)
+        raise
 
 
 def ensure(booking: Booking, length: timedelta = DEFAULT_LENGTH, start: datetime | None = None) -> Lease:
     """The lease of this booking, made when there is none; from ``start`` or from now, for ``length``."""
     for _ in range(TRIES):
-        lease = find(booking)
-        if lease is not None and lease.status in CHANGING:
-            lease = _settle(booking, lease.id)
-        if lease is None or lease.status == OVER:
-            lease = _create(booking, length, start)
-        if lease.status == "PENDING" and lease.start - times.now() < STARTS_SOON:
-            lease = _started(booking, lease)
+        lease = find(booking) or _create(booking, length, start)
+        try:
+            lease = _ready(booking, lease)
+        except LeaseOverError:  # who made it in the same moment as another may have given it back
+            lease = find(booking)
+            if lease is None:
+                raise
+            lease = _ready(booking, lease)
         if lease.status != "ERROR":
+            _repair(booking, lease)
             booking.say(f"lease {booking.name}: {lease.status}, until {times.show(lease.end)}")
             return lease
         # two that ask for the last node in the same moment are both promised it, and one lease does not start
         booking.say(f"lease {booking.name}: in ERROR, replaced")
         delete(booking, lease)
+        booking.lease_id = ""
     raise FailedError(f"lease {booking.name} went to ERROR {TRIES} times. Try another node, or ask the site.")
+
+
+def _ready(booking: Booking, lease: Lease) -> Lease:
+    """The lease once it has stopped changing, and has started if that is soon; what is made from now on is its."""
+    booking.lease_id = lease.id
+    with held(booking):
+        if lease.status in CHANGING:
+            lease = _settle(booking, lease.id)
+        if lease.status == "PENDING" and lease.start - booking.now() < STARTS_SOON:
+            lease = _started(booking, lease)
+    return lease
+
+
+def _repair(booking: Booking, lease: Lease) -> None:
+    """Give back what an interrupted run left beside the lease that counts."""
+    for other in find_all(booking):
+        if other.id == lease.id or other.status in LEAVING or other.start >= lease.end or lease.start >= other.end:
+            continue  # a lease of another day is none too many
+        if other.used:
+            booking.say(f"! lease {booking.name}: two, and each has a server. Collect, then tear down.")
+            continue
+        booking.say(f"lease {booking.name}: there were two; the one that nothing runs under is given back")
+        delete(booking, other)
 
 
 def plan(booking: Booking, length: timedelta = DEFAULT_LENGTH, start: datetime | None = None) -> str:
@@ -109,10 +179,10 @@ def extend(booking: Booking, by: timedelta) -> Lease:
     end = (lease.end + by).strftime(times.BLAZAR)
     doing = f"extending lease {booking.name} to {end} UTC"
     try:
-        with asking(doing):
+        with held(booking), asking(doing):
             booking.cloud.blazar.lease.update(lease.id, end_date=end)
     except ServiceError as error:
-        raise rules.named(error, doing, by, lease.end, lease.start) from None
+        raise rules.named(error, doing, by, lease.end, lease.start, booking.now()) from None
     lease = _settle(booking, lease.id)
     booking.say(f"lease {booking.name}: until {times.show(lease.end)}")
     return lease
@@ -122,7 +192,10 @@ def delete(booking: Booking, lease: Lease) -> None:
     """End the lease, and wait until it is gone."""
 
     def state() -> str:
-        return next((found.status for found in find_all(booking) if found.id == lease.id), "gone")
+        try:
+            return _get(booking, lease.id).status
+        except GoneError:
+            return "gone"
 
     what = f"lease {booking.name}"
     for last in (False, True):
@@ -135,34 +208,44 @@ def delete(booking: Booking, lease: Lease) -> None:
         except ServiceError:
             if last or state() not in CHANGING:  # one that began to start just then can be deleted when it has
                 raise
-    booking.wait(what, state, ("gone",), CHANGE_BOUND_S)
+    # one in ERROR again could not be ended: what was tried is over, and waiting does not help
+    if booking.wait(what, state, ("gone", "ERROR"), CHANGE_BOUND_S) == "ERROR":
+        raise FailedError(f"{what} ({lease.id}) went to ERROR as it was to end. Run this again, or ask the site.")
 
 
 def _create(booking: Booking, length: timedelta, start: datetime | None) -> Lease:
     from chi.lease import Lease as Draft
 
-    end = (start or times.now()) + length
-    draft = Draft(booking.name, start_date=start, end_date=end)
-    if booking.site.virtual_machine:
-        draft.add_flavor_reservation(id=flavor(booking, booking.node.name).id, amount=1)
-    else:
-        draft.add_node_reservation(amount=1, node_type=booking.node.name)
-    reservations = draft.flavor_reservations + draft.node_reservations
     doing = f"making lease {booking.name}"
-    try:
+
+    def make() -> str:
+        draft = Draft(booking.name, start_date=start, end_date=(start or booking.now()) + length)
+        if booking.site.virtual_machine:
+            draft.add_flavor_reservation(id=slots.flavor(booking, booking.node.name).id, amount=1)
+        else:
+            draft.add_node_reservation(amount=1, node_type=booking.node.name)
+        reservations = draft.flavor_reservations + draft.node_reservations
         # not python-chi's Lease.submit: it keeps the reason of a refusal to itself
         with asking(doing):
             made = booking.cloud.blazar.lease.create(draft.name, draft.start_date, draft.end_date, reservations, [])
+        return made["id"]
+
+    def read() -> list[claims.Made]:
+        live = [lease for lease in find_all(booking) if lease.status not in LEAVING]
+        # one that failed is the last that anybody wants
+        return [claims.Made(NEVER if one.status == "ERROR" else one.created, one.id, one) for one in live]
+
+    try:
+        return claims.claim(booking, f"lease {booking.name}", make, read, lambda lease: delete(booking, lease))
     except ServiceError as error:
         if rules.is_taken(error):  # or an unknown node type, which Blazar does not tell apart
-            raise _no_slot(booking, length, start) from None
-        raise rules.named(error, doing, length) from None
-    return _settle(booking, made["id"])
+            raise slots.none_free(booking, length, start) from None
+        raise rules.named(error, doing, length, now=booking.now()) from None
 
 
 def _started(booking: Booking, lease: Lease) -> Lease:
     """The lease once it has started."""
-    bound_s = (lease.start - times.now()).total_seconds() + CHANGE_BOUND_S
+    bound_s = (lease.start - booking.now()).total_seconds() + CHANGE_BOUND_S
     return _once(booking, lease.id, ("ACTIVE", "ERROR"), bound_s)
 
 
@@ -187,54 +270,3 @@ def _once(booking: Booking, lease_id: str, ends: tuple[str, ...], bound_s: float
 def _get(booking: Booking, lease_id: str) -> Lease:
     with asking(f"reading lease {booking.name}"):
         return _read(booking.cloud.blazar.lease.get(lease_id))
-
-
-def flavor(booking: Booking, name: str) -> Any:
-    """The flavor called ``name``."""
-    with asking("reading the flavors"):
-        flavors = booking.cloud.nova.flavors.list()
-    found = next((flavor for flavor in flavors if flavor.name == name), None)
-    if found is None:
-        names = [flavor.name for flavor in flavors if not flavor.name.startswith("reservation:")]
-        raise UnknownNameError(f"flavor '{name}' is not at {booking.site.name}. {known(name, names)}")
-    return found
-
-
-def free_from(booking: Booking, length: timedelta = DEFAULT_LENGTH) -> datetime | None:
-    """When a node of bare metal is free for ``length``; None where the site does not tell."""
-    if booking.site.virtual_machine:
-        return None  # Blazar lists hosts, and several virtual machines share one
-    with asking("reading when nodes are free"):
-        hosts = booking.cloud.blazar.host.list()
-        allocations = booking.cloud.blazar.allocation.list("os-hosts")
-    kind = booking.node.name
-    if kind not in {host.get("node_type") for host in hosts}:
-        types = [host["node_type"] for host in hosts if host.get("node_type")]
-        raise UnknownNameError(f"node type '{kind}' is not at {booking.site.name}. {known(kind, types)}")
-    ids = {str(host["id"]) for host in hosts if host.get("node_type") == kind}
-    return next_slot(ids, allocations, length, times.now())
-
-
-def starting(booking: Booking, text: str, length: timedelta = DEFAULT_LENGTH) -> datetime | None:
-    """The start that ``text`` means: ``now`` (None), ``next`` (the next free slot) or a time to come."""
-    if text == "now":
-        return None
-    if text != "next":
-        start = times.parse_start(text)
-        if start < times.now():
-            raise UsageError(f"start {text} is over. Give a time to come, or now.")
-        return start
-    free = free_from(booking, length)
-    if free is None:
-        raise UsageError(f"{booking.site.name} does not tell when a node is free. Give a time, or now.")
-    return free if free > times.now() else None
-
-
-def _no_slot(booking: Booking, length: timedelta, start: datetime | None) -> NoSlotError:
-    free = free_from(booking, length)
-    when = "now" if start is None else f"at {times.show(start)}"
-    step = f"The next is free at {times.show(free)}" if free else "The site does not tell when one will be"
-    return NoSlotError(
-        f"no {booking.node.name} at {booking.site.name} is free {when} for {times.length(length)}. {step}; "
-        "give another start, or 'next' where the site tells."
-    )

@@ -2,10 +2,12 @@
 
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 
+from provisioning.booking import home
 from provisioning.errors import ProvisioningError
 from provisioning.roster import Student
 
@@ -39,6 +41,8 @@ def for_each(students: list[Student], action: Action, at_once: int, say: Callabl
             text, ok = action(student, stop), True
         except ProvisioningError as error:
             text, ok = f"{type(error).__name__}: {error}", False
+        except Exception as error:  # noqa: BLE001 - a defect for one must not hide how it went for the others
+            text, ok = _surprise(student, error), False
         return Outcome(student, ok, text, time.monotonic() - started)
 
     outcomes = []
@@ -53,6 +57,15 @@ def for_each(students: list[Student], action: Action, at_once: int, say: Callabl
             pool.shutdown(cancel_futures=True)
             raise
     return sorted(outcomes, key=lambda outcome: students.index(outcome.student))
+
+
+def _surprise(student: Student, error: Exception) -> str:
+    """One line for what nobody has foreseen; all of it in a file."""
+    log = home() / "surprises" / f"{student.netid}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    said = " ".join(str(error).split())[:200]
+    return f"a defect of this program: {type(error).__name__}: {said}. Report it with {log}; run it again for this one."
 
 
 def summary(outcomes: list[Outcome]) -> str:

@@ -28,6 +28,9 @@ _REASONS = tuple(
             "window",
             r"only be (?:extended|updated|prolonged|renewed) .{0,30}(?:within|last|during|before|near|close)",
             r"(?:extension|update|renewal)[ _]window", r"too early",
+            # "not available until 48 hours before the end" is no node that somebody else has
+            r"(?:extend|extension|renew|prolong|updat)\w*\b.{0,60}\b(?:until|not before|within|no earlier)\b",
+            r"\d ?(?:s|sec|min|h|second|minute|hour|day)\w* (?:before|from) (?:its|the|their)\b",
         ),
         (
             "length",
@@ -59,16 +62,17 @@ _REASONS = tuple(
 
 
 def named(
-    error: ServiceError, doing: str, wanted: timedelta, end: datetime | None = None, start: datetime | None = None
-) -> ProvisioningError:
+    error: ServiceError, doing: str, wanted: timedelta, end: datetime | None = None, start: datetime | None = None,
+    now: datetime | None = None,
+) -> ProvisioningError:  # fmt: skip
     """The error for a refused lease: ``wanted`` is how much longer it was to be, or how long; ``end`` and ``start``
-    are those that it has."""
+    are those that it has; ``now`` is the site's time."""
     text = str(error)
     reason = "" if isinstance(error, GoneError) else _reason(text)
     if reason == "window":
         return RuleError(_too_early(text, doing, end))
     if reason == "length":
-        return RuleError(_too_long(text, doing, wanted, end, start))
+        return RuleError(_too_long(text, doing, wanted, end, start, now or times.now()))
     if reason == "balance":
         return QuotaError(f"{text} The project has too few service units left: take less time, or ask for more.")
     if reason == "project":
@@ -109,7 +113,9 @@ def _too_early(text: str, doing: str, end: datetime | None) -> str:
     )
 
 
-def _too_long(text: str, doing: str, wanted: timedelta, end: datetime | None, start: datetime | None) -> str:
+def _too_long(
+    text: str, doing: str, wanted: timedelta, end: datetime | None, start: datetime | None, now: datetime
+) -> str:
     spans = _spans(text)
     if not spans:
         return f"{text} Too long by the site's rule: take less time."
@@ -117,7 +123,7 @@ def _too_long(text: str, doing: str, wanted: timedelta, end: datetime | None, st
     if end is None or start is None:
         return f"{doing}: too long by the site's rule: at most {_say(longest)}, and {_say(wanted)} were asked for."
     # sites count an active lease from now on
-    latest = times.now() + longest
+    latest = now + longest
     step = (
         f"Extend by {times.length(latest - end)} at most"
         if latest - end > timedelta(minutes=1)

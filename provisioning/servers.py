@@ -1,37 +1,52 @@
 """The server: the node once it is booted."""
 
+import contextlib
 from typing import Any
 
-from provisioning import keys, leases, volumes
-from provisioning.booking import TAG, Booking
+from provisioning import claims, keys, leases, slots, times, volumes
+from provisioning.booking import LEASE, TAG, Booking
 from provisioning.cloud import asking, deleting
 from provisioning.errors import FailedError, LeaseOverError, NotOursError, ServiceError, UnknownNameError, known
 from provisioning.leases import Lease
 
-LEASE = "labkit_lease"
-"""Metadata: the lease that the server was made under."""
+TASK = "OS-EXT-STS:task_state"
 TRIES = 2
+DISK_WITH_SERVER = "2.85"
+"""The first version of Nova's API that lets one say later that a disk goes with its server."""
 STOP_BOUND_S = 600.0
+FLAVOR_BOUND_S = 120.0
+"""How long after a lease has started its flavor may take to be listed."""
 
 
 def find_all(booking: Booking) -> list[Any]:
-    """All servers that carry the owner's tag; ``NotOursError`` for one that has the name only."""
+    """All servers that carry the owner's tag, the oldest first; ``NotOursError`` for one that has the name only."""
     with asking("reading the servers"):
         servers = booking.cloud.nova.servers.list()
     for server in servers:
         if server.name == booking.name and server.metadata.get(TAG) != booking.name:
             raise NotOursError(f"server {server.name} ({server.id}) lacks the tag {booking.tag_text}. Rename it.")
-    return [server for server in servers if server.metadata.get(TAG) == booking.name]
+    ours = [server for server in servers if server.metadata.get(TAG) == booking.name]
+    return sorted(ours, key=lambda server: (server.created, server.id))
 
 
 def find(booking: Booking) -> Any | None:
-    """The server, if there is one."""
-    return next(iter(find_all(booking)), None)
+    """The server, if there is one; the last choice is one that is being deleted."""
+    return next(iter(sorted(find_all(booking), key=is_leaving)), None)
+
+
+def is_leaving(server: Any) -> bool:
+    """Whether the server is being deleted."""
+    return getattr(server, TASK) == "deleting"
 
 
 def ensure(booking: Booking) -> Any:
     """The server, made when it is missing or in ERROR, and started when it is shut off."""
     lease = leases.active(booking)
+    with leases.held(booking):
+        return _ensure(booking, lease)
+
+
+def _ensure(booking: Booking, lease: Lease) -> Any:
     for _ in range(TRIES):
         server = find(booking) or _create(booking, lease)
         _same_lease(booking, server, lease)
@@ -64,11 +79,29 @@ def plan(booking: Booking) -> str:
     return "replace the one in ERROR" if server.status == "ERROR" else f"keep, {server.status}"
 
 
+def take_volume_along(booking: Booking, server: Any) -> None:
+    """Let Nova delete the boot volume with the server, even if we are cut off in between."""
+    from novaclient.client import Client
+
+    if not booking.site.virtual_machine:
+        return
+    nova = Client(DISK_WITH_SERVER, session=booking.cloud.session)
+    for disk in getattr(server, "os-extended-volumes:volumes_attached"):
+        # an older Nova, or a site's rule, may refuse: the volume is deleted by us then
+        with contextlib.suppress(ServiceError), asking(f"marking the disk of server {booking.name}"):
+            nova.volumes.update_server_volume(server.id, disk["id"], disk["id"], delete_on_termination=True)
+
+
+def ask_to_go(booking: Booking, server: Any) -> None:
+    """Let the site begin to delete one of our servers."""
+    with deleting(f"server {booking.name}"):
+        booking.cloud.nova.servers.delete(server.id)
+
+
 def delete(booking: Booking, server: Any) -> None:
     """Delete one of our servers, and wait until it is gone."""
     what = f"server {booking.name}"
-    with deleting(what):
-        booking.cloud.nova.servers.delete(server.id)
+    ask_to_go(booking, server)
     booking.wait(what, lambda: _state(booking, server.id), ("gone",), STOP_BOUND_S)
 
 
@@ -111,23 +144,38 @@ def _create(booking: Booking, lease: Lease) -> Any:
         disk = {"boot_index": 0, "uuid": volume.id, "source_type": "volume", "destination_type": "volume"}
         options["block_device_mapping_v2"] = [disk | {"delete_on_termination": False}]
     else:
-        kind, image = leases.flavor(booking, booking.site.flavor), volumes.image(booking)
+        kind, image = slots.flavor(booking, booking.site.flavor), volumes.image(booking)
         options["scheduler_hints"] = {"reservation": lease.reservation_id}
-    with asking(f"making server {booking.name}"):
-        return booking.cloud.nova.servers.create(
-            booking.name, image=image, flavor=kind, key_name=keys.ensure(booking),
-            nics=[{"net-id": _network(booking)}], meta=booking.tag | {LEASE: lease.id}, **options,
-        )  # fmt: skip
+    what = f"server {booking.name}"
+    options |= {"key_name": keys.ensure(booking), "nics": [{"net-id": _network(booking)}]}
+
+    def make() -> str:
+        with asking(f"making {what}"):
+            data = booking.tag | {LEASE: lease.id}
+            return booking.cloud.nova.servers.create(booking.name, image=image, flavor=kind, meta=data, **options).id
+
+    def read() -> list[claims.Made]:
+        live = [one for one in find_all(booking) if not is_leaving(one)]
+        return [claims.Made(times.parse_iso(one.created), one.id, one) for one in live]
+
+    return claims.claim(booking, what, make, read, lambda one: delete(booking, one), lambda: leases.hold(booking))
 
 
 def _reserved_flavor(booking: Booking, lease: Lease) -> Any:
     """The flavor that Blazar made for the reservation; no other one may be started under it."""
-    with asking("reading the flavors"):
-        flavors = booking.cloud.nova.flavors.list()
-    key = "aggregate_instance_extra_specs:reservation"
-    for flavor in flavors:
-        if flavor.name == f"reservation:{lease.reservation_id}" or (
-            getattr(flavor, "extra_specs", {}).get(key) == lease.reservation_id
-        ):
-            return flavor
-    raise ServiceError(f"lease {booking.name} is active, but its flavor is not there yet. Run this again in a minute.")
+    key, found = "aggregate_instance_extra_specs:reservation", []
+
+    def look() -> str:
+        with asking("reading the flavors"):
+            flavors = booking.cloud.nova.flavors.list()
+        found[:] = [
+            flavor for flavor in flavors
+            if flavor.name == f"reservation:{lease.reservation_id}"
+            or getattr(flavor, "extra_specs", {}).get(key) == lease.reservation_id
+        ]  # fmt: skip
+        if not found:
+            leases.hold(booking)  # with the lease its flavor goes
+        return "there" if found else "not listed yet"
+
+    booking.wait(f"flavor of lease {booking.name}", look, ("there",), FLAVOR_BOUND_S)
+    return found[0]

@@ -93,13 +93,16 @@ class Ssh:
             raise self._failure(script, code, lines, expired, bound_s, log)
         return printed
 
-    def wait(self, bound_s: float, poll_s: float, say: Callable[[str], None]) -> None:
-        """Wait until the node lets us in."""
+    def wait(
+        self, bound_s: float, poll_s: float, say: Callable[[str], None], check: Callable[[], None] = lambda: None
+    ) -> None:
+        """Wait until the node lets us in; ``check`` raises when there is no more to wait for."""
         started, said = time.monotonic(), float("-inf")
         while True:
             try:
                 self.run("hello", bound_s=CONNECT_S * 2)
             except SshError:
+                check()
                 took = time.monotonic() - started
                 if took > bound_s:
                     raise

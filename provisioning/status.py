@@ -3,7 +3,7 @@
 import html
 import threading
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from provisioning import addresses, leases, servers, times, volumes
 from provisioning.booking import Booking
@@ -40,64 +40,73 @@ class Status:
 
 def status(booking: Booking) -> Status:
     """Read everything back from the services."""
-    lease = leases.find(booking) or next(iter(leases.find_all(booking)), None)
+    all_leases, now = leases.find_all(booking), booking.now()
+    lease = next(iter(all_leases), None)
+    live = [one for one in all_leases if one.status not in leases.LEAVING]
+    all_servers, all_addresses = servers.find_all(booking), addresses.find_all(booking)
     server, address = servers.find(booking), addresses.find(booking)
+    all_volumes = volumes.find_all(booking) if booking.site.virtual_machine else []
     volume = volumes.find(booking) if booking.site.virtual_machine else None
-    hours = _hours(lease)
+    hours = sum(_hours(one, now) for one in all_leases)
     price = booking.node.price_per_hour
     cost = None if price is None else hours * price
     rows = [
-        ("lease", lease.status if lease else "none", _when(lease) if lease else ""),
-        ("server", server.status if server else "none", f"{booking.node.count} x {booking.node.gpu}"),
-    ]
+        ("lease", lease.status if lease else "none", _when(lease, now) + _several(live, "leases") if lease else ""),
+        ("server", server.status if server else "none",
+         f"{booking.node.count} x {booking.node.gpu}{_several(all_servers, 'servers')}"),
+    ]  # fmt: skip
     if booking.site.virtual_machine:
-        rows.append(("volume", volume.status if volume else "none", f"{volume.size} GiB" if volume else ""))
-    rows.append(("address", address or "none", ""))
+        detail = f"{volume.size} GiB{_several(all_volumes, 'volumes')}" if volume else ""
+        rows.append(("volume", volume.status if volume else "none", detail))
+    rows.append(("address", address or "none", _several(all_addresses, "addresses").strip(", ")))
     rows.append(("cost", "unknown" if cost is None else f"${cost:.2f}", f"{hours:.1f} node hours so far"))
     exists = any((lease, server, volume, address))
-    return Status(booking.name, rows, _warning(lease), hours, cost, exists, lease)
+    return Status(booking.name, rows, _warning(lease, now), hours, cost, exists, lease)
 
 
-def _hours(lease: Lease | None) -> float:
-    if lease is None:
-        return 0.0
-    return max(0.0, (min(times.now(), lease.end) - lease.start).total_seconds() / 3600)
+def _several(things: list, what: str) -> str:
+    """A remark where there should be one and are more."""
+    return f", ! {len(things)} {what}: run 'up' again to mend it, or 'down'" if len(things) > 1 else ""
 
 
-def _when(lease: Lease) -> str:
+def _hours(lease: Lease, now: datetime) -> float:
+    return max(0.0, (min(now, lease.end) - lease.start).total_seconds() / 3600)
+
+
+def _when(lease: Lease, now: datetime) -> str:
     if lease.status == "PENDING":
         return f"starts at {times.show(lease.start)}, ends at {times.show(lease.end)}"
-    if lease.left <= timedelta(0):
+    if lease.left(now) <= timedelta(0):
         return f"over since {times.show(lease.end)}"
-    return f"{times.length(lease.left)} left, until {times.show(lease.end)}"
+    return f"{times.length(lease.left(now))} left, until {times.show(lease.end)}"
 
 
-def _warning(lease: Lease | None) -> str:
-    if lease is None or lease.status != "ACTIVE" or lease.left > WARN_BEFORE:
+def _warning(lease: Lease | None, now: datetime) -> str:
+    if lease is None or lease.status != "ACTIVE" or lease.left(now) > WARN_BEFORE:
         return ""
-    if lease.left <= timedelta(0):
+    if lease.left(now) <= timedelta(0):
         return f"The lease ended at {times.show(lease.end)}."
     return (
-        f"The lease ends in {times.length(lease.left)}, at {times.show(lease.end)}. "
+        f"The lease ends in {times.length(lease.left(now))}, at {times.show(lease.end)}. "
         "Collect your work, or extend the lease, now."
     )
 
 
 def warn_before_end(booking: Booking) -> threading.Timer:
     """Say a warning 15 minutes before the lease ends, while this program or notebook runs."""
-    lease = leases.active(booking)
-    timer = threading.Timer(max(0.0, (lease.left - WARN_BEFORE).total_seconds()), _warn, (booking,))
+    lease, now = leases.active(booking), booking.now()
+    timer = threading.Timer(max(0.0, (lease.left(now) - WARN_BEFORE).total_seconds()), _warn, (booking,))
     timer.daemon = True
     timer.start()
-    booking.say(f"a warning comes at {times.show(max(times.now(), lease.end - WARN_BEFORE))}")
+    booking.say(f"a warning comes at {times.show(max(now, lease.end - WARN_BEFORE))}")
     return timer
 
 
 def _warn(booking: Booking) -> None:
-    lease = leases.find(booking)  # it may have been extended, or be gone
+    lease, now = leases.find(booking), booking.now()  # it may have been extended, or be gone
     if lease is None:
         return
-    if lease.left > WARN_BEFORE:
+    if lease.left(now) > WARN_BEFORE:
         warn_before_end(booking)
     else:
-        booking.say(f"! {_warning(lease) or 'The lease is over.'}")
+        booking.say(f"! {_warning(lease, now) or 'The lease is over.'}")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from provisioning import access, addresses, keys, leases, public_key, runtime, servers, volumes
+from provisioning import access, addresses, keys, leases, public_key, runtime, servers, slots, volumes
 from provisioning.booking import DEFAULT_LENGTH, Booking
 from provisioning.jupyter import Link
 from provisioning.tables import as_html, as_text
@@ -26,16 +26,16 @@ class Plan:
 def plan(booking: Booking, length: timedelta = DEFAULT_LENGTH, start: datetime | None = None) -> Plan:
     """Read what there is, and say what each step would do. Unknown names are found here."""
     if not booking.site.virtual_machine:
-        leases.free_from(booking, length)  # raises for a node type that the site does not have
+        slots.free_from(booking, length)  # raises for a node type that the site does not have
         volumes.image(booking)
     elif leases.find(booking) is None:
-        leases.flavor(booking, booking.node.name)
+        slots.flavor(booking, booking.node.name)
     return Plan(
         booking.name,
         [
             ("lease", leases.plan(booking, length, start)),
             ("volume", volumes.plan(booking)),
-            ("key", "keep" if keys.find(booking) else "make"),
+            ("key", "keep" if keys.name(booking) in keys.find_all(booking) else "make"),
             ("server", servers.plan(booking)),
             ("address", addresses.plan(booking)),
             ("access", access.plan(booking)),
@@ -59,6 +59,7 @@ def up(
     servers.ensure(booking)
     addresses.ensure(booking)
     access.ensure(booking, also)
-    runtime.install_runtime(booking)
-    runtime.build_image(booking)
-    return runtime.start_jupyter(booking, open_port)
+    with leases.held(booking):
+        runtime.install_runtime(booking)
+        runtime.build_image(booking)
+        return runtime.start_jupyter(booking, open_port)

@@ -1,61 +1,144 @@
-"""Back to nothing: what carries the owner's tag is deleted, and read back to be gone."""
+"""Back to nothing: all that carries a netID's tag, at all sites, is deleted, and read back to be gone.
+
+Money first: the lease ends even where a server or a volume does not go.
+"""
 
 import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
-from provisioning import access, addresses, collect, keys, leases, servers, volumes
-from provisioning.booking import Booking
-from provisioning.errors import FailedError, GoneError
+from provisioning import access, addresses, collect, inventory, keys, leases, servers, sites, volumes
+from provisioning.booking import Booking, name_of, of
+from provisioning.cloud import Cloud
+from provisioning.errors import FailedError, ProvisioningError, ServiceError
+from provisioning.inventory import Holding
 
 
-def remains(booking: Booking) -> list[str]:
-    """All that exists of this booking, read from the services."""
-    found = [f"server {server.name} ({server.status})" for server in servers.find_all(booking)]
-    found += [f"address {address['floating_ip_address']}" for address in addresses.find_all(booking)]
-    found += [f"volume {volume.name} ({volume.status})" for volume in _volumes(booking)]
-    found += [f"security group {group['name']}" for group in _groups(booking)]
-    found += [f"key {booking.name}"] if keys.find(booking) else []
-    found += [f"lease {booking.name} ({lease.status})" for lease in leases.find_all(booking)]
+@dataclass
+class Scan:
+    """All that one netID has."""
+
+    holdings: dict[Booking, list[Holding]] = field(default_factory=dict)
+    unseen: list[str] = field(default_factory=list)
+    """Sites that could not be looked at, and why."""
+
+    @property
+    def names(self) -> list[str]:
+        """What there is, for a person."""
+        return [str(holding) for held in self.holdings.values() for holding in held]
+
+
+def scan(netid: str, clouds: dict[str, Cloud], like: Booking | None = None, say: Callable[[str], None] = print) -> Scan:
+    """Read what ``netid`` has at all sites, and log in where ``clouds`` has none yet; ``like`` says how to wait."""
+    found, seen = Scan(), set()
+    for site in sorted(sites.load_sites(), key=lambda site: site.name not in clouds):
+        try:
+            cloud = clouds.get(site.name) or Cloud.connect(site, say)
+            all_of = [one for one in inventory.everything(cloud, site) if one.netid == netid]
+        except ProvisioningError as error:
+            if site.name in clouds:
+                raise
+            found.unseen.append(f"{site.name} was not looked at: {error}")
+            continue
+        clouds[site.name] = cloud
+        for node in {node.count > 1: node for node in reversed(site.nodes)}.values():
+            owner = name_of(netid, node)
+            ours = [one for one in all_of if one.owner == owner and one.id not in seen]
+            seen |= {one.id for one in ours}  # sites may share a service
+            if ours:
+                made = of(netid, site, node, cloud, say)
+                if like is not None:
+                    made.stop, made.poll_s = like.stop, like.poll_s
+                found.holdings[made] = ours
     return found
 
 
+def remains(booking: Booking) -> list[str]:
+    """All that exists of this booking's netID at all sites, read from the services."""
+    found = _scan(booking)
+    return found.names
+
+
 def teardown(booking: Booking, discard: bool = False) -> list[str]:
-    """Delete all that exists of this booking, and return it; nothing when there was nothing.
+    """Delete all that exists of this booking's netID, and return it; nothing when there was nothing.
 
     Raises ``UncollectedWorkError`` before anything is deleted when there is work that was not brought home, unless
-    told to ``discard`` it.
+    told to ``discard`` it; ``FailedError`` with what stays when the site does not let it go.
     """
-    before = remains(booking)
+    return _teardown(booking.netid, discard, lambda: _scan(booking), booking.say)
+
+
+def teardown_of(netid: str, discard: bool, say: Callable[[str], None], stop: threading.Event) -> list[str]:
+    """The same for a netID alone, wherever its nodes are."""
+    clouds: dict[str, Cloud] = {}
+
+    def look() -> Scan:
+        found = scan(netid, clouds, None, say)
+        if not clouds:
+            raise ServiceError(f"{netid}: no site could be looked at: {' '.join(found.unseen)}")
+        for made in found.holdings:
+            made.stop = stop
+        return found
+
+    return _teardown(netid, discard, look, say)
+
+
+def _scan(booking: Booking) -> Scan:
+    return scan(booking.netid, {booking.site.name: booking.cloud}, booking, booking.say)
+
+
+def _teardown(netid: str, discard: bool, look: Callable[[], Scan], say: Callable[[str], None]) -> list[str]:
+    found = look()
+    for reason in found.unseen:
+        say(f"! {netid}: {reason}")
+    before = found.names
     if not before:
-        booking.say(f"{booking.name}: nothing is there")
+        say(f"{netid}: nothing is there")
         return []
-    if not discard:
-        collect.refuse_to_lose(booking)
-    # what follows may be interrupted once the server is gone, and nobody could look into the volume then. The server
-    # keeps its mark: as long as it lives, it is asked
-    with contextlib.suppress(GoneError):
-        volumes.mark(booking, {volumes.WORK: volumes.NO})
-    for server in servers.find_all(booking):
-        servers.delete(booking, server)
-    for address in addresses.find_all(booking):
-        addresses.delete(booking, address)
-    for volume in _volumes(booking):
-        volumes.delete(booking, volume)
-    for group in _groups(booking):
-        access.delete_group(booking, group)
-    if keys.find(booking):
-        keys.delete(booking)
-    for lease in leases.find_all(booking):
-        leases.delete(booking, lease)
-    left = remains(booking)
+    for booking in found.holdings:
+        servers.find_all(booking), volumes.find_all(booking)  # raise for what has our name only
+        if not discard:
+            collect.refuse_to_lose(booking)
+    problems = [problem for booking, held in found.holdings.items() for problem in _take_down(booking, held)]
+    left = look().names
     if left:
-        raise FailedError(f"{booking.name}: still there after the teardown: {', '.join(left)}. Run it again.")
-    booking.say(f"{booking.name}: gone: {', '.join(before)}")
+        why = f" {' '.join(problems)}" if problems else ""
+        raise FailedError(f"{netid}: still there after the teardown: {', '.join(left)}.{why} Run 'down' again.")
+    say(f"{netid}: gone: {', '.join(before)}")
     return before
 
 
-def _volumes(booking: Booking) -> list:
-    return volumes.find_all(booking) if booking.site.virtual_machine else []
+def _take_down(booking: Booking, held: list[Holding]) -> list[str]:
+    """Delete what one booking has; what could not be, and why."""
+    problems: list[str] = []
+
+    def each(act: Callable, things: Callable[[], list] | list) -> None:
+        with _noting(problems):
+            for thing in things() if callable(things) else things:
+                with _noting(problems):
+                    act(booking, thing)
+
+    # what follows may be interrupted once the server is gone, and nobody could look into the volume then. The server
+    # keeps its mark: as long as it lives, it is asked
+    with _noting(problems):
+        volumes.mark(booking, {volumes.WORK: volumes.NO})
+    each(servers.take_volume_along, lambda: servers.find_all(booking))
+    each(servers.ask_to_go, lambda: servers.find_all(booking))
+    each(leases.delete, [one for one in held if one.kind == "lease"])
+    each(servers.delete, lambda: servers.find_all(booking))
+    each(addresses.delete, lambda: addresses.find_all(booking))
+    if booking.site.virtual_machine:
+        each(volumes.delete, lambda: volumes.find_all(booking))
+        each(access.delete_group, lambda: access.groups(booking))
+    each(keys.delete, lambda: keys.find_all(booking))
+    return problems
 
 
-def _groups(booking: Booking) -> list:
-    return access.groups(booking) if booking.site.virtual_machine else []
+@contextlib.contextmanager
+def _noting(problems: list[str]) -> Iterator[None]:
+    """One thing that does not go keeps nothing else from going."""
+    try:
+        yield
+    except ProvisioningError as error:
+        problems.append(str(error))

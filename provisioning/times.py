@@ -19,6 +19,12 @@ def parse_blazar(text: str) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
+def parse_iso(text: str) -> datetime:
+    """A time that Nova, Cinder or Neutron wrote; in UTC, with a Z or without."""
+    found = datetime.fromisoformat(text)
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
 def parse_start(text: str) -> datetime:
     """``2026-11-22T14:00`` in local time, or with an offset: ``2026-11-22T14:00+00:00``."""
     try:

@@ -2,25 +2,27 @@
 
 from typing import Any
 
-from provisioning.booking import TAG, Booking
+from provisioning import claims, leases, times
+from provisioning.booking import LEASE, TAG, Booking
 from provisioning.cloud import asking, deleting
 from provisioning.errors import FailedError, NotOursError, UncollectedWorkError, UnknownNameError, known
 
 WORK, COLLECTED = "labkit_work", "labkit_collected"
 """Keys of metadata on server and volume: there may be work on it; and what was last brought home of it."""
 YES, NO = "yes", "no"
-BOUND_S = 1800.0
+BOUND_S, DELETE_BOUND_S = 1800.0, 600.0
 TRIES = 2
 
 
 def find_all(booking: Booking) -> list[Any]:
-    """All volumes that carry the owner's tag; ``NotOursError`` for one that has the name only."""
+    """All volumes that carry the owner's tag, the oldest first; ``NotOursError`` for one that has the name only."""
     with asking("reading the volumes"):
         volumes = booking.cloud.cinder.volumes.list()
     for volume in volumes:
         if volume.name == booking.name and volume.metadata.get(TAG) != booking.name:
             raise NotOursError(f"volume {volume.name} ({volume.id}) lacks the tag {booking.tag_text}. Rename it.")
-    return [volume for volume in volumes if volume.metadata.get(TAG) == booking.name]
+    ours = [volume for volume in volumes if volume.metadata.get(TAG) == booking.name]
+    return sorted(ours, key=lambda volume: (volume.created_at, volume.id))
 
 
 def find(booking: Booking) -> Any | None:
@@ -32,6 +34,11 @@ def ensure(booking: Booking) -> Any | None:
     """The boot volume, made from the site's image when it is missing or in error; None for bare metal."""
     if not booking.site.virtual_machine:
         return None
+    with leases.held(booking):
+        return _ensure(booking)
+
+
+def _ensure(booking: Booking) -> Any:
     for _ in range(TRIES):
         volume = find(booking) or _create(booking)
         ends = ("available", "in-use", "error")
@@ -61,13 +68,16 @@ def delete(booking: Booking, volume: Any) -> None:
     """Delete one of our volumes, and wait until it is gone."""
     what = f"volume {booking.name}"
     # it is released some time after its server is gone
-    booking.wait(what, lambda: _state(booking, volume.id), ("available", "error", "deleting", "gone"), BOUND_S)
-    if _state(booking, volume.id) in ("available", "error"):
+    ends = ("available", "error", "deleting", "error_deleting", "gone")
+    booking.wait(what, lambda: _state(booking, volume.id), ends, DELETE_BOUND_S)
+    if _state(booking, volume.id) in ("available", "error", "error_deleting"):
         with deleting(what, lambda: _state(booking, volume.id)):
             booking.cloud.cinder.volumes.delete(volume.id)
-    end = booking.wait(what, lambda: _state(booking, volume.id), ("gone", "error_deleting"), BOUND_S)
+    end = booking.wait(what, lambda: _state(booking, volume.id), ("gone", "error_deleting"), DELETE_BOUND_S)
     if end == "error_deleting":
-        raise FailedError(f"{what} ({volume.id}) cannot be deleted by the site. Ask the site to remove it.")
+        raise FailedError(
+            f"{what} ({volume.id}) cannot be deleted by the site. Run 'down' again later, or ask the site to remove it."
+        )
 
 
 def mark(booking: Booking, values: dict[str, str]) -> None:
@@ -91,11 +101,21 @@ def image(booking: Booking) -> Any:
 
 
 def _create(booking: Booking) -> Any:
-    source = image(booking)
-    with asking(f"making volume {booking.name}"):
-        return booking.cloud.cinder.volumes.create(
-            booking.site.boot_volume_gib, name=booking.name, imageRef=source.id, metadata=booking.tag
-        )
+    what, source = f"volume {booking.name}", image(booking)
+
+    def make() -> str:
+        with asking(f"making {what}"):
+            data = booking.tag | {LEASE: booking.lease_id}
+            size_gib = booking.site.boot_volume_gib
+            return booking.cloud.cinder.volumes.create(
+                size_gib, name=booking.name, imageRef=source.id, metadata=data
+            ).id
+
+    def read() -> list[claims.Made]:
+        live = [one for one in find_all(booking) if one.status != "deleting"]
+        return [claims.Made(times.parse_iso(one.created_at), one.id, one) for one in live]
+
+    return claims.claim(booking, what, make, read, lambda one: delete(booking, one), lambda: leases.hold(booking))
 
 
 def _get(booking: Booking, volume_id: str) -> Any:

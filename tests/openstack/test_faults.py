@@ -248,12 +248,13 @@ def made_of(made, kind):
         chameleon.ensure_lease(made)
         server = chameleon.ensure_server(made)
         return cloud.nova.servers, lambda: servers.delete(made, server), lambda: servers.find_all(made)
+    chameleon.ensure_lease(made)
     if kind == "volume":
         volume = chameleon.ensure_volume(made)
         return cloud.cinder.volumes, lambda: volumes.delete(made, volume), lambda: volumes.find_all(made)
     if kind == "key":
-        keys.ensure(made)
-        return cloud.nova.keypairs, lambda: keys.delete(made), lambda: keys.find(made)
+        key = keys.ensure(made)
+        return cloud.nova.keypairs, lambda: keys.delete(made, key), lambda: keys.find_all(made)
     if kind == "address":
         address = addresses._create(made)
         return "floatingip", lambda: addresses.delete(made, address), lambda: addresses.find_all(made)

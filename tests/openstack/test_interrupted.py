@@ -14,8 +14,8 @@ MAKING = [
 ]  # fmt: skip
 SCRIPTS = ["driver", "docker", "toolkit", "gpu_in_container", "upload", "build", "jupyter"]
 DELETING = [
-    "nova.servers.delete", "neutron.delete_floatingip", "cinder.volumes.delete", "neutron.delete_security_group",
-    "nova.keypairs.delete", "blazar.lease.delete",
+    "nova.servers.delete", "blazar.lease.delete", "neutron.delete_floatingip", "neutron.delete_security_group",
+    "nova.keypairs.delete",
 ]  # fmt: skip
 
 

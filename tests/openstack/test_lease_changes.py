@@ -22,9 +22,13 @@ class Blazar:
         status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
         now = times.now().strftime(times.BLAZAR)
         return {"id": "1", "name": "llm_single_me", "status": status, "start_date": now, "end_date": now,
-                "reservations": []}  # fmt: skip
+                "reservations": [], "created_at": now}  # fmt: skip
 
     def get(self, id):
+        from blazarclient.exception import BlazarClientException
+
+        if self.deleted:
+            raise BlazarClientException("ERROR: not found", code=404)
         return self._raw()
 
     def list(self):
@@ -43,7 +47,9 @@ def booking(tmp_path):
     def made(blazar):
         node = SimpleNamespace(count=1, name="g1")
         site = SimpleNamespace(name="KVM@TACC", virtual_machine=True)
-        cloud = SimpleNamespace(blazar=SimpleNamespace(lease=blazar))
+        nova = SimpleNamespace(servers=SimpleNamespace(list=lambda: []))
+        transport = SimpleNamespace(now=times.now)
+        cloud = SimpleNamespace(blazar=SimpleNamespace(lease=blazar), nova=nova, transport=transport)
         found = Booking("me", site, node, cloud, Path(tmp_path), lambda line: None)
         found.poll_s = 0.01
         assert isinstance(found.stop, threading.Event)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from provisioning import errors, leases, times
+from provisioning import claims, errors, leases, slots, times
 from provisioning.errors import refusal
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -18,15 +18,17 @@ def blazar(monkeypatch):
     """A booking with an active lease of five more days, and a Blazar that refuses what is asked as it is told."""
     monkeypatch.setattr(leases, "asking", lambda doing: contextlib.nullcontext())
     monkeypatch.setattr(times, "now", lambda: NOW)
-    lease = leases.Lease("1", "ACTIVE", NOW - timedelta(days=1), NOW + timedelta(days=5), "r")
+    lease = leases.Lease("1", "ACTIVE", NOW - timedelta(days=1), NOW + timedelta(days=5), "r", NOW)
     monkeypatch.setattr(leases, "active", lambda booking: lease)
+    monkeypatch.setattr(leases, "hold", lambda booking: None)
 
     def refusing(code, text):
         def refuse(*arguments, **more):
             raise refusal("asking", code, text)
 
         service = SimpleNamespace(lease=SimpleNamespace(update=refuse, create=refuse))
-        return SimpleNamespace(cloud=SimpleNamespace(blazar=service), name="x", say=print)
+        cloud = SimpleNamespace(blazar=service)
+        return SimpleNamespace(cloud=cloud, name="x", say=print, now=lambda: NOW)
 
     return refusing
 
@@ -39,6 +41,9 @@ def blazar(monkeypatch):
         (400, "Lease can only be extended within 86400 seconds of the leases current end time.", errors.RuleError,
          "in its last 24 h. Try again from 2026-11-26 12:00 UTC"),
         (403, "Extension window is 2 days", errors.RuleError, "in its last 48 h"),
+        (400, "Extension not available until 48 hours before the end of the lease", errors.RuleError,
+         "in its last 48 h"),
+        (403, "Leases may not be renewed until 2 days before their end date", errors.RuleError, "in its last 48 h"),
         (403, "It is too early to extend this lease", errors.RuleError, "Too early by the site's rule"),
         (400, "Lease length of 691200 seconds be less than or equal the maximum lease length of 604800 seconds.",
          errors.RuleError, "too long by the site's rule: a lease may have 7 days at most"),
@@ -55,7 +60,7 @@ def blazar(monkeypatch):
         (404, "Flavor g1.h100 could not be found", errors.GoneError, "the site does not have it"),
         (400, "Not enough hosts available", errors.NoSlotError, "Somebody may have the node next: extend by less"),
         (409, "Reservation conflicts with another lease", errors.NoSlotError, "extend by less"),
-        (500, "Internal error", errors.ServiceError, "Internal error"),
+        (500, "Internal error", errors.UnansweredError, "Internal error"),
     ],
 )  # fmt: skip
 def test_a_refused_extension_says_why_and_what_to_do(blazar, code, text, error, says):
@@ -74,7 +79,7 @@ def test_a_refused_extension_says_why_and_what_to_do(blazar, code, text, error, 
         (403, "Reservation would spend 12.5 SUs, only 3.1 left", errors.QuotaError, "too few service units"),
         (400, "Not enough hosts available", errors.NoSlotError, "no slot"),
         (400, "Start date must be later than current date.", errors.LeaseOverError, "The time is over"),
-        (500, "Internal error", errors.ServiceError, "Internal error"),
+        (500, "Internal error", errors.UnansweredError, "Internal error"),
     ],
 )  # fmt: skip
 def test_a_refused_lease_says_why_and_what_to_do(blazar, monkeypatch, code, text, error, says):
@@ -88,7 +93,9 @@ def test_a_refused_lease_says_why_and_what_to_do(blazar, monkeypatch, code, text
     monkeypatch.setitem(sys.modules, "chi.lease", SimpleNamespace(Lease=lambda *arguments, **more: draft))
     monkeypatch.setitem(sys.modules, "chi", SimpleNamespace(lease=sys.modules["chi.lease"]))
     monkeypatch.setattr(leases, "find", lambda booking: None)
-    monkeypatch.setattr(leases, "_no_slot", lambda *arguments: errors.NoSlotError("no slot"))
+    monkeypatch.setattr(leases, "find_all", lambda booking: [])
+    monkeypatch.setattr(claims, "LOOKS", 0)
+    monkeypatch.setattr(slots, "none_free", lambda *arguments: errors.NoSlotError("no slot"))
     with pytest.raises(errors.ProvisioningError) as raised:
         leases.ensure(booking, timedelta(days=10))
     assert type(raised.value) is error and says in str(raised.value)

@@ -6,10 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from provisioning import access, addresses, booking, leases, runtime, servers, teardown, volumes
+from provisioning import access, addresses, booking, inventory, leases, runtime, servers, teardown, volumes
 from provisioning.errors import LeaseOverError, NotOursError, UncollectedWorkError
 from provisioning.sites import find_node
 
+MADE = "2026-11-22T12:00:00Z"
 OURS, THEIRS = "llm_single_abc", "llm_single_other"
 
 
@@ -23,14 +24,18 @@ class Neutron:
 
     def list_security_groups(self):
         names = [(OURS, f"labkit_owner={OURS}"), (OURS, f"labkit_owner={THEIRS}"), (OURS, "")]
-        return {"security_groups": [{"id": text, "name": f"{n}-jupyter", "description": text} for n, text in names]}
+        return {"security_groups": [
+            {"id": text, "name": f"{n}-jupyter", "description": text, "created_at": MADE} for n, text in names
+        ]}  # fmt: skip
 
     def list_security_group_rules(self, **asked):
         return {"security_group_rules": [self.old]}
 
     def list_floatingips(self):
         texts = (f"labkit_owner={OURS}", f"labkit_owner={THEIRS}", "")
-        return {"floatingips": [{"floating_ip_address": text, "description": text} for text in texts]}
+        return {"floatingips": [
+            {"id": text, "floating_ip_address": text, "description": text, "created_at": MADE} for text in texts
+        ]}  # fmt: skip
 
     def list_ports(self, **asked):
         return {"ports": [self.port]}
@@ -46,7 +51,9 @@ class Neutron:
 
 
 def thing(owner, name=THEIRS, **more):
-    return SimpleNamespace(id=f"of {owner}", name=name, status="ACTIVE", metadata={"labkit_owner": owner}, **more)
+    data = {"labkit_owner": owner}
+    server = {"created": MADE, "created_at": MADE, servers.TASK: None}
+    return SimpleNamespace(id=f"of {owner}", name=name, status="ACTIVE", metadata=data, **server, **more)
 
 
 @pytest.fixture
@@ -78,7 +85,8 @@ def test_our_name_without_our_tag_is_not_taken_for_ours(mine, kind):
 
 
 def test_a_teardown_deletes_nothing_while_there_is_work_to_lose(mine, monkeypatch):
-    monkeypatch.setattr(teardown, "remains", lambda _: ["server"])
+    held = inventory.Holding("server", OURS, "1", OURS, "ACTIVE", mine.site.name)
+    monkeypatch.setattr(teardown, "_scan", lambda booking: teardown.Scan({booking: [held]}))
     monkeypatch.setattr("provisioning.collect.uncollected", lambda _: "there is newer work on the node")
     for module in (servers, addresses, volumes, leases):
         monkeypatch.setattr(module, "delete", lambda *_: pytest.fail("something was deleted"))
@@ -89,6 +97,7 @@ def test_a_teardown_deletes_nothing_while_there_is_work_to_lose(mine, monkeypatc
 
 def test_a_server_of_an_earlier_lease_is_refused(mine, monkeypatch):
     monkeypatch.setattr(leases, "active", lambda _: SimpleNamespace(id="this one"))
+    monkeypatch.setattr(leases, "hold", lambda _: None)
     mine.cloud.listed[0].metadata |= {servers.LEASE: "an earlier one"}
     with pytest.raises(LeaseOverError, match="of an earlier lease"):
         servers.ensure(mine)
@@ -127,6 +136,6 @@ def test_jupyter_listens_on_the_nodes_loopback_and_the_work_is_marked_before_it_
 
 def test_the_folder_with_the_key_is_its_owners(tmp_path, monkeypatch):
     monkeypatch.setenv("LABKIT_HOME", str(tmp_path))
-    monkeypatch.setattr(booking.Cloud, "connect", lambda _: None)
+    monkeypatch.setattr(booking.Cloud, "connect", lambda *_: None)
     folder = booking.book("abc", "g1.h100.pci.1").folder
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700

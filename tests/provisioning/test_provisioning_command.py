@@ -5,6 +5,7 @@ import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -62,7 +63,8 @@ def test_clients_are_imported_only_where_a_site_is_asked():
 def made(tmp_path, node="g1.h100.pci.1", netid="abc"):
     site, kind = find_node(node)
     said = []
-    new = booking.Booking(netid, site, kind, None, tmp_path, said.append, poll_s=0.0)
+    cloud = SimpleNamespace(transport=SimpleNamespace(now=times.now))
+    new = booking.Booking(netid, site, kind, cloud, tmp_path, said.append, poll_s=0.0)
     new.said = said
     return new
 
@@ -88,7 +90,8 @@ def test_a_wait_says_changes_and_ends_at_its_bound(tmp_path):
 
 def lease_that_ends_in(minutes, state="ACTIVE"):
     now = times.now()
-    return Lease("id", state, now - timedelta(hours=2), now + timedelta(minutes=minutes, seconds=30), "reservation")
+    end = now + timedelta(minutes=minutes, seconds=30)
+    return Lease("id", state, now - timedelta(hours=2), end, "reservation", now)
 
 
 @pytest.fixture
@@ -100,6 +103,7 @@ def site(monkeypatch):
         monkeypatch.setattr("provisioning.leases.find_all", lambda _: [lease] if lease else [])
         for thing in ("servers", "volumes", "addresses"):
             monkeypatch.setattr(f"provisioning.{thing}.find", lambda _: None)
+            monkeypatch.setattr(f"provisioning.{thing}.find_all", lambda _: [])
 
     return says
 

@@ -21,7 +21,7 @@ from provisioning.errors import known, refusal
         (409, "No more IP addresses available on network 3.", errors.NoAddressError),
         (403, "Policy doesn't allow this", errors.ServiceError),
         (404, "Instance 2eb9cc40 could not be found.", errors.GoneError),
-        (500, "Internal\n  error", errors.ServiceError),
+        (500, "Internal\n  error", errors.UnansweredError),
     ],
 )
 def test_a_refusal_has_a_name_and_says_what_was_tried(code, text, error):

@@ -132,12 +132,20 @@ def test_a_few_at_a_time_and_one_failure_stops_no_other():
     assert any(line.startswith("FAILED s3  QuotaError") for line in said)
 
 
-def test_what_is_no_error_of_ours_is_not_hidden():
-    def act(student, stop):
-        raise KeyError("a mistake of the program")
+def test_a_defect_for_one_hides_neither_the_others_nor_itself(tmp_path, monkeypatch):
+    monkeypatch.setenv("LABKIT_HOME", str(tmp_path))
 
-    with pytest.raises(KeyError):
-        for_each([Student("ann", "x")], act, 1, print)
+    def act(student, stop):
+        if student.netid == "s1":
+            raise KeyError("a mistake of the program")
+        return "well"
+
+    outcomes = for_each([Student(f"s{i}", "x") for i in range(3)], act, 1, print)
+    assert [outcome.ok for outcome in outcomes] == [True, False, True]
+    log = tmp_path / "surprises" / "s1.log"
+    assert "a defect of this program: KeyError: 'a mistake" in outcomes[1].text and str(log) in outcomes[1].text
+    assert "in act\n" in log.read_text()  # the traceback
+    assert summary(outcomes).startswith("2 of 3 ok\n  s1: a defect")
 
 
 def test_ctrl_c_tells_those_that_go_on_and_begins_no_other():

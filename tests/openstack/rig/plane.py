@@ -1,11 +1,13 @@
 """The control plane as a whole: up, and down again without a trace."""
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -175,6 +177,21 @@ class ControlPlane:
         serve = [sys.executable, "-m", "http.server", "--bind", self.block.host, str(PORTS["sites"])]
         self.processes.start("sites", serve, cwd=folder)
         self.processes.wait_for_port("sites", self.block.host, PORTS["sites"])
+
+    @contextlib.contextmanager
+    def without(self, name: str) -> Iterator[None]:
+        """Let a service be away; it is there again afterwards."""
+        self.processes.stop(name)
+        try:
+            yield
+        finally:
+            self.start_again(name)
+
+    def start_again(self, name: str) -> None:
+        """Start a service that was stopped, unless that was done."""
+        self.processes.start_again(name)
+        if name in PORTS:
+            self.processes.wait_for_port(name, self.block.host, PORTS[name])
 
     @property
     def ssh_port(self) -> int:

@@ -23,14 +23,21 @@ class Processes:
     def __init__(self, logs: Path) -> None:
         self.logs = logs
         self._running: dict[str, subprocess.Popen] = {}
+        self._started: dict[str, tuple] = {}
 
     def start(self, name: str, argv: list[str], env: Mapping[str, str] | None = None, cwd: Path | None = None) -> None:
         """Start a server; its output goes to a log of its name."""
+        self._started[name] = (argv, env, cwd)
         with self.log(name).open("ab") as log:
             self._running[name] = subprocess.Popen(
                 argv, env=os.environ | dict(env or {}), cwd=cwd, start_new_session=True,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
             )  # fmt: skip
+
+    def start_again(self, name: str) -> None:
+        """Start a server that was stopped as it was started, unless it runs."""
+        if name not in self._running:
+            self.start(name, *self._started[name])
 
     def log(self, name: str) -> Path:
         """The log of a server."""

@@ -1,0 +1,86 @@
+"""How requests reach a site: what fails for a moment is asked again, and the site's clock is read on the way."""
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import requests
+import urllib3
+
+from provisioning import times
+
+PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0)
+"""Before each new try: half a minute in all, as long as a service takes to restart."""
+DOWN = (502, 503, 504)
+"""What stands before a service says while the service is away."""
+BROKEN, BROKEN_TRIES = 500, 2
+"""A service that fails at a write seldom does better later; Blazar also refuses with 500."""
+ANSWER_S = 180.0
+"""How long an answer may take: a laptop that slept finds its connections dead, and nobody tells it."""
+DROPPED = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
+REPEATABLE = ("/auth/tokens", "/metadata")
+"""Ends of addresses that may be posted twice: the second time says the same."""
+
+
+class Transport(requests.adapters.HTTPAdapter):
+    """Sends all requests to one site. ``requests``' own retries neither say what they wait for, nor cover an answer
+    that breaks off in the middle."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__()
+        self.say = say
+        self.ahead = timedelta(0)
+        """How far the site's clock is ahead of ours."""
+
+    def now(self) -> datetime:
+        """The site's time: leases are reckoned in it."""
+        return times.now() + self.ahead
+
+    def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:
+        """Send it; a request that may be repeated is sent again while the service is away."""
+        tries = 0
+        while True:
+            last = tries == len(PAUSES_S)
+            try:
+                response = super().send(request, **options)
+                response.content  # noqa: B018 - read here, where what breaks off is caught
+            except DROPPED as error:
+                if last or not (_repeatable(request) or _never_left(error)):
+                    raise
+                why = "no answer"
+            else:
+                self._set_clock(response)
+                if last or not _may_pass(request, response.status_code, tries):
+                    return response
+                why = f"answers {response.status_code}"
+            pause_s = PAUSES_S[tries]
+            if pause_s >= 1:
+                self.say(f"{urllib3.util.parse_url(request.url).netloc}: {why}, asked again in {pause_s:g} s")
+            time.sleep(pause_s)
+            tries += 1
+
+    def _set_clock(self, response: requests.Response) -> None:
+        stamp = response.headers.get("Date")
+        if stamp:
+            # whole seconds, cut off: half a second is nearer
+            site = parsedate_to_datetime(stamp).astimezone(UTC) + timedelta(seconds=0.5)
+            self.ahead = site - times.now()
+
+
+def _repeatable(request: requests.PreparedRequest) -> bool:
+    path = urllib3.util.parse_url(request.url).path or ""
+    return request.method in ("GET", "HEAD", "PUT", "DELETE") or path.endswith(REPEATABLE)
+
+
+def _never_left(error: Exception) -> bool:
+    """Whether no service can have seen the request."""
+    reason = getattr(error.args[0] if error.args else None, "reason", None)  # urllib3's MaxRetryError has one
+    return isinstance(error, requests.ConnectTimeout) or isinstance(reason, urllib3.exceptions.NewConnectionError)
+
+
+def _may_pass(request: requests.PreparedRequest, status: int, tries: int) -> bool:
+    if not _repeatable(request):
+        return False
+    return status in DOWN or status == BROKEN and (request.method == "GET" or tries < BROKEN_TRIES)
