@@ -36,9 +36,9 @@ def run_notebook(name: str, **parameters) -> dict:
     return notebook
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess:
+def command(*arguments: str, timeout: float = 400) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-m", "provisioning", *arguments], capture_output=True, text=True, timeout=400
+        [sys.executable, "-m", "provisioning", *arguments], capture_output=True, text=True, timeout=timeout
     )
 
 

@@ -1,0 +1,79 @@
+"""A class of thirty, five of whom cannot get a node, each for another reason; what was wrong is put right, and a re-run
+mends the five."""
+
+import shutil
+
+from conftest import METAL, VM
+from rig.remains import remains
+from test_paths import TOKEN, command
+
+from provisioning import chameleon, servers
+from provisioning.volumes import WORK
+
+WELL = [f"s{number:02}" for number in range(25)]
+ILL = ("typo", "named", "taken", "broken", "moved")
+AT_ONCE = "6"
+
+
+def test_a_class_of_thirty_with_five_that_fail_for_five_reasons_and_a_re_run_that_mends_them(plane, book, tmp_path):
+    nodes = {netid: VM for netid in (*WELL, *ILL)} | {"typo": "g1.h100.pci1", "taken": METAL}
+    roster = tmp_path / "class.csv"
+    write = lambda: roster.write_text("netid,node\n" + "".join(f"{who},{what}\n" for who, what in nodes.items()))  # noqa: E731
+    write()
+    bookings = {netid: book(netid, METAL if netid == "taken" else VM) for netid in nodes}
+
+    # somebody's server that has our name and not our tag
+    named, other = bookings["named"], book("other", METAL)
+    chameleon.ensure_lease(other)  # has the only node of its kind: "taken" finds none
+    server = chameleon.ensure_server(other)
+    other.cloud.nova.servers.update(server, name=named.name)
+    # a disk that the site has lost, with work on it
+    broken = bookings["broken"]
+    chameleon.ensure_lease(broken)
+    disk = chameleon.ensure_volume(broken)
+    servers.mark(broken, {WORK: "yes"})
+    plane.admin.block_storage.reset_volume_status(disk.id, status="error")
+    # a server that was made from another machine, whose key is not here
+    moved = bookings["moved"]
+    for step in (chameleon.ensure_lease, chameleon.ensure_volume, chameleon.ensure_server):
+        step(moved)
+    shutil.rmtree(moved.folder)
+    moved.folder.mkdir()
+
+    up = command("up", "--class", str(roster), "--at-once", AT_ONCE, timeout=600)
+    lines = up.stdout.splitlines()
+    assert up.returncode == 1, up.stdout + up.stderr
+    assert "25 of 30 ok" in lines
+    assert sorted(line.split()[1] for line in lines if line.startswith("ok ")) == WELL
+    summary = lines[lines.index("25 of 30 ok") + 1 :]
+    whys = {line.split(":")[0].strip(): line.partition(": ")[2] for line in summary}
+    begins = {
+        "typo": "UsageError: node 'g1.h100.pci1' is in no site of sites.yaml. Known: g1.h100.pci.1",
+        "named": "NotOursError: server llm_single_named",
+        "taken": "NoSlotError: no compute_gigaio at CHI@UC is free now",
+        "broken": "UncollectedWorkError: volume llm_single_broken is in error and holds work",
+        "moved": "SshError: ssh root@",
+    }
+    assert set(whys) == set(ILL)
+    assert [netid for netid, text in begins.items() if not whys[netid].startswith(text)] == [], whys
+    assert TOKEN not in up.stdout + up.stderr
+    print("\n".join(summary))
+
+    # put right, as the five lines say
+    nodes["typo"] = VM
+    write()
+    other.cloud.nova.servers.update(server, name=other.name)
+    chameleon.teardown(other)
+    plane.admin.block_storage.reset_volume_status(disk.id, status="available")
+    chameleon.teardown(moved)
+    again = command("up", "--class", str(roster), "--at-once", AT_ONCE, timeout=600)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "30 of 30 ok" in again.stdout.splitlines()
+    there = remains(plane)
+    counted = {kind: len(names) for kind, names in there.items()}
+    assert counted == {"servers": 30, "volumes": 29, "addresses": 30, "groups": 29, "keys": 30, "leases": 30}
+    assert all(len(set(names)) == len(names) for kind, names in there.items() if kind != "groups")
+
+    down = command("down", "--class", str(roster), "--at-once", AT_ONCE, timeout=600)
+    assert down.returncode == 0, down.stdout + down.stderr
+    assert remains(plane) == {}
