@@ -16,6 +16,8 @@ MIN_DRIVER = {12: 525, 13: 580}
 INSTALL_S, BUILD_S, START_S = 1200.0, 3600.0, 300.0
 SOURCE, WORKSPACE = "labkit-source", "workspace"
 """Folders in the node's home: what is uploaded and replaced, and what is the student's and never overwritten."""
+SHIPPED = "labkit-shipped"
+"""A file there: hash and name of each file that an upload ever brought, so that what a student changed is known."""
 
 
 def install_runtime(booking: Booking) -> None:
@@ -41,7 +43,8 @@ def build_image(booking: Booking) -> str:
     with tempfile.TemporaryFile() as file:
         file.write(data)
         file.seek(0)
-        way.run("upload", SOURCE, digest, data=file, bound_s=INSTALL_S, log=booking.folder / "logs" / "upload.log")
+        log = booking.folder / "logs" / "upload.log"
+        way.run("upload", SOURCE, digest, SHIPPED, data=file, bound_s=INSTALL_S, log=log)
     log = booking.folder / "logs" / "build.log"
     printed = way.run("build", SOURCE, image, bound_s=BUILD_S, say=booking.say, log=log)
     booking.say(f"build: {_last(printed)}")

@@ -48,9 +48,15 @@ class Ssh:
         return f"{self.user}@{self.address}"
 
     def command(self, script: str, *arguments: str) -> list[str]:
-        """The command line that runs ``remote/<script>.sh`` there; its standard input stays free for data."""
-        text = (REMOTE / f"{script}.sh").read_text(encoding="utf-8")
-        there = shlex.join(["bash", "-c", text, script, *arguments])
+        """The command line that runs ``remote/<script>.sh``, or ``.py``, there; its standard input stays free."""
+        python = REMOTE / f"{script}.py"
+        if python.exists():
+            text = python.read_text(encoding="utf-8")
+            # -I: a module of the student's in the home folder is not imported in place of Python's own
+            there = shlex.join(["python3", "-I", "-X", "utf8", "-c", text, *arguments])
+        else:
+            text = (REMOTE / f"{script}.sh").read_text(encoding="utf-8")
+            there = shlex.join(["bash", "-c", text, script, *arguments])
         return ["ssh", *self.options, self.target, there]
 
     def run(
