@@ -106,7 +106,7 @@ def uncollected(booking: Booking) -> str | None:
     if now.digest not in (digest, work.NONE):
         return f"there is newer work on the node ({last})"
     if now.behind:
-        return f"work is on the node that was not brought home: {now.missing}. Copy it yourself"
+        return f"work is on the node that collect cannot bring home: {now.missing}. Copy it yourself"
     return None
 
 
@@ -120,7 +120,7 @@ def refuse_to_lose(booking: Booking) -> None:
     """Raise ``UncollectedWorkError`` when a teardown would lose work."""
     reason = uncollected(booking)
     if reason:
-        raise UncollectedWorkError(f"{booking.name}: {reason}. Collect it first, or tear down with discard.")
+        raise UncollectedWorkError(f"{booking.name}: {reason}. Bring it home first, or tear down with discard.")
 
 
 def _check_room(folder: Path, size_bytes: int) -> None:

@@ -106,7 +106,9 @@ def read(text: str) -> Listing:
             text=text,
         )  # fmt: skip
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RemoteError(f"the node's list of work is none ({' '.join(str(error).split())}). Run this again.") from None
+        raise RemoteError(
+            f"the node's list of work is none ({' '.join(str(error).split())}). Run this again."
+        ) from None
 
 
 def differing(listing: Listing, archive: Path) -> list[str]:

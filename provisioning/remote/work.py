@@ -13,6 +13,8 @@ import re
 import stat
 import sys
 import tarfile
+from pathlib import Path
+from typing import BinaryIO
 
 LARGEST = 5
 """Names that the list gives of each group that is left out."""
@@ -24,10 +26,11 @@ WEIGHTS_BYTES = 16 * MIB
 DATA = (".arrow", ".parquet", ".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tar", ".tgz", ".gz", ".bz2", ".xz",
         ".zst", ".zip", ".npy", ".npz", ".h5", ".hdf5", ".tfrecord")  # fmt: skip
 DATA_BYTES = 64 * MIB
-"""In ``data/``: what a file, or the files of these kinds in one folder of it, have more than, is a data set."""
+"""In ``data/``: a file of more, or all files of these kinds in a folder of it when they have more, is a data set."""
 GROUPS = (
     ("caches", re.compile(
-        r"^cache/(huggingface|torch|torch_extensions|triton|pip|uv|matplotlib|fontconfig|labkit)/|^cache/fetch\.log$"
+        r"^cache/(huggingface|torch|torch_extensions|triton|deepspeed|numba|nvidia|pip|uv|conda|matplotlib|fontconfig"
+        r"|jedi|parso|black|ruff|wandb|labkit)/|^cache/fetch\.log$"
         r"|(^|/)(\.cache|\.nv|\.triton|\.npm|\.pytest_cache|\.ruff_cache|\.mypy_cache)/"
         r"|(^|/)__pycache__/[^/]*\.(pyc|nbc|nbi)[^/]*$|(^|/)\.ipynb_checkpoints/[^/]*-checkpoint[^/]*$", re.DOTALL)),
     ("installed packages", re.compile(r"(^|/)lib(64)?/python[0-9.]+/site-packages/|(^|/)node_modules/")),
@@ -38,165 +41,156 @@ GROUPS = (
 )  # fmt: skip
 """What programs make again, by its name. What a student puts beside it is work."""
 
+Named = list[str | int]
+"""A name, its bytes, and what else is known of it."""
 
-def look(workspace):
-    """All there is below ``workspace``: files (name, bytes, mtime in ns), links (name, target), names of what can be
-    neither kept nor lost (sockets, pipes, devices), and names that cannot be read."""
-    files, links, others, unread = [], [], [], []
-    waiting = [""]
-    while waiting:
-        folder = waiting.pop()
-        try:
-            entries = list(os.scandir(os.path.join(workspace, folder)))
-        except FileNotFoundError:
-            continue  # deleted just now
-        except OSError:
-            unread.append(folder + "/")
-            continue
-        for entry in entries:
-            name = os.path.join(folder, entry.name)
+
+class Work:
+    """What lies below ``workspace``, sorted into what is work and what is not."""
+
+    def __init__(self, workspace: Path, shipped: set[tuple[str, ...]], most_bytes: int) -> None:
+        self.workspace, self.shipped, self.room_bytes = workspace, shipped, most_bytes
+        self.files: list[Named] = []
+        """Work, with its hash."""
+        self.behind: list[Named] = []
+        """Work that cannot be brought home: why, and when it was changed."""
+        self.links: list[Named] = []
+        self.others: list[str] = []
+        """Sockets, pipes and devices: they hold nothing."""
+        self.left_out: dict[str, list[Named]] = {}
+        found = sorted(self._walk())
+        self.sets: dict[str, int] = {}
+        """Bytes of the kinds of DATA by folder of ``data/``."""
+        for size, name, _ in found:
+            if name.startswith("data/") and name.lower().endswith(DATA):
+                self.sets[set_of(name)] = self.sets.get(set_of(name), 0) + size
+        for size, name, changed_ns in found:  # the smallest first: a large one takes nobody's room
+            self._sort(name, size, changed_ns)
+
+    def _walk(self) -> list[tuple[int, str, int]]:
+        """Bytes, name and time of change of each file. Links are not followed."""
+        files, waiting = [], [""]
+        while waiting:
+            folder = waiting.pop()
             try:
-                info = entry.stat(follow_symlinks=False)
-                if stat.S_ISDIR(info.st_mode):
-                    waiting.append(name)
-                elif stat.S_ISLNK(info.st_mode):
-                    links.append((name, os.readlink(entry.path)))
-                elif stat.S_ISREG(info.st_mode):
-                    files.append((name, info.st_size, info.st_mtime_ns))
-                else:
-                    others.append(name)
+                entries = list(os.scandir(self.workspace / folder))
             except FileNotFoundError:
-                pass
+                continue  # deleted just now, or never made
             except OSError:
-                unread.append(name)
-    return sorted(files), sorted(links), sorted(others), sorted(unread)
+                self.behind.append([f"{folder}/", 0, "cannot be read", 0])
+                continue
+            for entry in entries:
+                name = f"{folder}/{entry.name}" if folder else entry.name
+                try:
+                    info = entry.stat(follow_symlinks=False)
+                    if stat.S_ISDIR(info.st_mode):
+                        waiting.append(name)
+                    elif stat.S_ISREG(info.st_mode):
+                        files.append((info.st_size, name, info.st_mtime_ns))
+                    elif stat.S_ISLNK(info.st_mode):
+                        self.links.append([name, str(Path(entry.path).readlink())])
+                    else:
+                        self.others.append(name)
+                except FileNotFoundError:
+                    continue
+                except OSError:
+                    self.behind.append([name, 0, "cannot be read", 0])
+        return files
 
-
-def set_of(name):
-    """The data set that a file of ``data/`` would be of: the folder in it."""
-    return "/".join(name.split("/")[:2]) if name.count("/") > 1 else "data"
-
-
-def group_of(name, size, sets=None):
-    """Why a file is left out, or None. ``sets``: bytes of the kinds of DATA by folder of ``data/``."""
-    for group, pattern in GROUPS:
-        if pattern.search(name):
-            return group
-    low = name.lower()
-    if low.endswith(WEIGHTS) and size > WEIGHTS_BYTES:
-        return "weights"
-    if name.startswith("data/") and (size > DATA_BYTES or low.endswith(DATA) and (sets or {})[set_of(name)] > DATA_BYTES):
-        return "data sets"
-    return None
-
-
-def opened(workspace, name):
-    """The file, not followed where a link took its place just now, and no wait for a pipe's other end."""
-    return open(os.open(os.path.join(workspace, name), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
-
-
-def sha256(workspace, name):
-    """The hash of a file."""
-    found = hashlib.sha256()
-    with opened(workspace, name) as file:
-        for block in iter(lambda: file.read(MIB), b""):
-            found.update(block)
-    return found.hexdigest()
-
-
-def shipped(record):
-    """What uploads brought: pairs of hash and name."""
-    try:
-        with open(record, encoding="utf-8", errors="surrogateescape") as lines:
-            return {tuple(line.rstrip("\n").split("  ", 1)) for line in lines}
-    except FileNotFoundError:
-        return set()
-
-
-def listed(workspace, record, most_bytes):
-    """What is work, what of it cannot be brought home and why, and what is left out."""
-    files, links, others, unread = look(workspace) if os.path.isdir(workspace) else ([], [], [], [])
-    sets, left_out, work = {}, {}, []
-    for name, size, _ in files:
-        if name.startswith("data/") and name.lower().endswith(DATA):
-            sets[set_of(name)] = sets.get(set_of(name), 0) + size
-
-    def leave(group, name, size):
-        left_out.setdefault(group, []).append([name, size])
-
-    behind = [[name, 0, "cannot be read", ""] for name in unread]
-    as_shipped, total = shipped(record), 0
-    for size, name, mtime in sorted((size, name, mtime) for name, size, mtime in files):
-        group = group_of(name, size, sets)
+    def _sort(self, name: str, size: int, changed_ns: int) -> None:
+        group = self._group(name, size)
         if group:
-            leave(group, name, size)
-        elif total + size > most_bytes:
-            behind.append([name, size, "too large", str(mtime)])
+            self.left_out.setdefault(group, []).append([name, size])
+        elif size > self.room_bytes:
+            self.behind.append([name, size, "too large", changed_ns])
         else:
             try:
-                found = sha256(workspace, name)
+                with opened(self.workspace / name) as file:
+                    sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             except FileNotFoundError:
-                continue
+                return
             except OSError:
-                behind.append([name, size, "cannot be read", str(mtime)])
-                continue
-            if (found, name) in as_shipped:
-                leave("as shipped", name, size)
+                self.behind.append([name, size, "cannot be read", changed_ns])
+                return
+            if (sha256, name) in self.shipped:
+                self.left_out.setdefault("as shipped", []).append([name, size])
             else:
-                work.append([name, size, found])
-                total += size
-    kept_links = []
-    for name, target in links:
-        group = group_of(name, 0, sets)
-        leave(group, name, 0) if group else kept_links.append([name, target])
-    facts = [sorted(work), sorted(behind), kept_links]
-    digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16] if any(facts) else NONE
-    return {
-        "digest": digest, "files": sorted(work), "links": kept_links, "others": others,
-        "behind": [entry[:3] for entry in sorted(behind)],
-        "left_out": {group: summed(entries) for group, entries in sorted(left_out.items())},
-    }  # fmt: skip
+                self.files.append([name, size, sha256])
+                self.room_bytes -= size
 
+    def _group(self, name: str, size: int) -> str | None:
+        """Why a file is left out, or None for work."""
+        for group, pattern in GROUPS:
+            if pattern.search(name):
+                return group
+        low = name.lower()
+        if low.endswith(WEIGHTS) and size > WEIGHTS_BYTES:
+            return "weights"
+        of_a_set = low.endswith(DATA) and self.sets.get(set_of(name), 0) > DATA_BYTES
+        return "data sets" if name.startswith("data/") and (size > DATA_BYTES or of_a_set) else None
 
-def summed(entries):
-    """Number, bytes and the largest of a group."""
-    largest = sorted(entries, key=lambda entry: (-entry[1], entry[0]))[:LARGEST]
-    return {"files": len(entries), "bytes": sum(size for _, size in entries), "largest": largest}
+    def listed(self) -> dict[str, object]:
+        """All of it for JSON; the digest is of names, contents and links of the work."""
+        links = sorted(link for link in self.links if self._group(str(link[0]), 0) is None)
+        facts = [sorted(self.files), sorted(self.behind), links]
+        digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16] if any(facts) else NONE
+        return {
+            "digest": digest, "files": facts[0], "behind": [entry[:3] for entry in facts[1]], "links": links,
+            "others": sorted(self.others),
+            "left_out": {
+                group: {
+                    "files": len(entries), "bytes": sum(int(size) for _, size in entries),
+                    "largest": sorted(entries, key=lambda entry: (-int(entry[1]), entry[0]))[:LARGEST],
+                }
+                for group, entries in sorted(self.left_out.items())
+            },
+        }  # fmt: skip
 
-
-def archive(workspace, names, to):
-    """Write these files as a tar.gz. One that shrinks meanwhile is filled up, one that is gone is not in it."""
-    with tarfile.open(fileobj=to, mode="w|gz", format=tarfile.PAX_FORMAT) as tar:
-        for name in names:
-            try:
-                file = opened(workspace, name)
-            except OSError:
-                continue
-            with file:
-                info = os.fstat(file.fileno())
-                member = tarfile.TarInfo(name)
-                member.size, member.mtime = info.st_size, int(info.st_mtime)
-                member.mode = 0o755 if info.st_mode & 0o100 else 0o644
-                tar.addfile(member, Filled(file))
+    def archive(self, to: BinaryIO) -> None:
+        """Write the work as a tar.gz; a file that is gone meanwhile is not in it."""
+        with tarfile.open(fileobj=to, mode="w|gz", format=tarfile.PAX_FORMAT) as tar:
+            for name, *_ in sorted(self.files):
+                try:
+                    file = opened(self.workspace / str(name))
+                except OSError:
+                    continue
+                with file:
+                    info = os.fstat(file.fileno())
+                    member = tarfile.TarInfo(str(name))
+                    member.size, member.mtime = info.st_size, int(info.st_mtime)
+                    member.mode = 0o755 if info.st_mode & stat.S_IXUSR else 0o644
+                    tar.addfile(member, Filled(file))  # type: ignore[arg-type]
 
 
 class Filled:
-    """A file that always has as many bytes as were asked for, as its header in the archive promises."""
+    """A file that has as many bytes as its header in the archive promises, even if it shrinks meanwhile."""
 
-    def __init__(self, file):
+    def __init__(self, file: BinaryIO) -> None:
         self.file = file
 
-    def read(self, size):
+    def read(self, size: int) -> bytes:
+        """As many bytes as were asked for."""
         return self.file.read(size).ljust(size, b"\0")
 
 
-def main(what, workspace, record, most_bytes):
+def set_of(name: str) -> str:
+    """The data set that a file of ``data/`` would be of: a folder in it, or ``data`` itself."""
+    return "/".join(name.split("/")[:2]) if name.count("/") > 1 else "data"
+
+
+def opened(path: Path) -> BinaryIO:
+    """The file itself: where a link or a pipe took its place just now, that is neither followed nor waited for."""
+    return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
+
+
+def main(what: str, workspace: str, record: str, most_bytes: str) -> None:
     """Print the list, or write the archive."""
-    found = listed(workspace, record, int(most_bytes))
+    lines = Path(record).read_text("utf-8", "surrogateescape").split("\n") if Path(record).exists() else []
+    work = Work(Path(workspace), {tuple(line.split("  ", 1)) for line in lines}, int(most_bytes))
     if what == "list":
-        print(json.dumps(found))
+        print(json.dumps(work.listed()))
     else:
-        archive(workspace, [name for name, *_ in found["files"]], sys.stdout.buffer)
+        work.archive(sys.stdout.buffer)
 
 
 if __name__ == "__main__":
