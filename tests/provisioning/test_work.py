@@ -201,23 +201,22 @@ contents = st.binary(max_size=60)
        st.integers(0, 120))  # fmt: skip
 def test_every_file_is_in_one_place_and_comes_home_byte_by_byte_whatever_its_name(tree, most):
     with tempfile.TemporaryDirectory() as name:
-        root = os.fsencode(name)
         made = {}
         for parts, (kind, content) in tree.items():
-            path = os.path.join(root, *parts)
+            path = Path(name, *map(os.fsdecode, parts))
             try:
-                os.makedirs(os.path.dirname(path), exist_ok=True)
+                path.parent.mkdir(parents=True, exist_ok=True)
                 if os.path.lexists(path):
                     continue
             except (FileExistsError, NotADirectoryError):
                 continue
             if kind == "link":
-                os.symlink(b"/nowhere\n\xff", path)
+                path.symlink_to(os.fsdecode(b"/nowhere\n\xff"))
             elif kind == "pipe":
                 os.mkfifo(path)
             else:
-                Path(os.fsdecode(path)).write_bytes(content)
-            made[os.fsdecode(os.path.relpath(path, root))] = (kind, content)
+                path.write_bytes(content)
+            made[str(path.relative_to(name))] = (kind, content)
         found = node.Work(Path(name), set(), most)
         stream = io.BytesIO()
         found.archive(stream)
