@@ -76,6 +76,14 @@ class DiskFullError(RemoteError):
     """A disk of the node is full."""
 
 
+class NoRoomError(RemoteError):
+    """A disk of the node has too little room for what is to be made."""
+
+
+class LabRunsError(ProvisioningError):
+    """A lab runs on the node, and what was asked for would stop it."""
+
+
 class UncollectedWorkError(ProvisioningError):
     """There is work on the node that was not brought home."""
 

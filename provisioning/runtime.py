@@ -2,11 +2,13 @@
 
 import json
 import tempfile
+from collections.abc import Callable
 
-from provisioning import access, project, servers
+from provisioning import access, project, running, servers
 from provisioning.booking import Booking
 from provisioning.errors import RemoteError
 from provisioning.jupyter import Link
+from provisioning.running import Choice
 from provisioning.volumes import WORK, YES
 
 CUDA_MAJOR = 13
@@ -20,13 +22,16 @@ SHIPPED = "labkit-shipped"
 """A file there: hash and name of each file that an upload ever brought, so that what a student changed is known."""
 
 
-def install_runtime(booking: Booking) -> None:
-    """Docker and the NVIDIA container toolkit, checked by nvidia-smi in a container. Installed where missing."""
+def install_runtime(booking: Booking, restart: bool = False) -> None:
+    """Docker and the NVIDIA container toolkit, checked by nvidia-smi in a container. Installed where missing.
+
+    Docker is restarted under a lab that runs only when told to ``restart``.
+    """
     way = access.way_in(booking)
     steps = (
         ("driver", (str(MIN_DRIVER[CUDA_MAJOR]), str(CUDA_MAJOR))),
         ("docker", ()),
-        ("toolkit", ()),
+        ("toolkit", ("stop" if restart else "keep",)),
         ("gpu_in_container", ()),
     )
     for script, arguments in steps:
@@ -51,12 +56,21 @@ def build_image(booking: Booking) -> str:
     return image
 
 
-def start_jupyter(booking: Booking, open_port: bool = False) -> Link:
-    """Start Jupyter in the image and return the way to it.
+def lab_choice(
+    booking: Booking, open_port: bool = False, restart: bool = False, may_stop: Callable[[str], bool] | None = None,
+) -> Choice:  # fmt: skip
+    """Whether the lab that runs is stopped for this project and port, or goes on; see ``running.choose``."""
+    there = running.ask(access.way_in(booking))
+    return running.choose(booking, there, f"labkit:{project.archive()[1]}", open_port, restart, may_stop)
+
+
+def start_jupyter(booking: Booking, open_port: bool = False, restart: bool = False) -> Link:
+    """Start Jupyter in the image and return the way to it; one that runs goes on, unless told to ``restart``.
 
     It listens on the node's loopback, and is reached through an SSH tunnel. With ``open_port`` it listens on its public
-    address, and only this machine is let through.
+    address, and only this machine is let through. Raises ``LabRunsError`` when a lab would have to be stopped for that.
     """
+    stop = lab_choice(booking, open_port, restart) is Choice.STOP
     way = access.way_in(booking)
     _, digest = project.archive()
     if open_port:
@@ -64,7 +78,7 @@ def start_jupyter(booking: Booking, open_port: bool = False) -> Link:
     # before anything can be written there: from now on a teardown asks for the work
     servers.mark(booking, {WORK: YES})
     bind = "0.0.0.0" if open_port else "127.0.0.1"
-    arguments = (SOURCE, WORKSPACE, f"labkit:{digest}", bind, str(access.JUPYTER_PORT))
+    arguments = (SOURCE, WORKSPACE, f"labkit:{digest}", bind, str(access.JUPYTER_PORT), "stop" if stop else "keep")
     log = booking.folder / "logs" / "jupyter.log"
     printed = way.run("jupyter", *arguments, bound_s=START_S, say=booking.say, log=log)
     try:
@@ -73,7 +87,7 @@ def start_jupyter(booking: Booking, open_port: bool = False) -> Link:
         raise RemoteError(f"jupyter on {way.address} did not say its token. Run this step again.") from None
     link = Link(way, access.JUPYTER_PORT, token, open_port)
     link.keep(booking.folder / "jupyter-link")
-    booking.say(f"jupyter: answers on {bind}:{access.JUPYTER_PORT} of the node")
+    booking.say(f"jupyter: answers on port {access.JUPYTER_PORT} of the node")
     return link
 
 
