@@ -76,10 +76,6 @@ class DiskFullError(RemoteError):
     """A disk of the node is full."""
 
 
-class NoRoomError(RemoteError):
-    """A disk of the node has too little room for what is to be made."""
-
-
 class LabRunsError(ProvisioningError):
     """A lab runs on the node, and what was asked for would stop it."""
 

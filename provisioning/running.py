@@ -117,7 +117,7 @@ def choose(
         return Choice.FREE
     why = f"--open binds another address than {there.bind}" if must else f"the project has changed, to {image}"
     if restart or (may_stop is not None and may_stop(f"{booking.name}: {why}. This would stop {there}. Stop it?")):
-        booking.say(f"jupyter: stopped for a restart: {there}")
+        booking.say(f"jupyter: will be stopped: {there}")
         return Choice.STOP
     if must:
         raise LabRunsError(

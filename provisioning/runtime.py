@@ -64,13 +64,16 @@ def lab_choice(
     return running.choose(booking, there, f"labkit:{project.archive()[1]}", open_port, restart, may_stop)
 
 
-def start_jupyter(booking: Booking, open_port: bool = False, restart: bool = False) -> Link:
+def start_jupyter(
+    booking: Booking, open_port: bool = False, restart: bool = False, choice: Choice | None = None
+) -> Link:
     """Start Jupyter in the image and return the way to it; one that runs goes on, unless told to ``restart``.
 
     It listens on the node's loopback, and is reached through an SSH tunnel. With ``open_port`` it listens on its public
     address, and only this machine is let through. Raises ``LabRunsError`` when a lab would have to be stopped for that.
+    ``choice`` is what ``lab_choice`` has found already.
     """
-    stop = lab_choice(booking, open_port, restart) is Choice.STOP
+    stop = (choice or lab_choice(booking, open_port, restart)) is Choice.STOP
     way = access.way_in(booking)
     _, digest = project.archive()
     if open_port:

@@ -16,6 +16,8 @@ CONNECT_S = 10
 SSH_FAILED = 255
 PROBLEM = "problem: "
 """How a script starts the line that says, for a person, why it failed."""
+NO_ROOM = "no room: "
+"""How the problem of a script begins that found too little room before it began."""
 SAY_EVERY_S = 30.0
 
 
@@ -139,6 +141,8 @@ class Ssh:
                 f"{script} on {self.address}: a disk is full. Free some ('docker system prune' there).{where}"
             )
         said = [line.removeprefix(PROBLEM) for line in lines if line.startswith(PROBLEM)]
+        if said and said[-1].startswith(NO_ROOM):
+            return DiskFullError(f"{script} on {self.address}: {said[-1]}.{where}")
         return RemoteError(
             f"{script} on {self.address} failed: {said[-1] if said else last} (exit code {code}).{where}"
         )

@@ -69,4 +69,4 @@ def up(
     choice = runtime.lab_choice(booking, open_port, restart, may_stop)
     if choice is not Choice.KEEP:
         runtime.build_image(booking)
-    return runtime.start_jupyter(booking, open_port, choice is Choice.STOP)
+    return runtime.start_jupyter(booking, open_port, choice=choice)

@@ -9,14 +9,20 @@ import subprocess
 import sys
 from typing import Any
 
-OF_THE_SERVER = re.compile(r"docker-init|\btini\b|jupyter-?(lab|server)|\bjupyter lab\b|ipykernel_launcher|bash_kernel")
-"""Command lines of the server itself and its kernels; a shell without a command is a terminal's."""
+OF_THE_SERVER = re.compile(
+    r"docker-init|jupyter-?(lab|server)|\bjupyter lab\b|ipykernel_launcher|bash_kernel|/api'|<defunct>"
+)
+"""Command lines of the server itself, its kernels and the image's health check, and what has ended."""
 SHELL = re.compile(r"^(\S*/)?-?bash( -l)?$")
+"""A terminal's: a shell without a command."""
 
 
 def said(*command: str) -> str | None:
-    """What a command prints; None when it fails."""
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    """What a command prints; None when it fails or is not there."""
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    except FileNotFoundError:
+        return None
     return done.stdout.strip() if done.returncode == 0 else None
 
 
@@ -24,9 +30,9 @@ def processes(name: str) -> list[list[Any]]:
     """Seconds and command line of what runs in the container beside server, kernels and terminals."""
     found = []
     for line in (said("sudo", "docker", "top", name, "-eo", "pid,etimes,args") or "").splitlines()[1:]:
-        _, elapsed, arguments = line.split(None, 2)
-        if not OF_THE_SERVER.search(arguments) and not SHELL.search(arguments):
-            found.append([int(elapsed), arguments])
+        words = line.split(None, 2)
+        if len(words) == 3 and not OF_THE_SERVER.search(words[2]) and not SHELL.search(words[2]):
+            found.append([int(words[1]), words[2]])
     return found
 
 
