@@ -18,7 +18,7 @@ GPU nodes on Chameleon, from a reservation to a Jupyter link, and back to nothin
   python -m provisioning up --class class.csv --dry-run     for a class list (netid,node,public_key); only the plan
   python -m provisioning status --class class.csv --cost    how things stand, and what it has cost
   python -m provisioning extend abc123 --node NODE --by 1h  let the lease end later
-  python -m provisioning collect abc123 --node NODE         bring the ledger and the notebooks home
+  python -m provisioning collect abc123 --node NODE         bring home all that the student made
   python -m provisioning link abc123 --node NODE            print the Jupyter address with its token
   python -m provisioning down --class class.csv             delete all that they have, at all sites; refuses while work
                                                             is not collected
@@ -66,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     made["up"].add_argument("--start", default="now", help="now, next (free slot), or a time like 2026-11-22T14:00")
     made["up"].add_argument("--dry-run", action="store_true", help="print the plan and make nothing")
     made["up"].add_argument("--open", action="store_true", help="open port 8888 to this machine's address")
+    made["up"].add_argument("--restart", action="store_true", help="stop a lab that runs, where that is needed")
     made["status"].add_argument("--cost", action="store_true", help="hours and cost, with the sum")
     made["extend"].add_argument("--by", required=True, help="such as 1h")
     made["down"].add_argument("--discard", action="store_true", help="delete work that was not collected, too")
@@ -110,12 +111,21 @@ def _up(args: argparse.Namespace, students: list[Student]) -> int:
         if args.dry_run:
             print(steps.plan(made, length, start))
             return "nothing was made"
-        link = steps.up(made, length, start, student.public_key, args.open)
+        may_stop = _confirm if len(students) == 1 and sys.stdin.isatty() else None
+        link = steps.up(made, length, start, student.public_key, args.open, args.restart, may_stop)
         if link is None:
             return "reserved; run 'up' again when the lease has started"
         return f"{made.site.ssh_user}@{link.way.address}, Jupyter: {link.file}"
 
     return _each(args, students, act)
+
+
+def _confirm(question: str) -> bool:
+    """Ask at the terminal; anything but yes is no."""
+    try:
+        return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
 
 
 def _status(args: argparse.Namespace, students: list[Student]) -> int:
@@ -146,7 +156,9 @@ def _extend(args: argparse.Namespace, students: list[Student]) -> int:
 def _collect(args: argparse.Namespace, students: list[Student]) -> int:
     def act(made: booking.Booking, _: Student) -> str:
         home = collect.collect(made)
-        return f"{home.files} files in {home.archive}" if home else "no work on the node"
+        if home is None:
+            return "no work on the node"
+        return "; ".join([f"{home.files} files in {home.archive}", *home.listing.lines()])
 
     return _each(args, students, act)
 

@@ -1,21 +1,19 @@
-"""Bring the student's work home: the ledger without weights and data, and the notebooks, as one archive."""
+"""Bring the student's work home: all files of the workspace that cannot be had again, as one archive."""
 
+import shutil
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from provisioning import access, servers, times, volumes
+from provisioning import access, servers, times, volumes, work
 from provisioning.booking import Booking
-from provisioning.errors import LeaseOverError, RemoteError, SshError, UncollectedWorkError
-from provisioning.runtime import WORKSPACE
+from provisioning.errors import LeaseOverError, RemoteError, SshError, UncollectedWorkError, UsageError
 from provisioning.volumes import COLLECTED, WORK, YES
 
-BOUND_S = 1800.0
-NONE = "none"
-"""What the node says when there is no work on it."""
-LARGEST_BYTES = 2 * 2**30
-"""What an archive may unpack to; the ledger of a whole course is a few MB."""
+LARGEST_BYTES = work.MOST_BYTES
+ROOM_FACTOR = 2.2
+"""Of the work's bytes: an archive that cannot be packed any smaller, and what is unpacked from it."""
 
 
 @dataclass(frozen=True)
@@ -25,30 +23,42 @@ class Collected:
     archive: Path
     folder: Path
     files: int
+    listing: work.Listing
 
 
 def collect(booking: Booking) -> Collected | None:
-    """Bring home what there is, checked by unpacking it; None when there is no work on the node."""
+    """Bring home what there is, compared with the node's list file by file; None when there is no work on the node.
+
+    Says what is left out, with its bytes, and what could not be brought home; the whole list lies beside the archive.
+    Raises ``UsageError`` when this machine has no room, ``RemoteError`` for a damaged archive.
+    """
     if servers.find(booking) is None:
         booking.say(f"collect {booking.name}: there is no server")
         return None
     way = access.way_in(booking)
     # before the archive: what is written meanwhile counts as not collected
-    digest = way.run("work", "digest", WORKSPACE).strip()
-    if digest == NONE:
+    listing = work.ask(way)
+    if listing.digest == work.NONE:
         booking.say(f"collect {booking.name}: no work on the node")
+        _say(booking, listing)
         return None
-    folder = booking.folder / "collected" / f"{times.now():%Y-%m-%dT%H-%M-%SZ}-{digest}"
+    folder = booking.folder / "collected" / f"{times.now():%Y-%m-%dT%H-%M-%SZ}-{listing.digest}"
     archive = folder.with_name(f"{folder.name}.tar.gz")
     folder.parent.mkdir(parents=True, exist_ok=True)
+    _check_room(folder.parent, listing.size_bytes)
     partial = archive.with_suffix(".part")
     with partial.open("wb") as file:
-        way.run("work", "archive", WORKSPACE, to=file, bound_s=BOUND_S)
+        work.fetch(way, file)
     files = unpack(partial, folder)
+    changed = work.differing(listing, partial)
     partial.rename(archive)
-    servers.mark(booking, {WORK: YES, COLLECTED: f"{digest} {times.now():%Y-%m-%d %H:%M} UTC"})
-    booking.say(f"collect {booking.name}: {files} files in {archive}")
-    return Collected(archive, folder, files)
+    folder.with_name(f"{folder.name}.json").write_text(listing.text, encoding="utf-8")
+    servers.mark(booking, {WORK: YES, COLLECTED: f"{listing.digest} {times.now():%Y-%m-%d %H:%M} UTC"})
+    booking.say(f"collect {booking.name}: {files} files, {work.say_bytes(listing.size_bytes)}, in {archive}")
+    _say(booking, listing)
+    if changed:
+        booking.say(f"! changed while it was brought home: {work.some(changed)}. Collect again.")
+    return Collected(archive, folder, files, listing)
 
 
 def unpack(archive: Path, folder: Path) -> int:
@@ -71,7 +81,7 @@ def unpack(archive: Path, folder: Path) -> int:
 
 
 def uncollected(booking: Booking) -> str | None:
-    """Why a teardown would lose work, or None when it would not.
+    """Why a teardown would lose work, or None when it would not; what it would leave out is said.
 
     The services know whether there may be work, and what was collected last, so any machine can ask.
     """
@@ -87,14 +97,17 @@ def uncollected(booking: Booking) -> str | None:
     if server.status == "ERROR" and volume is None:
         return f"the server is in ERROR, and cannot be asked ({last})"
     try:
-        now = access.way_in(booking).run("work", "digest", WORKSPACE).strip()
+        now = work.ask(access.way_in(booking))
     except (SshError, RemoteError, LeaseOverError) as error:
         if _server(booking) is None:  # it was on its way out, and what is left is asked
             return uncollected(booking)
         return f"the node cannot be asked ({last}): {str(error).rstrip('.')}"
-    if now in (digest, NONE):
-        return None
-    return f"there is newer work on the node ({last})"
+    _say(booking, now)
+    if now.digest not in (digest, work.NONE):
+        return f"there is newer work on the node ({last})"
+    if now.behind:
+        return f"work is on the node that collect cannot bring home: {now.missing}. Copy it yourself"
+    return None
 
 
 def _server(booking: Booking) -> Any | None:
@@ -107,4 +120,16 @@ def refuse_to_lose(booking: Booking) -> None:
     """Raise ``UncollectedWorkError`` when a teardown would lose work."""
     reason = uncollected(booking)
     if reason:
-        raise UncollectedWorkError(f"{booking.name}: {reason}. Collect it first, or tear down with discard.")
+        raise UncollectedWorkError(f"{booking.name}: {reason}. Bring it home first, or tear down with discard.")
+
+
+def _check_room(folder: Path, size_bytes: int) -> None:
+    need, free = int(size_bytes * ROOM_FACTOR), shutil.disk_usage(folder).free
+    if free < need:
+        have = f"{work.say_bytes(need)} are needed for the work, and {work.say_bytes(free)} are free"
+        raise UsageError(f"{folder} has no room: {have}. Free some, or point LABKIT_HOME at another disk.")
+
+
+def _say(booking: Booking, listing: work.Listing) -> None:
+    for line in listing.lines():
+        booking.say(f"work of {booking.name}: {line}")

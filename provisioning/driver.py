@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from provisioning import access, addresses, servers
 from provisioning.booking import Booking
-from provisioning.errors import BusyError, DriverError, ProvisioningError, RemoteError, SshError
+from provisioning.errors import DriverError, LabRunsError, ProvisioningError, RemoteError, SshError
 from provisioning.ssh import Ssh
 
 CUDA_MAJOR = 13
@@ -69,8 +69,8 @@ def read(way: Ssh) -> Driver:
 def ensure(booking: Booking, restart: bool = False) -> Driver:
     """A driver that runs torch's CUDA: upgraded and the node rebooted, once, where that is missing.
 
-    Stopped at any moment and run again, it does what is left. Raises ``BusyError`` rather than reboot while a container
-    runs, unless told to ``restart``, and ``DriverError`` when the driver is no good after the reboot.
+    Stopped at any moment and run again, it does what is left. Raises ``LabRunsError`` rather than reboot while a
+    container runs, unless told to ``restart``, and ``DriverError`` when the driver is no good after the reboot.
     """
     way = access.way_in(booking)
     found = read(way)
@@ -114,7 +114,7 @@ def _reboot(booking: Booking, way: Ssh, before: Driver, restart: bool) -> Driver
     with contextlib.suppress(SshError):  # the node is quicker to go than to say so; its boot's id tells if it went
         printed = way.run("reboot", before.on_disk, "stop" if restart else "keep", bound_s=ASK_S, log=log)
     if printed.startswith(BUSY):
-        raise BusyError(
+        raise LabRunsError(
             f"{booking.name} needs a reboot for driver {before.on_disk}, and container {printed[len(BUSY) :].strip()} "
             "runs on it. Let the student save and stop it, or run this step with restart."
         )

@@ -80,12 +80,12 @@ class DriverError(RemoteError):
     """The node's driver does not run torch's CUDA, and an upgrade with a reboot did not help."""
 
 
-class BusyError(ProvisioningError):
-    """Something runs on the node that the step would end."""
-
-
 class DiskFullError(RemoteError):
     """A disk of the node is full."""
+
+
+class LabRunsError(ProvisioningError):
+    """A lab runs on the node, and what was asked for would stop it."""
 
 
 class UncollectedWorkError(ProvisioningError):

@@ -2,28 +2,33 @@
 
 import json
 import tempfile
+from collections.abc import Callable
 
-from provisioning import access, driver, project, servers
+from provisioning import access, driver, project, running, servers
 from provisioning.booking import Booking
 from provisioning.errors import RemoteError
 from provisioning.jupyter import Link
+from provisioning.running import Choice
 from provisioning.volumes import WORK, YES
 
 INSTALL_S, BUILD_S, START_S = 1200.0, 3600.0, 300.0
 SOURCE, WORKSPACE = "labkit-source", "workspace"
 """Folders in the node's home: what is uploaded and replaced, and what is the student's and never overwritten."""
+SHIPPED = "labkit-shipped"
+"""A file there: hash and name of each file that an upload ever brought, so that what a student changed is known."""
 
 
 def install_runtime(booking: Booking, restart: bool = False) -> None:
     """A driver for torch's CUDA, Docker and the NVIDIA container toolkit, checked by nvidia-smi in a container.
 
-    Installed where missing. A driver that is too old needs a reboot; ``restart`` allows it while a container runs.
+    Installed where missing. A driver that is too old needs a reboot, and a changed setting a restart of Docker: under a
+    lab that runs neither is done unless told to ``restart``.
     """
     driver.ensure(booking, restart)
     way = access.way_in(booking)
-    for script in ("docker", "toolkit", "gpu_in_container"):
+    for script, arguments in (("docker", ()), ("toolkit", ("stop" if restart else "keep",)), ("gpu_in_container", ())):
         log = booking.folder / "logs" / f"{script}.log"
-        printed = way.run(script, bound_s=INSTALL_S, say=booking.say, log=log)
+        printed = way.run(script, *arguments, bound_s=INSTALL_S, say=booking.say, log=log)
         booking.say(f"{script}: {_last(printed)}")
 
 
@@ -35,19 +40,32 @@ def build_image(booking: Booking) -> str:
     with tempfile.TemporaryFile() as file:
         file.write(data)
         file.seek(0)
-        way.run("upload", SOURCE, digest, data=file, bound_s=INSTALL_S, log=booking.folder / "logs" / "upload.log")
+        log = booking.folder / "logs" / "upload.log"
+        way.run("upload", SOURCE, digest, SHIPPED, data=file, bound_s=INSTALL_S, log=log)
     log = booking.folder / "logs" / "build.log"
     printed = way.run("build", SOURCE, image, bound_s=BUILD_S, say=booking.say, log=log)
     booking.say(f"build: {_last(printed)}")
     return image
 
 
-def start_jupyter(booking: Booking, open_port: bool = False) -> Link:
-    """Start Jupyter in the image and return the way to it.
+def lab_choice(
+    booking: Booking, open_port: bool = False, restart: bool = False, may_stop: Callable[[str], bool] | None = None,
+) -> Choice:  # fmt: skip
+    """Whether the lab that runs is stopped for this project and port, or goes on; see ``running.choose``."""
+    there = running.ask(access.way_in(booking))
+    return running.choose(booking, there, f"labkit:{project.archive()[1]}", open_port, restart, may_stop)
+
+
+def start_jupyter(
+    booking: Booking, open_port: bool = False, restart: bool = False, choice: Choice | None = None
+) -> Link:
+    """Start Jupyter in the image and return the way to it; one that runs goes on, unless told to ``restart``.
 
     It listens on the node's loopback, and is reached through an SSH tunnel. With ``open_port`` it listens on its public
-    address, and only this machine is let through.
+    address, and only this machine is let through. Raises ``LabRunsError`` when a lab would have to be stopped for that.
+    ``choice`` is what ``lab_choice`` has found already.
     """
+    stop = (choice or lab_choice(booking, open_port, restart)) is Choice.STOP
     way = access.way_in(booking)
     _, digest = project.archive()
     if open_port:
@@ -55,7 +73,7 @@ def start_jupyter(booking: Booking, open_port: bool = False) -> Link:
     # before anything can be written there: from now on a teardown asks for the work
     servers.mark(booking, {WORK: YES})
     bind = "0.0.0.0" if open_port else "127.0.0.1"
-    arguments = (SOURCE, WORKSPACE, f"labkit:{digest}", bind, str(access.JUPYTER_PORT))
+    arguments = (SOURCE, WORKSPACE, f"labkit:{digest}", bind, str(access.JUPYTER_PORT), "stop" if stop else "keep")
     log = booking.folder / "logs" / "jupyter.log"
     printed = way.run("jupyter", *arguments, bound_s=START_S, say=booking.say, log=log)
     try:
@@ -64,7 +82,7 @@ def start_jupyter(booking: Booking, open_port: bool = False) -> Link:
         raise RemoteError(f"jupyter on {way.address} did not say its token. Run this step again.") from None
     link = Link(way, access.JUPYTER_PORT, token, open_port)
     link.keep(booking.folder / "jupyter-link")
-    booking.say(f"jupyter: answers on {bind}:{access.JUPYTER_PORT} of the node")
+    booking.say(f"jupyter: answers on port {access.JUPYTER_PORT} of the node")
     return link
 
 

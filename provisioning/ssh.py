@@ -16,6 +16,8 @@ CONNECT_S = 10
 SSH_FAILED = 255
 PROBLEM = "problem: "
 """How a script starts the line that says, for a person, why it failed."""
+NO_ROOM = "no room: "
+"""How the problem of a script begins that found too little room before it began."""
 SAY_EVERY_S = 30.0
 
 
@@ -48,9 +50,15 @@ class Ssh:
         return f"{self.user}@{self.address}"
 
     def command(self, script: str, *arguments: str) -> list[str]:
-        """The command line that runs ``remote/<script>.sh`` there; its standard input stays free for data."""
-        text = (REMOTE / f"{script}.sh").read_text(encoding="utf-8")
-        there = shlex.join(["bash", "-c", text, script, *arguments])
+        """The command line that runs ``remote/<script>.sh``, or ``.py``, there; its standard input stays free."""
+        python = REMOTE / f"{script}.py"
+        if python.exists():
+            text = python.read_text(encoding="utf-8")
+            # -I: a module of the student's in the home folder is not imported in place of Python's own
+            there = shlex.join(["python3", "-I", "-X", "utf8", "-c", text, *arguments])
+        else:
+            text = (REMOTE / f"{script}.sh").read_text(encoding="utf-8")
+            there = shlex.join(["bash", "-c", text, script, *arguments])
         return ["ssh", *self.options, self.target, there]
 
     def run(
@@ -136,6 +144,8 @@ class Ssh:
                 f"{script} on {self.address}: a disk is full. Free some ('docker system prune' there).{where}"
             )
         said = [line.removeprefix(PROBLEM) for line in lines if line.startswith(PROBLEM)]
+        if said and said[-1].startswith(NO_ROOM):
+            return DiskFullError(f"{script} on {self.address}: {said[-1]}.{where}")
         return RemoteError(
             f"{script} on {self.address} failed: {said[-1] if said else last} (exit code {code}).{where}"
         )

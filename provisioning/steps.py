@@ -1,11 +1,13 @@
 """The steps from nothing to Jupyter, in order, and the plan of what they would do."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from provisioning import access, addresses, driver, keys, leases, public_key, runtime, servers, slots, volumes
 from provisioning.booking import DEFAULT_LENGTH, Booking
 from provisioning.jupyter import Link
+from provisioning.running import Choice
 from provisioning.tables import as_html, as_text
 
 
@@ -42,16 +44,20 @@ def plan(booking: Booking, length: timedelta = DEFAULT_LENGTH, start: datetime |
             ("driver", driver.plan(booking)),
             ("runtime", "Docker, NVIDIA container toolkit: what is missing"),
             ("image", "upload the project and build it there, unless that was done"),
-            ("jupyter", "start it, unless it runs"),
+            ("jupyter", "start it, unless it runs; one that runs is stopped only with --restart, or when asked"),
         ],
     )
 
 
 def up(
     booking: Booking, length: timedelta = DEFAULT_LENGTH, start: datetime | None = None, also: str = "",
-    open_port: bool = False,
+    open_port: bool = False, restart: bool = False, may_stop: Callable[[str], bool] | None = None,
 ) -> Link | None:  # fmt: skip
-    """All steps; None when the lease has yet to start. Run again, it does only what is missing."""
+    """All steps; None when the lease has yet to start. Run again, it does only what is missing.
+
+    A lab that runs is stopped for a changed project or port only when told to ``restart``, or when ``may_stop``, asked
+    with what would be stopped, says yes.
+    """
     also = public_key.read(also, "the public key") if also else ""  # before hours are booked for it
     lease = leases.ensure(booking, length, start)
     if lease.status != "ACTIVE":
@@ -61,6 +67,8 @@ def up(
     addresses.ensure(booking)
     access.ensure(booking, also)
     with leases.held(booking):
-        runtime.install_runtime(booking)
-        runtime.build_image(booking)
-        return runtime.start_jupyter(booking, open_port)
+        runtime.install_runtime(booking, restart)
+        choice = runtime.lab_choice(booking, open_port, restart, may_stop)
+        if choice is not Choice.KEEP:
+            runtime.build_image(booking)
+        return runtime.start_jupyter(booking, open_port, choice=choice)

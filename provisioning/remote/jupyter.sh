@@ -1,15 +1,22 @@
 #!/usr/bin/env bash
-# Starts Jupyter and says its token: jupyter.sh FOLDER WORKSPACE IMAGE BIND PORT
+# Starts Jupyter and says its token: jupyter.sh FOLDER WORKSPACE IMAGE BIND PORT keep|stop
+# A container that runs goes on with keep, whatever its image is; with stop another one takes its place.
 set -euo pipefail
-folder=$1 workspace=$2 image=$3 bind=$4 port=$5
+folder=$1 workspace=$2 image=$3 bind=$4 port=$5 running=$6
 name=labkit
 problem() { echo "problem: $*" >&2; exit 1; }
-[ -n "$(sudo docker images --quiet "$image")" ] || problem "image $image is not there. Build it with build_image"
 # what the student has is never overwritten
 mkdir -p "$workspace"
 cp -rn "$folder/workspace/." "$workspace/"
 wanted="$image $bind $port"
-if [ "$(sudo docker inspect --format '{{.State.Running}} {{index .Config.Labels "labkit"}}' $name 2> /dev/null)" != "true $wanted" ]; then
+case "$(sudo docker inspect --format '{{.State.Running}} {{index .Config.Labels "labkit"}}' $name 2> /dev/null)" in
+  "true $wanted") start= ;;
+  "true "*) [ "$running" = stop ] && start=yes || start= ;;
+  *) start=yes ;;
+esac
+if [ -n "$start" ]; then
+  # before the old one is stopped
+  [ -n "$(sudo docker images --quiet "$image")" ] || problem "image $image is not there. Build it with build_image"
   sudo docker rm --force $name > /dev/null 2>&1 || true
   sudo IMAGE="$image" NAME=$name BIND="$bind" PORT="$port" WORKSPACE="$PWD/$workspace" LABEL="labkit=$wanted" \
     "$folder/docker/start" >&2 || problem "docker/start failed"

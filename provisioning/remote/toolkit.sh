@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The NVIDIA container toolkit, and Docker set up for it: the runtime, and the cgroupfs driver. With systemd's driver
-# containers lose their GPU when systemd reloads its units.
+# containers lose their GPU when systemd reloads its units. toolkit.sh keep|stop: what to do with a lab that runs.
 set -euo pipefail
+lab=$1
 problem() { echo "problem: $*" >&2; exit 1; }
 export DEBIAN_FRONTEND=noninteractive
 site=https://nvidia.github.io/libnvidia-container
@@ -34,6 +35,9 @@ PYTHON
 }
 # a restart stops a Jupyter that runs, so only when something is missing
 if ! settings check; then
+  if [ "$lab" != stop ] && [ "$(sudo docker inspect --format '{{.State.Running}}' labkit 2> /dev/null)" = true ]; then
+    problem "Docker must be restarted for the GPU, and a lab runs in it. Save your work and run it with --restart"
+  fi
   sudo nvidia-ctk runtime configure --runtime=docker --config="$daemon" >&2 || problem "nvidia-ctk cannot set up Docker"
   settings write || problem "$daemon cannot be written"
   sudo systemctl restart docker >&2 || problem "Docker does not start again. Look at 'journalctl -u docker' on the node"

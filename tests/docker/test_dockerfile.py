@@ -17,16 +17,20 @@ def places(verb, words):
 def test_an_edit_of_labkit_or_a_lab_rebuilds_neither_cuda_nor_the_requirements():
     install = [*places("RUN", "apt-get"), *places("RUN", "-r /opt/labkit")]
     assert len(install) == 3
-    edited = [i for part in ("labkit ", "workspace ", "labs ", "docker/entrypoint.py") for i in places("COPY", part)]
+    edited = [i for part in ("labkit ", "workspace ", "labs ", "docker/entrypoint") for i in places("COPY", part)]
     assert len(edited) == 4
     assert max(install) < min(edited)
     labs = places("COPY", "labs ")[0]
     assert [name for name, _ in STEPS[labs + 1 :]] == ["USER"]
 
 
-def test_the_base_is_pinned_by_its_tag():
+def test_the_base_is_pinned_by_its_digest_and_gets_the_security_updates_of_its_build():
     base = STEPS[places("ARG", "BASE_IMAGE=")[0]][1]
-    assert re.fullmatch(r"BASE_IMAGE=\S+/\S+:\d{4}-\d{2}-\d{2}", base)
+    assert re.fullmatch(r"BASE_IMAGE=\S+:\S+@sha256:[0-9a-f]{64}", base)
+    (pinned,) = re.findall(r"^# Base of (\d{4}-\d{2}-\d{2}); ", TEXT, re.MULTILINE)
+    assert pinned >= "2026"
+    (packages,) = places("RUN", "apt-get")
+    assert "apt-get upgrade -y" in STEPS[packages][1]
 
 
 def test_docker_gets_the_same_parts_by_hand_and_from_provisioning():

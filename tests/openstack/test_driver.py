@@ -1,4 +1,4 @@
-"""A node's driver over real SSH, against stand-ins: upgraded where it is too old, with one reboot that is waited for."""
+"""A node's driver over real SSH, against stand-ins: upgraded where it is too old, with one reboot, waited for."""
 
 import dataclasses
 import shutil
@@ -115,7 +115,9 @@ def test_a_node_that_runs_a_container_is_not_rebooted_unasked(node, plane, home)
     chameleon.build_image(node)
     chameleon.start_jupyter(node)
     has(home, OLD, OLD)
-    with pytest.raises(errors.BusyError, match=f"reboot for driver {NEW}, and container labkit runs.*Let the student"):
+    with pytest.raises(
+        errors.LabRunsError, match=f"reboot for driver {NEW}, and container labkit runs.*Let the student"
+    ):
         driver.ensure(node)
     assert calls(plane, node, "systemctl --no-block reboot") == []
     assert calls(plane, node, "docker stop") == []

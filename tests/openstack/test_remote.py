@@ -75,7 +75,9 @@ def test_the_runtime_is_installed_as_nvidia_says_and_once(node, plane, home):
         "systemctl enable --now docker", "usermod -aG docker", "curl -fsSL https://nvidia.github.io/",
         "apt-get -o DPkg::Lock::Timeout=300 install -y nvidia-container-toolkit",
         "nvidia-ctk runtime configure --runtime=docker", "systemctl restart docker",
-        "docker run --rm --gpus all ubuntu:24.04 nvidia-smi", "docker build --tag labkit:",
+        "docker run --rm --gpus all ubuntu:24.04 nvidia-smi", "df --output=avail",
+        "docker pull ubuntu:24.04@sha256:0000",
+        "docker build --tag labkit:", "docker image inspect --format {{.Size}} labkit:",
         "docker run --detach --gpus all --name labkit", "docker exec labkit jupyter server list --json",
     ]  # fmt: skip
     places = [next(i for i, call in enumerate(calls) if call.startswith(start)) for start in order]
@@ -117,7 +119,9 @@ def test_the_runtime_is_installed_as_nvidia_says_and_once(node, plane, home):
         ("nvidia-ctk: 1 broken", errors.RemoteError, "nvidia-ctk cannot set up Docker"),
         ("systemctl restart: 1 failed", errors.RemoteError, "Docker does not start again"),
         ("docker run --rm: 125 no runtime", errors.RemoteError, "does not see the GPU"),
-        ("docker build: 1 no such base", errors.RemoteError, "docker build failed"),
+        ("docker info: 1 no daemon", errors.RemoteError, "Docker does not answer. Run install_runtime again"),
+        ("docker pull: 1 no such base", errors.RemoteError, "the base ubuntu:24.04@sha256:0+ cannot be pulled.*renew"),
+        ("docker build: 1 exit code 100", errors.RemoteError, "docker build failed"),
         ("docker build: 1 write /x: no space left on device", errors.DiskFullError, "disk is full.*prune"),
         ("docker run --detach: 125 port is taken", errors.RemoteError, "docker/start failed"),
     ],
@@ -127,7 +131,8 @@ def test_each_call_that_fails_is_said_with_the_next_step_and_repaired_by_running
     node, home, stages, fault, error, says
 ):
     # the step that calls it: all before it is there, and all after it needs no more than that it ends
-    before, step = stages[{"docker build": "build", "docker run --detach": "start"}.get(fault.split(":")[0], "install")]
+    steps = dict.fromkeys(("docker info", "docker pull", "docker build"), "build") | {"docker run --detach": "start"}
+    before, step = stages[steps.get(fault.split(":")[0], "install")]
     shutil.copytree(before, home, symlinks=True)
     (home / ".faults").write_text(fault + "\n")
     with pytest.raises(error, match=says) as raised:
@@ -143,7 +148,7 @@ def test_an_upload_that_breaks_off_leaves_what_was_there(node, home):
     chameleon.build_image(node)
     way = access.way_in(node)
     with Path(os.devnull).open("rb") as nothing, pytest.raises(errors.RemoteError):
-        way.run("upload", "labkit-source", "another", data=nothing)
+        way.run("upload", "labkit-source", "another", "labkit-shipped", data=nothing)
     assert (home / "labkit-source" / "docker" / "start").exists()
 
 

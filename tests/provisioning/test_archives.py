@@ -2,15 +2,12 @@
 
 import io
 import json
-import shutil
-import subprocess
 import tarfile
 
 import pytest
 
 from provisioning import collect, project, sites
 from provisioning.errors import RemoteError
-from provisioning.ssh import REMOTE
 
 
 def names(data):
@@ -105,37 +102,6 @@ def test_a_whole_archive_is_unpacked_and_a_damaged_one_is_said(tmp_path, monkeyp
     monkeypatch.setattr(collect, "LARGEST_BYTES", 10)
     with pytest.raises(RemoteError, match="would unpack to"):
         collect.unpack(packed(tmp_path, member("runs/a", size=11)), tmp_path / "large")
-
-
-def work(what, folder):
-    bash = shutil.which("bash")
-    done = subprocess.run([bash, str(REMOTE / "work.sh"), what, str(folder)], capture_output=True, check=True)
-    return done.stdout
-
-
-def test_work_is_the_ledger_and_the_notebooks_and_its_digest_sees_each_change(tmp_path):
-    assert work("digest", tmp_path / "none") == b"none\n"
-    assert work("digest", tmp_path) == b"none\n"
-    kept = ["runs/tiny/a/record.json", "runs/tiny/a/log.txt", "labs/01 memory.ipynb", "mine.ipynb"]
-    left = [
-        "runs/tiny/a/model/model.safetensors", "runs/tiny/a/checkpoints/last.ckpt", "runs/tiny/a/w.safetensors",
-        "data/set/photo.png", "data/x.ipynb", "configs/baseline.yaml", "labs/.ipynb_checkpoints/01.ipynb",
-        ".cache/x.ipynb",
-    ]  # fmt: skip
-    for name in kept + left:
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("x")
-    assert {name.removeprefix("./") for name in names(work("archive", tmp_path))} == set(kept)
-    seen = [work("digest", tmp_path)]
-    for name in kept:
-        (tmp_path / name).write_text("xy")
-        seen.append(work("digest", tmp_path))
-    (tmp_path / kept[0]).unlink()
-    seen.append(work("digest", tmp_path))
-    assert len(set(seen)) == len(seen)
-    (tmp_path / left[0]).write_text("other weights")
-    assert work("digest", tmp_path) == seen[-1]
 
 
 def test_notebooks_are_committed_without_outputs_and_with_nobodys_name():

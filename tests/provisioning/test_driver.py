@@ -79,7 +79,7 @@ def test_a_node_that_runs_a_container_is_not_rebooted_unasked(node, home):
     (home / ".bin" / "docker").symlink_to(STAND_INS / "installed" / "docker")
     (home / ".docker-state").mkdir()
     (home / ".docker-state" / "container").write_text("labkit\n")
-    with pytest.raises(errors.BusyError, match=f"needs a reboot for driver {NEW}, and container labkit runs on it"):
+    with pytest.raises(errors.LabRunsError, match=f"needs a reboot for driver {NEW}, and container labkit runs on it"):
         driver.ensure(node)
     assert calls(home, "systemctl") == []
     assert driver.ensure(node, restart=True).running == NEW

@@ -122,15 +122,17 @@ def test_jupyter_listens_on_the_nodes_loopback_and_the_work_is_marked_before_it_
 
     def run(script, *arguments, **_):
         done.append((script, *arguments))
-        return '{"token": "s3cret"}\n'
+        return "null" if script == "running" else '{"token": "s3cret"}\n'
 
     way = SimpleNamespace(run=run, address="203.0.113.7", key="key", port=22, target="cc@203.0.113.7")
     monkeypatch.setattr(access, "way_in", lambda _: way)
     monkeypatch.setattr(runtime.project, "archive", lambda: (b"", "0123"))
     monkeypatch.setattr(servers, "mark", lambda _, values: done.append(("mark", values)))
     runtime.start_jupyter(mine)
-    marked, (script, *arguments) = done
+    asked, marked, (script, *arguments) = done
+    assert asked[0] == "running"
     assert marked == ("mark", {volumes.WORK: volumes.YES})
+    assert arguments[-1] == "keep"
     assert script == "jupyter" and "127.0.0.1" in arguments and "0.0.0.0" not in arguments
 
 
