@@ -14,6 +14,7 @@ from provisioning.ssh import Ssh
 CONTAINER = "labkit"
 EVERYWHERE = "0.0.0.0"
 LOOPBACK = "127.0.0.1"
+STOP_S = 120.0
 SAID = 4
 """Kernels and programs that a message names at most."""
 
@@ -78,6 +79,16 @@ class Running:
 def ask(way: Ssh) -> Running | None:
     """What runs on the node, or None. ``RemoteError`` when its answer cannot be read."""
     return read(way.run("running", CONTAINER))
+
+
+def stop(way: Ssh) -> None:
+    """Stop the lab: from then on nobody writes."""
+    way.run("lab", "stop", CONTAINER, bound_s=STOP_S)
+
+
+def go_on(way: Ssh) -> None:
+    """Start the lab again that was stopped."""
+    way.run("lab", "start", CONTAINER, bound_s=STOP_S)
 
 
 def read(text: str) -> Running | None:

@@ -8,10 +8,10 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from provisioning import access, addresses, collect, inventory, keys, leases, servers, sites, volumes
+from provisioning import access, addresses, collect, inventory, keys, leases, running, servers, sites, volumes
 from provisioning.booking import Booking, name_of, of
 from provisioning.cloud import Cloud
-from provisioning.errors import FailedError, ProvisioningError, ServiceError
+from provisioning.errors import FailedError, ProvisioningError, ServiceError, UncollectedWorkError
 from provisioning.inventory import Holding
 
 
@@ -100,6 +100,7 @@ def _teardown(netid: str, discard: bool, look: Callable[[], Scan], say: Callable
         servers.find_all(booking), volumes.find_all(booking)  # raise for what has our name only
         if not discard:
             collect.refuse_to_lose(booking)
+            _look_once_more(booking)
     problems = [problem for booking, held in found.holdings.items() for problem in _take_down(booking, held)]
     left = look().names
     if left:
@@ -107,6 +108,20 @@ def _teardown(netid: str, discard: bool, look: Callable[[], Scan], say: Callable
         raise FailedError(f"{netid}: still there after the teardown: {', '.join(left)}.{why} Run 'down' again.")
     say(f"{netid}: gone: {', '.join(before)}")
     return before
+
+
+def _look_once_more(booking: Booking) -> None:
+    """Stop the lab and look again: what was saved after the first look is seen, and nobody saves any more."""
+    server = servers.find(booking)
+    if server is None or servers.is_leaving(server) or server.metadata.get(volumes.WORK) != volumes.YES:
+        return
+    way = access.way_in(booking)
+    running.stop(way)
+    try:
+        collect.refuse_to_lose(booking)
+    except UncollectedWorkError:
+        running.go_on(way)
+        raise
 
 
 def _take_down(booking: Booking, held: list[Holding]) -> list[str]:

@@ -61,13 +61,17 @@ class Writer(threading.Thread):
         while not self.over.wait(WRITE_EVERY_S):
             for home in (self.plane.nodes.folder / "homes").glob("*"):
                 lab, workspace = home / ".docker-state" / "container", home / "workspace"
-                if lab.exists() and workspace.is_dir():
+                if lab.exists() and workspace.is_dir() and self._is_on(home.name):
                     name = f"note-{len(self.written):04}.txt"
                     with contextlib.suppress(OSError):  # the lab was stopped between two lines
                         partial = workspace / f".{name}"
                         partial.write_text(name)
                         partial.rename(workspace / name)
                         self.written[name] = home.name
+
+    def _is_on(self, server_id: str) -> bool:
+        asked = f"select count(*) from nova_cell1.instances where uuid = '{server_id}' and deleted = 0"
+        return self.plane.database.run(f"{asked} and vm_state = 'active' and task_state is null") == ["1"]
 
 
 def lost(plane, writer: Writer, folder: Path) -> list[str]:

@@ -7,7 +7,7 @@ from conftest import VM
 from rig.remains import remains
 from test_paths import command
 
-from provisioning import chameleon, collect, errors, servers, work
+from provisioning import chameleon, collect, errors, running, servers, work
 
 MINE = {
     "mine.py": b"print('mine')\n",
@@ -152,3 +152,27 @@ def test_the_command_shows_what_is_left_out_and_down_deletes_nothing_of_ones_own
     collected = command("collect", "work", "--node", VM)
     assert "1 files in" in collected.stdout
     assert "left out, caches: 1 files, 5 B, the largest .home/.cache/x 5 B" in collected.stdout
+
+
+def test_what_is_saved_between_the_look_and_the_end_is_not_lost(plane, book, monkeypatch):
+    made = book("late")
+    chameleon.up(made)
+    home = plane.nodes.home(servers.find(made).id)
+    (home / "workspace" / "first.txt").write_text("first")
+    chameleon.collect(made)
+    real = running.stop
+
+    def saved_meanwhile(way):
+        (home / "workspace" / "second.txt").write_text("second")  # by a kernel that still runs
+        real(way)
+        assert not (home / ".docker-state" / "container").exists()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(running, "stop", saved_meanwhile)
+        with pytest.raises(errors.UncollectedWorkError, match="newer work"):
+            chameleon.teardown(made)
+    assert (home / ".docker-state" / "container").exists()  # and the lab goes on
+    chameleon.collect(made)
+    chameleon.teardown(made)
+    (brought,) = made.folder.glob("collected/*/second.txt")
+    assert brought.read_text() == "second"
