@@ -12,6 +12,7 @@ from provisioning import (
     collect,
     cost,
     many,
+    notice,
     roster,
     rotation,
     sites,
@@ -175,7 +176,7 @@ def _status(args: argparse.Namespace, students: list[Student]) -> int:
 
 def _extend(args: argparse.Namespace, students: list[Student]) -> int:
     by = times.parse_length(args.by)
-    return _each(args, students, lambda made, _: f"until {times.show(leases.extend(made, by).end)}")
+    return _each(args, students, lambda made, _: f"until {times.show(notice.extend(made, by).end)}")
 
 
 def _collect(args: argparse.Namespace, students: list[Student]) -> int:

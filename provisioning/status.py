@@ -5,7 +5,7 @@ import threading
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from provisioning import addresses, cost, leases, servers, times, volumes
+from provisioning import addresses, cost, leases, notice, servers, times, volumes
 from provisioning.booking import Booking
 from provisioning.cost import Cost
 from provisioning.leases import Lease
@@ -86,8 +86,11 @@ def _warning(lease: Lease | None, now: datetime) -> str:
 
 
 def warn_before_end(booking: Booking) -> threading.Timer:
-    """Say a warning 15 minutes before the lease ends, while this program or notebook runs."""
-    lease, now = leases.active(booking), booking.now()
+    """Say a warning 15 minutes before the lease ends, while this program or notebook runs, and inside JupyterLab on the
+    node 30 and 10 minutes before, whatever runs here."""
+    lease = leases.active(booking)
+    notice.tell(booking, lease)
+    now = booking.now()
     timer = threading.Timer(max(0.0, (lease.left(now) - WARN_BEFORE).total_seconds()), _warn, (booking,))
     timer.daemon = True
     timer.start()

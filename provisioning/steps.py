@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from provisioning import access, addresses, keys, leases, public_key, runtime, servers, slots, volumes
+from provisioning import access, addresses, keys, leases, notice, public_key, runtime, servers, slots, volumes
 from provisioning.booking import DEFAULT_LENGTH, Booking
 from provisioning.jupyter import Link
 from provisioning.tables import as_html, as_text
@@ -62,4 +62,6 @@ def up(
     with leases.held(booking):
         runtime.install_runtime(booking)
         runtime.build_image(booking)
-        return runtime.start_jupyter(booking, open_port)
+        link = runtime.start_jupyter(booking, open_port)
+    notice.tell(booking, lease)
+    return link
