@@ -11,6 +11,9 @@ from provisioning import (
     booking,
     collect,
     cost,
+    guard,
+    many,
+    notice,
     many,
     notice,
     roster,
@@ -85,6 +88,9 @@ def _parser() -> argparse.ArgumentParser:
         made[name].add_argument("--length", default="2h50m", help="of the lease, 2h50m if not given")
     made["up"].add_argument("--start", default="now", help="now, next (free slot), or a time like 2026-11-22T14:00")
     made["up"].add_argument("--dry-run", action="store_true", help="print the plan and make nothing")
+    made["up"].add_argument(
+        "--idle-guard", metavar="30m", help="have the node stop Jupyter after so long without use; off takes it away"
+    )
     made["up"].add_argument("--open", action="store_true", help="open port 8888 to this machine's address")
     made["status"].add_argument("--cost", action="store_true", help="node hours and service units, with the sum")
     made["extend"].add_argument("--by", required=True, help="such as 1h")
@@ -129,6 +135,7 @@ def _tell(outcomes: list[many.Outcome]) -> int:
 
 def _up(args: argparse.Namespace, students: list[Student]) -> int:
     length = times.parse_length(args.length)
+    after = guard.parse(args.idle_guard) if args.idle_guard else None
 
     def act(made: booking.Booking, student: Student) -> str:
         asked = None if student.start else slots.starting(made, args.start, length)
@@ -140,6 +147,8 @@ def _up(args: argparse.Namespace, students: list[Student]) -> int:
             print(steps.plan(made, left, start))
             return "nothing was made"
         link = steps.up(made, left, start, student.public_key, args.open)
+        if link is not None and after:
+            guard.set_guard(made, after)
         if link is None:
             return "reserved; run 'up' again when the lease has started"
         return f"{made.site.ssh_user}@{link.way.address}, Jupyter: {link.file}"

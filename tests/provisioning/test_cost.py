@@ -20,7 +20,9 @@ def lease(begin_h, end_h, status="ACTIVE"):
 
 def test_all_leases_of_a_booking_count_and_only_what_has_passed_of_them():
     node = load_sites()[0].nodes[0]
-    spent = cost.of(node, [lease(-3, -1, "TERMINATED"), lease(-0.5, 4), lease(2, 5, "PENDING"), lease(-9, -1, "ERROR")], times.now())
+    spent = cost.of(
+        node, [lease(-3, -1, "TERMINATED"), lease(-0.5, 4), lease(2, 5, "PENDING"), lease(-9, -1, "ERROR")], times.now()
+    )
     assert spent.hours == pytest.approx(2.5, abs=0.01)
     assert spent.su == pytest.approx(10, abs=0.04)
     assert spent.text == "10.0 SU"

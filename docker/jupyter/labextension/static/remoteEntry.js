@@ -5,14 +5,15 @@
 (() => {
   const ASK_EVERY_MS = 20_000;
   const MINUTE_MS = 60_000;
-  const KEEP =
-    'The node and all on it is gone then. Save your notebooks and download what you want to keep, or bring it all ' +
-    "home with 'collect'; 'extend' lets the lease end later. Both are commands of who made this node.";
+  // JupyterLab cuts a notification off after 140 letters
+  const soon = (left, at) =>
+    `The node's lease ends in ${left}, at ${at}. Download what you want to keep, or run 'collect' or 'extend' where you made the node.`;
   const LEVELS = [
     { upTo: Infinity, type: 'info', autoClose: 15_000, says: (left, at) => `This node is reserved until ${at}, for ${left}.` },
-    { upTo: 30 * MINUTE_MS, type: 'warning', autoClose: false, says: (left, at) => `The lease of this node ends in ${left}, at ${at}. ${KEEP}` },
-    { upTo: 10 * MINUTE_MS, type: 'error', autoClose: false, says: (left, at) => `The lease of this node ends in ${left}, at ${at}. ${KEEP}` },
-    { upTo: 0, type: 'error', autoClose: false, says: (left, at) => `The lease of this node ended at ${at}. It may be gone at any moment.` },
+    { upTo: 30 * MINUTE_MS, type: 'warning', autoClose: false, says: soon },
+    { upTo: 10 * MINUTE_MS, type: 'error', autoClose: false, says: soon },
+    { upTo: 0, type: 'error', autoClose: false, says: (left, at) =>
+      `The node's lease ended at ${at}. The node may be gone at any moment: download what you want to keep now.` },
   ];
 
   const length = ms => {
@@ -22,13 +23,14 @@
 
   const clock = end => {
     const sameDay = end.toDateString() === new Date().toDateString();
-    const time = end.toLocaleTimeString([], { hour: '2-digit', minute: '2-digit', timeZoneName: 'short' });
+    const time = end.toLocaleTimeString([], { hour: '2-digit', minute: '2-digit' });
     return sameDay ? time : `${end.toLocaleDateString()} ${time}`;
   };
 
   async function ask(settings) {
     const headers = settings.token ? { Authorization: `token ${settings.token}` } : {};
-    const answer = await settings.fetch(`${settings.baseUrl}labkit/lease`, { headers, cache: 'no-store' });
+    const { fetch, baseUrl } = settings; // called as a method of settings, the browser's fetch refuses
+    const answer = await fetch(`${baseUrl}labkit/lease`, { headers, cache: 'no-store' });
     if (!answer.ok) throw new Error(`labkit/lease: ${answer.status}`);
     return answer.json();
   }
