@@ -14,8 +14,6 @@ from provisioning import (
     guard,
     many,
     notice,
-    many,
-    notice,
     roster,
     rotation,
     sites,
