@@ -20,6 +20,7 @@ from provisioning import (
     slots,
     status,
     steps,
+    sweep,
     teardown,
     times,
     timetable,
@@ -39,6 +40,7 @@ GPU nodes on Chameleon, from a reservation to a Jupyter link, and back to nothin
   python -m provisioning extend abc123 --node NODE --by 1h  let the lease end later
   python -m provisioning collect abc123 --node NODE         bring the ledger and the notebooks home
   python -m provisioning link abc123 --node NODE            print the Jupyter address with its token
+  python -m provisioning sweep --class class.csv            what is idle, over, or nobody's, and what it costs
   python -m provisioning down --class class.csv             delete all that they have, at all sites; refuses while work
                                                             is not collected
 
@@ -74,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         (_up, "reserve, boot, install, start Jupyter"), (_status, "read everything back"),
         (_extend, "let leases end later"), (_collect, "bring work home"), (_link, "print the Jupyter address"),
         (_down, "delete it all"), (_rotate, "plan a class over a few nodes, and book it"),
+        (_sweep, "list what is idle, over, or nobody's, and what it costs"),
     ):  # fmt: skip
         name = verb.__name__.removeprefix("_")
         made[name] = sub = verbs.add_parser(name, help=does, description=does.capitalize() + ".")
@@ -92,7 +95,10 @@ def _parser() -> argparse.ArgumentParser:
     made["up"].add_argument("--open", action="store_true", help="open port 8888 to this machine's address")
     made["status"].add_argument("--cost", action="store_true", help="node hours and service units, with the sum")
     made["extend"].add_argument("--by", required=True, help="such as 1h")
-    made["down"].add_argument("--discard", action="store_true", help="delete work that was not collected, too")
+    for name in ("down", "sweep"):
+        made[name].add_argument("--discard", action="store_true", help="delete work that was not collected, too")
+    made["sweep"].add_argument("--idle", default="30m", help="how long nothing was busy on it, 30m if not given")
+    made["sweep"].add_argument("--delete", action="store_true", help="remove what is over or nobody's")
     made["rotate"].add_argument("--nodes", type=int, required=True, metavar="M", help="how many at one time")
     made["rotate"].add_argument("--from", dest="begin", required=True, metavar="TIME", help="like 2026-11-22T14:00")
     made["rotate"].add_argument("--until", required=True, metavar="TIME", help="when the last one ends at the latest")
@@ -212,6 +218,24 @@ def _down(args: argparse.Namespace, students: list[Student]) -> int:
         return f"gone: {', '.join(gone)}" if gone else "nothing was there"
 
     return _tell(many.for_each(students, action, args.at_once, print))
+
+
+def _sweep(args: argparse.Namespace, students: list[Student]) -> int:
+    if not args.roster:
+        raise UsageError("give the class list with --class: whose netID is not in it is nobody's.")
+    idle_after = times.parse_length(args.idle, "--idle: ")
+    seen, netids = sweep.look(), [student.netid for student in students]
+    found = sweep.sweep(seen, netids, idle_after, args.at_once)
+    print(sweep.report(found, seen.unseen))
+    doomed = [Student(one.netid, "") for one in found if one.deletable and args.delete]
+
+    def action(student: Student, stop: threading.Event) -> str:
+        if not sweep.still_deletable(student.netid, netids):
+            return "in use again: left alone"
+        gone = teardown.teardown_of(student.netid, args.discard, lambda _: None, stop)
+        return f"gone: {', '.join(gone)}"
+
+    return _tell(many.for_each(doomed, action, args.at_once, print)) if doomed else 0
 
 
 def _rotate(args: argparse.Namespace, students: list[Student]) -> int:
