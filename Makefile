@@ -42,11 +42,13 @@ bench: $(READY)  ## measure what reporting, predicting, the ledger, panels and g
 clean:  ## remove the environments; runs stay
 	rm -rf $(VENV) $(CHI) .venv-openstack build *.egg-info
 
-$(READY): requirements.txt tests/requirements.txt pyproject.toml docker/jupyter/server_extension.json docker/jupyter/lab_settings.json
+NOTICE := package.json static/remoteEntry.js
+$(READY): requirements.txt tests/requirements.txt pyproject.toml docker/jupyter/server_extension.json docker/jupyter/lab_settings.json $(NOTICE:%=docker/jupyter/labextension/%)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -r requirements.txt -r tests/requirements.txt --editable .
 	install -D -m 644 docker/jupyter/server_extension.json $(VENV)/etc/jupyter/jupyter_server_config.d/labkit.json
 	install -D -m 644 docker/jupyter/lab_settings.json $(VENV)/share/jupyter/lab/settings/overrides.json
+	$(foreach file,$(NOTICE),install -D -m 644 docker/jupyter/labextension/$(file) $(VENV)/share/jupyter/labextensions/labkit-lease/$(file) &&) true
 	@# DeepSpeed compiles its CPU optimizer at the first use, for minutes; without a compiler that experiment is skipped
 	-$(BIN)/python -W ignore -m labkit.train.compile
 	touch $@

@@ -14,7 +14,7 @@ from provisioning.booking import Booking, book, remember, resume
 from provisioning.collect import collect
 from provisioning.errors import ProvisioningError
 from provisioning.leases import ensure as ensure_lease
-from provisioning.leases import extend
+from provisioning.notice import extend
 from provisioning.runtime import build_image, install_runtime, start_jupyter
 from provisioning.servers import ensure as ensure_server
 from provisioning.slots import free_from, starting

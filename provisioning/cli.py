@@ -6,7 +6,25 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from provisioning import access, booking, collect, leases, many, roster, slots, status, steps, teardown, times
+from provisioning import (
+    access,
+    booking,
+    collect,
+    cost,
+    guard,
+    many,
+    notice,
+    roster,
+    rotation,
+    sites,
+    slots,
+    status,
+    steps,
+    sweep,
+    teardown,
+    times,
+    timetable,
+)
 from provisioning.errors import LeaseOverError, ProvisioningError, UsageError
 from provisioning.roster import Student
 
@@ -15,14 +33,18 @@ HELP = """\
 GPU nodes on Chameleon, from a reservation to a Jupyter link, and back to nothing.
 
   python -m provisioning up abc123 --node g1.h100.pci.1     a node for one student; run again, it does what is missing
-  python -m provisioning up --class class.csv --dry-run     for a class list (netid,node,public_key); only the plan
+  python -m provisioning up --class class.csv --dry-run     for a class list; only the plan
+  python -m provisioning rotate --class class.csv --node NODE --nodes 4 --from 2026-11-22T08:00 --until 2026-11-23T20:00
+                                                            who has which node when; --book reserves it all
   python -m provisioning status --class class.csv --cost    how things stand, and what it has cost
   python -m provisioning extend abc123 --node NODE --by 1h  let the lease end later
   python -m provisioning collect abc123 --node NODE         bring home all that the student made
   python -m provisioning link abc123 --node NODE            print the Jupyter address with its token
+  python -m provisioning sweep --class class.csv            what is idle, over, or nobody's, and what it costs
   python -m provisioning down --class class.csv             delete all that they have, at all sites; refuses while work
                                                             is not collected
 
+A class list is a CSV file that starts with the line netid,node,public_key,start,length; all but netid may be missing.
 Exit code: 0 for all well; 1 when it failed for somebody; 2 for a value that cannot be used; 130 after Ctrl-C.
 """
 
@@ -53,23 +75,36 @@ def _parser() -> argparse.ArgumentParser:
     for verb, does in (
         (_up, "reserve, boot, install, start Jupyter"), (_status, "read everything back"),
         (_extend, "let leases end later"), (_collect, "bring work home"), (_link, "print the Jupyter address"),
-        (_down, "delete it all"),
+        (_down, "delete it all"), (_rotate, "plan a class over a few nodes, and book it"),
+        (_sweep, "list what is idle, over, or nobody's, and what it costs"),
     ):  # fmt: skip
         name = verb.__name__.removeprefix("_")
         made[name] = sub = verbs.add_parser(name, help=does, description=does.capitalize() + ".")
         sub.set_defaults(verb=verb)
         sub.add_argument("netid", nargs="*", help="netIDs of students")
-        sub.add_argument("--class", dest="roster", type=Path, metavar="CSV", help="a class list: netid,node,public_key")
+        sub.add_argument("--class", dest="roster", type=Path, metavar="CSV", help="a class list, see above")
         sub.add_argument("--node", help="a node of sites.yaml, such as g1.h100.pci.1")
         sub.add_argument("--at-once", type=int, default=many.AT_ONCE, metavar="N", help="students at a time")
-    made["up"].add_argument("--length", default="2h50m", help="of the lease, 2h50m if not given")
+    for name in ("up", "rotate"):
+        made[name].add_argument("--length", default="2h50m", help="of the lease, 2h50m if not given")
     made["up"].add_argument("--start", default="now", help="now, next (free slot), or a time like 2026-11-22T14:00")
     made["up"].add_argument("--dry-run", action="store_true", help="print the plan and make nothing")
+    made["up"].add_argument(
+        "--idle-guard", metavar="30m", help="have the node stop Jupyter after so long without use; off takes it away"
+    )
     made["up"].add_argument("--open", action="store_true", help="open port 8888 to this machine's address")
     made["up"].add_argument("--restart", action="store_true", help="stop a lab that runs, where that is needed")
-    made["status"].add_argument("--cost", action="store_true", help="hours and cost, with the sum")
+    made["status"].add_argument("--cost", action="store_true", help="node hours and service units, with the sum")
     made["extend"].add_argument("--by", required=True, help="such as 1h")
-    made["down"].add_argument("--discard", action="store_true", help="delete work that was not collected, too")
+    for name in ("down", "sweep"):
+        made[name].add_argument("--discard", action="store_true", help="delete work that was not collected, too")
+    made["sweep"].add_argument("--idle", default="30m", help="how long nothing was busy on it, 30m if not given")
+    made["sweep"].add_argument("--delete", action="store_true", help="remove what is over or nobody's")
+    made["rotate"].add_argument("--nodes", type=int, required=True, metavar="M", help="how many at one time")
+    made["rotate"].add_argument("--from", dest="begin", required=True, metavar="TIME", help="like 2026-11-22T14:00")
+    made["rotate"].add_argument("--until", required=True, metavar="TIME", help="when the last one ends at the latest")
+    made["rotate"].add_argument("--turnover", default="20m", help="between two students, 20m if not given")
+    made["rotate"].add_argument("--book", action="store_true", help="reserve it, and write it into the class list")
     return parser
 
 
@@ -105,14 +140,21 @@ def _tell(outcomes: list[many.Outcome]) -> int:
 
 def _up(args: argparse.Namespace, students: list[Student]) -> int:
     length = times.parse_length(args.length)
+    after = guard.parse(args.idle_guard) if args.idle_guard else None
 
     def act(made: booking.Booking, student: Student) -> str:
-        start = slots.starting(made, args.start, length)
+        asked = None if student.start else slots.starting(made, args.start, length)
+        still = timetable.still(student, asked, length, made.now())
+        if still is None:
+            return f"its time was over at {times.show(timetable.end(student, length))}; nothing was made"
+        start, left = still
         if args.dry_run:
-            print(steps.plan(made, length, start))
+            print(steps.plan(made, left, start))
             return "nothing was made"
         may_stop = _confirm if len(students) == 1 and sys.stdin.isatty() else None
-        link = steps.up(made, length, start, student.public_key, args.open, args.restart, may_stop)
+        link = steps.up(made, left, start, student.public_key, args.open, args.restart, may_stop)
+        if link is not None and after:
+            guard.set_guard(made, after)
         if link is None:
             return "reserved; run 'up' again when the lease has started"
         return f"{made.site.ssh_user}@{link.way.address}, Jupyter: {link.file}"
@@ -129,11 +171,14 @@ def _confirm(question: str) -> bool:
 
 
 def _status(args: argparse.Namespace, students: list[Student]) -> int:
-    found: list[status.Status] = []
+    found: dict[str, status.Status] = {}
+    absent: dict[str, str] = {}
 
-    def act(made: booking.Booking, _: Student) -> str:
+    def act(made: booking.Booking, student: Student) -> str:
         read = status.status(made)
-        found.append(read)
+        found[student.netid] = read
+        if args.roster and (missing := timetable.absent(made, student)):
+            absent[student.netid] = missing
         if len(students) == 1:
             print(read)
             return "read"
@@ -141,16 +186,20 @@ def _status(args: argparse.Namespace, students: list[Student]) -> int:
         return read.line + warning
 
     code = _each(args, students, act)
+    order = [student for student in students if student.netid in found]
+    late = [student.netid for student in order if student.netid in absent]
+    if late:
+        print("did not start:", *(f"  {netid}: {absent[netid]}" for netid in late), sep="\n")
     if args.cost:
-        unknown = sum(read.cost is None for read in found)
-        known = sum(read.cost or 0.0 for read in found)
-        print(f"cost: {sum(read.hours for read in found):.1f} node hours, ${known:.2f}, {unknown} at an unknown price")
+        rates = [site.rates for site, _ in (sites.find_node(student.node) for student in order) if site.rates]
+        unread = [student.netid for student in students if student.netid not in found]
+        print(cost.report({student.netid: found[student.netid].cost for student in order}, rates, unread))
     return code
 
 
 def _extend(args: argparse.Namespace, students: list[Student]) -> int:
     by = times.parse_length(args.by)
-    return _each(args, students, lambda made, _: f"until {times.show(leases.extend(made, by).end)}")
+    return _each(args, students, lambda made, _: f"until {times.show(notice.extend(made, by).end)}")
 
 
 def _collect(args: argparse.Namespace, students: list[Student]) -> int:
@@ -181,3 +230,47 @@ def _down(args: argparse.Namespace, students: list[Student]) -> int:
         return f"gone: {', '.join(gone)}" if gone else "nothing was there"
 
     return _tell(many.for_each(students, action, args.at_once, print))
+
+
+def _sweep(args: argparse.Namespace, students: list[Student]) -> int:
+    if not args.roster:
+        raise UsageError("give the class list with --class: whose netID is not in it is nobody's.")
+    idle_after = times.parse_length(args.idle, "--idle: ")
+    seen, netids = sweep.look(), [student.netid for student in students]
+    found = sweep.sweep(seen, netids, idle_after, args.at_once)
+    print(sweep.report(found, seen.unseen))
+    doomed = [Student(one.netid, "") for one in found if one.deletable and args.delete]
+
+    def action(student: Student, stop: threading.Event) -> str:
+        if not sweep.still_deletable(student.netid, netids):
+            return "in use again: left alone"
+        gone = teardown.teardown_of(student.netid, args.discard, lambda _: None, stop)
+        return f"gone: {', '.join(gone)}"
+
+    return _tell(many.for_each(doomed, action, args.at_once, print)) if doomed else 0
+
+
+def _rotate(args: argparse.Namespace, students: list[Student]) -> int:
+    kinds = sorted({student.node for student in students})
+    if len(kinds) > 1:
+        raise UsageError(f"a rotation is over one kind of node, and the list has {', '.join(kinds)}. Make a list each.")
+    length, turnover = times.parse_length(args.length), times.parse_length(args.turnover)
+    begin, until = times.parse_start(args.begin), times.parse_start(args.until)
+    plan = rotation.rotate([student.netid for student in students], args.nodes, begin, until, length, turnover)
+    print(rotation.table(plan, kinds[0]))
+    if not args.book:
+        print("nothing was made; --book reserves it")
+        return 0
+    if begin < times.now():
+        raise UsageError(f"--from {args.begin} is over. Give a time to come.")
+    mine = {slot.netid: slot for slot in plan}
+    if args.roster:  # before the leases: where one fails, 'up --class' knows when it was to be
+        written = {slot.netid: (kinds[0], slot.start, slot.length) for slot in plan}
+        roster.write_times(args.roster, written)
+
+    def act(made: booking.Booking, student: Student) -> str:
+        slot = mine[student.netid]
+        lease = timetable.reserve(made, slot.start, slot.length)
+        return f"{lease.status}, {times.show(lease.start)} until {times.show(lease.end)}"
+
+    return _each(args, students, act)

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 import yaml
@@ -20,7 +21,19 @@ class Node:
     count: int
     profile: str
     """labkit's profile for it."""
-    price_per_hour: float | None = None
+    su_per_hour: float | None = None
+    """What the site charges for it, in service units; None where that is not documented."""
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Where the rates of a site's nodes were read, and when."""
+
+    source: str
+    date: date
+
+    def __str__(self) -> str:
+        return f"{self.source} ({self.date})"
 
 
 @dataclass(frozen=True)
@@ -35,6 +48,7 @@ class Site:
     ssh_user: str
     boot_timeout_min: float
     nodes: tuple[Node, ...]
+    rates: Rates | None = None
     boot_volume_gib: int | None = None
     flavor: str | None = None
     """Bare metal: the flavor that every server has."""
@@ -57,7 +71,11 @@ def load_sites(path: Path | None = None) -> list[Site]:
 
 def _site(name: str, values: dict) -> Site:
     nodes = tuple(Node(name=node, **facts) for node, facts in values.pop("nodes").items())
-    return Site(name=name, nodes=nodes, **values)
+    rates = values.pop("rates", None)
+    charged = [node.name for node in nodes if node.su_per_hour is not None]
+    if charged and not rates:  # a figure that nobody can look up again
+        raise ValueError(f"{charged[0]} has su_per_hour, and {name} has no rates with source and date")
+    return Site(name=name, nodes=nodes, rates=Rates(**rates) if rates else None, **values)
 
 
 def find_node(name: str, path: Path | None = None) -> tuple[Site, Node]:

@@ -5,8 +5,9 @@ import threading
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from provisioning import addresses, leases, servers, times, volumes
+from provisioning import addresses, cost, leases, notice, servers, times, volumes
 from provisioning.booking import Booking
+from provisioning.cost import Cost
 from provisioning.leases import Lease
 from provisioning.tables import as_html, as_text
 
@@ -20,9 +21,7 @@ class Status:
     name: str
     rows: list[tuple[str, str, str]]
     warning: str = ""
-    hours: float = 0.0
-    cost: float | None = None
-    """None where the price is unknown."""
+    cost: Cost = Cost(0.0, None)
     exists: bool = False
     lease: Lease | None = field(default=None, repr=False)
 
@@ -47,9 +46,7 @@ def status(booking: Booking) -> Status:
     server, address = servers.find(booking), addresses.find(booking)
     all_volumes = volumes.find_all(booking) if booking.site.virtual_machine else []
     volume = volumes.find(booking) if booking.site.virtual_machine else None
-    hours = sum(_hours(one, now) for one in all_leases)
-    price = booking.node.price_per_hour
-    cost = None if price is None else hours * price
+    spent = cost.of(booking.node, all_leases, now)
     rows = [
         ("lease", lease.status if lease else "none", _when(lease, now) + _several(live, "leases") if lease else ""),
         ("server", server.status if server else "none",
@@ -59,18 +56,14 @@ def status(booking: Booking) -> Status:
         detail = f"{volume.size} GiB{_several(all_volumes, 'volumes')}" if volume else ""
         rows.append(("volume", volume.status if volume else "none", detail))
     rows.append(("address", address or "none", _several(all_addresses, "addresses").strip(", ")))
-    rows.append(("cost", "unknown" if cost is None else f"${cost:.2f}", f"{hours:.1f} node hours so far"))
+    rows.append(("cost", spent.text, spent.detail))
     exists = any((lease, server, volume, address))
-    return Status(booking.name, rows, _warning(lease, now), hours, cost, exists, lease)
+    return Status(booking.name, rows, _warning(lease, now), spent, exists, lease)
 
 
 def _several(things: list, what: str) -> str:
     """A remark where there should be one and are more."""
     return f", ! {len(things)} {what}: run 'up' again to mend it, or 'down'" if len(things) > 1 else ""
-
-
-def _hours(lease: Lease, now: datetime) -> float:
-    return max(0.0, (min(now, lease.end) - lease.start).total_seconds() / 3600)
 
 
 def _when(lease: Lease, now: datetime) -> str:
@@ -93,8 +86,11 @@ def _warning(lease: Lease | None, now: datetime) -> str:
 
 
 def warn_before_end(booking: Booking) -> threading.Timer:
-    """Say a warning 15 minutes before the lease ends, while this program or notebook runs."""
-    lease, now = leases.active(booking), booking.now()
+    """Say a warning 15 minutes before the lease ends, while this program or notebook runs, and inside JupyterLab on the
+    node 30 and 10 minutes before, whatever runs here."""
+    lease = leases.active(booking)
+    notice.tell(booking, lease)
+    now = booking.now()
     timer = threading.Timer(max(0.0, (lease.left(now) - WARN_BEFORE).total_seconds()), _warn, (booking,))
     timer.daemon = True
     timer.start()

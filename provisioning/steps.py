@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from provisioning import access, addresses, driver, keys, leases, public_key, runtime, servers, slots, volumes
+from provisioning import access, addresses, driver, keys, leases, notice, public_key, runtime, servers, slots, volumes
 from provisioning.booking import DEFAULT_LENGTH, Booking
 from provisioning.jupyter import Link
 from provisioning.running import Choice
@@ -71,4 +71,6 @@ def up(
         choice = runtime.lab_choice(booking, open_port, restart, may_stop)
         if choice is not Choice.KEEP:
             runtime.build_image(booking)
-        return runtime.start_jupyter(booking, open_port, choice=choice)
+        link = runtime.start_jupyter(booking, open_port, choice=choice)
+    notice.tell(booking, lease)
+    return link

@@ -25,22 +25,33 @@ def parse_iso(text: str) -> datetime:
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
-def parse_start(text: str) -> datetime:
+def parse_start(text: str, where: str = "") -> datetime:
     """``2026-11-22T14:00`` in local time, or with an offset: ``2026-11-22T14:00+00:00``."""
     try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise UsageError(f"start '{text}' is no time. Write it like 2026-11-22T14:00 (local) or with +00:00.") from None
-    return found.astimezone(UTC)
+        found = datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError, OSError):  # years that the clock of this machine does not reach
+        raise UsageError(
+            f"{where}start '{text}' is no time. Write it like 2026-11-22T14:00 (local) or with +00:00."
+        ) from None
+    return found
 
 
-def parse_length(text: str) -> timedelta:
+def parse_length(text: str, where: str = "") -> timedelta:
     """``2h50m``, ``90m`` or ``3h``."""
     match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?", text.replace(" ", ""))
-    length = timedelta(hours=int(match[1] or 0), minutes=int(match[2] or 0)) if match else timedelta(0)
+    try:
+        length = timedelta(hours=int(match[1] or 0), minutes=int(match[2] or 0)) if match else timedelta(0)
+    except (OverflowError, ValueError):  # digits without end
+        length = timedelta(0)
     if not length:
-        raise UsageError(f"length '{text}' is none. Write it like 2h50m.")
+        raise UsageError(f"{where}length '{text}' is none. Write it like 2h50m.")
     return length
+
+
+def written(span: timedelta) -> str:
+    """``2h50m``, as ``parse_length`` reads it; whole minutes."""
+    hours, minutes = divmod(int(span.total_seconds()) // 60, 60)
+    return (f"{hours}h" if hours else "") + (f"{minutes}m" if minutes or not hours else "")
 
 
 def show(moment: datetime) -> str:

@@ -1,6 +1,7 @@
 """The command, before any site is asked; and the room as a whole."""
 
 import ast
+import dataclasses
 import subprocess
 import sys
 from datetime import timedelta
@@ -25,6 +26,15 @@ ROOT = HERE.parent
         (["up", "ann", "--class", "x.csv"], "give netIDs, or a class list"),
         (["up", "--class", "none.csv"], "none.csv cannot be read"),
         (["up", "ann", "--node", "x", "--length", "3"], "length '3' is none"),
+        (["up", "ann", "--node", "x", "--length", "9" * 30 + "h"], "length '9"),
+        (
+            ["rotate", "ann", "--node", "x", "--nodes", "0", "--from", "2999-01-01T08:00", "--until", "2999-01-02"],
+            "=0 must",
+        ),
+        (
+            ["rotate", "ann", "--node", "x", "--nodes", "1", "--from", "soon", "--until", "2999-01-02"],
+            "start 'soon' is no",
+        ),
         (["up", "ann", "--node", "x", "--at-once", "0"], "--at-once=0 must be at least 1"),
         (["extend", "ann", "--node", "x", "--by", "soon"], "length 'soon' is none"),
     ],
@@ -108,19 +118,17 @@ def site(monkeypatch):
     return says
 
 
-def test_a_price_that_is_known_is_counted_and_one_that_is_not_is_said(tmp_path, site):
-    import dataclasses
-
+def test_a_rate_that_is_known_is_charged_and_one_that_is_not_is_said(tmp_path, site):
     one = made(tmp_path)
     site(lease_that_ends_in(50))
     read = status.status(one)
-    assert ("cost", "unknown", "2.0 node hours so far") in read.rows
-    assert read.cost is None
-    priced = dataclasses.replace(one, node=dataclasses.replace(one.node, price_per_hour=3.5))
-    read = status.status(priced)
-    assert ("cost", "$7.00", "2.0 node hours so far") in read.rows
+    assert ("cost", "8.0 SU", "2.0 node hours so far, 4 SU an hour") in read.rows
+    unknown = dataclasses.replace(one, node=dataclasses.replace(one.node, su_per_hour=None))
+    read = status.status(unknown)
+    assert ("cost", "unknown rate", "2.0 node hours so far") in read.rows
+    assert read.cost.su is None
     site(None)
-    assert ("lease", "none", "") in status.status(priced).rows
+    assert ("lease", "none", "") in status.status(one).rows
 
 
 def test_the_table_shows_the_time_left_and_warns_in_the_last_15_minutes(tmp_path, site):
@@ -148,8 +156,9 @@ def test_the_warning_comes_while_the_notebook_runs(tmp_path, site, monkeypatch):
     later = made(tmp_path)
     site(lease_that_ends_in(60))
     status._warn(later)
-    assert len(later.said) == 1
-    assert later.said[0].startswith("a warning comes at")
+    assert len(later.said) == 2
+    assert later.said[0].startswith("notice: JupyterLab will not warn")  # there is no server here
+    assert later.said[1].startswith("a warning comes at")
     site(None)
     with pytest.raises(LeaseOverError):
         status.warn_before_end(later)

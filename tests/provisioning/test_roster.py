@@ -26,7 +26,7 @@ def test_a_class_list_with_all_that_may_be_in_it(tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("name,node\nann,x\n", "must start with the line 'netid,node,public_key'"),
+        ("name,node\nann,x\n", "must start with the line 'netid,node,public_key,start,length'"),
         ("netid,gpu\nann,x\n", "must start with the line"),
         ("", "must start with the line"),
         ("netid,node\n", "has no students"),
@@ -40,6 +40,9 @@ def test_a_class_list_with_all_that_may_be_in_it(tmp_path):
         ("netid,node\na b,x\n", "line 2: netID 'a b' cannot be used"),
         ("netid,node\n" + "a" * 300 + ",x\n", "line 2: netID 'a{40}[.]{3}' cannot be used"),
         ("netid,node\na\x1b[2J,x\n", r"line 2: netID 'a[?]\[2J' cannot be used"),
+        ("netid,node,start\nann,x,noon\n", "line 2: start 'noon' is no time"),
+        ("netid,node,start\nann,x,\nben,x,9999-12-31T23:59-12:00\n", "line 3: start '9999-12-31T23:59-12:00' is no"),
+        ("netid,node,length\nann,x,3\n", "line 2: length '3' is none"),
         ("netid,node\nann,x,extra,columns\n", "is not a CSV file"),
     ],
 )

@@ -26,19 +26,6 @@ IDLE = ".jp-NotebookPanel-toolbar .jp-Notebook-ExecutionIndicator[data-status=id
 JUPYTERLABS = ("Canceled future for",)
 """What JupyterLab itself calls an error when a kernel that works is started anew."""
 
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    """The browser of the system; Debian's package where there is none."""
-    found = next(filter(None, map(shutil.which, CHROMIUM)), None)
-    if found is None:
-        subprocess.run(["apt-get", "update", "-qq"], check=True)
-        subprocess.run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium"], check=True)
-        found = shutil.which("chromium")
-    return found
-
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
