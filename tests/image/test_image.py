@@ -79,6 +79,14 @@ class Jupyter:
         except urllib.error.URLError:
             return 0
 
+    def start_kernel(self, token: str, name: str) -> None:
+        """Start a kernel without a notebook."""
+        headers = {"Authorization": f"token {token}", "Content-Type": "application/json"}
+        address = f"http://127.0.0.1:{self.port}/api/kernels"
+        asked = urllib.request.Request(address, json.dumps({"name": name}).encode(), headers)
+        with urllib.request.urlopen(asked, timeout=60) as answer:
+            assert answer.status == 201
+
     def stop(self) -> None:
         os.killpg(self.process.pid, signal.SIGTERM)
         try:
@@ -105,7 +113,10 @@ def jupyter(image):
 
 def test_dockerfile_and_scripts_are_clean_for_their_linters(tools):
     hadolint = Path(sys.executable).with_name("hadolint")
-    for command in ([hadolint, ROOT / "docker" / "Dockerfile"], ["shellcheck", ROOT / "docker" / "start"]):
+    for command in (
+        [hadolint, ROOT / "docker" / "Dockerfile"],
+        ["shellcheck", ROOT / "docker" / "start", ROOT / "docker" / "renew"],
+    ):
         done = subprocess.run(command, capture_output=True, text=True)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
@@ -132,10 +143,17 @@ def test_jupyter_answers_who_has_its_token_and_tells_it_to_who_is_inside(image, 
     names = {item["name"] for item in server.answer("/api/contents", told["token"])["content"]}
     assert {"labs", "configs", "profiles", "finetune.py"} <= names
 
+    inside = ("python", "/opt/labkit/kernels.py")
+    assert json.loads(image.run(workspace, *inside).stdout) == {"kernels": [], "terminals": 0}
+    server.start_kernel(told["token"], "bash")
+    (kernel,) = json.loads(image.run(workspace, *inside).stdout)["kernels"]
+    assert kernel["path"] == "bash" and kernel["state"] and kernel["last_activity"].endswith("Z")
+
     check = image.config["Healthcheck"]["Test"]
     assert check[0] == "CMD"
     assert image.run(workspace, *check[1:], JUPYTER_PORT=server.port).returncode == 0
     server.stop()
+    assert image.run(workspace, *inside).stdout == "null\n"
     assert image.run(workspace, *check[1:], JUPYTER_PORT=server.port).returncode != 0
 
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from provisioning import access, addresses, booking, inventory, leases, runtime, servers, teardown, volumes
+from provisioning import access, addresses, booking, collect, inventory, leases, runtime, servers, teardown, volumes
 from provisioning.errors import LeaseOverError, NotOursError, UncollectedWorkError
 from provisioning.sites import find_node
 
@@ -93,6 +93,22 @@ def test_a_teardown_deletes_nothing_while_there_is_work_to_lose(mine, monkeypatc
     monkeypatch.setattr(volumes, "mark", lambda *_: pytest.fail("the volume was said to hold no work"))
     with pytest.raises(UncollectedWorkError, match="newer work"):
         teardown.teardown(mine)
+
+
+def test_a_teardown_is_refused_for_work_that_collect_cannot_bring_home(mine, monkeypatch):
+    left = '"links": [], "others": [], "left_out": {"caches": {"files": 2, "bytes": 9, "largest": [["cache/x", 5]]}}'
+    listed = f'{{"digest": "d1", "files": [], "behind": [["big.csv", 3000000000, "too large"]], {left}}}'
+    monkeypatch.setattr(access, "way_in", lambda _: SimpleNamespace(run=lambda *_, **__: listed))
+    mine.cloud.listed[0].metadata |= {volumes.WORK: volumes.YES, volumes.COLLECTED: "d1 2026-11-29 10:00 UTC"}
+    monkeypatch.setattr(mine, "say", (said := []).append)
+    with pytest.raises(
+        UncollectedWorkError, match=r"cannot bring home: big.csv 2.8 GiB \(too large\). Copy it yourself"
+    ):
+        collect.refuse_to_lose(mine)
+    assert any(line.endswith("left out, caches: 2 files, 9 B, the largest cache/x 5 B") for line in said)
+    whole = listed.replace('["big.csv", 3000000000, "too large"]', "")
+    monkeypatch.setattr(access, "way_in", lambda _: SimpleNamespace(run=lambda *_, **__: whole))
+    collect.refuse_to_lose(mine)
 
 
 def test_a_server_of_an_earlier_lease_is_refused(mine, monkeypatch):

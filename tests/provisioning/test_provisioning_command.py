@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import io
 import subprocess
 import sys
 from datetime import timedelta
@@ -50,6 +51,14 @@ def test_a_value_that_cannot_be_used_is_said_in_one_line(capsys, arguments, says
 def test_a_netid_that_would_be_no_name_is_refused_before_logging_in(netid):
     with pytest.raises(UsageError, match="cannot be used: small letters"):
         booking.book(netid, "g1.h100.pci.1")
+
+
+@pytest.mark.parametrize(("typed", "stops"), [("y\n", True), (" YES \n", True), ("n\n", False), ("\n", False),
+                                              ("yo\n", False), ("", False)])  # fmt: skip
+def test_only_yes_is_yes(monkeypatch, capsys, typed, stops):
+    monkeypatch.setattr("sys.stdin", io.StringIO(typed))
+    assert cli._confirm("Stop it?") is stops
+    assert "Stop it? [y/N]" in capsys.readouterr().out
 
 
 def test_help_answers_without_python_chi():

@@ -1,5 +1,6 @@
 """The way into a node, with a program in the place of ssh that answers as ssh does."""
 
+import json
 import shlex
 import stat
 import time
@@ -43,6 +44,17 @@ def test_arguments_arrive_as_they_are(way, ssh, tmp_path, monkeypatch):
         assert way.run("echo", *odd, data=data) == "".join(f"<{item}>" for item in odd) + "through standard input"
 
 
+def test_a_python_script_arrives_with_its_arguments_and_imports_nothing_of_the_students(
+    way, ssh, tmp_path, monkeypatch
+):
+    (tmp_path / "echo.py").write_text("import json, sys\nprint(json.dumps(sys.argv[1:]))\n")
+    (tmp_path / "json.py").write_text("raise SystemExit('the student's')\n")
+    monkeypatch.setattr("provisioning.ssh.REMOTE", tmp_path)
+    ssh(f'cd {shlex.quote(str(tmp_path))}; exec bash -c "${{@: -1}}"')
+    odd = ["a b", "$HOME", "it's", "; exit 3", ""]
+    assert json.loads(way.run("echo", *odd)) == odd
+
+
 def test_nothing_of_the_users_own_configuration_and_no_question_is_asked(way):
     options = shlex.join(way.options)
     assert "-F none" in options
@@ -57,6 +69,7 @@ def test_nothing_of_the_users_own_configuration_and_no_question_is_asked(way):
         ("echo 'cc@x: Permission denied (publickey).' >&2; exit 255", errors.SshError, "key .* is refused"),
         ("echo 'connect to host x port 22: Connection refused' >&2; exit 255", errors.SshError, "no answer .*refused"),
         ("echo 'connect to host x port 22: Connection timed out' >&2; exit 255", errors.SshError, "no answer"),
+        ("echo 'problem: no room: 7 bytes are missing' >&2; exit 1", errors.DiskFullError, "no room: 7 bytes are mis"),
         ("echo 'tar: x: Cannot write: No space left on device' >&2; exit 2", errors.DiskFullError, "a disk is full"),
         ("echo 'problem: do this' >&2; echo later >&2; exit 4", errors.RemoteError, "failed: do this .exit code 4"),
         ("echo 'just words' >&2; exit 1", errors.RemoteError, "failed: just words"),

@@ -1,5 +1,6 @@
 """What the node says is a student's work: every file, but those as shipped, caches, weights and data sets."""
 
+import gzip
 import hashlib
 import importlib.util
 import io
@@ -180,6 +181,22 @@ def test_what_cannot_be_read_is_named_and_the_rest_comes(tmp_path):
             ("closed/", "cannot be read"), ("secret.py", "cannot be read"),
         ]  # fmt: skip
         assert any("not brought home: closed/" in line for line in found.lines())
+
+
+@pytest.mark.parametrize("what", ["link", "pipe"])
+def test_a_link_that_takes_a_files_place_is_not_followed(tmp_path, what):
+    """Nor is a pipe waited for, while a student's program swaps them between the list and the archive."""
+    put(tmp_path, "w/mine.py")
+    put(tmp_path, "outside", b"of the node's system")
+    found = node.Work(tmp_path / "w", set(), MOST)
+    (tmp_path / "w" / "mine.py").unlink()
+    if what == "link":
+        (tmp_path / "w" / "mine.py").symlink_to(tmp_path / "outside")
+    else:
+        os.mkfifo(tmp_path / "w" / "mine.py")
+    stream = io.BytesIO()
+    found.archive(stream)
+    assert b"of the node's" not in gzip.decompress(stream.getvalue())
 
 
 def test_what_is_too_large_is_named_and_the_rest_comes(tmp_path):
