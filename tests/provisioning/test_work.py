@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from provisioning import collect, work
@@ -214,7 +214,8 @@ kinds = st.sampled_from(["file", "file", "file", "link", "pipe"])
 contents = st.binary(max_size=60)
 
 
-@settings(deadline=None)  # how long it takes is no matter here
+@settings(deadline=None)  # a busy machine makes files slowly
+@example({(b"out",): ("link", b""), (b"a\nb\xff",): ("file", b"x")}, 100)
 @given(st.dictionaries(st.lists(names, min_size=1, max_size=3).map(tuple), st.tuples(kinds, contents), max_size=8),
        st.integers(0, 120))  # fmt: skip
 def test_every_file_is_in_one_place_and_comes_home_byte_by_byte_whatever_its_name(tree, most):
