@@ -1,20 +1,24 @@
 """One of each, whoever else is at it: make, look again, and give the younger one back.
 
-The services have no lock that two machines could share. What they have is the time at which each thing was made. So who
-makes one reads again after it, and gives it back where another is as old or older.
+The services have no lock that two machines could share. What they have is one order of what was made, by time and id.
+So who makes a thing reads again once nobody can make an older one any more, and gives it back unless it is the first.
+The first is never given back, and all go on with it.
 """
 
-import random
+import time
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from provisioning.booking import Booking
-from provisioning.errors import FailedError, ProvisioningError, ServiceError, UnansweredError
+from provisioning.errors import ProvisioningError, ServiceError, TooSlowError, UnansweredError
 
-TRIES = 4
+TRIES = 3
 LOOKS = 3
 """After an answer that was lost: a service may still be at it."""
+SECOND = timedelta(seconds=1)
+"""Services write in whole seconds when a thing was made."""
+SETTLES_S = 60.0
 
 
 class Made(NamedTuple):
@@ -33,37 +37,37 @@ def claim(
 
     ``check`` raises when it must not be made any more; what was made meanwhile is given back then.
     """
-    for _ in range(TRIES):
+    check()
+    mine = _make(booking, what, make, read)
+    found = _settled(booking, read)
+    ours = next((one for one in found if one.id == mine), None)
+    try:
         check()
-        mine = _make(booking, what, make, read)
-        found = sorted(read(), key=lambda one: one[:2])
-        ours = next((one for one in found if one.id == mine), None)
-        try:
-            check()
-        except ProvisioningError:
-            if ours is not None:
-                give_back(ours.thing)
-            raise
-        if ours is None:
-            if found:
-                return found[0].thing
-        # the services write whole seconds: who cannot tell which is older does not know either whether it was seen
-        elif any(_second(one) <= _second(ours) for one in found if one is not ours):
-            booking.say(f"{what}: another was made in the same moment, so this one is given back")
+    except ProvisioningError:
+        if ours is not None:
             give_back(ours.thing)
-            if _second(found[0]) < _second(ours):
-                return found[0].thing
-        else:
-            return ours.thing
-        booking.stop.wait(random.uniform(0, 2 * booking.poll_s))
+        raise
+    if not found:
+        raise ServiceError(f"{what} was made and is gone again: somebody deleted it. Run this again.")
+    if ours is not None and ours is not found[0]:
+        booking.say(f"{what}: another was made in the same moment; this one, the younger, is given back")
+        give_back(ours.thing)
+    return found[0].thing
+
+
+def _settled(booking: Booking, read: Callable[[], list[Made]]) -> list[Made]:
+    """What there is, the first one first, read when nobody can make one of the same second any more."""
+    started = time.monotonic()
+    while True:
         found = sorted(read(), key=lambda one: one[:2])
-        if found:
-            return found[0].thing
-    raise FailedError(f"{what} was made and given back {TRIES} times: others make it too. Run this again in a minute.")
-
-
-def _second(one: Made) -> datetime:
-    return one.created.replace(microsecond=0)
+        # the site's own time at that reading, not what this machine makes of it
+        if not found or booking.cloud.transport.stamp >= found[0].created + SECOND:
+            return found
+        if time.monotonic() - started > SETTLES_S:
+            raise TooSlowError(
+                f"the clocks of {booking.site.name} differ by more than {SETTLES_S:.0f} s. Ask the site."
+            )
+        booking.stop.wait(1.02 - booking.now().microsecond / 1e6)
 
 
 def _make(booking: Booking, what: str, make: Callable[[], str], read: Callable[[], list[Made]]) -> str:

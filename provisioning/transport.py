@@ -33,6 +33,8 @@ class Transport(requests.adapters.HTTPAdapter):
         self.say = say
         self.ahead = timedelta(0)
         """How far the site's clock is ahead of ours."""
+        self.stamp = times.now()
+        """The whole second of the site's clock in the last answer."""
 
     def now(self) -> datetime:
         """The site's time: leases are reckoned in it."""
@@ -64,9 +66,9 @@ class Transport(requests.adapters.HTTPAdapter):
     def _set_clock(self, response: requests.Response) -> None:
         stamp = response.headers.get("Date")
         if stamp:
-            # whole seconds, cut off: half a second is nearer
-            site = parsedate_to_datetime(stamp).astimezone(UTC) + timedelta(seconds=0.5)
-            self.ahead = site - times.now()
+            self.stamp = parsedate_to_datetime(stamp).astimezone(UTC)
+            # cut off: half a second is nearer
+            self.ahead = self.stamp + timedelta(seconds=0.5) - times.now()
 
 
 def _repeatable(request: requests.PreparedRequest) -> bool:

@@ -6,6 +6,8 @@ OURS = "tests/provisioning/test_ours.py"
 NODE_ARCHIVES = "tests/provisioning/test_archives.py"
 ENTRYPOINT = "tests/docker/test_entrypoint.py"
 SSH = "tests/provisioning/test_ssh_way.py"
+CLAIMS = "tests/provisioning/test_claims.py"
+TRANSPORT = "tests/provisioning/test_transport.py"
 DRIVER = "tests/provisioning/test_driver.py"
 WORK = "tests/provisioning/test_work.py"
 RUNNING = "tests/provisioning/test_running.py"
@@ -103,6 +105,79 @@ GUARDS = (
         "true ||",
         (f"{DRIVER}::test_each_call_that_fails_is_said_with_the_next_step_and_running_again_repairs",),
     ),
+    # -- provisioning: one of each, nothing twice, nothing after the end
+    Guard(
+        "claim: the younger is given back",
+        "two at once leave two leases",
+        "provisioning/claims.py",
+        "if ours is not None and ours is not found[0]:",
+        "if False:",
+        (f"{CLAIMS}::test_one_stays_whatever_the_order_and_all_use_that_one",),
+    ),
+    Guard(
+        "claim: the second has to be over",
+        "who reads too early keeps one beside the other's",
+        "provisioning/claims.py",
+        " or booking.cloud.transport.stamp >= found[0].created + SECOND:",
+        " or True:",
+        (f"{CLAIMS}::test_one_stays_whatever_the_order_and_all_use_that_one",),
+    ),
+    Guard(
+        "claim: an answer that was lost",
+        "a second server is made for each dropped connection",
+        "provisioning/claims.py",
+        "            found = _look(booking, read)\n",
+        "            found = []\n",
+        (f"{CLAIMS}::test_an_answer_that_was_lost_is_looked_for_before_it_is_made_again",),
+    ),
+    Guard(
+        "claim: given back after the end",
+        "an up that slept leaves an address that nobody deletes",
+        "provisioning/claims.py",
+        "        if ours is not None:\n            give_back(ours.thing)\n        raise\n",
+        "        raise\n",
+        (f"{CLAIMS}::test_what_must_not_be_made_any_more_is_given_back",),
+    ),
+    Guard(
+        "transport: what makes a thing is sent once",
+        "a gateway's 504 makes two servers",
+        "provisioning/transport.py",
+        "    if not _repeatable(request):\n        return False\n",
+        "",
+        (f"{TRANSPORT}::test_what_makes_a_thing_is_sent_once",),
+    ),
+    Guard(
+        "transport: a connection that broke off",
+        "a creation is sent again though the service has seen it",
+        "provisioning/transport.py",
+        "if last or not (_repeatable(request) or _never_left(error)):",
+        "if last:",
+        (f"{TRANSPORT}::test_what_makes_a_thing_is_sent_once",),
+    ),
+    Guard(
+        "transport: tries have a bound",
+        "a command hangs for ever on a site that is away",
+        "provisioning/transport.py",
+        "            last = tries == len(PAUSES_S)\n",
+        "            last = tries == 10 * len(PAUSES_S)\n",
+        (f"{TRANSPORT}::test_a_service_that_was_not_reached_may_be_asked_again_for_anything",),
+    ),
+    Guard(
+        "transport: the site's clock",
+        "a laptop four hours ahead books four hours too many",
+        "provisioning/transport.py",
+        "            self.ahead = self.stamp + timedelta(seconds=0.5) - times.now()\n",
+        "            self.ahead = timedelta(0)\n",
+        (f"{TRANSPORT}::test_the_sites_clock_counts",),
+    ),
+    Guard(
+        "class: a defect for one hides no other",
+        "nobody learns how it went for the other twenty-nine",
+        "provisioning/many.py",
+        "        except Exception as error:",
+        "        except ZeroDivisionError as error:",
+        ("tests/provisioning/test_roster.py::test_a_defect_for_one_hides_neither_the_others_nor_itself",),
+    ),
     # -- provisioning: nodes, keys, work
     Guard(
         "ssh: a node's host key is kept",
@@ -172,7 +247,7 @@ GUARDS = (
         "node: a netID is a name",
         "it becomes part of folders and of what is deleted",
         "provisioning/booking.py",
-        'if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,30}", netid):',
+        "if not re.fullmatch(NETID, netid):",
         "if False:",
         (
             "tests/provisioning/test_provisioning_command.py::"
@@ -183,16 +258,16 @@ GUARDS = (
         "node: only what is ours is deleted",
         "another student's server is torn down",
         "provisioning/servers.py",
-        "    return [server for server in servers if server.metadata.get(TAG) == booking.name]\n",
-        "    return servers\n",
+        "    ours = [server for server in servers if server.metadata.get(TAG) == booking.name]\n",
+        "    ours = servers\n",
         (f"{OURS}::test_what_others_have_is_never_found",),
     ),
     Guard(
         "node: work that was not collected",
         "a teardown deletes a week of work",
         "provisioning/teardown.py",
-        "        collect.refuse_to_lose(booking)\n",
-        "        pass\n",
+        "        if not discard:\n            collect.refuse_to_lose(booking)\n",
+        "        if not discard:\n",
         (f"{OURS}::test_a_teardown_deletes_nothing_while_there_is_work_to_lose",),
     ),
     Guard(
@@ -215,8 +290,8 @@ GUARDS = (
         "node: only what is ours is deleted, volumes",
         "another student's disk is deleted",
         "provisioning/volumes.py",
-        "    return [volume for volume in volumes if volume.metadata.get(TAG) == booking.name]\n",
-        "    return volumes\n",
+        "    ours = [volume for volume in volumes if volume.metadata.get(TAG) == booking.name]\n",
+        "    ours = volumes\n",
         (f"{OURS}::test_what_others_have_is_never_found",),
     ),
     Guard(
@@ -247,8 +322,8 @@ GUARDS = (
         "node: rules of an address that we had",
         "whoever has it now reaches Jupyter",
         "provisioning/access.py",
-        '                    neutron.delete_security_group_rule(rule["id"])\n',
-        "                    pass\n",
+        '                neutron.delete_security_group_rule(rule["id"])\n',
+        "                pass\n",
         (f"{OURS}::test_an_open_port_is_open_to_the_one_who_asks_and_an_older_rule_goes",),
     ),
     Guard(
@@ -361,7 +436,7 @@ GUARDS = (
         "lease: why it was not extended",
         "nobody learns that it was too early",
         "provisioning/leases.py",
-        "raise rules.named(error, doing, by, lease.end, lease.start) from None",
+        "raise rules.named(error, doing, by, lease.end, lease.start, booking.now()) from None",
         "raise",
         ("tests/provisioning/test_lease_rules.py::test_a_refused_extension_says_why_and_what_to_do",),
     ),
