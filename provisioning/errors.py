@@ -76,6 +76,14 @@ class RemoteError(ProvisioningError):
     """A step on the node failed."""
 
 
+class DriverError(RemoteError):
+    """The node's driver does not run torch's CUDA, and an upgrade with a reboot did not help."""
+
+
+class BusyError(ProvisioningError):
+    """Something runs on the node that the step would end."""
+
+
 class DiskFullError(RemoteError):
     """A disk of the node is full."""
 

@@ -3,33 +3,27 @@
 import json
 import tempfile
 
-from provisioning import access, project, servers
+from provisioning import access, driver, project, servers
 from provisioning.booking import Booking
 from provisioning.errors import RemoteError
 from provisioning.jupyter import Link
 from provisioning.volumes import WORK, YES
 
-CUDA_MAJOR = 13
-"""Of the torch that requirements.txt pins: its build on PyPI is made for CUDA 13.0."""
-MIN_DRIVER = {12: 525, 13: 580}
-"""The oldest NVIDIA driver that runs programs of a CUDA major version."""
 INSTALL_S, BUILD_S, START_S = 1200.0, 3600.0, 300.0
 SOURCE, WORKSPACE = "labkit-source", "workspace"
 """Folders in the node's home: what is uploaded and replaced, and what is the student's and never overwritten."""
 
 
-def install_runtime(booking: Booking) -> None:
-    """Docker and the NVIDIA container toolkit, checked by nvidia-smi in a container. Installed where missing."""
+def install_runtime(booking: Booking, restart: bool = False) -> None:
+    """A driver for torch's CUDA, Docker and the NVIDIA container toolkit, checked by nvidia-smi in a container.
+
+    Installed where missing. A driver that is too old needs a reboot; ``restart`` allows it while a container runs.
+    """
+    driver.ensure(booking, restart)
     way = access.way_in(booking)
-    steps = (
-        ("driver", (str(MIN_DRIVER[CUDA_MAJOR]), str(CUDA_MAJOR))),
-        ("docker", ()),
-        ("toolkit", ()),
-        ("gpu_in_container", ()),
-    )
-    for script, arguments in steps:
+    for script in ("docker", "toolkit", "gpu_in_container"):
         log = booking.folder / "logs" / f"{script}.log"
-        printed = way.run(script, *arguments, bound_s=INSTALL_S, say=booking.say, log=log)
+        printed = way.run(script, bound_s=INSTALL_S, say=booking.say, log=log)
         booking.say(f"{script}: {_last(printed)}")
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from provisioning import access, addresses, keys, leases, public_key, runtime, servers, slots, volumes
+from provisioning import access, addresses, driver, keys, leases, public_key, runtime, servers, slots, volumes
 from provisioning.booking import DEFAULT_LENGTH, Booking
 from provisioning.jupyter import Link
 from provisioning.tables import as_html, as_text
@@ -39,7 +39,8 @@ def plan(booking: Booking, length: timedelta = DEFAULT_LENGTH, start: datetime |
             ("server", servers.plan(booking)),
             ("address", addresses.plan(booking)),
             ("access", access.plan(booking)),
-            ("runtime", "Docker, NVIDIA container toolkit, a check of the driver: what is missing"),
+            ("driver", driver.plan(booking)),
+            ("runtime", "Docker, NVIDIA container toolkit: what is missing"),
             ("image", "upload the project and build it there, unless that was done"),
             ("jupyter", "start it, unless it runs"),
         ],

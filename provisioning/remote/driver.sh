@@ -1,11 +1,15 @@
 #!/usr/bin/env bash
-# The NVIDIA driver must be able to run torch's CUDA: driver.sh OLDEST_DRIVER CUDA_MAJOR
+# Reads the NVIDIA driver, and changes nothing. Five lines: the version that runs, the one whose module is on the disk,
+# the id of this boot, "VERSION BOOT" of the reboot that reboot.sh last asked for, and what nvidia-smi said if it failed.
 set -euo pipefail
-oldest=$1 cuda=$2
-problem() { echo "problem: $*" >&2; exit 1; }
-command -v nvidia-smi > /dev/null || problem "this node has no NVIDIA driver. Is it the image with CUDA in its name?"
-version=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader | head -n 1) ||
-  problem "nvidia-smi finds no GPU. Reboot the node, or take another one"
-[ "${version%%.*}" -ge "$oldest" ] 2> /dev/null ||
-  problem "driver '$version' is older than $oldest, which CUDA $cuda needs. Install it: sudo apt-get install nvidia-driver-$oldest-server, then reboot"
-echo "NVIDIA driver $version runs CUDA $cuda"
+boot=$(cat "${BOOT_ID:-/proc/sys/kernel/random/boot_id}") # tests put it elsewhere
+running="" said="there is no nvidia-smi"
+if command -v nvidia-smi > /dev/null; then
+  if said=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>&1); then
+    running=${said%%$'\n'*} said=""
+  fi
+fi
+# sudo: modinfo is not on everybody's PATH
+on_disk=$(sudo modinfo --field version nvidia 2> /dev/null) || on_disk=""
+rebooted=$(cat ~/.labkit-rebooted 2> /dev/null) || rebooted=""
+printf '%s\n' "$running" "$on_disk" "$boot" "$rebooted" "${said//$'\n'/ }"

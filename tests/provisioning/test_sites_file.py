@@ -61,5 +61,5 @@ def test_the_driver_that_is_asked_for_fits_the_torch_that_is_pinned():
     pins = (sites.HERE.parent / "requirements.txt").read_text()
     # PyPI's build of 2.13.0 is made for CUDA 13.0; with another torch, look up its CUDA and change runtime.py
     assert re.search(r"^torch==(.+)$", pins, re.MULTILINE)[1] == "2.13.0"
-    assert runtime.CUDA_MAJOR == 13
-    assert runtime.MIN_DRIVER[runtime.CUDA_MAJOR] == 580
+    assert driver.CUDA_MAJOR == 13
+    assert driver.OLDEST == 580
