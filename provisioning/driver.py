@@ -115,7 +115,7 @@ def _reboot(booking: Booking, way: Ssh, before: Driver, restart: bool) -> Driver
         printed = way.run("reboot", before.on_disk, "stop" if restart else "keep", bound_s=ASK_S, log=log)
     if printed.startswith(BUSY):
         raise BusyError(
-            f"{booking.name} needs a reboot for driver {before.on_disk}, and container {printed[len(BUSY):].strip()} "
+            f"{booking.name} needs a reboot for driver {before.on_disk}, and container {printed[len(BUSY) :].strip()} "
             "runs on it. Let the student save and stop it, or run this step with restart."
         )
     after = before

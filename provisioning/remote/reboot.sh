@@ -7,7 +7,8 @@ version=$1 containers=$2
 problem() { echo "problem: $*" >&2; exit 1; }
 running=""
 if command -v docker > /dev/null; then
-  running=$(sudo docker ps --format '{{.Names}}') || problem "Docker does not say what runs. Look at 'journalctl -u docker' on the node"
+  running=$(sudo docker ps --format '{{.Names}}') ||
+    problem "Docker does not say what runs. Look at 'journalctl -u docker' on the node"
 fi
 if [ -n "$running" ]; then
   if [ "$containers" != stop ]; then

@@ -24,7 +24,8 @@ offered() {
 grep -qsix 0x10de "${PCI_DEVICES:-/sys/bus/pci/devices}"/*/vendor ||
   problem "this node has no NVIDIA GPU on its PCI bus. Take another one"
 # what an interruption left half done
-sudo DEBIAN_FRONTEND=noninteractive dpkg --configure -a >&2 || problem "dpkg cannot finish what was begun. Look at 'dpkg --audit' on the node"
+sudo DEBIAN_FRONTEND=noninteractive dpkg --configure -a >&2 ||
+  problem "dpkg cannot finish what was begun. Look at 'dpkg --audit' on the node"
 update
 package=$(offered)
 if [ -z "$package" ]; then
@@ -40,6 +41,7 @@ if [ -z "$package" ]; then
 fi
 # the module is built for the kernel that runs, and for that it needs its headers
 apt install -y "linux-headers-$(uname -r)" "$package" || problem "$package cannot be installed"
-on_disk=$(sudo modinfo --field version nvidia) && [ "${on_disk%%.*}" -ge "$oldest" ] ||
-  problem "$package has no module for kernel $(uname -r). Look at 'dkms status' on the node"
+on_disk=$(sudo modinfo --field version nvidia) || on_disk=0
+[ "${on_disk%%.*}" -ge "$oldest" ] ||
+  problem "$package made no module for kernel $(uname -r). Look at 'dkms status' on the node"
 echo "$package, $on_disk"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import METAL
+from rig.nodes import STAND_INS
 
 from provisioning import access, chameleon, errors, servers
 from provisioning.ssh import REMOTE
@@ -96,7 +97,6 @@ def test_the_runtime_is_installed_as_nvidia_says_and_once(node, plane, home):
 @pytest.mark.parametrize(
     ("fault", "error", "says"),
     [
-        ("nvidia-smi --query-gpu=driver_version: 9 no devices", errors.RemoteError, "finds no GPU. Reboot"),
         ("apt-get -o DPkg::Lock::Timeout=300 update: 100 no route", errors.RemoteError, "Has the node a network"),
         ("apt-get -o DPkg::Lock::Timeout=300 install -y docker: 100 E: held", errors.RemoteError, "Docker cannot be"),
         ("systemctl enable: 1 failed", errors.RemoteError, "Docker does not start. Look at 'journalctl"),
@@ -138,14 +138,6 @@ def test_each_call_that_fails_is_said_with_the_next_step_and_repaired_by_running
     step(node)
 
 
-def test_a_driver_too_old_for_torchs_cuda_is_said(node, home):
-    (home / ".bin").mkdir(parents=True)
-    way = access.way_in(node)
-    assert "580.95.05 runs CUDA 13" in way.run("driver", "580", "13")
-    with pytest.raises(errors.RemoteError, match="driver '580.95.05' is older than 590, which CUDA 13 needs. Install"):
-        way.run("driver", "590", "13")
-
-
 def test_an_upload_that_breaks_off_leaves_what_was_there(node, home):
     chameleon.install_runtime(node)
     chameleon.build_image(node)
@@ -174,6 +166,38 @@ def test_on_bare_metal_the_open_port_is_limited_by_the_nodes_own_rules(node, pla
     )
     match = "-p tcp -m conntrack --ctdir ORIGINAL --ctorigdstport 8888 -j LABKIT-JUPYTER"
     assert f"iptables -I DOCKER-USER {match}" in calls
+
+
+def test_where_firewalld_runs_the_open_port_is_limited_by_it_now_and_after_its_reload(node, plane, home):
+    way = access.way_in(node)
+    caller = way.run("caller").strip()
+    (home / ".bin" / "firewall-cmd").symlink_to(STAND_INS / "installed" / "firewall-cmd")
+    way.run("limit", "8888", "198.51.100.7")
+    access.open_jupyter(node)  # from another address than the last time
+    match = "-p tcp -m conntrack --ctdir ORIGINAL --ctorigdstport 8888 -j LABKIT-JUPYTER"
+    wanted = [
+        "chain ipv4 filter LABKIT-JUPYTER",
+        f"rule ipv4 filter LABKIT-JUPYTER 0 -s {caller} -j RETURN",
+        "rule ipv4 filter LABKIT-JUPYTER 1 -i lo -j RETURN",
+        "rule ipv4 filter LABKIT-JUPYTER 2 -j DROP",
+        f"rule ipv4 filter DOCKER-USER 0 {match}",
+        f"rule ipv4 filter INPUT 0 {match}",
+        f'rich rule family="ipv4" source address="{caller}" port port="8888" protocol="tcp" accept',
+    ]
+    running, lasting = ((home / f".firewalld-{which}").read_text().splitlines() for which in ("running", "lasting"))
+    assert sorted(running) == sorted(wanted)  # each once, and nothing for the address before
+    # Docker has no chain yet when firewalld starts
+    assert sorted(lasting) == sorted([*wanted, "chain ipv4 filter DOCKER-USER"])
+    called = plane.nodes.calls(servers.find(node).id)
+    assert not [call for call in called if call.startswith("iptables")]
+
+    (home / ".faults").write_text("firewall-cmd --quiet --direct --add-rule: 1 COMMAND_FAILED\n")
+    with pytest.raises(errors.RemoteError, match="firewalld refuses '--direct --add-rule .*journalctl -u firewalld"):
+        access.open_jupyter(node)
+    (home / ".faults").write_text("firewall-cmd --state: 252 not running\n")
+    access.open_jupyter(node)
+    called = plane.nodes.calls(servers.find(node).id)
+    assert f"iptables -A LABKIT-JUPYTER -s {caller} -j RETURN" in called
 
 
 def test_a_students_own_key_is_let_in_once(node, plane, tmp_path):

@@ -6,7 +6,7 @@ import pytest
 
 from labkit.config.profiles import load_profile
 from labkit.config.workspace import Workspace
-from provisioning import runtime, sites
+from provisioning import driver, sites
 from provisioning.errors import UsageError
 from provisioning.sites import find_node, load_sites
 
@@ -59,7 +59,7 @@ def test_the_file_can_be_another(tmp_path, monkeypatch):
 
 def test_the_driver_that_is_asked_for_fits_the_torch_that_is_pinned():
     pins = (sites.HERE.parent / "requirements.txt").read_text()
-    # PyPI's build of 2.13.0 is made for CUDA 13.0; with another torch, look up its CUDA and change runtime.py
+    # PyPI's build of 2.13.0 is made for CUDA 13.0; with another torch, look up its CUDA and change driver.py
     assert re.search(r"^torch==(.+)$", pins, re.MULTILINE)[1] == "2.13.0"
     assert driver.CUDA_MAJOR == 13
     assert driver.OLDEST == 580

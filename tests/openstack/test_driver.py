@@ -1,0 +1,220 @@
+"""A node's driver over real SSH, against stand-ins: upgraded where it is too old, with one reboot that is waited for."""
+
+import dataclasses
+import shutil
+
+import pytest
+from conftest import METAL
+
+from provisioning import access, chameleon, driver, errors, servers, steps
+from provisioning.ssh import Ssh
+
+OLD, NEW, BOOT = "570.86.15", "580.95.05", ".boot-id"
+
+
+@pytest.fixture(scope="module")
+def metal(plane):
+    from provisioning import booking, teardown
+
+    made = booking.book("driver", METAL, lambda _: None)
+    chameleon.ensure_lease(made)
+    chameleon.ensure_server(made)
+    chameleon.ensure_address(made)
+    chameleon.ensure_access(made)
+    yield made
+    teardown.teardown(made, discard=True)
+
+
+@pytest.fixture
+def node(metal):
+    """The booking, and what it says."""
+    metal.said = []
+    metal.say = metal.said.append
+    return metal
+
+
+@pytest.fixture
+def home(node, plane):
+    """The node as the image leaves it, but with a driver of CUDA 12."""
+    folder = plane.nodes.home(servers.find(node).id)
+    shutil.rmtree(folder, ignore_errors=True)
+    access.way_in(node).run("hello")
+    has(folder, OLD, OLD)
+    return folder
+
+
+def has(home, running: str, on_disk: str) -> None:
+    (home / ".driver-running").write_text(running)
+    (home / ".driver-on-disk").write_text(on_disk)
+
+
+def calls(plane, node, start: str) -> list[str]:
+    return [call for call in plane.nodes.calls(servers.find(node).id) if call.startswith(start)]
+
+
+def test_a_driver_that_is_too_old_is_upgraded_with_one_reboot_and_once(node, plane, home):
+    boot = (home / BOOT).read_text()
+    assert driver.plan(node) == f"upgrade: driver {OLD}, 580 is needed; one reboot, about 25 min"
+    chameleon.install_runtime(node)
+    assert (home / BOOT).read_text() != boot
+    assert driver.read(access.way_in(node)).running == NEW
+    # the oldest branch that is new enough, for the kernel that runs
+    (install,) = [call for call in calls(plane, node, "apt-get") if "nvidia-driver" in call]
+    assert install.endswith(" nvidia-driver-580-server")
+    assert " install -y linux-headers-" in install
+    assert len(calls(plane, node, "systemctl --no-block reboot")) == 1
+    said = "\n".join(node.said)
+    assert f"driver {OLD}, and CUDA 13 needs 580 or newer: upgraded, then one reboot" in said
+    assert "reboot of llm_single_driver: away" in said  # the node was gone, and was waited for
+    assert f"driver: {NEW} runs CUDA 13" in said
+    # Docker comes after it
+    order = plane.nodes.calls(servers.find(node).id)
+    assert order.index("systemctl --no-block reboot") < order.index("systemctl enable --now docker")
+
+    assert driver.plan(node) == f"keep {NEW}"
+    chameleon.install_runtime(node)
+    assert len(calls(plane, node, "systemctl --no-block reboot")) == 1
+    assert len([call for call in calls(plane, node, "apt-get") if "nvidia-driver" in call]) == 1
+
+
+def test_one_that_is_new_enough_is_left_alone(node, plane, home):
+    has(home, "590.44.01", "590.44.01")
+    boot = (home / BOOT).read_text()
+    assert driver.ensure(node).running == "590.44.01"
+    assert (home / BOOT).read_text() == boot
+    assert calls(plane, node, "apt") + calls(plane, node, "dpkg") == []
+    # one that the night's updates put on the disk is no reason for a reboot while what runs is good
+    assert not driver.Driver("590.44.01", "595.10.02", "b", (), "").waits_for_boot
+
+
+@pytest.mark.parametrize("stopped_after", ["upgrade_driver", "reboot"])
+def test_stopped_between_upgrade_and_reboot_it_goes_on_with_what_is_left(node, plane, home, monkeypatch, stopped_after):
+    real = Ssh.run
+
+    def stopped(self, script, *arguments, **keywords):
+        printed = real(self, script, *arguments, **keywords)
+        if script == stopped_after:
+            raise KeyboardInterrupt
+        return printed
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Ssh, "run", stopped)
+        driver.ensure(node)
+    if stopped_after == "upgrade_driver":
+        assert driver.plan(node) == f"one reboot: {NEW} is installed and does not run yet"
+    else:
+        chameleon.ensure_access(node)  # as 'up' does: the node may not be back yet
+    driver.ensure(node)
+    assert len([call for call in calls(plane, node, "apt-get") if "nvidia-driver" in call]) == 1
+    assert len(calls(plane, node, "systemctl --no-block reboot")) == 1
+
+
+def test_a_node_that_runs_a_container_is_not_rebooted_unasked(node, plane, home):
+    has(home, NEW, NEW)
+    chameleon.install_runtime(node)
+    chameleon.build_image(node)
+    chameleon.start_jupyter(node)
+    has(home, OLD, OLD)
+    with pytest.raises(errors.BusyError, match=f"reboot for driver {NEW}, and container labkit runs.*Let the student"):
+        driver.ensure(node)
+    assert calls(plane, node, "systemctl --no-block reboot") == []
+    assert calls(plane, node, "docker stop") == []
+    assert driver.ensure(node, restart=True).running == NEW
+    order = plane.nodes.calls(servers.find(node).id)
+    # one that Docker starts again at boot would have its port open before anything limits it
+    assert order.index("docker stop labkit") < order.index("systemctl --no-block reboot")
+
+
+def test_a_driver_that_a_reboot_does_not_load_is_said_and_not_rebooted_for_again(node, plane, home):
+    (home / ".faults").write_text("nvidia-smi: 9 No devices were found\n")
+    for _ in range(2):
+        with pytest.raises(
+            errors.DriverError, match=r"no driver \(No devices were found\) after .*580.*dkms status"
+        ) as said:
+            driver.ensure(node)
+        assert "\n" not in str(said.value)
+        assert len(calls(plane, node, "systemctl --no-block reboot")) == 1
+    (home / ".faults").unlink()
+    assert driver.ensure(node).running == NEW
+
+
+def test_a_reboot_that_never_comes_is_waited_for_with_a_bound(node, plane, home):
+    (home / ".faults").write_text("systemctl --no-block reboot: 0 it does nothing\n")
+    quick = dataclasses.replace(node, site=dataclasses.replace(node.site, boot_timeout_min=1 / 60))
+    with pytest.raises(errors.TooSlowError, match="reboot of llm_single_driver is still there after"):
+        driver.ensure(quick)
+    (home / ".faults").unlink()
+    assert driver.ensure(node).running == NEW  # asked for again: the boot is still the one before
+    assert len([call for call in calls(plane, node, "apt-get") if "nvidia-driver" in call]) == 1
+
+
+@pytest.mark.parametrize(
+    ("offers", "package"),
+    [
+        ("nvidia-driver-570-server nvidia-driver-595-server", "nvidia-driver-595-server"),
+        ("nvidia-driver-570-server nvidia-driver-580 nvidia-driver-580-open", "nvidia-driver-580"),
+        ("nvidia-driver-580-server cuda-drivers-570 cuda-drivers-580", "cuda-drivers-580"),
+        ("nvidia-driver-570-server", "cuda-drivers-580"),
+    ],
+    ids=["a newer branch", "no server branch", "NVIDIA's repository is there", "NVIDIA's repository is set up"],
+)
+def test_the_package_is_the_one_that_the_nodes_repositories_have(node, plane, home, offers, package):
+    (home / ".apt-offers").write_text(offers + "\n")
+    driver.ensure(node)
+    (install,) = [call for call in calls(plane, node, "apt-get") if " install " in call]
+    assert install.split()[-1] == package
+    fetched = calls(plane, node, "curl")
+    assert len(fetched) == (1 if offers == "nvidia-driver-570-server" else 0)
+    assert all("/repos/ubuntu2404/x86_64/cuda-keyring_1.1-1_all.deb" in call for call in fetched)
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        ("dpkg --configure: 1 broken", "dpkg cannot finish what was begun"),
+        ("apt-get -o DPkg::Lock::Timeout=600 update: 100 no route", "Has the node a network"),
+        ("apt-get -o DPkg::Lock::Timeout=600 install: 100 E: held", "nvidia-driver-580-server cannot be installed"),
+        ("systemctl --no-block reboot: 1 refused", "Reboot it from the site's page"),
+    ],
+    ids=lambda value: value[:40],
+)
+def test_each_call_that_fails_is_said_with_the_next_step_and_running_again_repairs(node, home, fault, says):
+    (home / ".faults").write_text(fault + "\n")
+    with pytest.raises(errors.RemoteError, match=says) as raised:
+        driver.ensure(node)
+    assert "\n" not in str(raised.value)
+    assert "Log: " in str(raised.value)
+    (home / ".faults").unlink()
+    assert driver.ensure(node).running == NEW
+
+
+def test_no_driver_to_be_had_and_no_gpu_are_said(node, plane, home):
+    (home / ".apt-offers").write_text("nvidia-driver-570-server\n")
+    (home / ".faults").write_text("curl: 6 no host\n")
+    with pytest.raises(errors.RemoteError, match="apt has no driver 580 or newer, and https://developer.*newer image"):
+        driver.ensure(node)
+    vendor = home / ".pci" / "0000:17:00.0" / "vendor"
+    vendor.write_text("0x8086\n")
+    with pytest.raises(errors.RemoteError, match="no NVIDIA GPU on its PCI bus. Take another one"):
+        driver.ensure(node)
+    assert calls(plane, node, "systemctl --no-block reboot") == []
+
+
+def test_a_module_that_was_not_built_is_said_before_a_reboot(node, plane, home):
+    # dkms failed: what modinfo finds is the old one
+    (home / ".faults").write_text("modinfo: 1 not found\n")
+    with pytest.raises(errors.RemoteError, match="made no module for kernel .*dkms status"):
+        driver.ensure(node)
+    assert calls(plane, node, "systemctl --no-block reboot") == []
+
+
+def test_a_plan_says_what_the_driver_may_cost_before_there_is_a_node(book):
+    made = book("planned")
+    rows = dict(steps.plan(made).rows)
+    assert rows["driver"] == "the image's may be older than 580: upgraded with one reboot, about 10 min"
+
+
+def test_a_plan_for_a_node_that_does_not_answer_says_so(node, home):
+    (home / ".away-until").write_text("99999999999\n")
+    assert driver.plan(node).startswith("cannot be asked now; older than 580, it is upgraded with one reboot")
+    (home / ".away-until").unlink()
