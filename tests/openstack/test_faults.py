@@ -131,7 +131,7 @@ def test_a_quota_that_is_used_up_is_named(book, admin_of, project_id):
         with pytest.raises(errors.QuotaError, match=r"server llm_single_quota.*[Qq]uota"):
             chameleon.ensure_server(made)
     finally:
-        admin_of.compute.update_quota_set(project_id, instances=10)
+        admin_of.compute.update_quota_set(project_id, instances=40)
     chameleon.ensure_server(made)
     admin_of.network.update_quota(project_id, floating_ips=0)
     try:

@@ -8,11 +8,12 @@ KEYSTONE_PORT = 5000
 """python-chi's ``use_site`` appends this port to a site's address, so it is not ours to choose."""
 PORTS = {
     "keystone": KEYSTONE_PORT, "placement": 8778, "glance": 9292, "neutron": 9696, "cinder": 8776, "nova": 8774,
-    "blazar": 1234, "sites": 8099, "mysql": 13306, "rabbit": 5673,
+    "blazar": 1234, "blazar_uc": 1235, "sites": 8099, "mysql": 13306, "rabbit": 5673,
 }  # fmt: skip
 SSH_PORT = 2222
 """Not 22: a machine may have an sshd of its own, which listens on every address."""
-FIRST_NODE, NODES = 10, 8
+FIRST_NODE, NODES = 10, 34
+"""A class of thirty, and few enough to be used up by a test."""
 TRIES = 50
 
 
@@ -29,7 +30,7 @@ class Block:
 
     @property
     def nodes(self) -> list[str]:
-        """The floating IPs, few enough to be used up by a test."""
+        """The floating IPs."""
         return [f"{self.prefix}.{FIRST_NODE + i}" for i in range(NODES)]
 
     def url(self, service: str, path: str = "") -> str:

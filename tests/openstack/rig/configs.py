@@ -7,11 +7,18 @@ from pathlib import Path
 from .block import PORTS, Block
 
 REGIONS = ("KVM@TACC", "CHI@UC")
-"""Both sites are one set of services here: what differs between them is in the reservation, not in the API."""
+"""Both sites share their services here, but for Blazar: what differs between them is what can be reserved."""
+BLAZARS = dict(zip(REGIONS, ("blazar", "blazar_uc"), strict=True))
+"""Each site's Blazar: the name of its configuration, database, port and queue."""
 SERVICE_USER, SERVICE_PASSWORD = "services", "services-secret"
-COMPUTES = {"kvm-h100": "fake.FakeDriver", "gigaio-1": "fake.SmallFakeDriver", "a100-pcie-1": "fake.SmallFakeDriver"}
+COMPUTES = {
+    "kvm-h100": "hypervisors.ThirtyOfOne", "kvm-h100-4": "hypervisors.OneOfFour",
+    "gigaio-1": "fake.SmallFakeDriver", "a100-pcie-1": "fake.SmallFakeDriver",
+}  # fmt: skip
 """Hypervisors; the small ones cannot hold the flavor of an H100, so a virtual machine never lands on bare metal."""
-DATABASES = ("keystone", "placement", "glance", "neutron", "nova_api", "nova_cell0", "nova_cell1", "cinder", "blazar")
+DATABASES = (
+    "keystone", "placement", "glance", "neutron", "nova_api", "nova_cell0", "nova_cell1", "cinder", *BLAZARS.values(),
+)  # fmt: skip
 
 Sections = dict[str, dict[str, object]]
 
@@ -40,7 +47,7 @@ class Configs:
     def variables(self) -> dict[str, str]:
         """Where the services look for their configuration."""
         names = {
-            name: f"OS_{name.upper()}_CONFIG_DIR" for name in ("keystone", "glance", "nova", "placement", "blazar")
+            name: f"OS_{name.upper()}_CONFIG_DIR" for name in ("keystone", "glance", "nova", "placement")
         }
         found = {variable: str(self.etc(name)) for name, variable in names.items()}
         return found | {"OS_NEUTRON_CONFIG_DIR": str(self.etc("neutron")), "OS_NEUTRON_CONFIG_FILES": "neutron.conf"}
@@ -59,13 +66,15 @@ class Configs:
         for host, driver in COMPUTES.items():
             self._write("nova", f"{host}.conf", {"DEFAULT": {"host": host, "compute_driver": driver}})
         self._write("cinder", "cinder.conf", self._cinder())
-        self._write("blazar", "blazar.conf", self._blazar())
+        for region, name in BLAZARS.items():
+            self._write(name, "blazar.conf", self._blazar(region, name))
         # users may read which nodes there are and when they are taken, as on Chameleon
         rules = [
             '"blazar:oshosts:get": "rule:admin_or_owner"',
             '"blazar:oshosts:get_allocations": "rule:admin_or_owner"',
         ]
-        (self.etc("blazar") / "policy.yaml").write_text("\n".join(rules) + "\n")
+        for name in BLAZARS.values():
+            (self.etc(name) / "policy.yaml").write_text("\n".join(rules) + "\n")
 
     def _write(self, service: str, name: str, sections: Sections) -> None:
         self.etc(service).mkdir(parents=True, exist_ok=True)
@@ -144,6 +153,7 @@ class Configs:
             "ml2_type_flat": {"flat_networks": "public"},
             "ml2_type_vlan": {"network_vlan_ranges": "physnet1:100:200"},
             "securitygroup": {"enable_security_group": True},
+            "quotas": {"quota_security_group": 100, "quota_security_group_rule": 500},
             "oslo_concurrency": self._lock("neutron"),
             **{section: self._account() for section in ("keystone_authtoken", "nova", "placement")},
         }  # fmt: skip
@@ -159,7 +169,7 @@ class Configs:
             "api": {"auth_strategy": "keystone"},
             "api_database": {"connection": self.database("nova_api")},
             "database": {"connection": self.database("nova_cell1")},
-            "quota": {"cores": -1, "ram": -1, "instances": 10},
+            "quota": {"cores": -1, "ram": -1, "instances": 40},
             "scheduler": {"workers": 1},
             "conductor": {"workers": 1},
             "filter_scheduler": {
@@ -180,7 +190,7 @@ class Configs:
         default = {
             "auth_strategy": "keystone", "api_paste_config": self.etc("cinder") / "api-paste.ini",
             "enabled_backends": "none", "default_volume_type": "ceph-ssd", "backend_host": "cinder",
-            "glance_api_servers": self.block.url("glance"), "quota_gigabytes": 10000,
+            "glance_api_servers": self.block.url("glance"), "quota_gigabytes": 10000, "quota_volumes": 40,
             "backend_stats_polling_interval": 5,
             "resource_query_filters_file": self.etc("cinder") / "resource_filters.json",
             "allowed_direct_url_schemes": "",
@@ -195,24 +205,24 @@ class Configs:
             "nova": self._account(),
         }
 
-    def _blazar(self) -> Sections:
+    def _blazar(self, region: str, name: str) -> Sections:
         default = {
             "host": self.block.host, "os_auth_protocol": "http", "os_auth_host": self.block.host,
             "os_auth_port": PORTS["keystone"], "os_admin_username": SERVICE_USER,
             "os_admin_password": SERVICE_PASSWORD, "os_admin_project_name": "service",
-            "identity_service": "identity", "os_region_name": REGIONS[0], "enable_v1_api": True,
+            "identity_service": "identity", "os_region_name": region, "enable_v1_api": True,
         }  # fmt: skip
         return {
-            "DEFAULT": self._default("blazar") | default,
-            "database": {"connection": self.database("blazar")},
+            "DEFAULT": self._default(name) | default,
+            "database": {"connection": self.database(name)},
             "manager": {
                 "plugins": "physical.host.plugin,flavor.instance.plugin", "minutes_before_end_lease": 0,
-                "event_max_retries": 1,
+                "event_max_retries": 1, "rpc_topic": f"{name}.manager",
             },
             "nova": {"aggregate_freepool_name": "freepool", "endpoint_type": "public"},
             **{section: {"endpoint_type": "public"} for section in ("neutron", "keystone", "placement")},
             "physical:host": {"enable_polling_monitor": False, "enable_notification_monitor": False},
-            "oslo_policy": {"policy_file": self.etc("blazar") / "policy.yaml"},
-            "oslo_concurrency": self._lock("blazar"),
+            "oslo_policy": {"policy_file": self.etc(name) / "policy.yaml"},
+            "oslo_concurrency": self._lock(name),
             "keystone_authtoken": self._account(),
         }  # fmt: skip

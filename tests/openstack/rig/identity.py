@@ -4,7 +4,7 @@ import openstack
 from openstack.connection import Connection
 
 from .block import Block
-from .configs import REGIONS, SERVICE_PASSWORD, SERVICE_USER
+from .configs import BLAZARS, REGIONS, SERVICE_PASSWORD, SERVICE_USER
 
 ADMIN_PASSWORD = "admin-secret"
 PROJECT, DOMAIN = "CHI-231095", "chameleon"
@@ -70,5 +70,5 @@ def _seed_catalogue(connection: Connection, block: Block) -> None:
             for interface in ("public", "internal", "admin"):
                 if name == "keystone" and region == REGIONS[0]:
                     continue  # made when Keystone was
-                url = block.url(service, path)
+                url = block.url(BLAZARS[region] if name == "blazar" else service, path)
                 keystone.create_endpoint(service_id=found.id, interface=interface, url=url, region_id=region)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from . import identity, site
 from .block import PORTS, SSH_PORT, Block, free_block
-from .configs import COMPUTES, REGIONS, Configs
+from .configs import BLAZARS, COMPUTES, REGIONS, Configs
 from .install import install_packages, services_environment
 from .nodes import Nodes
 from .processes import Processes, RigError
@@ -85,7 +85,9 @@ class ControlPlane:
 
     def _manage(self, program: str, config: str, *commands: str) -> None:
         """Run commands of a service's own tool, one after the other."""
-        words = tuple((*self._config(config), *command.split()) for command in commands)
+        self._in_turn(program, tuple((*self._config(config), *command.split()) for command in commands))
+
+    def _in_turn(self, program: str, words: tuple[tuple[str, ...], ...]) -> None:
         argv = self._several(program, "in-turn", words)
         with self.processes.log(program).open("ab") as log:
             done = subprocess.run(argv, stdout=log, stderr=log, check=False, env=os.environ | self.env)
@@ -93,11 +95,11 @@ class ControlPlane:
             tail = Path(log.name).read_text(errors="replace").splitlines()[-15:]
             raise RigError(f"{program} ended with {done.returncode}:\n" + "\n".join(tail))
 
-    def _serve(self, name: str, module: str, config: str | None = None) -> None:
+    def _serve(self, name: str, module: str, config: str | None = None, **variables: str) -> None:
         address = f"{self.block.host}:{PORTS[name]}"
         options = self._config(config) if config else ()
         command = [str(self.bin / "python"), str(HERE / "serve.py"), address, module, *options]
-        self.processes.start(name, command, self.env)
+        self.processes.start(name, command, self.env | variables)
 
     def _run(self, program: str, config: str) -> None:
         self.processes.start(program, [str(self.bin / program), *self._config(config)], self.env)
@@ -108,12 +110,11 @@ class ControlPlane:
         with ThreadPoolExecutor(AT_ONCE) as pool:
             for done in [pool.submit(start) for start in starts]:
                 done.result()
-        config = self._config("blazar/blazar.conf")
-        manager = [str(self.bin / "python"), str(HERE / "blazar_manager.py"), *config]
-        self.processes.start("blazar-manager", manager, self.env)
+        managers = tuple(self._config(f"{name}/blazar.conf") for name in BLAZARS.values())
+        self.processes.start("blazar-manager", self._several("rig-blazar-manager", "together", managers), self.env)
         computes = tuple((*self._config("nova/nova.conf"), *self._config(f"nova/{host}.conf")) for host in COMPUTES)
         self.processes.start("nova-compute", self._several("nova-compute", "together", computes), self.env)
-        for name in ("placement", "glance", "neutron", "cinder", "nova", "blazar"):
+        for name in ("placement", "glance", "neutron", "cinder", "nova", *BLAZARS.values()):
             self.processes.wait_for_port(name, self.block.host, PORTS[name])
 
     def _keystone(self) -> None:
@@ -156,8 +157,10 @@ class ControlPlane:
         self._serve("placement", "placement.wsgi.api", "placement/placement.conf")
 
     def _blazar(self) -> None:
-        self._manage("blazar-db-manage", "blazar/blazar.conf", "upgrade head")
-        self._serve("blazar", "blazar.wsgi.api")
+        configs = tuple(self._config(f"{name}/blazar.conf") for name in BLAZARS.values())
+        self._in_turn("blazar-db-manage", tuple((*config, "upgrade", "head") for config in configs))
+        for name in BLAZARS.values():
+            self._serve(name, "blazar.wsgi.api", OS_BLAZAR_CONFIG_DIR=str(self.configs.etc(name)))
 
     def _glance(self) -> None:
         self._manage("glance-manage", "glance/glance-api.conf", "db_sync")

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from .configs import BLAZARS
+
 
 def remains(plane: Any) -> dict[str, list[str]]:
     """Names of servers, volumes, addresses, security groups, keys and leases, of all projects; only what there is."""
@@ -13,5 +15,7 @@ def remains(plane: Any) -> dict[str, list[str]]:
         "groups": [g.name for g in connection.network.security_groups() if g.name != "default"],
     }
     found["keys"] = plane.database.run("select name from nova_api.key_pairs")
-    found["leases"] = plane.database.run("select name from blazar.leases")
+    found["leases"] = [
+        name for blazar in BLAZARS.values() for name in plane.database.run(f"select name from {blazar}.leases")
+    ]
     return {kind: sorted(names) for kind, names in found.items() if names}

@@ -14,12 +14,22 @@ from .processes import RigError
 
 VOLUMES_S = 120.0
 IMAGE = "CC-Ubuntu24.04-CUDA"
-FLAVORS = {  # name: vcpus, MiB, GiB; the larger one fits its host once, so a second lease of it is refused
-    "g1.h100.pci.1": (16, 131072, 0),
-    "g1.h100.pci.4": (64, 524288, 0),
+FLAVORS = {  # name: vcpus, MB, GB; that of one GPU as Chameleon documents it, that of four as four of them
+    "g1.h100.pci.1": (48, 250000, 40),
+    "g1.h100.pci.4": (192, 1000000, 40),
     "baremetal": (1, 1024, 10),
 }
-NODES = {"kvm-h100": "gpu_h100_kvm", "gigaio-1": "compute_gigaio", "a100-pcie-1": "gpu_a100_pcie"}
+NODES = dict(
+    zip(
+        REGIONS,
+        (
+            {"kvm-h100": "gpu_h100_kvm", "kvm-h100-4": "gpu_h100_kvm"},
+            {"gigaio-1": "compute_gigaio", "a100-pcie-1": "gpu_a100_pcie"},
+        ),
+        strict=True,
+    )
+)
+"""What each site's Blazar may lend."""
 
 
 def seed(block: Block) -> None:
@@ -38,11 +48,17 @@ def seed(block: Block) -> None:
 
 
 def seed_nodes(block: Block) -> None:
-    """Make the hypervisors nodes that can be reserved."""
+    """Make the hypervisors nodes that can be reserved, each at its site."""
     with admin(block) as connection:
-        blazar = Client("1", service_type="reservation", session=connection.session, region_name=REGIONS[0])
-        for host, kind in NODES.items():
-            blazar.host.create(name=host, node_type=kind)
+        for region, nodes in NODES.items():
+            blazar = blazar_of(connection, region)
+            for host, kind in nodes.items():
+                blazar.host.create(name=host, node_type=kind)
+
+
+def blazar_of(connection: Connection, region: str) -> Client:
+    """The client of one site's Blazar."""
+    return Client("1", service_type="reservation", session=connection.session, region_name=region)
 
 
 def _wait_for_volumes(connection: Connection) -> None:

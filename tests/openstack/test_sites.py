@@ -1,0 +1,54 @@
+"""The rig's two sites are apart where Chameleon's are: each has a Blazar of its own, and what it lends is as documented."""
+
+from datetime import timedelta
+
+import pytest
+from blazarclient.exception import BlazarClientException
+from conftest import METAL, VM
+from rig.configs import REGIONS
+from rig.remains import remains
+from rig.site import blazar_of
+
+from provisioning import chameleon, leases, times
+
+KVM, UC = REGIONS
+
+
+def test_each_sites_blazar_knows_its_own_nodes_and_leases_only(plane, book):
+    kinds = {region: {host["node_type"] for host in blazar_of(plane.admin, region).host.list()} for region in REGIONS}
+    assert kinds == {KVM: {"gpu_h100_kvm"}, UC: {"compute_gigaio", "gpu_a100_pcie"}}
+    urls = {plane.admin.session.get_endpoint(service_type="reservation", region_name=region) for region in REGIONS}
+    assert len(urls) == 2
+
+    # the same name at both sites, as a student has who takes a virtual machine and a node of metal
+    machine, metal = book("twosites", VM), book("twosites", METAL)
+    chameleon.ensure_lease(machine)
+    assert leases.find(metal) is None
+    chameleon.ensure_lease(metal)
+    assert remains(plane) == {"leases": [machine.name, metal.name]}
+    chameleon.teardown(machine)
+    assert leases.find(metal).status == "ACTIVE"
+    chameleon.teardown(metal)
+    assert remains(plane) == {}
+
+
+def test_a_virtual_machine_is_as_large_as_documented_and_a_class_of_thirty_fits(plane, book):
+    made = book("thirty")
+    flavor = leases.flavor(made, VM)
+    assert (flavor.vcpus, flavor.ram, flavor.disk) == (48, 250000, 40)
+    start = times.now() + timedelta(hours=1)
+    dates = [moment.strftime(times.BLAZAR) for moment in (start, start + timedelta(hours=1))]
+
+    def lease(amount):
+        machines = {"resource_type": "flavor:instance", "flavor_id": flavor.id, "amount": amount, "affinity": None}
+        return made.cloud.blazar.lease.create(made.name, *dates, [machines], [])
+
+    with pytest.raises(BlazarClientException, match="[Nn]ot enough"):
+        lease(35)  # thirty, and four on the node that has four GPUs
+    whole = lease(30)
+    leased = {
+        host for allocation in blazar_of(plane.admin, KVM).allocation.list("os-hosts") if allocation["reservations"]
+        for host in [allocation["resource_id"]]
+    }  # fmt: skip
+    assert len(leased) == 1
+    assert whole["status"] in ("CREATING", "PENDING")
