@@ -46,9 +46,7 @@ class Configs:
     @property
     def variables(self) -> dict[str, str]:
         """Where the services look for their configuration."""
-        names = {
-            name: f"OS_{name.upper()}_CONFIG_DIR" for name in ("keystone", "glance", "nova", "placement")
-        }
+        names = {name: f"OS_{name.upper()}_CONFIG_DIR" for name in ("keystone", "glance", "nova", "placement")}
         found = {variable: str(self.etc(name)) for name, variable in names.items()}
         return found | {"OS_NEUTRON_CONFIG_DIR": str(self.etc("neutron")), "OS_NEUTRON_CONFIG_FILES": "neutron.conf"}
 
