@@ -6,8 +6,100 @@ OURS = "tests/provisioning/test_ours.py"
 NODE_ARCHIVES = "tests/provisioning/test_archives.py"
 ENTRYPOINT = "tests/docker/test_entrypoint.py"
 SSH = "tests/provisioning/test_ssh_way.py"
+DRIVER = "tests/provisioning/test_driver.py"
 
 GUARDS = (
+    # -- the driver: one reboot, and none unasked
+    Guard(
+        "driver: no reboot under a container",
+        "a student's training ends for a driver",
+        "provisioning/remote/reboot.sh",
+        'if [ "$containers" != stop ]; then',
+        "if false; then",
+        (f"{DRIVER}::test_a_node_that_runs_a_container_is_not_rebooted_unasked",),
+    ),
+    Guard(
+        "driver: a reboot that waits is no upgrade",
+        "stopped between the two, it installs again",
+        "provisioning/driver.py",
+        "if not found.is_good and not found.waits_for_boot:",
+        "if not found.is_good:",
+        (f"{DRIVER}::test_what_is_installed_and_waits_for_a_boot_is_not_installed_again",),
+    ),
+    Guard(
+        "driver: a reboot in vain is not repeated",
+        "each 'up' reboots a broken node again",
+        "provisioning/driver.py",
+        "if found.failed_to_load:",
+        "if False:",
+        (f"{DRIVER}::test_a_reboot_that_did_not_help_is_not_repeated",),
+    ),
+    Guard(
+        "driver: a reboot that did not come is asked for again",
+        "a node that never rebooted is given up",
+        "provisioning/driver.py",
+        " and self.rebooted[1:] != (self.boot,)",
+        "",
+        (f"{DRIVER}::test_a_reboot_that_did_not_come_is_not_taken_for_one",),
+    ),
+    Guard(
+        "driver: back is another boot",
+        "the driver is looked at before the node has gone",
+        "provisioning/driver.py",
+        'return "still there" if after.boot == before.boot else "back"',
+        'return "back"',
+        (f"{DRIVER}::test_a_reboot_that_did_not_come_is_not_taken_for_one",),
+    ),
+    Guard(
+        "driver: SSH that ends in a reboot is no error",
+        "the step fails as it succeeds",
+        "provisioning/driver.py",
+        "        except SshError:\n            return",
+        "        except KeyError:\n            return",
+        (f"{DRIVER}::test_one_that_is_too_old_is_upgraded_with_one_reboot_that_is_waited_for",),
+    ),
+    Guard(
+        "driver: verified after the reboot",
+        "Docker and the image are built for a GPU that no program can use",
+        "provisioning/driver.py",
+        """    if not found.is_good:
+        raise _no_good(booking, found)
+""",
+        "",
+        (f"{DRIVER}::test_a_reboot_that_did_not_help_is_not_repeated",),
+    ),
+    Guard(
+        "driver: the module was built",
+        "a node reboots into no driver at all",
+        "provisioning/remote/upgrade_driver.sh",
+        '[ "${on_disk%%.*}" -ge "$oldest" ] ||',
+        "true ||",
+        (f"{DRIVER}::test_a_node_without_a_gpu_and_a_module_that_was_not_built_are_said_before_a_reboot",),
+    ),
+    Guard(
+        "driver: a GPU is there",
+        "minutes of installing for a node that has none",
+        "provisioning/remote/upgrade_driver.sh",
+        "grep -qsix 0x10de ",
+        "true ",
+        (f"{DRIVER}::test_a_node_without_a_gpu_and_a_module_that_was_not_built_are_said_before_a_reboot",),
+    ),
+    Guard(
+        "driver: NVIDIA's packages where NVIDIA's repository is",
+        "two kinds of packages that do not mix",
+        "provisioning/remote/upgrade_driver.sh",
+        "for kind in '^cuda-drivers-[0-9]+$' ",
+        "for kind in ",
+        (f"{DRIVER}::test_the_package_is_the_one_that_the_nodes_repositories_have",),
+    ),
+    Guard(
+        "driver: what was left half done is finished",
+        "after a broken connection apt refuses for good",
+        "provisioning/remote/upgrade_driver.sh",
+        "sudo DEBIAN_FRONTEND=noninteractive dpkg --configure -a >&2 ||",
+        "true ||",
+        (f"{DRIVER}::test_each_call_that_fails_is_said_with_the_next_step_and_running_again_repairs",),
+    ),
     # -- provisioning: nodes, keys, work
     Guard(
         "ssh: a node's host key is kept",

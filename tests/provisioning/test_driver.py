@@ -12,11 +12,12 @@ from provisioning.booking import Booking
 from provisioning.ssh import Ssh
 
 STAND_INS = Path(__file__).parents[1] / "openstack" / "stand_ins"
-TOOLS = "bash cat cp cut date env grep head mkdir mv printf rm sed sleep sort sync touch tr uname".split()
+TOOLS = "bash cat cp cut date env grep head mkdir mv printf rm sed sleep sort sync touch tr uname"
 OLD, NEW = "570.86.15", "580.95.05"
 NODE = """#!/bin/bash
 export HOME={home} STAND_INS={stand_ins} NODE_CALLS={home}/.calls NODE_FAULTS={home}/.faults
-export BOOT_ID=$HOME/.boot-id PCI_DEVICES=$HOME/.pci OS_RELEASE=$STAND_INS/os-release PATH={stand_ins}:$HOME/.bin:{tools}
+export BOOT_ID=$HOME/.boot-id PCI_DEVICES=$HOME/.pci OS_RELEASE=$STAND_INS/os-release
+export PATH=$STAND_INS:$HOME/.bin:{tools}
 cd "$HOME"
 [ ! -e .away-until ] || [ "$(cat .away-until)" -le "$(date +%s)" ] || exit 255
 exec bash -c "${{@: -1}}"
@@ -40,7 +41,7 @@ def node(home, tmp_path, monkeypatch):
     """A booking whose way in ends in that home folder."""
     tools = tmp_path / "tools"
     tools.mkdir()
-    for tool in TOOLS:
+    for tool in TOOLS.split():
         (tools / tool).symlink_to(shutil.which(tool))
     ssh = tmp_path / "bin" / "ssh"
     ssh.parent.mkdir()
@@ -109,5 +110,53 @@ def test_a_node_without_a_gpu_and_a_module_that_was_not_built_are_said_before_a_
         driver.ensure(node)
     (home / ".pci" / "0" / "vendor").write_text("0x8086\n")
     with pytest.raises(errors.RemoteError, match="no NVIDIA GPU on its PCI bus"):
+        driver.ensure(node)
+    assert calls(home, "systemctl") == []
+
+
+@pytest.mark.parametrize(
+    ("offers", "package"),
+    [
+        ("nvidia-driver-570-server nvidia-driver-595-server", "nvidia-driver-595-server"),
+        ("nvidia-driver-570-server nvidia-driver-580 nvidia-driver-580-open", "nvidia-driver-580"),
+        ("nvidia-driver-580-server cuda-drivers-570 cuda-drivers-580", "cuda-drivers-580"),
+        ("nvidia-driver-570-server", "cuda-drivers-580"),
+    ],
+    ids=["a newer branch", "no server branch", "NVIDIA's repository is there", "NVIDIA's repository is set up"],
+)
+def test_the_package_is_the_one_that_the_nodes_repositories_have(node, home, offers, package):
+    (home / ".apt-offers").write_text(offers + "\n")
+    driver.ensure(node)
+    (install,) = [call for call in calls(home, "apt-get") if " install " in call]
+    assert install.split()[-1] == package
+    fetched = calls(home, "curl")
+    assert len(fetched) == (1 if offers == "nvidia-driver-570-server" else 0)
+    assert all("/repos/ubuntu2404/x86_64/cuda-keyring_1.1-1_all.deb" in call for call in fetched)
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        ("dpkg --configure: 1 broken", "dpkg cannot finish what was begun"),
+        ("apt-get -o DPkg::Lock::Timeout=600 update: 100 no route", "Has the node a network"),
+        ("apt-get -o DPkg::Lock::Timeout=600 install: 100 E: held", "nvidia-driver-580-server cannot be installed"),
+        ("systemctl --no-block reboot: 1 refused", "Reboot it from the site's page"),
+    ],
+    ids=["dpkg", "update", "install", "reboot"],
+)
+def test_each_call_that_fails_is_said_with_the_next_step_and_running_again_repairs(node, home, fault, says):
+    (home / ".faults").write_text(fault + "\n")
+    with pytest.raises(errors.RemoteError, match=says) as raised:
+        driver.ensure(node)
+    assert "\n" not in str(raised.value)
+    assert "Log: " in str(raised.value)
+    (home / ".faults").unlink()
+    assert driver.ensure(node).running == NEW
+
+
+def test_a_driver_that_nobody_has_is_said(node, home):
+    (home / ".apt-offers").write_text("nvidia-driver-570-server\n")
+    (home / ".faults").write_text("curl: 6 no host\n")
+    with pytest.raises(errors.RemoteError, match="apt has no driver 580 or newer, and https://developer.*newer image"):
         driver.ensure(node)
     assert calls(home, "systemctl") == []
