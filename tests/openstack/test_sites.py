@@ -1,4 +1,4 @@
-"""The rig's two sites are apart where Chameleon's are: each has a Blazar of its own, and what it lends is as documented."""
+"""The rig's two sites are apart where Chameleon's are: each has a Blazar of its own. Flavors are as documented."""
 
 from datetime import timedelta
 
