@@ -7,6 +7,7 @@ NODE_ARCHIVES = "tests/provisioning/test_archives.py"
 ENTRYPOINT = "tests/docker/test_entrypoint.py"
 SSH = "tests/provisioning/test_ssh_way.py"
 DRIVER = "tests/provisioning/test_driver.py"
+LIMIT = "tests/provisioning/test_limit.py"
 
 GUARDS = (
     # -- the driver: one reboot, and none unasked
@@ -99,6 +100,30 @@ GUARDS = (
         "sudo DEBIAN_FRONTEND=noninteractive dpkg --configure -a >&2 ||",
         "true ||",
         (f"{DRIVER}::test_each_call_that_fails_is_said_with_the_next_step_and_running_again_repairs",),
+    ),
+    Guard(
+        "limit: firewalld keeps it after a reload",
+        "the port is open to everybody from then on",
+        "provisioning/remote/limit.sh",
+        "  lasting=(--permanent)\n",
+        "  lasting=()\n",
+        (f"{LIMIT}::test_the_port_is_open_to_the_last_address_only_now_and_after_a_reload",),
+    ),
+    Guard(
+        "limit: the address before is let in no more",
+        "a seat in a cafe keeps its way in",
+        "provisioning/remote/limit.sh",
+        '*"$accept") must --remove-rich-rule="$rule" ;;',
+        '*"$accept") ;;',
+        (f"{LIMIT}::test_the_port_is_open_to_the_last_address_only_now_and_after_a_reload",),
+    ),
+    Guard(
+        "limit: a refusal of firewalld counts",
+        "Jupyter is started behind a limit that is none",
+        "provisioning/remote/limit.sh",
+        """must() { firewalld --quiet "$@" || problem""",
+        """must() { firewalld --quiet "$@" || true""",
+        (f"{LIMIT}::test_what_firewalld_refuses_is_said_and_where_it_does_not_run_it_is_left_alone",),
     ),
     # -- provisioning: nodes, keys, work
     Guard(
