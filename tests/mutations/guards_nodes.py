@@ -12,6 +12,7 @@ DRIVER = "tests/provisioning/test_driver.py"
 WORK = "tests/provisioning/test_work.py"
 RUNNING = "tests/provisioning/test_running.py"
 BUILD = "tests/provisioning/test_build.py"
+LIMIT = "tests/provisioning/test_limit.py"
 
 GUARDS = (
     # -- the driver: one reboot, and none unasked
@@ -177,6 +178,29 @@ GUARDS = (
         "        except Exception as error:",
         "        except ZeroDivisionError as error:",
         ("tests/provisioning/test_roster.py::test_a_defect_for_one_hides_neither_the_others_nor_itself",),
+    Guard(
+        "limit: firewalld keeps it after a reload",
+        "the port is open to everybody from then on",
+        "provisioning/remote/limit.sh",
+        "  lasting=(--permanent)\n",
+        "  lasting=()\n",
+        (f"{LIMIT}::test_the_port_is_open_to_the_last_address_only_now_and_after_a_reload",),
+    ),
+    Guard(
+        "limit: the address before is let in no more",
+        "a seat in a cafe keeps its way in",
+        "provisioning/remote/limit.sh",
+        '*"$accept") must --remove-rich-rule="$rule" ;;',
+        '*"$accept") ;;',
+        (f"{LIMIT}::test_the_port_is_open_to_the_last_address_only_now_and_after_a_reload",),
+    ),
+    Guard(
+        "limit: a refusal of firewalld counts",
+        "Jupyter is started behind a limit that is none",
+        "provisioning/remote/limit.sh",
+        """must() { firewalld --quiet "$@" || problem""",
+        """must() { firewalld --quiet "$@" || true""",
+        (f"{LIMIT}::test_what_firewalld_refuses_is_said_and_where_it_does_not_run_it_is_left_alone",),
     ),
     # -- provisioning: nodes, keys, work
     Guard(

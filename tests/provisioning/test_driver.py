@@ -50,7 +50,7 @@ def node(home, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{ssh.parent}:/usr/bin:/bin")
     way = Ssh("203.0.113.7", "cc", 22, tmp_path / "key", tmp_path / "hosts", "server-id")
     monkeypatch.setattr(access, "way_in", lambda _: way)
-    site = SimpleNamespace(virtual_machine=False, boot_timeout_min=0.2)
+    site = SimpleNamespace(virtual_machine=False, boot_timeout_min=1)
     made = Booking("me", site, SimpleNamespace(count=1), None, tmp_path, lambda line: print(line, file=sys.stderr))
     made.poll_s = 0.1
     return made
@@ -100,7 +100,7 @@ def test_a_reboot_that_did_not_come_is_not_taken_for_one(node, home):
     with pytest.raises(errors.TooSlowError, match="reboot of llm_single_me is still there after"):
         driver.ensure(node)
     (home / ".faults").unlink()
-    node.site.boot_timeout_min = 0.2
+    node.site.boot_timeout_min = 1
     assert driver.ensure(node).running == NEW
 
 

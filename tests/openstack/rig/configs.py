@@ -12,7 +12,7 @@ BLAZARS = dict(zip(REGIONS, ("blazar", "blazar_uc"), strict=True))
 """Each site's Blazar: the name of its configuration, database, port and queue."""
 SERVICE_USER, SERVICE_PASSWORD = "services", "services-secret"
 COMPUTES = {
-    "kvm-h100": "hypervisors.ThirtyOfOne", "kvm-h100-4": "hypervisors.OneOfFour",
+    "kvm-h100-one": "hypervisors.ThirtyOfOne", "kvm-h100-four": "hypervisors.OneOfFour",
     "gigaio-1": "fake.SmallFakeDriver", "a100-pcie-1": "fake.SmallFakeDriver",
 }  # fmt: skip
 """Hypervisors; the small ones cannot hold the flavor of an H100, so a virtual machine never lands on bare metal."""

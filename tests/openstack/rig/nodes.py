@@ -1,4 +1,4 @@
-"""Nodes: one sshd on all floating IPs, which lets in whom Nova says, into the server that holds the address.
+"""Nodes: sshd on all floating IPs, which lets in whom Nova says, into the server that holds the address.
 
 An address accepts the key that the server behind it was made with, as long as that server is active, and every server
 has a home folder of its own. Commands that would need a real machine are stand-ins on the PATH of the session.
@@ -14,6 +14,8 @@ from .processes import Processes
 from .stores import Database
 
 STAND_INS = Path(__file__).parents[1] / "stand_ins"
+LISTENS = 16
+"""Addresses of one sshd; it has room for no more."""
 SERVER_OF = (
     "from neutron.floatingips f join neutron.ports p on p.id = f.fixed_port_id "
     "join nova_cell1.instances i on i.uuid = p.device_id "
@@ -46,8 +48,8 @@ export PATH=$STAND_INS:$HOME/.bin:{folder}/tools
 export NODE_CALLS=$HOME/.calls NODE_FAULTS=$HOME/.faults DOCKER_DAEMON_JSON=$HOME/daemon.json
 export BOOT_ID=$HOME/.boot-id PCI_DEVICES=$HOME/.pci OS_RELEASE=$STAND_INS/os-release
 mkdir -p "$HOME/.ssh" "$HOME/.bin" "$PCI_DEVICES/0000:17:00.0" && cd "$HOME" || exit 1
-[ -e "$BOOT_ID" ] ||
-  {{ cat /proc/sys/kernel/random/uuid > "$BOOT_ID"; echo 0x10de > "$PCI_DEVICES/0000:17:00.0/vendor"; }}
+[ -e "$BOOT_ID" ] || cat /proc/sys/kernel/random/uuid > "$BOOT_ID"
+[ -e "$PCI_DEVICES/0000:17:00.0/vendor" ] || echo 0x10de > "$PCI_DEVICES/0000:17:00.0/vendor"
 # the stand-in for a reboot says until when: ssh's own code for "no answer"
 [ ! -e .away-until ] || [ "$(cat .away-until)" -le "$(date +%s)" ] || exit 255
 ln -sf {folder}/also_allowed/$1 "$HOME/.ssh/authorized_keys"
@@ -81,22 +83,30 @@ class Nodes:
         if not (self.folder / "host_key").exists():
             subprocess.run(make_key, check=True)
         query = " ".join(self.database.query)
-        config = CONFIG.format(port=SSH_PORT, folder=self.folder)
-        config += "".join(f"ListenAddress {address}\n" for address in self.block.nodes)
-        for address in self.block.nodes:
-            server = SERVER_OF.format(address=address)
-            config += OF_ONE_ADDRESS.format(address=address, query=query, server=server, folder=self.folder)
-        (self.folder / "sshd_config").write_text(config)
         session = self.folder / "session"
         server = SERVER_OF.format(address="$1")
         session.write_text(SESSION.format(query=query, server=server, folder=self.folder, stand_ins=STAND_INS))
         session.chmod(0o755)
-        self.processes.start("sshd", ["/usr/sbin/sshd", "-D", "-e", "-f", str(self.folder / "sshd_config")])
-        self.processes.wait_for_port("sshd", self.block.nodes[0], SSH_PORT)
+        for number, addresses in enumerate(self._batches()):
+            config = CONFIG.format(port=SSH_PORT, folder=self.folder)
+            config += "".join(f"ListenAddress {address}\n" for address in addresses)
+            for address in addresses:
+                server = SERVER_OF.format(address=address)
+                config += OF_ONE_ADDRESS.format(address=address, query=query, server=server, folder=self.folder)
+            path = self.folder / f"sshd_config_{number}"
+            path.write_text(config)
+            self.processes.start(f"sshd-{number}", ["/usr/sbin/sshd", "-D", "-e", "-f", str(path)])
+        for number, addresses in enumerate(self._batches()):
+            self.processes.wait_for_port(f"sshd-{number}", addresses[-1], SSH_PORT)
+
+    def _batches(self) -> list[list[str]]:
+        nodes = self.block.nodes
+        return [nodes[first : first + LISTENS] for first in range(0, len(nodes), LISTENS)]
 
     def stop(self) -> None:
         """Nobody answers on any address any more."""
-        self.processes.stop("sshd")
+        for number in range(len(self._batches())):
+            self.processes.stop(f"sshd-{number}")
 
     def home(self, server_id: str) -> Path:
         """The home folder of a server's user."""

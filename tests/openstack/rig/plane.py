@@ -113,7 +113,7 @@ class ControlPlane:
         managers = tuple(self._config(f"{name}/blazar.conf") for name in BLAZARS.values())
         self.processes.start("blazar-manager", self._several("rig-blazar-manager", "together", managers), self.env)
         computes = tuple((*self._config("nova/nova.conf"), *self._config(f"nova/{host}.conf")) for host in COMPUTES)
-        self.processes.start("nova-compute", self._several("nova-compute", "together", computes), self.env)
+        self.processes.start("nova-compute", self._several("rig-nova-compute", "together", computes), self.env)
         for name in ("placement", "glance", "neutron", "cinder", "nova", *BLAZARS.values()):
             self.processes.wait_for_port(name, self.block.host, PORTS[name])
 

@@ -23,7 +23,7 @@ NODES = dict(
     zip(
         REGIONS,
         (
-            {"kvm-h100": "gpu_h100_kvm", "kvm-h100-4": "gpu_h100_kvm"},
+            {"kvm-h100-one": "gpu_h100_kvm", "kvm-h100-four": "gpu_h100_kvm"},
             {"gigaio-1": "compute_gigaio", "a100-pcie-1": "gpu_a100_pcie"},
         ),
         strict=True,
