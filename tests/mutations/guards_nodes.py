@@ -178,6 +178,7 @@ GUARDS = (
         "        except Exception as error:",
         "        except ZeroDivisionError as error:",
         ("tests/provisioning/test_roster.py::test_a_defect_for_one_hides_neither_the_others_nor_itself",),
+    ),
     Guard(
         "limit: firewalld keeps it after a reload",
         "the port is open to everybody from then on",

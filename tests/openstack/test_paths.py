@@ -106,7 +106,8 @@ def test_the_command_does_the_same_for_a_class_and_says_who_failed(plane, book, 
     assert TOKEN not in up.stdout + up.stderr
     status = command("status", "--class", str(roster), "--cost")
     assert "server ACTIVE" in status.stdout
-    assert "at an unknown price" in status.stdout
+    assert "not counted, since it could not be read: cid" in status.stdout
+    assert "rates: https://chameleoncloud.org" in status.stdout and " SU\n" in status.stdout
     link = command("link", "ann", "--node", VM)
     assert f"token={TOKEN}" in link.stdout
     extend = command("extend", "ann", "--node", VM, "--by", "30m")
