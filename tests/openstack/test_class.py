@@ -42,7 +42,7 @@ def test_a_rotation_is_booked_written_into_the_class_list_and_kept_to(plane, boo
         assert (lease.status, lease.start, lease.end) == ("PENDING", student.start, student.start + student.length)
     again = command(*window, "--book")  # nothing twice
     assert again.returncode == 0 and remains(plane) == {"leases": ["llm_single_rota", "llm_single_rotb"]}
-    later = command(*[word.replace("1h", "2h") for word in window], "--book")
+    later = command(*["1h45m" if word == "1h" else word for word in window], "--book")
     assert later.returncode == 1 and "NoSlotError: lease llm_single_rota is there already" in later.stdout
 
     up = command("up", "--class", str(path))
