@@ -4,6 +4,7 @@ One more: a name, why it is there, the file, a snippet that occurs in it once, w
 fastest tests that should notice.
 """
 
+import guards_class
 import guards_lab
 import guards_nodes
 import guards_runs
@@ -12,4 +13,4 @@ from guard import ROOT, Guard
 
 __all__ = ["GUARDS", "ROOT", "Guard"]
 
-GUARDS = (*guards_lab.GUARDS, *guards_train.GUARDS, *guards_runs.GUARDS, *guards_nodes.GUARDS)
+GUARDS = (*guards_lab.GUARDS, *guards_train.GUARDS, *guards_runs.GUARDS, *guards_nodes.GUARDS, *guards_class.GUARDS)

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from provisioning import access, activity, sweep
+from provisioning import access, activity, cli, sweep, teardown
 from provisioning.activity import Activity
 from provisioning.errors import RemoteError, SshError
 from provisioning.inventory import Holding
@@ -124,3 +124,20 @@ def test_what_a_node_prints_is_read_or_refused_in_one_line(monkeypatch, printed,
             activity.ask(booking)
     else:
         assert activity.ask(booking).idle == idle
+
+
+def test_what_is_in_use_again_when_its_turn_comes_is_left_alone(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "class.csv"
+    path.write_text("netid,node\nann,x\n")
+    clouds = {"KVM@TACC": SimpleNamespace(transport=SimpleNamespace(now=lambda: NOW))}
+    first = sweep.Seen(clouds, {"ann": list(OVER), "eve": [lease(netid="eve")], "kim": [lease(made=-HOUR / 2)]}, ())
+    again = sweep.Seen(clouds, {"ann": [lease(), *OVER[1:]], "eve": [lease(netid="eve")]}, ())
+    looks = iter([first, again, again])
+    monkeypatch.setattr(sweep, "look", lambda *_: next(looks))
+    gone = []
+    monkeypatch.setattr(teardown, "teardown_of", lambda netid, *_: gone.append(netid) or ["lease"])
+    assert cli.main(["sweep", "--class", str(path), "--delete", "--at-once", "1"]) == 0
+    assert gone == ["eve"]
+    assert "ok     ann  in use again: left alone" in capsys.readouterr().out
+    assert cli.main(["sweep", "ann", "--node", "x"]) == 2
+    assert "give the class list with --class" in capsys.readouterr().err

@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -88,33 +87,8 @@ def page(chromium, jupyter):
         browser.close()
 
 
-def ask(url, token=None):
-    headers = {"Authorization": f"token {token}"} if token else {}
-    with urllib.request.urlopen(urllib.request.Request(f"{url}/labkit/lease", headers=headers), timeout=10) as answer:
-        return json.load(answer)
-
-
-def test_the_route_tells_the_end_and_the_servers_time_and_nothing_without_the_token(jupyter, lease):
-    for token in (None, "another"):
-        with pytest.raises(urllib.error.HTTPError) as refused:
-            ask(jupyter, token)
-        assert refused.value.code == 403
-    assert ask(jupyter, TOKEN)["end"] is None
-    end = datetime(2999, 1, 1, 12, tzinfo=UTC)
-    write_end(lease, end)
-    told = ask(jupyter, TOKEN)
-    assert datetime.fromisoformat(told["end"]) == end
-    assert abs(datetime.fromisoformat(told["now"]) - datetime.now(UTC)) < timedelta(seconds=30)
-    for text in ("", "[]", "{}", '{"end": 3}', '{"end": "soon"}', '{"end": "2999-01-01T12:00"}'):
-        lease.write_text(text)
-        with pytest.raises(urllib.error.HTTPError) as refused:
-            ask(jupyter, TOKEN)
-        assert refused.value.code == 500 and "Run 'up' for this node again" in refused.value.read().decode()
-
-
 def test_the_student_sees_when_the_lease_ends_and_is_warned_30_and_10_minutes_before(page, jupyter, lease):
     toast = page.locator(TOAST)
-    lease.unlink()
     page.goto(f"{jupyter}/lab?reset&token={TOKEN}")
     page.wait_for_selector(".jp-Launcher")
     page.wait_for_timeout(3000)

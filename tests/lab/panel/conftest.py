@@ -27,7 +27,7 @@ echo "a line that is none"
 
 class Server:
     def __init__(self, root):
-        self.runs = root / "runs"
+        self.runs, self.lease = root / "runs", root / "lease.json"
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -38,7 +38,7 @@ class Server:
         extension = (ROOT / "docker" / "jupyter" / "server_extension.json").read_text()
         (root / "config" / "jupyter_server_config.json").write_text(extension)
         env = os.environ | {
-            "LABKIT_RUNS": str(self.runs), "JUPYTER_CONFIG_DIR": str(root / "config"),
+            "LABKIT_RUNS": str(self.runs), "LABKIT_LEASE": str(self.lease), "JUPYTER_CONFIG_DIR": str(root / "config"),
             "PATH": f"{root / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT),
         }  # fmt: skip
         command = [
