@@ -8,7 +8,20 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from provisioning import access, addresses, collect, inventory, keys, leases, running, servers, sites, volumes
+from provisioning import (
+    access,
+    addresses,
+    collect,
+    cost,
+    inventory,
+    keys,
+    leases,
+    running,
+    servers,
+    sites,
+    times,
+    volumes,
+)  # fmt: skip
 from provisioning.booking import Booking, name_of, of
 from provisioning.cloud import Cloud
 from provisioning.errors import FailedError, ProvisioningError, ServiceError, UncollectedWorkError
@@ -102,12 +115,19 @@ def _teardown(netid: str, discard: bool, look: Callable[[], Scan], say: Callable
             collect.refuse_to_lose(booking)
             _look_once_more(booking)
     problems = [problem for booking, held in found.holdings.items() for problem in _take_down(booking, held)]
-    left = look().names
+    left = [_priced(booking, one) for booking, held in look().holdings.items() for one in held]
     if left:
         why = f" {' '.join(problems)}" if problems else ""
         raise FailedError(f"{netid}: still there after the teardown: {', '.join(left)}.{why} Run 'down' again.")
     say(f"{netid}: gone: {', '.join(before)}")
     return before
+
+
+def _priced(booking: Booking, holding: Holding) -> str:
+    """What stays, with what it costs: sites charge for leases, and name no rate for anything else."""
+    if holding.kind != "lease" or holding.end is None:
+        return str(holding)
+    return f"{holding}, {cost.per_hour(booking.node)} until {times.show(holding.end)}"
 
 
 def _look_once_more(booking: Booking) -> None:
