@@ -101,10 +101,12 @@ def test_a_sweep_lists_and_removes_what_is_over_or_nobodys_and_nothing_with_work
     path = tmp_path / "class.csv"
     path.write_text(f"netid,node\nswept,{METAL}\nleft,{VM}\n")
     left, stray, worked = book("left", VM), book("stray", VM), book("worked", VM)
-    chameleon.ensure_volume(left)  # a volume, and no lease
+    for one in (left, worked):  # a volume, and no lease any more
+        lease = chameleon.ensure_lease(one)
+        volume = chameleon.ensure_volume(one)
+        leases.delete(one, lease)
+    worked.cloud.cinder.volumes.set_metadata(volume.id, {"labkit_work": "yes"})
     chameleon.ensure_lease(stray)
-    chameleon.ensure_volume(worked)
-    worked.cloud.cinder.volumes.set_metadata(chameleon.ensure_volume(worked).id, {"labkit_work": "yes"})
     idle = {"running": True, "kernels": 1, "busy_kernels": 0, "cpu_percent": 0, "gpu_percent": 0, "busy": False}
     (home / "activity.json").write_text(json.dumps(idle | {"quiet_s": 4000}))
     assert activity.ask(made).idle == timedelta(seconds=4000)
