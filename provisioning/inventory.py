@@ -1,14 +1,17 @@
 """What there is at a site that carries a tag of ours, of anybody: read from the services, whoever made it."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 from provisioning import times
 from provisioning.booking import LEASE, TAG, netid_of
 from provisioning.cloud import Cloud, asking
+from provisioning.errors import ProvisioningError, ServiceError
 from provisioning.keys import ENDING
-from provisioning.sites import Site
+from provisioning.sites import Site, load_sites
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,42 @@ class Holding:
         renamed = "" if self.kind not in ("lease", "server", "volume") or self.name == self.owner else " (renamed)"
         state = f" ({self.state})" if self.state else ""
         return f"{self.kind} {self.name}{renamed} at {self.site}{state}"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """All that is ours at the sites, of anybody."""
+
+    clouds: dict[str, Cloud]
+    things: dict[str, list[Holding]]
+    """By netID."""
+    unseen: tuple[str, ...]
+    """Sites that could not be looked at, and why."""
+
+
+def look(say: Callable[[str], None] = print, known: Mapping[str, Cloud] = MappingProxyType({})) -> Seen:
+    """Read what there is at all sites of ``sites.yaml``, logging in where ``known`` has no cloud yet.
+
+    Raises ``ServiceError`` when not one can be looked at, and what a site of ``known`` raises.
+    """
+    clouds: dict[str, Cloud] = {}
+    things: dict[str, dict[str, Holding]] = {}
+    unseen = []
+    for site in sorted(load_sites(), key=lambda site: site.name not in known):
+        try:
+            cloud = known.get(site.name) or Cloud.connect(site, say)
+            found = everything(cloud, site)
+        except ProvisioningError as error:
+            if site.name in known:
+                raise
+            unseen.append(f"{site.name} was not looked at: {error}")
+            continue
+        clouds[site.name] = cloud
+        for one in found:
+            things.setdefault(one.netid, {}).setdefault(one.id, one)  # sites may share a service
+    if not clouds:
+        raise ServiceError(f"no site could be looked at: {' '.join(unseen)}")
+    return Seen(clouds, {netid: list(held.values()) for netid, held in sorted(things.items())}, tuple(unseen))
 
 
 def everything(cloud: Cloud, site: Site) -> list[Holding]:

@@ -1,15 +1,14 @@
 """A sweep for a class: what at the sites is idle, over, or nobody's, and what it costs."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from provisioning import activity, booking, cost, inventory, times
+from provisioning import activity, booking, cost, times
 from provisioning.booking import Booking, name_of
-from provisioning.cloud import Cloud
-from provisioning.errors import ProvisioningError, ServiceError
-from provisioning.inventory import Holding
+from provisioning.errors import ProvisioningError
+from provisioning.inventory import Holding, Seen, look
 from provisioning.leases import LEAVING
 from provisioning.sites import Node, Site, load_sites
 from provisioning.tables import as_text
@@ -35,37 +34,6 @@ class Found:
     """What ends with a ``down`` now, until its leases would end."""
     deletable: bool = False
     """Whether the sweep may delete it."""
-
-
-@dataclass(frozen=True)
-class Seen:
-    """All that is ours at the sites, of anybody."""
-
-    clouds: dict[str, Cloud]
-    things: dict[str, list[Holding]]
-    """By netID."""
-    unseen: tuple[str, ...]
-    """Sites that could not be looked at, and why."""
-
-
-def look(say: Callable[[str], None] = print) -> Seen:
-    """Read what there is at all sites of ``sites.yaml``. Raises ``ServiceError`` when not one can be looked at."""
-    clouds: dict[str, Cloud] = {}
-    things: dict[str, dict[str, Holding]] = {}
-    unseen = []
-    for site in load_sites():
-        try:
-            cloud = Cloud.connect(site, say)
-            found = inventory.everything(cloud, site)
-        except ProvisioningError as error:
-            unseen.append(f"{site.name} was not looked at: {error}")
-            continue
-        clouds[site.name] = cloud
-        for one in found:
-            things.setdefault(one.netid, {}).setdefault(one.id, one)  # sites may share a service
-    if not clouds:
-        raise ServiceError(f"no site could be looked at: {' '.join(unseen)}")
-    return Seen(clouds, {netid: list(held.values()) for netid, held in sorted(things.items())}, tuple(unseen))
 
 
 def sweep(seen: Seen, netids: Iterable[str], idle_after: timedelta, at_once: int) -> list[Found]:

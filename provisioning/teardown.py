@@ -5,8 +5,9 @@ Money first: the lease ends even where a server or a volume does not go.
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 
 from provisioning import (
     access,
@@ -24,17 +25,16 @@ from provisioning import (
 )  # fmt: skip
 from provisioning.booking import Booking, name_of, of
 from provisioning.cloud import Cloud
-from provisioning.errors import FailedError, ProvisioningError, ServiceError, UncollectedWorkError
-from provisioning.inventory import Holding
+from provisioning.errors import FailedError, ProvisioningError, UncollectedWorkError
+from provisioning.inventory import Holding, Seen
 
 
-@dataclass
+@dataclass(frozen=True)
 class Scan:
     """All that one netID has."""
 
-    holdings: dict[Booking, list[Holding]] = field(default_factory=dict)
-    unseen: list[str] = field(default_factory=list)
-    """Sites that could not be looked at, and why."""
+    holdings: dict[Booking, list[Holding]]
+    seen: Seen
 
     @property
     def names(self) -> list[str]:
@@ -42,35 +42,24 @@ class Scan:
         return [str(holding) for held in self.holdings.values() for holding in held]
 
 
-def scan(netid: str, clouds: dict[str, Cloud], like: Booking | None = None, say: Callable[[str], None] = print) -> Scan:
-    """Read what ``netid`` has at all sites, and log in where ``clouds`` has none yet; ``like`` says how to wait."""
-    found, seen = Scan(), set()
-    for site in sorted(sites.load_sites(), key=lambda site: site.name not in clouds):
-        try:
-            cloud = clouds.get(site.name) or Cloud.connect(site, say)
-            all_of = [one for one in inventory.everything(cloud, site) if one.netid == netid]
-        except ProvisioningError as error:
-            if site.name in clouds:
-                raise
-            found.unseen.append(f"{site.name} was not looked at: {error}")
-            continue
-        clouds[site.name] = cloud
+def scan(netid: str, clouds: Mapping[str, Cloud], say: Callable[[str], None], stop: threading.Event) -> Scan:
+    """Read what ``netid`` has at all sites, each booking with the means to delete it."""
+    seen = inventory.look(say, clouds)
+    found: dict[Booking, list[Holding]] = {}
+    for site in sites.load_sites():
         for node in {node.count > 1: node for node in reversed(site.nodes)}.values():
-            owner = name_of(netid, node)
-            ours = [one for one in all_of if one.owner == owner and one.id not in seen]
-            seen |= {one.id for one in ours}  # sites may share a service
+            named = (site.name, name_of(netid, node))
+            ours = [one for one in seen.things.get(netid, ()) if (one.site, one.owner) == named]
             if ours:
-                made = of(netid, site, node, cloud, say)
-                if like is not None:
-                    made.stop, made.poll_s = like.stop, like.poll_s
-                found.holdings[made] = ours
-    return found
+                made = of(netid, site, node, seen.clouds[site.name], say)
+                made.stop = stop
+                found[made] = ours
+    return Scan(found, seen)
 
 
 def remains(booking: Booking) -> list[str]:
     """All that exists of this booking's netID at all sites, read from the services."""
-    found = _scan(booking)
-    return found.names
+    return scan(booking.netid, {booking.site.name: booking.cloud}, booking.say, booking.stop).names
 
 
 def teardown(booking: Booking, discard: bool = False) -> list[str]:
@@ -79,31 +68,17 @@ def teardown(booking: Booking, discard: bool = False) -> list[str]:
     Raises ``UncollectedWorkError`` before anything is deleted when there is work that was not brought home, unless
     told to ``discard`` it; ``FailedError`` with what stays when the site does not let it go.
     """
-    return _teardown(booking.netid, discard, lambda: _scan(booking), booking.say)
+    clouds = {booking.site.name: booking.cloud}
+    return teardown_of(booking.netid, discard, booking.say, booking.stop, clouds)
 
 
-def teardown_of(netid: str, discard: bool, say: Callable[[str], None], stop: threading.Event) -> list[str]:
-    """The same for a netID alone, wherever its nodes are."""
-    clouds: dict[str, Cloud] = {}
-
-    def look() -> Scan:
-        found = scan(netid, clouds, None, say)
-        if not clouds:
-            raise ServiceError(f"{netid}: no site could be looked at: {' '.join(found.unseen)}")
-        for made in found.holdings:
-            made.stop = stop
-        return found
-
-    return _teardown(netid, discard, look, say)
-
-
-def _scan(booking: Booking) -> Scan:
-    return scan(booking.netid, {booking.site.name: booking.cloud}, booking, booking.say)
-
-
-def _teardown(netid: str, discard: bool, look: Callable[[], Scan], say: Callable[[str], None]) -> list[str]:
-    found = look()
-    for reason in found.unseen:
+def teardown_of(
+    netid: str, discard: bool, say: Callable[[str], None], stop: threading.Event,
+    clouds: Mapping[str, Cloud] = MappingProxyType({}),
+) -> list[str]:  # fmt: skip
+    """The same for a netID alone, wherever its nodes are; ``clouds`` are those that are logged in already."""
+    found = scan(netid, clouds, say, stop)
+    for reason in found.seen.unseen:
         say(f"! {netid}: {reason}")
     before = found.names
     if not before:
@@ -115,7 +90,8 @@ def _teardown(netid: str, discard: bool, look: Callable[[], Scan], say: Callable
             collect.refuse_to_lose(booking)
             _look_once_more(booking)
     problems = [problem for booking, held in found.holdings.items() for problem in _take_down(booking, held)]
-    left = [_priced(booking, one) for booking, held in look().holdings.items() for one in held]
+    stays = scan(netid, found.seen.clouds, say, stop).holdings
+    left = [_priced(booking, one) for booking, held in stays.items() for one in held]
     if left:
         why = f" {' '.join(problems)}" if problems else ""
         raise FailedError(f"{netid}: still there after the teardown: {', '.join(left)}.{why} Run 'down' again.")

@@ -86,7 +86,8 @@ def test_our_name_without_our_tag_is_not_taken_for_ours(mine, kind):
 
 def test_a_teardown_deletes_nothing_while_there_is_work_to_lose(mine, monkeypatch):
     held = inventory.Holding("server", OURS, "1", OURS, "ACTIVE", mine.site.name)
-    monkeypatch.setattr(teardown, "_scan", lambda booking: teardown.Scan({booking: [held]}))
+    seen = inventory.Seen({}, {}, ())
+    monkeypatch.setattr(teardown, "scan", lambda *_: teardown.Scan({mine: [held]}, seen))
     monkeypatch.setattr("provisioning.collect.uncollected", lambda _: "there is newer work on the node")
     for module in (servers, addresses, volumes, leases):
         monkeypatch.setattr(module, "delete", lambda *_: pytest.fail("something was deleted"))
