@@ -56,8 +56,8 @@ ln -sf {folder}/also_allowed/$1 "$HOME/.ssh/authorized_keys"
 exec bash -c "${{SSH_ORIGINAL_COMMAND:-true}}"
 """
 TOOLS = """
-bash cat cp cut env find grep gzip head id ln mkdir mv printf python3 rm sed seq sha256sum sleep sort sync
-tar touch uname
+bash cat cp cut env find grep gzip head id ln mkdir mv printf python3 rm sed seq sh sha256sum sleep sort sync
+tail tar touch uname
 """
 """What a node has of this machine. No apt-get, docker or systemctl: a test can never reach the real ones."""
 
