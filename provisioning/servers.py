@@ -6,7 +6,15 @@ from typing import Any
 from provisioning import claims, keys, leases, slots, times, volumes
 from provisioning.booking import LEASE, TAG, Booking
 from provisioning.cloud import asking, deleting
-from provisioning.errors import FailedError, LeaseOverError, NotOursError, ServiceError, UnknownNameError, known
+from provisioning.errors import (
+    FailedError,
+    LeaseOverError,
+    NotOursError,
+    ServiceError,
+    TooSlowError,
+    UnknownNameError,
+    known,
+)
 from provisioning.leases import Lease
 
 TASK = "OS-EXT-STS:task_state"
@@ -96,6 +104,19 @@ def ask_to_go(booking: Booking, server: Any) -> None:
     """Let the site begin to delete one of our servers."""
     with deleting(f"server {booking.name}"):
         booking.cloud.nova.servers.delete(server.id)
+
+
+def are_gone(booking: Booking, bound_s: float) -> bool:
+    """Whether all of our servers are gone within this time."""
+    try:
+        booking.wait(
+            f"servers of {booking.name}", lambda: "deleting" if find_all(booking) else "gone", ("gone",), bound_s
+        )
+    except TooSlowError:
+        if booking.stop.is_set():
+            raise
+        return False
+    return True
 
 
 def delete(booking: Booking, server: Any) -> None:

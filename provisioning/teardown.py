@@ -28,6 +28,9 @@ from provisioning.cloud import Cloud
 from provisioning.errors import FailedError, ProvisioningError, UncollectedWorkError
 from provisioning.inventory import Holding, Seen
 
+FIRST_S = 120.0
+"""How long servers may take to go before the lease is ended over them."""
+
 
 @dataclass(frozen=True)
 class Scan:
@@ -136,7 +139,11 @@ def _take_down(booking: Booking, held: list[Holding]) -> list[str]:
         volumes.mark(booking, {volumes.WORK: volumes.NO})
     each(servers.take_volume_along, lambda: servers.find_all(booking))
     each(servers.ask_to_go, lambda: servers.find_all(booking))
-    each(leases.delete, [one for one in held if one.kind == "lease"])
+    under = [one for one in held if one.kind == "lease"]
+    if servers.are_gone(booking, FIRST_S):
+        each(leases.delete, under)
+    else:
+        each(_end, [one for one in under if one.state == "ACTIVE"])
     each(servers.delete, lambda: servers.find_all(booking))
     each(addresses.delete, lambda: addresses.find_all(booking))
     if booking.site.virtual_machine:
@@ -144,6 +151,12 @@ def _take_down(booking: Booking, held: list[Holding]) -> list[str]:
         each(access.delete_group, lambda: access.groups(booking))
     each(keys.delete, lambda: keys.find_all(booking))
     return problems
+
+
+def _end(booking: Booking, lease: Holding) -> None:
+    """For a lease whose server does not go; a later run deletes it."""
+    end = leases.end_soon(booking, lease.id)
+    booking.say(f"! lease {booking.name}: its server does not go; the lease ends at {times.show(end)} nevertheless")
 
 
 @contextlib.contextmanager
