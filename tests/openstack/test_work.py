@@ -143,7 +143,7 @@ def test_what_changes_while_it_is_brought_home_is_said_and_still_counts(lab, wor
 
 
 def test_the_command_shows_what_is_left_out_and_down_deletes_nothing_of_ones_own(lab, workspace, plane):
-    write(workspace, {"mine.py": b"mine", ".home/.cache/x": b"12345"})
+    write(workspace, {"mine.py": b"of this test alone: the same bytes are no newer work", ".home/.cache/x": b"12345"})
     down = command("down", "work", "--node", VM)
     assert down.returncode == 1
     assert "UncollectedWorkError" in down.stdout
