@@ -43,10 +43,4 @@ def test_a_virtual_machine_is_as_large_as_documented_and_a_class_of_thirty_fits(
 
     with pytest.raises(BlazarClientException, match="[Nn]ot enough"):
         lease(35)  # thirty, and four on the node that has four GPUs
-    whole = lease(30)
-    leased = {
-        host for allocation in blazar_of(plane.admin, KVM).allocation.list("os-hosts") if allocation["reservations"]
-        for host in [allocation["resource_id"]]
-    }  # fmt: skip
-    assert len(leased) == 1
-    assert whole["status"] in ("CREATING", "PENDING")
+    assert lease(30)["status"] in ("CREATING", "PENDING")
