@@ -38,7 +38,7 @@ def test_a_lease_ends_though_its_server_does_not_go(plane, book, monkeypatch):
     monkeypatch.setattr(teardown, "FIRST_S", 2.0)
     monkeypatch.setattr(servers, "STOP_BOUND_S", 2.0)
     monkeypatch.setattr(volumes, "DELETE_BOUND_S", 2.0)
-    with plane.without("nova-compute"):
+    with plane.frozen("nova-compute"):
         with pytest.raises(errors.FailedError, match=r"still there .*4 SU an hour until .*Run 'down' again") as error:
             chameleon.teardown(made)
         assert "server llm_single_stuck" in str(error.value) and "volume llm_single_stuck" in str(error.value)

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -51,6 +52,8 @@ class ControlPlane:
     def __exit__(self, *_: object) -> None:
         self.admin.close()
         self.processes.stop_all()
+        if left := self.processes.that_name(self.folder):
+            raise RigError(f"outlived the control plane: {left}")
         shutil.rmtree(self.folder, ignore_errors=True)  # a server that was killed may still be closing a file
 
     def _start(self) -> None:
@@ -110,8 +113,10 @@ class ControlPlane:
         with ThreadPoolExecutor(AT_ONCE) as pool:
             for done in [pool.submit(start) for start in starts]:
                 done.result()
-        managers = tuple(self._config(f"{name}/blazar.conf") for name in BLAZARS.values())
-        self.processes.start("blazar-manager", self._several("rig-blazar-manager", "together", managers), self.env)
+        for name in BLAZARS.values():
+            # each by itself: one that is forked leaves the process group, and would outlive the rig
+            manager = [str(self.bin / "python"), str(HERE / "plugins" / "blazar_manager.py")]
+            self.processes.start(f"{name}-manager", [*manager, *self._config(f"{name}/blazar.conf")], self.env)
         computes = tuple((*self._config("nova/nova.conf"), *self._config(f"nova/{host}.conf")) for host in COMPUTES)
         self.processes.start("nova-compute", self._several("rig-nova-compute", "together", computes), self.env)
         for name in ("placement", "glance", "neutron", "cinder", "nova", *BLAZARS.values()):
@@ -189,6 +194,15 @@ class ControlPlane:
             yield
         finally:
             self.start_again(name)
+
+    @contextlib.contextmanager
+    def frozen(self, name: str) -> Iterator[None]:
+        """Let a service stand still: what it is told waits."""
+        self.processes.signal(name, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.processes.signal(name, signal.SIGCONT)
 
     def start_again(self, name: str) -> None:
         """Start a service that was stopped, unless that was done."""

@@ -67,6 +67,10 @@ class Processes:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(STOP_S)
 
+    def signal(self, name: str, number: signal.Signals) -> None:
+        """Send a signal to the server's group."""
+        os.killpg(self._running[name].pid, number)
+
     def stop_all(self) -> None:
         """End all servers at once: what they hold is thrown away, and nothing is to be saved."""
         for child in self._running.values():
@@ -74,6 +78,17 @@ class Processes:
                 os.killpg(child.pid, signal.SIGKILL)
         while self._running:
             self._running.popitem()[1].wait()
+
+    @staticmethod
+    def that_name(folder: Path) -> list[str]:
+        """Command lines of processes, of anybody, that name a file below ``folder``."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):  # it has just ended
+                words = path.read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+                if str(folder) in words:
+                    found.append(words)
+        return found
 
 
 def _accepts(host: str, port: int) -> bool:

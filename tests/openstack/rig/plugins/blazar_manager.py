@@ -4,6 +4,8 @@ It looks every second for leases that are due, in place of every ten, and waits 
 in place of ten minutes.
 """
 
+import sys
+
 import retrying
 
 PATIENCE_MS, LOOK_EVERY_MS = 10_000, 500
@@ -13,6 +15,5 @@ retrying.retry = lambda **asked: _retry(**asked | {"stop_max_delay": PATIENCE_MS
 from blazar.cmd.manager import main  # noqa: E402 - it patches what the manager imports
 from blazar.manager import service  # noqa: E402
 
-__all__ = ["main"]
-
 service.EVENT_INTERVAL = 1
+sys.exit(main())
