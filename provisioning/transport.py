@@ -54,6 +54,7 @@ class Transport(requests.adapters.HTTPAdapter):
                 why = "no answer"
             else:
                 self._set_clock(response)
+                response.headers.setdefault("Content-Type", "text/plain")  # Glance's client fails at one without
                 if last or not _may_pass(request, response.status_code, tries):
                     return response
                 why = f"answers {response.status_code}"

@@ -124,6 +124,10 @@ def test_an_answer_is_an_answer(site, session, status):
     assert len(site.asked) == 1
 
 
+def test_an_answer_has_a_kind_though_what_stands_before_a_service_says_none(site, session):
+    assert session.get(site.url).headers["content-type"] == "text/plain"  # Glance's client reads it of every error
+
+
 def test_the_sites_clock_counts(site, session):
     assert session.transport.now() - times.now() < timedelta(seconds=1)  # before any answer: ours
     site.date = datetime.now(UTC) - timedelta(hours=4)
