@@ -1,6 +1,10 @@
-"""A class of thirty, five of whom cannot get a node, each for another reason; what was wrong is put right, and a re-run
-mends the five."""
+"""A class, five of whom cannot get a node, each for another reason; what was wrong is put right, and a re-run mends the
+five.
 
+Eight students, so that all tests end in time; RIG_CLASS=30 is the class of thirty.
+"""
+
+import os
 import shutil
 
 from conftest import METAL, VM
@@ -10,12 +14,13 @@ from test_paths import TOKEN, command
 from provisioning import chameleon, servers
 from provisioning.volumes import WORK
 
-WELL = [f"s{number:02}" for number in range(25)]
 ILL = ("typo", "named", "taken", "broken", "moved")
+SIZE = int(os.environ.get("RIG_CLASS") or 8)
+WELL = [f"s{number:02}" for number in range(SIZE - len(ILL))]
 AT_ONCE = "6"
 
 
-def test_a_class_of_thirty_with_five_that_fail_for_five_reasons_and_a_re_run_that_mends_them(plane, book, tmp_path):
+def test_a_class_with_five_that_fail_for_five_reasons_and_a_re_run_that_mends_them(plane, book, tmp_path):
     nodes = {netid: VM for netid in (*WELL, *ILL)} | {"typo": "g1.h100.pci1", "taken": METAL}
     roster = tmp_path / "class.csv"
     write = lambda: roster.write_text("netid,node\n" + "".join(f"{who},{what}\n" for who, what in nodes.items()))  # noqa: E731
@@ -40,12 +45,13 @@ def test_a_class_of_thirty_with_five_that_fail_for_five_reasons_and_a_re_run_tha
     shutil.rmtree(moved.folder)
     moved.folder.mkdir()
 
-    up = command("up", "--class", str(roster), "--at-once", AT_ONCE, timeout=600)
+    up = command("up", "--class", str(roster), "--at-once", AT_ONCE, timeout=1200)
     lines = up.stdout.splitlines()
     assert up.returncode == 1, up.stdout + up.stderr
-    assert "25 of 30 ok" in lines
+    some = f"{len(WELL)} of {SIZE} ok"
+    assert some in lines
     assert sorted(line.split()[1] for line in lines if line.startswith("ok ")) == WELL
-    summary = lines[lines.index("25 of 30 ok") + 1 :]
+    summary = lines[lines.index(some) + 1 :]
     whys = {line.split(":")[0].strip(): line.partition(": ")[2] for line in summary}
     begins = {
         "typo": "UsageError: node 'g1.h100.pci1' is in no site of sites.yaml. Known: g1.h100.pci.1",
@@ -66,14 +72,16 @@ def test_a_class_of_thirty_with_five_that_fail_for_five_reasons_and_a_re_run_tha
     chameleon.teardown(other)
     plane.admin.block_storage.reset_volume_status(disk.id, status="available")
     chameleon.teardown(moved)
-    again = command("up", "--class", str(roster), "--at-once", AT_ONCE, timeout=600)
+    again = command("up", "--class", str(roster), "--at-once", AT_ONCE, timeout=1200)
     assert again.returncode == 0, again.stdout + again.stderr
-    assert "30 of 30 ok" in again.stdout.splitlines()
+    assert f"{SIZE} of {SIZE} ok" in again.stdout.splitlines()
     there = remains(plane)
     counted = {kind: len(names) for kind, names in there.items()}
-    assert counted == {"servers": 30, "volumes": 29, "addresses": 30, "groups": 29, "keys": 30, "leases": 30}
+    assert counted == {
+        "servers": SIZE, "volumes": SIZE - 1, "addresses": SIZE, "groups": SIZE - 1, "keys": SIZE, "leases": SIZE,
+    }  # fmt: skip
     assert all(len(set(names)) == len(names) for kind, names in there.items() if kind != "groups")
 
-    down = command("down", "--class", str(roster), "--at-once", AT_ONCE, timeout=600)
+    down = command("down", "--class", str(roster), "--at-once", AT_ONCE, timeout=1200)
     assert down.returncode == 0, down.stdout + down.stderr
     assert remains(plane) == {}
