@@ -7,6 +7,7 @@ NODE_ARCHIVES = "tests/provisioning/test_archives.py"
 ENTRYPOINT = "tests/docker/test_entrypoint.py"
 SSH = "tests/provisioning/test_ssh_way.py"
 CLAIMS = "tests/provisioning/test_claims.py"
+HOLD = "tests/provisioning/test_hold.py"
 TRANSPORT = "tests/provisioning/test_transport.py"
 DRIVER = "tests/provisioning/test_driver.py"
 WORK = "tests/provisioning/test_work.py"
@@ -138,6 +139,46 @@ GUARDS = (
         "        if ours is not None:\n            give_back(ours.thing)\n        raise\n",
         "        raise\n",
         (f"{CLAIMS}::test_what_must_not_be_made_any_more_is_given_back",),
+    ),
+    Guard(
+        "lease: the one that a run began with",
+        "an up that slept goes on under somebody's new lease",
+        "provisioning/leases.py",
+        "        status = _get(booking, booking.lease_id).status\n",
+        "        status = active(booking).status\n",
+        (f"{HOLD}::test_a_lease_that_is_gone_stops_what_began_with_it",),
+    ),
+    Guard(
+        "lease: one of another day is none too many",
+        "a calendar of next week is deleted by today's up",
+        "provisioning/leases.py",
+        " or other.start >= lease.end or lease.start >= other.end:",
+        ":",
+        (f"{HOLD}::test_of_two_leases_that_of_the_server_stays_and_one_of_another_day_too",),
+    ),
+    Guard(
+        "lease: one with a server is given back by nobody",
+        "a student's node is deleted to tidy up",
+        "provisioning/leases.py",
+        "        if other.used:\n",
+        "        if False:\n",
+        (f"{HOLD}::test_two_leases_with_a_server_each_are_left_alone_and_said",),
+    ),
+    Guard(
+        "lease: renamed by hand",
+        "a lease that nobody finds runs to its end",
+        "provisioning/leases.py",
+        'if raw["name"] == booking.name or raw["id"] in under',
+        'if raw["name"] == booking.name',
+        (f"{HOLD}::test_a_lease_that_was_renamed_is_known_by_the_id_that_the_server_carries",),
+    ),
+    Guard(
+        "teardown: looked at once more",
+        "what a kernel saved meanwhile is lost",
+        "provisioning/teardown.py",
+        "    except UncollectedWorkError:\n        running.go_on(way)\n        raise\n",
+        "    except UncollectedWorkError:\n        pass\n",
+        (f"{HOLD}::test_what_is_saved_after_the_first_look_is_seen_and_the_lab_goes_on",),
     ),
     Guard(
         "transport: what makes a thing is sent once",

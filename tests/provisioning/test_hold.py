@@ -1,0 +1,132 @@
+"""The lease that a run began with: looked at before and after all that is made, and one too many given back; with a
+Blazar in the place of a site's."""
+
+import contextlib
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+
+import pytest
+
+from provisioning import booking, collect, leases, running, servers, teardown, times, volumes
+from provisioning.errors import FailedError, GoneError, LeaseOverError, UncollectedWorkError
+from provisioning.sites import find_node
+
+NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+class Blazar:
+    """Leases by id, as a site keeps them."""
+
+    def __init__(self):
+        self.kept, self.updated = {}, []
+
+    def put(self, id, status="ACTIVE", start=NOW - HOUR, end=NOW + HOUR, name="llm_single_abc", created=NOW - HOUR):
+        self.kept[id] = {
+            "id": id, "name": name, "status": status, "start_date": f"{start:%Y-%m-%dT%H:%M:%S.%f}",
+            "end_date": f"{end:%Y-%m-%dT%H:%M:%S.%f}", "created_at": f"{created:%Y-%m-%d %H:%M:%S}", "reservations": [],
+        }  # fmt: skip
+
+    def list(self):
+        return list(self.kept.values())
+
+    def get(self, id):
+        if id not in self.kept:
+            raise GoneError("reading lease: the site does not have it.")
+        return self.kept[id]
+
+    def delete(self, id):
+        del self.kept[id]
+
+    def update(self, id, **changed):
+        self.updated.append((id, changed))
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    for module in (leases, servers, volumes):
+        for name in ("asking", "deleting"):  # they translate errors of clients, which are not here
+            monkeypatch.setattr(module, name, lambda *_: contextlib.nullcontext(), raising=False)
+    blazar, listed = Blazar(), []
+    cloud = SimpleNamespace(
+        blazar=SimpleNamespace(lease=blazar), nova=SimpleNamespace(servers=SimpleNamespace(list=lambda: listed)),
+        transport=SimpleNamespace(now=lambda: NOW),
+    )  # fmt: skip
+    site, kind = find_node("g1.h100.pci.1")
+    said = []
+    made = booking.Booking("abc", site, kind, cloud, tmp_path, said.append, poll_s=0.0)
+    made.said, made.leases, made.servers = said, blazar, listed
+    return made
+
+
+def server(lease, **more):
+    data = {"labkit_owner": "llm_single_abc", "labkit_lease": lease} | more
+    return SimpleNamespace(id="s", name="x", status="ACTIVE", metadata=data, created="", **{servers.TASK: None})
+
+
+@pytest.mark.parametrize("status", [None, "TERMINATED", "TERMINATING", "DELETING"])
+def test_a_lease_that_is_gone_stops_what_began_with_it(mine, status):
+    mine.leases.put("first")
+    leases.active(mine)
+    leases.hold(mine)
+    mine.leases.put("second", created=NOW)  # somebody has one again: it is not the one that this began with
+    if status:
+        mine.leases.put("first", status)
+    else:
+        mine.leases.delete("first")
+    with pytest.raises(LeaseOverError, match=f"is {status or 'gone'}: it was torn down"):
+        leases.hold(mine)
+
+
+def test_what_goes_wrong_when_the_lease_goes_is_said_as_that(mine):
+    mine.leases.put("first")
+    with pytest.raises(LeaseOverError, match="torn down"), leases.held(mine):
+        mine.leases.delete("first")
+        raise FailedError("the key is refused")
+    mine.lease_id = ""
+    mine.leases.put("second")
+    with pytest.raises(FailedError, match="the key is refused"), leases.held(mine):
+        raise FailedError("the key is refused")
+
+
+def test_of_two_leases_that_of_the_server_stays_and_one_of_another_day_too(mine):
+    mine.leases.put("older", created=NOW - 2 * HOUR)
+    mine.leases.put("used", created=NOW - HOUR)
+    mine.leases.put("tomorrow", "PENDING", start=NOW + 24 * HOUR, end=NOW + 26 * HOUR)
+    mine.servers.append(server("used"))
+    assert leases.ensure(mine).id == "used"
+    assert sorted(mine.leases.kept) == ["tomorrow", "used"]
+
+
+def test_two_leases_with_a_server_each_are_left_alone_and_said(mine):
+    mine.leases.put("a", created=NOW - HOUR)
+    mine.leases.put("b", created=NOW)
+    mine.servers += [server("a"), server("b")]
+    assert leases.ensure(mine).id == "a"
+    assert sorted(mine.leases.kept) == ["a", "b"]
+    assert any("two, and each has a server" in line for line in mine.said)
+
+
+def test_a_lease_that_was_renamed_is_known_by_the_id_that_the_server_carries(mine):
+    mine.leases.put("renamed", name="my lease")
+    assert leases.find(mine) is None
+    mine.servers.append(server("renamed"))
+    assert leases.find(mine).id == "renamed"
+
+
+def test_a_lease_over_a_server_that_does_not_go_ends_by_its_date(mine):
+    end = leases.end_soon(mine, "stuck")
+    assert mine.leases.updated == [("stuck", {"end_date": end.strftime(times.BLAZAR)})]
+    assert timedelta(seconds=60) < end - NOW < timedelta(minutes=2)
+
+
+def test_what_is_saved_after_the_first_look_is_seen_and_the_lab_goes_on(mine, monkeypatch):
+    mine.servers.append(server("a", labkit_work="yes"))
+    done = []
+    monkeypatch.setattr(teardown.access, "way_in", lambda _: "way")
+    monkeypatch.setattr(running, "stop", lambda way: done.append("stop"))
+    monkeypatch.setattr(running, "go_on", lambda way: done.append("go on"))
+    monkeypatch.setattr(collect, "uncollected", lambda _: "there is newer work" if "stop" in done else None)
+    with pytest.raises(UncollectedWorkError):
+        teardown._look_once_more(mine)
+    assert done == ["stop", "go on"]
