@@ -1,5 +1,6 @@
 """Who may reach the node: security groups of a virtual machine, the way in by SSH, students' keys."""
 
+import contextlib
 from typing import Any
 
 from provisioning import addresses, claims, keys, leases, public_key, servers, times
@@ -97,6 +98,9 @@ def _ensure_group(booking: Booking, purpose: str, port: int, source: str) -> str
     group = here[0].thing if here else None
     if group is None:
         group = claims.claim(booking, what, make, read, lambda one: delete_group(booking, one), hold)
+    for other in here[1:]:  # what an interrupted run left; one that a port uses the site keeps
+        with contextlib.suppress(ServiceError):
+            delete_group(booking, other.thing)
     _let_through(booking, group, port, source)
     return group["id"]
 

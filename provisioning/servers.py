@@ -38,8 +38,9 @@ def find_all(booking: Booking) -> list[Any]:
 
 
 def find(booking: Booking) -> Any | None:
-    """The server, if there is one; the last choice is one that is being deleted."""
-    return next(iter(sorted(find_all(booking), key=is_leaving)), None)
+    """The server, if there is one: of several one with work on it, and last of all one that is being deleted."""
+    worth = lambda one: (is_leaving(one), one.metadata.get(volumes.WORK) != volumes.YES)  # noqa: E731
+    return min(find_all(booking), key=worth, default=None)
 
 
 def is_leaving(server: Any) -> bool:
@@ -67,6 +68,7 @@ def _ensure(booking: Booking, lease: Lease) -> Any:
             status = booking.wait(what, lambda s=server: _state(booking, s.id), ("ACTIVE", "ERROR"), bound_s)
         if status == "ACTIVE":
             booking.say(f"{what}: ACTIVE")
+            _give_back_others(booking, server)
             return find(booking)
         server = find(booking)
         reason = getattr(server, "fault", {}).get("message", "no reason given")
@@ -76,6 +78,14 @@ def _ensure(booking: Booking, lease: Lease) -> Any:
     raise FailedError(
         f"server {booking.name} went to ERROR {TRIES} times: {reason}. Try another node, or ask the site."
     )
+
+
+def _give_back_others(booking: Booking, server: Any) -> None:
+    """Delete what an interrupted run left beside the server, unless there may be work on it."""
+    for other in find_all(booking):
+        if other.id != server.id and not is_leaving(other) and other.metadata.get(volumes.WORK) != volumes.YES:
+            booking.say(f"server {booking.name}: there were two; the one without work is given back")
+            delete(booking, other)
 
 
 def plan(booking: Booking) -> str:

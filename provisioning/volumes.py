@@ -26,8 +26,9 @@ def find_all(booking: Booking) -> list[Any]:
 
 
 def find(booking: Booking) -> Any | None:
-    """The boot volume, if there is one that is not being deleted."""
-    return next((volume for volume in find_all(booking) if volume.status != "deleting"), None)
+    """The boot volume, if there is one that is not being deleted: of several that of a server, or with work on it."""
+    live = [volume for volume in find_all(booking) if volume.status != "deleting"]
+    return min(live, key=lambda one: (one.status != "in-use", one.metadata.get(WORK) != YES), default=None)
 
 
 def ensure(booking: Booking) -> Any | None:
@@ -45,12 +46,21 @@ def _ensure(booking: Booking) -> Any:
         status = booking.wait(f"volume {booking.name}", lambda v=volume: _get(booking, v.id).status, ends, BOUND_S)
         if status != "error":
             booking.say(f"volume {booking.name}: {status}, {volume.size} GiB")
+            _give_back_others(booking, volume)
             return _get(booking, volume.id)
         if volume.metadata.get(WORK) == YES:
             raise UncollectedWorkError(f"volume {booking.name} is in error and holds work. Ask the site to repair it.")
         booking.say(f"volume {booking.name}: in error, replaced")
         delete(booking, volume)
     raise FailedError(f"volume {booking.name} went to error {TRIES} times. Is the image '{booking.site.image}' whole?")
+
+
+def _give_back_others(booking: Booking, volume: Any) -> None:
+    """Delete what an interrupted run left beside the boot volume, unless there may be work on it."""
+    for other in find_all(booking):
+        if other.id != volume.id and other.status == "available" and other.metadata.get(WORK) != YES:
+            booking.say(f"volume {booking.name}: there were two; the one that nothing uses is given back")
+            delete(booking, other)
 
 
 def plan(booking: Booking) -> str:

@@ -76,11 +76,17 @@ def test_what_two_left_is_counted_and_a_further_run_mends_it(plane, book):
     public = next(n["id"] for n in made.cloud.neutron.list_networks()["networks"] if n["name"] == "public")
     body = {"floating_network_id": public, "description": made.tag_text}
     made.cloud.neutron.create_floatingip({"floatingip": body})
+    spare = made.cloud.cinder.volumes.create(1, name=made.name, metadata=made.tag)
+    made.wait("volume", lambda: made.cloud.cinder.volumes.get(spare.id).status, ("available",), 60)
+    for _ in range(2):
+        group = {"name": f"{made.name}-ssh", "description": made.tag_text}
+        made.cloud.neutron.create_security_group({"security_group": group})
     read = chameleon.status(made)
-    assert "! 2 leases" in read.line and "! 2 addresses" in read.line
-    for step in STEPS[:4]:
+    for what in ("leases", "addresses", "volumes"):
+        assert f"! 2 {what}" in read.line
+    for step in STEPS:
         step(made)
-    assert counts(plane)["leases"] == counts(plane)["addresses"] == 1
+    assert counts(plane) == {"servers": 1, "volumes": 1, "addresses": 1, "groups": 1, "keys": 1, "leases": 1}
     assert leases.find(made).id == lease.id  # the one that the server runs under
     assert "!" not in chameleon.status(made).line
 
