@@ -141,6 +141,6 @@ def test_a_plan_says_what_the_driver_may_cost_before_there_is_a_node(book):
 
 
 def test_a_plan_for_a_node_that_does_not_answer_says_so(node, home):
-    (home / ".away-until").write_text("99999999999\n")
+    (home / ".away-logins").write_text("1000\n")
     assert driver.plan(node).startswith("cannot be asked now; older than 580, it is upgraded with one reboot")
-    (home / ".away-until").unlink()
+    (home / ".away-logins").unlink()

@@ -19,7 +19,8 @@ export HOME={home} STAND_INS={stand_ins} NODE_CALLS={home}/.calls NODE_FAULTS={h
 export BOOT_ID=$HOME/.boot-id PCI_DEVICES=$HOME/.pci OS_RELEASE=$STAND_INS/os-release
 export PATH=$STAND_INS:$HOME/.bin:{tools}
 cd "$HOME"
-[ ! -e .away-until ] || [ "$(cat .away-until)" -le "$(date +%s)" ] || exit 255
+left=$(cat .away-logins 2> /dev/null)
+if [ "${{left:-0}}" -gt 0 ]; then echo $((left - 1)) > .away-logins; exit 255; fi
 exec bash -c "${{@: -1}}"
 """
 
