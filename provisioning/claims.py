@@ -1,4 +1,4 @@
-"""One of each, whoever else is at it: make, look again, and give the younger one back.
+"""One of each, though several make it: make, look again, and give the younger one back.
 
 The services have no lock that two machines could share. What they have is one order of what was made, by time and id.
 So who makes a thing reads again once nobody can make an older one any more, and gives it back unless it is the first.

@@ -1,4 +1,4 @@
-"""What there is at a site that carries a tag of ours, of anybody: read from the services, whoever made it."""
+"""What there is at a site that carries a tag of ours, of anybody, made from any machine: read from the services."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -49,7 +49,7 @@ class Lease:
 
     @property
     def rank(self) -> tuple[bool, bool, datetime, datetime, str]:
-        """The smallest of several is the one that counts, for whoever asks."""
+        """The smallest of several is the one that counts, whichever process asks."""
         return self.status == "ERROR", not self.used, self.start, self.created, self.id
 
 
@@ -98,6 +98,7 @@ def hold(booking: Booking) -> None:
     calls, and somebody may tear down meanwhile."""
     if not booking.lease_id:
         active(booking)
+        return
     try:
         status = _get(booking, booking.lease_id).status
     except GoneError:

@@ -60,7 +60,7 @@ def for_each(students: list[Student], action: Action, at_once: int, say: Callabl
 
 
 def _surprise(student: Student, error: Exception) -> str:
-    """One line for what nobody has foreseen; all of it in a file."""
+    """One line for an unexpected error; all of it in a file."""
     log = home() / "surprises" / f"{student.netid}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")

@@ -63,7 +63,7 @@ def status(booking: Booking) -> Status:
 
 def _several(things: list, what: str) -> str:
     """A remark where there should be one and are more."""
-    return f", ! {len(things)} {what}: run 'up' again to mend it, or 'down'" if len(things) > 1 else ""
+    return f", ! {len(things)} {what}: run 'up' again to fix it, or 'down'" if len(things) > 1 else ""
 
 
 def _when(lease: Lease, now: datetime) -> str:

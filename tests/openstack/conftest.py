@@ -1,7 +1,9 @@
 """One control plane for all system tests, and a student of its own for each."""
 
+import contextlib
 import json
 import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from rig.identity import student_environment
 from rig.plane import ControlPlane
 from rig.remains import remains
 
-from provisioning import booking, sites, teardown
+from provisioning import booking, chameleon, sites, teardown
 
 HERE = Path(__file__).parent
 VM, LARGE_VM, METAL = "g1.h100.pci.1", "g1.h100.pci.4", "compute_gigaio"
@@ -77,6 +79,27 @@ def book(plane):
     yield book
     for one in made:
         teardown.teardown(one, discard=True)
+
+
+def booted(made: booking.Booking) -> booking.Booking:
+    """The booking, with a node that lets us in."""
+    for step in (chameleon.ensure_lease, chameleon.ensure_volume, chameleon.ensure_server, chameleon.ensure_address):
+        step(made)
+    chameleon.ensure_access(made)
+    return made
+
+
+@contextlib.contextmanager
+def lent(netid: str, node: str, make: Callable[[booking.Booking], object]) -> Iterator[booking.Booking]:
+    """A booking that ``make`` brings up, with what it says in ``said``; torn down afterwards."""
+    said: list[str] = []
+    made = booking.book(netid, node, said.append)
+    made.said = said
+    try:
+        assert make(made) is not None
+        yield made
+    finally:
+        teardown.teardown(made, discard=True)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,5 +1,5 @@
-"""A class, five of whom cannot get a node, each for another reason; what was wrong is put right, and a re-run mends the
-five.
+"""A class, five of whom cannot get a node, each for another reason; what was wrong is put right, and a re-run completes
+the five.
 
 Seven students, so that all tests end in time; RIG_CLASS=30 is the class of thirty.
 """
@@ -20,7 +20,7 @@ WELL = [f"s{number:02}" for number in range(SIZE - len(ILL))]
 AT_ONCE = "6"
 
 
-def test_a_class_with_five_that_fail_for_five_reasons_and_a_re_run_that_mends_them(plane, book, tmp_path):
+def test_a_class_with_five_that_fail_for_five_reasons_and_a_re_run_that_completes_them(plane, book, tmp_path):
     nodes = {netid: VM for netid in (*WELL, *ILL)} | {"typo": "g1.h100.pci1", "taken": METAL}
     roster = tmp_path / "class.csv"
     write = lambda: roster.write_text("netid,node\n" + "".join(f"{who},{what}\n" for who, what in nodes.items()))  # noqa: E731

@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from conftest import METAL
+from conftest import METAL, booted, lent
 
 from provisioning import access, chameleon, driver, errors, servers, steps
 from provisioning.ssh import Ssh
@@ -13,15 +13,8 @@ OLD, NEW, BOOT = "570.86.15", "580.95.05", ".boot-id"
 
 @pytest.fixture(scope="module")
 def metal(plane):
-    from provisioning import booking, teardown
-
-    made = booking.book("driver", METAL, lambda _: None)
-    chameleon.ensure_lease(made)
-    chameleon.ensure_server(made)
-    chameleon.ensure_address(made)
-    chameleon.ensure_access(made)
-    yield made
-    teardown.teardown(made, discard=True)
+    with lent("driver", METAL, booted) as made:
+        yield made
 
 
 @pytest.fixture

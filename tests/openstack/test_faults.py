@@ -5,7 +5,7 @@ import subprocess
 import threading
 
 import pytest
-from conftest import LARGE_VM, METAL, VM
+from conftest import LARGE_VM, METAL, VM, booted
 from rig.identity import DOMAIN, PROJECT
 from rig.remains import remains
 
@@ -30,15 +30,6 @@ def changed_site(made, **values):
 
 def changed_node(made, name):
     return dataclasses.replace(made, node=dataclasses.replace(made.node, name=name))
-
-
-def booted(made):
-    chameleon.ensure_lease(made)
-    chameleon.ensure_volume(made)
-    chameleon.ensure_server(made)
-    chameleon.ensure_address(made)
-    chameleon.ensure_access(made)
-    return made
 
 
 def test_what_is_in_error_is_replaced_and_what_is_whole_is_kept(book, admin_of):

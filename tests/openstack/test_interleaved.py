@@ -110,7 +110,7 @@ def test_never_two_leases_and_never_lost_work(plane, book, workers, seed):
     counted = {kind: len(names) for kind, names in remains(plane).items()}
     assert all(count == 1 for count in counted.values()), (counted, ended)
     assert lost(plane, writer, made.folder) == [], ended
-    # whatever state it is in, one more run mends it, and all goes
+    # whatever state it is in, one more run completes it, and all goes
     assert chameleon.up(made) is not None
     counted = {kind: len(names) for kind, names in remains(plane).items()}
     assert counted == {kind: 1 for kind in ("servers", "volumes", "addresses", "groups", "keys", "leases")}

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import METAL
+from conftest import METAL, booted, lent
 from rig.nodes import STAND_INS
 
 from provisioning import access, chameleon, errors, servers
@@ -16,15 +16,8 @@ from provisioning.ssh import REMOTE
 
 @pytest.fixture(scope="module")
 def node(plane):
-    from provisioning import booking, teardown
-
-    made = booking.book("remote", METAL, lambda _: None)
-    chameleon.ensure_lease(made)
-    chameleon.ensure_server(made)
-    chameleon.ensure_address(made)
-    chameleon.ensure_access(made)
-    yield made
-    teardown.teardown(made, discard=True)
+    with lent("remote", METAL, booted) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ import subprocess
 import sys
 
 import pytest
-from conftest import METAL
+from conftest import METAL, lent
 from rig.remains import remains
 
-from provisioning import access, booking, chameleon, errors, project, running, servers, teardown
+from provisioning import access, chameleon, errors, project, running, servers
 
 BUSY = {
     "kernels": [{"path": "labs/01.ipynb", "state": "busy", "last_activity": "2026-11-29T09:00:00.000000Z"}],
@@ -21,12 +21,8 @@ BUSY = {
 @pytest.fixture(scope="module")
 def lab(plane):
     """A node with a lab that was just started."""
-    said = []
-    made = booking.book("running", METAL, said.append)
-    made.said = said
-    assert chameleon.up(made) is not None
-    yield made
-    teardown.teardown(made, discard=True)
+    with lent("running", METAL, chameleon.up) as made:
+        yield made
 
 
 @pytest.fixture

@@ -63,7 +63,7 @@ def test_two_that_make_the_same_in_the_same_moment_end_with_one_of_each(plane, b
     assert chameleon.status(both[0]).line.count("!") == 0
 
 
-def test_what_two_left_is_counted_and_a_further_run_mends_it(plane, book):
+def test_what_two_left_is_counted_and_a_further_run_gives_back(plane, book):
     made = book("doubled")
     lease = chameleon.ensure_lease(made)
     for step in STEPS[1:4]:

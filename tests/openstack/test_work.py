@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from conftest import VM
+from conftest import VM, lent
 from rig.remains import remains
 from test_paths import command
 
@@ -39,14 +39,8 @@ def sparse(folder, name, size):
 @pytest.fixture(scope="module")
 def lab(plane):
     """A node with a lab that was just started."""
-    from provisioning import booking, teardown
-
-    said = []
-    made = booking.book("work", VM, said.append)
-    made.said = said
-    assert chameleon.up(made) is not None
-    yield made
-    teardown.teardown(made, discard=True)
+    with lent("work", VM, chameleon.up) as made:
+        yield made
 
 
 @pytest.fixture

@@ -3,20 +3,17 @@
 Screenshots go to the folder that ``LABKIT_SCREENSHOTS`` names, else to pytest's own.
 """
 
-import contextlib
 import json
 import os
 import re
 import shutil
-import signal
 import socket
-import subprocess
 import time
-import urllib.request
 from pathlib import Path
 
 import nbformat
 import pytest
+from conftest import serving
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "only-for-this-test"
@@ -55,28 +52,9 @@ def jupyter(root):
         f"--no-browser --ip=127.0.0.1 --port={port} --ServerApp.port_retries=0 --IdentityProvider.token={TOKEN} "
         f"--ServerApp.root_dir={root}"
     )
-    log = root / "server.log"
-    with log.open("w") as out:
-        process = subprocess.Popen(
-            ["make", "--silent", "lab", f"ARGS={arguments}"], cwd=ROOT, env=env, stdout=out, stderr=out,
-            start_new_session=True,
-        )  # fmt: skip
-    url = f"http://127.0.0.1:{port}"
-    deadline = time.monotonic() + 600  # where nothing is installed yet it installs
-    while True:
-        try:
-            urllib.request.urlopen(f"{url}/api", timeout=5).close()
-            break
-        except OSError:
-            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
-            time.sleep(0.5)
-    yield url
-    os.killpg(process.pid, signal.SIGTERM)
-    try:
-        process.wait(120)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+    # where nothing is installed yet it installs
+    with serving(["make", "--silent", "lab", f"ARGS={arguments}"], port, env, root / "server.log", 600) as url:
+        yield url
 
 
 class Notebook:

@@ -1,20 +1,16 @@
 """The notice of the lease's end, inside a JupyterLab in a real headless Chromium."""
 
-import contextlib
 import json
 import os
 import re
 import shutil
-import signal
 import socket
-import subprocess
 import sys
-import time
-import urllib.request
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from conftest import serving
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "only-for-this-test"
@@ -53,24 +49,8 @@ def jupyter(lease, tmp_path_factory):
         "--ServerApp.port_retries=0", f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={root}",
         f"--LabApp.extra_labextensions_path={extensions}",
     ]  # fmt: skip
-    log = root / "server.log"
-    with log.open("w") as out:
-        process = subprocess.Popen(command, env=env, stdout=out, stderr=out, start_new_session=True, cwd=ROOT)
-    url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 120
-    while True:
-        try:
-            urllib.request.urlopen(f"{url}/api", timeout=5).close()
-            break
-        except OSError:
-            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
-            time.sleep(0.5)
-    yield url
-    os.killpg(process.pid, signal.SIGTERM)
-    try:
-        process.wait(60)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+    with serving(command, port, env, root / "server.log", 120) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
