@@ -86,36 +86,42 @@ def active(booking: Booking) -> Lease:
     lease = find(booking)
     if lease is None:
         raise LeaseOverError(f"lease {booking.name} is over or was never made. Make one with ensure_lease.")
-    if lease.status != "ACTIVE":
-        starts = f"starts at {times.show(lease.start)}" if lease.status == "PENDING" else f"is {lease.status}"
-        raise LeaseOverError(f"lease {booking.name} {starts}. Run this again when it is active.")
+    check_active(booking, lease)
     booking.lease_id = booking.lease_id or lease.id
     return lease
 
 
-def hold(booking: Booking) -> None:
-    """``LeaseOverError`` once the lease that this run began with is gone: a laptop may sleep for an hour between two
-    calls, and somebody may tear down meanwhile."""
+def check_active(booking: Booking, lease: Lease) -> None:
+    """``LeaseOverError`` for a lease that has yet to start."""
+    if lease.status != "ACTIVE":
+        starts = f"starts at {times.show(lease.start)}" if lease.status == "PENDING" else f"is {lease.status}"
+        raise LeaseOverError(f"lease {booking.name} {starts}. Run this again when it is active.")
+
+
+def hold(booking: Booking) -> Lease:
+    """The lease that this run began with; ``LeaseOverError`` once it is gone: a laptop may sleep for an hour between
+    two calls, and somebody may tear down meanwhile."""
     if not booking.lease_id:
-        active(booking)
-        return
+        return active(booking)
     try:
-        status = _get(booking, booking.lease_id).status
+        lease = _get(booking, booking.lease_id)
     except GoneError:
-        status = "gone"
-    if status in (*LEAVING, "gone"):
+        lease = None
+    if lease is None or lease.status in LEAVING:
+        state = lease.status if lease else "gone"
         raise LeaseOverError(
-            f"lease {booking.name}, which this began with, is {status}: it was torn down, or its time is over. "
+            f"lease {booking.name}, which this began with, is {state}: it was torn down, or its time is over. "
             "Nothing more is made; run 'up' for a new one."
         )
+    return lease
 
 
 @contextlib.contextmanager
-def held(booking: Booking) -> Iterator[None]:
+def held(booking: Booking) -> Iterator[Lease]:
     """For a step that needs the lease: what goes wrong when the lease goes meanwhile is said as that."""
-    hold(booking)
+    lease = hold(booking)
     try:
-        yield
+        yield lease
     except ProvisioningError:
         hold(booking)
         raise
@@ -124,7 +130,8 @@ def held(booking: Booking) -> Iterator[None]:
 def ensure(booking: Booking, length: timedelta = DEFAULT_LENGTH, start: datetime | None = None) -> Lease:
     """The lease of this booking, made when there is none; from ``start`` or from now, for ``length``."""
     for _ in range(TRIES):
-        lease = find(booking) or _create(booking, length, start)
+        there = [lease for lease in find_all(booking) if lease.status not in LEAVING]
+        lease = there[0] if there else _create(booking, length, start)
         try:
             lease = _ready(booking, lease)
         except LeaseOverError:  # who made it in the same moment as another may have given it back
@@ -133,7 +140,8 @@ def ensure(booking: Booking, length: timedelta = DEFAULT_LENGTH, start: datetime
                 raise
             lease = _ready(booking, lease)
         if lease.status != "ERROR":
-            _repair(booking, lease)
+            if len(there) > 1:
+                _repair(booking, lease)
             booking.say(f"lease {booking.name}: {lease.status}, until {times.show(lease.end)}")
             return lease
         # two that ask for the last node in the same moment are both promised it, and one lease does not start
@@ -246,7 +254,9 @@ def _create(booking: Booking, length: timedelta, start: datetime | None) -> Leas
         return made["id"]
 
     def read() -> list[claims.Made]:
-        live = [lease for lease in find_all(booking) if lease.status not in LEAVING]
+        with asking("reading the leases"):
+            named = [_read(raw) for raw in booking.cloud.blazar.lease.list() if raw["name"] == booking.name]
+        live = [lease for lease in named if lease.status not in LEAVING]
         # one that failed is the last that anybody wants
         return [claims.Made(NEVER if one.status == "ERROR" else one.created, one.id, one) for one in live]
 

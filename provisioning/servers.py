@@ -38,9 +38,14 @@ def find_all(booking: Booking) -> list[Any]:
 
 
 def find(booking: Booking) -> Any | None:
-    """The server, if there is one: of several one with work on it, and last of all one that is being deleted."""
+    """The server, if there is one."""
+    return best(find_all(booking))
+
+
+def best(there: list[Any]) -> Any | None:
+    """Of several servers one with work on it, and last of all one that is being deleted."""
     worth = lambda one: (is_leaving(one), one.metadata.get(volumes.WORK) != volumes.YES)  # noqa: E731
-    return min(find_all(booking), key=worth, default=None)
+    return min(there, key=worth, default=None)
 
 
 def is_leaving(server: Any) -> bool:
@@ -50,8 +55,8 @@ def is_leaving(server: Any) -> bool:
 
 def ensure(booking: Booking) -> Any:
     """The server, made when it is missing or in ERROR, and started when it is shut off."""
-    lease = leases.active(booking)
-    with leases.held(booking):
+    with leases.held(booking) as lease:
+        leases.check_active(booking, lease)
         return _ensure(booking, lease)
 
 
@@ -68,8 +73,7 @@ def _ensure(booking: Booking, lease: Lease) -> Any:
             status = booking.wait(what, lambda s=server: _state(booking, s.id), ("ACTIVE", "ERROR"), bound_s)
         if status == "ACTIVE":
             booking.say(f"{what}: ACTIVE")
-            _give_back_others(booking, server)
-            return find(booking)
+            return _give_back_others(booking, server)
         server = find(booking)
         reason = getattr(server, "fault", {}).get("message", "no reason given")
         booking.say(f"{what}: {status} ({reason}), replaced")
@@ -80,12 +84,14 @@ def _ensure(booking: Booking, lease: Lease) -> Any:
     )
 
 
-def _give_back_others(booking: Booking, server: Any) -> None:
-    """Delete what an interrupted run left beside the server, unless there may be work on it."""
-    for other in find_all(booking):
+def _give_back_others(booking: Booking, server: Any) -> Any:
+    """Delete what an interrupted run left beside the server, unless there may be work on it; the server as it is."""
+    there = find_all(booking)
+    for other in there:
         if other.id != server.id and not is_leaving(other) and other.metadata.get(volumes.WORK) != volumes.YES:
             booking.say(f"server {booking.name}: there were two; the one without work is given back")
             delete(booking, other)
+    return next((one for one in there if one.id == server.id), None)
 
 
 def plan(booking: Booking) -> str:

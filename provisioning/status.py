@@ -43,9 +43,10 @@ def status(booking: Booking) -> Status:
     lease = next(iter(all_leases), None)
     live = [one for one in all_leases if one.status not in leases.LEAVING]
     all_servers, all_addresses = servers.find_all(booking), addresses.find_all(booking)
-    server, address = servers.find(booking), addresses.find(booking)
+    server = servers.best(all_servers)
+    address = all_addresses[0]["floating_ip_address"] if all_addresses else None
     all_volumes = volumes.find_all(booking) if booking.site.virtual_machine else []
-    volume = volumes.find(booking) if booking.site.virtual_machine else None
+    volume = volumes.best(all_volumes)
     spent = cost.of(booking.node, all_leases, now)
     rows = [
         ("lease", lease.status if lease else "none", _when(lease, now) + _several(live, "leases") if lease else ""),

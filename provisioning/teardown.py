@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 from provisioning import (
     access,
@@ -137,20 +138,24 @@ def _take_down(booking: Booking, held: list[Holding]) -> list[str]:
     # keeps its mark: as long as it lives, it is asked
     with _noting(problems):
         volumes.mark(booking, {volumes.WORK: volumes.NO})
-    each(servers.take_volume_along, lambda: servers.find_all(booking))
-    each(servers.ask_to_go, lambda: servers.find_all(booking))
+    each(_let_go, lambda: servers.find_all(booking))
     under = [one for one in held if one.kind == "lease"]
     if servers.are_gone(booking, FIRST_S):
         each(leases.delete, under)
     else:
         each(_end, [one for one in under if one.state == "ACTIVE"])
-    each(servers.delete, lambda: servers.find_all(booking))
+        each(servers.delete, lambda: servers.find_all(booking))
     each(addresses.delete, lambda: addresses.find_all(booking))
     if booking.site.virtual_machine:
         each(volumes.delete, lambda: volumes.find_all(booking))
         each(access.delete_group, lambda: access.groups(booking))
     each(keys.delete, lambda: keys.find_all(booking))
     return problems
+
+
+def _let_go(booking: Booking, server: Any) -> None:
+    servers.take_volume_along(booking, server)
+    servers.ask_to_go(booking, server)
 
 
 def _end(booking: Booking, lease: Holding) -> None:

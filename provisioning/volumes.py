@@ -26,8 +26,13 @@ def find_all(booking: Booking) -> list[Any]:
 
 
 def find(booking: Booking) -> Any | None:
-    """The boot volume, if there is one that is not being deleted: of several that of a server, or with work on it."""
-    live = [volume for volume in find_all(booking) if volume.status != "deleting"]
+    """The boot volume, if there is one that is not being deleted."""
+    return best(find_all(booking))
+
+
+def best(there: list[Any]) -> Any | None:
+    """Of several volumes that of a server, or one with work on it."""
+    live = [volume for volume in there if volume.status != "deleting"]
     return min(live, key=lambda one: (one.status != "in-use", one.metadata.get(WORK) != YES), default=None)
 
 

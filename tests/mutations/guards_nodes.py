@@ -144,8 +144,8 @@ GUARDS = (
         "lease: the one that a run began with",
         "an up that slept goes on under somebody's new lease",
         "provisioning/leases.py",
-        "        status = _get(booking, booking.lease_id).status\n",
-        "        status = active(booking).status\n",
+        "        lease = _get(booking, booking.lease_id)\n    except",
+        "        lease = active(booking)\n    except",
         (f"{HOLD}::test_a_lease_that_is_gone_stops_what_began_with_it",),
     ),
     Guard(

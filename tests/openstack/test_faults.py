@@ -78,7 +78,7 @@ def test_a_server_that_always_fails_is_given_up_after_two_tries(book, monkeypatc
     lease = chameleon.ensure_lease(made)
     # a reservation that is none: Nova finds no host, as for a node that is broken
     wrong = dataclasses.replace(lease, reservation_id="00000000-0000-0000-0000-000000000000")
-    monkeypatch.setattr(leases, "active", lambda _: wrong)
+    monkeypatch.setattr(leases, "hold", lambda _: wrong)
     with pytest.raises(errors.FailedError, match="2 times"):
         chameleon.ensure_server(made)
     assert servers.find_all(made) == []
