@@ -26,7 +26,7 @@ def blazar(monkeypatch):
         def refuse(*arguments, **more):
             raise refusal("asking", code, text)
 
-        service = SimpleNamespace(lease=SimpleNamespace(update=refuse, create=refuse))
+        service = SimpleNamespace(lease=SimpleNamespace(update=refuse, create=refuse, list=lambda: []))
         cloud = SimpleNamespace(blazar=service)
         return SimpleNamespace(cloud=cloud, name="x", say=print, now=lambda: NOW)
 
@@ -92,7 +92,6 @@ def test_a_refused_lease_says_why_and_what_to_do(blazar, monkeypatch, code, text
     )  # fmt: skip
     monkeypatch.setitem(sys.modules, "chi.lease", SimpleNamespace(Lease=lambda *arguments, **more: draft))
     monkeypatch.setitem(sys.modules, "chi", SimpleNamespace(lease=sys.modules["chi.lease"]))
-    monkeypatch.setattr(leases, "find", lambda booking: None)
     monkeypatch.setattr(leases, "find_all", lambda booking: [])
     monkeypatch.setattr(claims, "LOOKS", 0)
     monkeypatch.setattr(slots, "none_free", lambda *arguments: errors.NoSlotError("no slot"))

@@ -113,8 +113,7 @@ def test_a_teardown_is_refused_for_work_that_collect_cannot_bring_home(mine, mon
 
 
 def test_a_server_of_an_earlier_lease_is_refused(mine, monkeypatch):
-    monkeypatch.setattr(leases, "active", lambda _: SimpleNamespace(id="this one"))
-    monkeypatch.setattr(leases, "hold", lambda _: None)
+    monkeypatch.setattr(leases, "hold", lambda _: SimpleNamespace(id="this one", status="ACTIVE"))
     mine.cloud.listed[0].metadata |= {servers.LEASE: "an earlier one"}
     with pytest.raises(LeaseOverError, match="of an earlier lease"):
         servers.ensure(mine)
