@@ -24,7 +24,7 @@ test: $(READY)  ## lint, then all tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-system: $(READY) $(CHI)/.ready  ## a real OpenStack and a real Slurm, the image built for real, kills, the labs planned and in a browser; root on Debian
-	$(CHI)/bin/python -m pytest --confcutdir=tests/openstack tests/openstack
+	$(CHI)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --confcutdir=tests/openstack tests/openstack
 	$(BIN)/python -m pytest --confcutdir=tests/image tests/image
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/system
 
@@ -54,7 +54,8 @@ $(READY): requirements.txt tests/requirements.txt pyproject.toml docker/jupyter/
 	touch $@
 
 # an environment without torch: who only reserves a node needs none
-$(CHI)/.ready: provisioning/requirements.txt
+$(CHI)/.ready: provisioning/requirements.txt tests/openstack/workers.txt
 	$(PYTHON) -m venv $(CHI)
 	$(CHI)/bin/python -m pip install --quiet --no-compile --require-hashes -r provisioning/requirements.txt
+	$(CHI)/bin/python -m pip install --quiet --no-compile -r tests/openstack/workers.txt
 	touch $@

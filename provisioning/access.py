@@ -22,9 +22,9 @@ def groups(booking: Booking) -> list[dict[str, Any]]:
     return sorted(ours, key=lambda group: (group["created_at"], group["id"]))
 
 
-def way_in(booking: Booking) -> Ssh:
-    """The way into the node, as it is now."""
-    server, address = servers.find(booking), addresses.find(booking)
+def way_in(booking: Booking, server: Any | None = None) -> Ssh:
+    """The way into the node, as it is now; ``server`` is one that was just found."""
+    server, address = server or servers.find(booking), addresses.find(booking)
     if server is None or address is None:
         missing = "server" if server is None else "address"
         raise LeaseOverError(f"{missing} {booking.name} is not there. Make it with ensure_{missing}.")

@@ -32,10 +32,11 @@ def collect(booking: Booking) -> Collected | None:
     Says what is left out, with its bytes, and what could not be brought home; the whole list lies beside the archive.
     Raises ``UsageError`` when this machine has no room, ``RemoteError`` for a damaged archive.
     """
-    if servers.find(booking) is None:
+    server = servers.find(booking)
+    if server is None:
         booking.say(f"collect {booking.name}: there is no server")
         return None
-    way = access.way_in(booking)
+    way = access.way_in(booking, server)
     # before the archive: what is written meanwhile counts as not collected
     listing = work.ask(way)
     if listing.digest == work.NONE:
@@ -97,7 +98,7 @@ def uncollected(booking: Booking) -> str | None:
     if server.status == "ERROR" and volume is None:
         return f"the server is in ERROR, and cannot be asked ({last})"
     try:
-        now = work.ask(access.way_in(booking))
+        now = work.ask(access.way_in(booking, server))
     except (SshError, RemoteError, LeaseOverError) as error:
         if _server(booking) is None:  # it was on its way out, and what is left is asked
             return uncollected(booking)

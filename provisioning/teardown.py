@@ -89,10 +89,12 @@ def teardown_of(
         say(f"{netid}: nothing is there")
         return []
     for booking in found.holdings:
-        servers.find_all(booking), volumes.find_all(booking)  # raise for what has our name only
-        if not discard:
+        if discard:
+            servers.find_all(booking), volumes.find_all(booking)  # raise for what has our name only
+        else:
             collect.refuse_to_lose(booking)
-            _look_once_more(booking)
+    for booking in found.holdings if not discard else ():  # a lab is stopped only when none of them is refused
+        _look_once_more(booking)
     problems = [problem for booking, held in found.holdings.items() for problem in _take_down(booking, held)]
     stays = scan(netid, found.seen.clouds, say, stop).holdings
     left = [_priced(booking, one) for booking, held in stays.items() for one in held]
@@ -115,7 +117,7 @@ def _look_once_more(booking: Booking) -> None:
     server = servers.find(booking)
     if server is None or servers.is_leaving(server) or server.metadata.get(volumes.WORK) != volumes.YES:
         return
-    way = access.way_in(booking)
+    way = access.way_in(booking, server)
     running.stop(way)
     try:
         collect.refuse_to_lose(booking)

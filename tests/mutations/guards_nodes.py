@@ -332,8 +332,8 @@ GUARDS = (
         "node: work that was not collected",
         "a teardown deletes a week of work",
         "provisioning/teardown.py",
-        "        if not discard:\n            collect.refuse_to_lose(booking)\n",
-        "        if not discard:\n",
+        "        else:\n            collect.refuse_to_lose(booking)\n    for booking in found.holdings if",
+        "    for booking in () if",
         (f"{OURS}::test_a_teardown_deletes_nothing_while_there_is_work_to_lose",),
     ),
     Guard(

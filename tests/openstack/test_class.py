@@ -6,7 +6,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from conftest import METAL, VM
+from conftest import METAL, VM, lent
 from rig.remains import remains
 
 from provisioning import access, activity, booking, chameleon, guard, leases, roster, servers
@@ -59,12 +59,19 @@ def test_a_rotation_is_booked_written_into_the_class_list_and_kept_to(plane, boo
     assert remains(plane) == {}
 
 
+@pytest.fixture(scope="module")
+def lab(plane):
+    """A node whose Jupyter runs."""
+    with lent("swept", METAL, chameleon.up) as made:
+        yield made
+
+
 @pytest.fixture
-def node(plane, book):
-    """A node whose Jupyter runs, and its home."""
-    made = book("swept", METAL)
-    chameleon.up(made)
-    return made, plane.nodes.home(servers.find(made).id)
+def node(lab, plane):
+    """The node, and its home."""
+    home = plane.nodes.home(servers.find(lab).id)
+    (home / ".faults").unlink(missing_ok=True)
+    return lab, home
 
 
 def test_jupyter_is_told_when_the_lease_ends_and_again_when_it_is_extended(node):

@@ -50,7 +50,7 @@ def node(home, tmp_path, monkeypatch):
     ssh.chmod(0o755)
     monkeypatch.setenv("PATH", f"{ssh.parent}:/usr/bin:/bin")
     way = Ssh("203.0.113.7", "cc", 22, tmp_path / "key", tmp_path / "hosts", "server-id")
-    monkeypatch.setattr(access, "way_in", lambda _: way)
+    monkeypatch.setattr(access, "way_in", lambda *_: way)
     site = SimpleNamespace(virtual_machine=False, boot_timeout_min=1)
     made = Booking("me", site, SimpleNamespace(count=1), None, tmp_path, lambda line: print(line, file=sys.stderr))
     made.poll_s = 0.1

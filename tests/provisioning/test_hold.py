@@ -123,7 +123,7 @@ def test_a_lease_over_a_server_that_does_not_go_ends_by_its_date(mine):
 def test_what_is_saved_after_the_first_look_is_seen_and_the_lab_goes_on(mine, monkeypatch):
     mine.servers.append(server("a", labkit_work="yes"))
     done = []
-    monkeypatch.setattr(teardown.access, "way_in", lambda _: "way")
+    monkeypatch.setattr(teardown.access, "way_in", lambda *_: "way")
     monkeypatch.setattr(running, "stop", lambda way: done.append("stop"))
     monkeypatch.setattr(running, "go_on", lambda way: done.append("go on"))
     monkeypatch.setattr(collect, "uncollected", lambda _: "there is newer work" if "stop" in done else None)

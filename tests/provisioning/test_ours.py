@@ -99,7 +99,7 @@ def test_a_teardown_deletes_nothing_while_there_is_work_to_lose(mine, monkeypatc
 def test_a_teardown_is_refused_for_work_that_collect_cannot_bring_home(mine, monkeypatch):
     left = '"links": [], "others": [], "left_out": {"caches": {"files": 2, "bytes": 9, "largest": [["cache/x", 5]]}}'
     listed = f'{{"digest": "d1", "files": [], "behind": [["big.csv", 3000000000, "too large"]], {left}}}'
-    monkeypatch.setattr(access, "way_in", lambda _: SimpleNamespace(run=lambda *_, **__: listed))
+    monkeypatch.setattr(access, "way_in", lambda *_: SimpleNamespace(run=lambda *_, **__: listed))
     mine.cloud.listed[0].metadata |= {volumes.WORK: volumes.YES, volumes.COLLECTED: "d1 2026-11-29 10:00 UTC"}
     monkeypatch.setattr(mine, "say", (said := []).append)
     with pytest.raises(
@@ -108,7 +108,7 @@ def test_a_teardown_is_refused_for_work_that_collect_cannot_bring_home(mine, mon
         collect.refuse_to_lose(mine)
     assert any(line.endswith("left out, caches: 2 files, 9 B, the largest cache/x 5 B") for line in said)
     whole = listed.replace('["big.csv", 3000000000, "too large"]', "")
-    monkeypatch.setattr(access, "way_in", lambda _: SimpleNamespace(run=lambda *_, **__: whole))
+    monkeypatch.setattr(access, "way_in", lambda *_: SimpleNamespace(run=lambda *_, **__: whole))
     collect.refuse_to_lose(mine)
 
 
@@ -123,7 +123,7 @@ def test_a_server_of_an_earlier_lease_is_refused(mine, monkeypatch):
 
 def test_an_open_port_is_open_to_the_one_who_asks_and_an_older_rule_goes(mine, monkeypatch):
     way = SimpleNamespace(run=lambda *_, **__: "198.51.100.7\n")
-    monkeypatch.setattr(access, "way_in", lambda _: way)
+    monkeypatch.setattr(access, "way_in", lambda *_: way)
     assert access.open_jupyter(mine) == "198.51.100.7"
     (rule,) = mine.cloud.neutron.made
     assert (rule["remote_ip_prefix"], rule["port_range_min"], rule["port_range_max"]) == (
@@ -141,7 +141,7 @@ def test_jupyter_listens_on_the_nodes_loopback_and_the_work_is_marked_before_it_
         return "null" if script == "running" else '{"token": "s3cret"}\n'
 
     way = SimpleNamespace(run=run, address="203.0.113.7", key="key", port=22, target="cc@203.0.113.7")
-    monkeypatch.setattr(access, "way_in", lambda _: way)
+    monkeypatch.setattr(access, "way_in", lambda *_: way)
     monkeypatch.setattr(runtime.project, "archive", lambda: (b"", "0123"))
     monkeypatch.setattr(servers, "mark", lambda _, values: done.append(("mark", values)))
     runtime.start_jupyter(mine)

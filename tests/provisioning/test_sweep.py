@@ -117,7 +117,7 @@ def test_a_node_that_cannot_be_asked_is_said_and_one_that_is_just_being_made_is_
     ],
 )  # fmt: skip
 def test_what_a_node_prints_is_read_or_refused_in_one_line(monkeypatch, printed, idle):
-    monkeypatch.setattr(access, "way_in", lambda _: SimpleNamespace(run=lambda script: printed))
+    monkeypatch.setattr(access, "way_in", lambda *_: SimpleNamespace(run=lambda script: printed))
     booking = SimpleNamespace(name="llm_single_ann")
     if idle is None:
         with pytest.raises(RemoteError, match="activity of llm_single_ann did not say"):

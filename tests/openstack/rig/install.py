@@ -1,10 +1,12 @@
 """What the control plane needs on the machine: Debian packages, and an environment for the services."""
 
+import contextlib
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
@@ -21,6 +23,18 @@ AT_ONCE = 3
 PLACES = os.pathsep.join(("/usr/sbin", "/usr/bin", "/usr/lib/rabbitmq/bin"))
 
 
+@contextlib.contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Each worker of the tests comes here, and the second finds all done."""
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)
+
+
+@_one_at_a_time(Path(__file__).parent)
 def install_packages(packages: Mapping[str, str] = PACKAGES) -> None:
     """Install those Debian packages whose program is missing, without starting any of their servers."""
     missing = [package for package, program in packages.items() if shutil.which(program, path=PLACES) is None]
@@ -34,6 +48,7 @@ def install_packages(packages: Mapping[str, str] = PACKAGES) -> None:
     subprocess.run(install, check=True, env=env, stdout=subprocess.DEVNULL)
 
 
+@_one_at_a_time(REQUIREMENTS.parent)
 def services_environment() -> Path:
     """The ``bin`` of the services' environment, made when it is missing or its pins have changed."""
     home = ROOT / ".venv-openstack"
