@@ -77,7 +77,7 @@ def book(plane):
         return new
 
     yield book
-    for one in made:
+    for one in {one.netid: one for one in made}.values():  # a teardown is of all that a netID has
         teardown.teardown(one, discard=True)
 
 

@@ -172,9 +172,10 @@ class ControlPlane:
         self._serve("glance", "glance.wsgi.api")
 
     def _hypervisors(self) -> None:
-        known = "select count(*) from placement.resource_providers"
-        self.processes.wait("nova-compute", lambda: int(self.database.run(known)[0]) >= len(COMPUTES))
-        self._manage("nova-manage", "nova/nova.conf", "cell_v2 discover_hosts")
+        """Until Nova's scheduler has found all, each with what it can hold."""
+        known = ("select count(*) from placement.resource_providers", "select count(*) from nova_api.host_mappings")
+        all_known = lambda: all(int(self.database.run(ask)[0]) >= len(COMPUTES) for ask in known)  # noqa: E731
+        self.processes.wait("nova-compute", all_known)
 
     def _site(self) -> None:
         site.seed(self.block)  # while the hypervisors start
