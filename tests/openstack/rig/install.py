@@ -24,7 +24,7 @@ PLACES = os.pathsep.join(("/usr/sbin", "/usr/bin", "/usr/lib/rabbitmq/bin"))
 
 
 @contextlib.contextmanager
-def _one_at_a_time(folder: Path) -> Iterator[None]:
+def one_at_a_time(folder: Path) -> Iterator[None]:
     """Each worker of the tests comes here, and the second finds all done."""
     held = os.open(folder, os.O_RDONLY)
     try:
@@ -34,7 +34,7 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
         os.close(held)
 
 
-@_one_at_a_time(Path(__file__).parent)
+@one_at_a_time(Path(__file__).parent)
 def install_packages(packages: Mapping[str, str] = PACKAGES) -> None:
     """Install those Debian packages whose program is missing, without starting any of their servers."""
     missing = [package for package, program in packages.items() if shutil.which(program, path=PLACES) is None]
@@ -48,7 +48,7 @@ def install_packages(packages: Mapping[str, str] = PACKAGES) -> None:
     subprocess.run(install, check=True, env=env, stdout=subprocess.DEVNULL)
 
 
-@_one_at_a_time(REQUIREMENTS.parent)
+@one_at_a_time(REQUIREMENTS.parent)
 def services_environment() -> Path:
     """The ``bin`` of the services' environment, made when it is missing or its pins have changed."""
     home = ROOT / ".venv-openstack"

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,10 +19,15 @@ from .install import install_packages, services_environment
 from .nodes import Nodes
 from .processes import Processes, RigError
 from .stores import Database, start_queue
+from .tables import Tables
 
 HERE = Path(__file__).parent
-AT_ONCE = 4
-"""Services that make their tables at the same time."""
+QUEUE, PLACE = "{scheme}://{username}:{password}@{hostname}:{port}/", "{scheme}://{username}@{hostname}:{port}"
+"""Nova fills them in from its configuration at each start."""
+CELLS = (
+    f"cell_v2 map_cell0 --database_connection {PLACE}/nova_cell0?{{query}}",
+    f"cell_v2 create_cell --name cell1 --transport-url {QUEUE} --database_connection {PLACE}/nova_cell1?{{query}}",
+)
 
 
 class ControlPlane:
@@ -58,8 +63,8 @@ class ControlPlane:
 
     def _start(self) -> None:
         phases = (
-            ("installs", self._installs), ("stores", self._stores), ("services", self._services),
-            ("site", self._site), ("nodes", self.nodes.start),
+            ("installs", self._installs), ("stores", self._stores), ("tables", self._tables),
+            ("services", self._services), ("site", self._site), ("nodes", self.nodes.start),
         )  # fmt: skip
         for name, phase in phases:
             started = time.monotonic()
@@ -79,18 +84,19 @@ class ControlPlane:
         self.database.start()
         self.processes.wait_for_port("rabbit", self.block.host, PORTS["rabbit"])
 
-    def _several(self, program: str, how: str, commands: tuple[tuple[str, ...], ...]) -> list[str]:
+    def _several(self, program: str, how: str, commands: Sequence[tuple[str, ...]]) -> list[str]:
         words = [word for command in commands for word in ("--", *command)]
         return [str(self.bin / "python"), str(HERE / "several.py"), program, how, *words]
 
     def _config(self, name: str) -> tuple[str, str]:
         return "--config-file", str(self.folder / "etc" / name)
 
-    def _manage(self, program: str, config: str, *commands: str) -> None:
-        """Run commands of a service's own tool, one after the other."""
-        self._in_turn(program, tuple((*self._config(config), *command.split()) for command in commands))
+    def _words(self, config: str, *commands: str) -> list[tuple[str, ...]]:
+        """The words of commands of a service's own tool."""
+        return [(*self._config(config), *command.split()) for command in commands]
 
-    def _in_turn(self, program: str, words: tuple[tuple[str, ...], ...]) -> None:
+    def _in_turn(self, program: str, words: Sequence[tuple[str, ...]]) -> None:
+        """Run commands of a service's own tool, one after the other."""
         argv = self._several(program, "in-turn", words)
         with self.processes.log(program).open("ab") as log:
             done = subprocess.run(argv, stdout=log, stderr=log, check=False, env=os.environ | self.env)
@@ -107,12 +113,38 @@ class ControlPlane:
     def _run(self, program: str, config: str) -> None:
         self.processes.start(program, [str(self.bin / program), *self._config(config)], self.env)
 
+    def _tables(self) -> None:
+        tables = Tables(self.bin.parent / "tables", self.database, self._in_turn)
+        tables.make({
+            ("neutron",): ("neutron-db-manage", self._words("neutron/neutron.conf", "upgrade head")),
+            ("nova_api", "nova_cell0", "nova_cell1"): (
+                "nova-manage", self._words("nova/nova.conf", "api_db sync", *CELLS, "db sync")),
+            ("keystone",): ("keystone-manage", self._words("keystone/keystone.conf", "db_sync")),
+            ("cinder",): ("cinder-manage", self._words("cinder/cinder.conf", "db sync")),
+            tuple(BLAZARS.values()): (
+                "blazar-db-manage",
+                [word for name in BLAZARS.values() for word in self._words(f"{name}/blazar.conf", "upgrade head")]),
+            ("glance",): ("glance-manage", self._words("glance/glance-api.conf", "db_sync")),
+            ("placement",): ("placement-manage", self._words("placement/placement.conf", "db sync")),
+        })  # fmt: skip
+
     def _services(self) -> None:
-        """Each service makes its tables and starts, all at once; then what needs the others."""
-        starts = (self._neutron, self._nova, self._keystone, self._cinder, self._placement, self._blazar, self._glance)
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            for done in [pool.submit(start) for start in starts]:
-                done.result()
+        """Each service starts, all at once; then what needs the others."""
+        for name in ("cinder", "placement"):
+            self._serve(name, f"{name}.wsgi.api", f"{name}/{name}.conf")
+        # these find their configuration by themselves
+        for name, module in (("neutron", "api"), ("glance", "api"), ("nova", "osapi_compute")):
+            self._serve(name, f"{name}.wsgi.{module}")
+        for name in BLAZARS.values():
+            self._serve(name, "blazar.wsgi.api", OS_BLAZAR_CONFIG_DIR=str(self.configs.etc(name)))
+        for service, program in (
+            ("cinder", "scheduler"),
+            ("cinder", "volume"),
+            ("nova", "conductor"),
+            ("nova", "scheduler"),
+        ):
+            self._run(f"{service}-{program}", f"{service}/{service}.conf")
+        self._keystone()
         for name in BLAZARS.values():
             # each by itself: one that is forked leaves the process group, and would outlive the rig
             manager = [str(self.bin / "python"), str(HERE / "plugins" / "blazar_manager.py")]
@@ -128,48 +160,12 @@ class ControlPlane:
         root = "--keystone-user root --keystone-group root"
         url = self.block.url("keystone", "/v3")
         urls = " ".join(f"--bootstrap-{kind}-url {url}" for kind in ("public", "internal", "admin"))
-        self._manage(
-            "keystone-manage", "keystone/keystone.conf", "db_sync", f"fernet_setup {root}", f"credential_setup {root}",
-            f"bootstrap --bootstrap-password {identity.ADMIN_PASSWORD} --bootstrap-region-id {REGIONS[0]} {urls}",
-        )  # fmt: skip
+        bootstrap = f"--bootstrap-password {identity.ADMIN_PASSWORD} --bootstrap-region-id {REGIONS[0]} {urls}"
+        commands = (f"fernet_setup {root}", f"credential_setup {root}", f"bootstrap {bootstrap}")
+        self._in_turn("keystone-manage", self._words("keystone/keystone.conf", *commands))
         self._serve("keystone", "keystone.wsgi.api", "keystone/keystone.conf")
         self.processes.wait_for_port("keystone", self.block.host, PORTS["keystone"])
         identity.seed(self.block)
-
-    def _nova(self) -> None:
-        cell0, cell1 = (self.configs.database(f"nova_{name}") for name in ("cell0", "cell1"))
-        self._manage(
-            "nova-manage", "nova/nova.conf", "api_db sync", f"cell_v2 map_cell0 --database_connection {cell0}",
-            f"cell_v2 create_cell --name cell1 --transport-url {self.configs.queue} --database_connection {cell1}",
-            "db sync",
-        )  # fmt: skip
-        self._serve("nova", "nova.wsgi.osapi_compute")
-        for program in ("nova-conductor", "nova-scheduler"):
-            self._run(program, "nova/nova.conf")
-
-    def _cinder(self) -> None:
-        self._manage("cinder-manage", "cinder/cinder.conf", "db sync")
-        self._serve("cinder", "cinder.wsgi.api", "cinder/cinder.conf")
-        for program in ("cinder-scheduler", "cinder-volume"):
-            self._run(program, "cinder/cinder.conf")
-
-    def _neutron(self) -> None:
-        self._manage("neutron-db-manage", "neutron/neutron.conf", "upgrade head")
-        self._serve("neutron", "neutron.wsgi.api")
-
-    def _placement(self) -> None:
-        self._manage("placement-manage", "placement/placement.conf", "db sync")
-        self._serve("placement", "placement.wsgi.api", "placement/placement.conf")
-
-    def _blazar(self) -> None:
-        configs = tuple(self._config(f"{name}/blazar.conf") for name in BLAZARS.values())
-        self._in_turn("blazar-db-manage", tuple((*config, "upgrade", "head") for config in configs))
-        for name in BLAZARS.values():
-            self._serve(name, "blazar.wsgi.api", OS_BLAZAR_CONFIG_DIR=str(self.configs.etc(name)))
-
-    def _glance(self) -> None:
-        self._manage("glance-manage", "glance/glance-api.conf", "db_sync")
-        self._serve("glance", "glance.wsgi.api")
 
     def _hypervisors(self) -> None:
         """Until Nova's scheduler has found all, each with what it can hold."""

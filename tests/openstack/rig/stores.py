@@ -18,7 +18,8 @@ class Database:
     def __init__(self, folder: Path, block: Block, processes: Processes) -> None:
         self.folder, self.block, self.processes = folder, block, processes
         self.socket = folder / "mysql.sock"
-        self.query = ["/usr/bin/mariadb", "--no-defaults", "-N", "-B", "-S", str(self.socket), "-u", "root"]
+        self.login = ["--no-defaults", "-S", str(self.socket), "-u", "root"]
+        self.query = ["/usr/bin/mariadb", *self.login, "-N", "-B"]
 
     def start(self) -> None:
         """Make the files, start the server, make empty databases."""
@@ -38,6 +39,18 @@ class Database:
         # root is known as root@localhost only; services come over TCP without name resolution
         user = f"create user root@'{self.block.host}'; grant all on *.* to root@'{self.block.host}' with grant option;"
         self.run(user + "".join(f"create database {name} character set utf8mb3;" for name in DATABASES))
+
+    def dump(self, name: str, path: Path) -> None:
+        """Write a database to ``path``, whole or not at all."""
+        partial = path.with_suffix(".part")
+        with partial.open("wb") as file:
+            subprocess.run(["/usr/bin/mariadb-dump", *self.login, name], check=True, stdout=file)
+        partial.rename(path)
+
+    def load(self, name: str, path: Path) -> None:
+        """Read a database from ``path``."""
+        with path.open("rb") as file:
+            subprocess.run([*self.query, name], check=True, stdin=file)
 
     def run(self, sql: str) -> list[str]:
         """The lines that a query answers."""
