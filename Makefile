@@ -56,6 +56,6 @@ $(READY): requirements.txt tests/requirements.txt pyproject.toml docker/jupyter/
 # an environment without torch: who only reserves a node needs none
 $(CHI)/.ready: provisioning/requirements.txt tests/openstack/workers.txt
 	$(PYTHON) -m venv $(CHI)
-	$(CHI)/bin/python -m pip install --quiet --no-compile --require-hashes -r provisioning/requirements.txt
-	$(CHI)/bin/python -m pip install --quiet --no-compile -r tests/openstack/workers.txt
+	$(CHI)/bin/python -m pip install --quiet --require-hashes -r provisioning/requirements.txt
+	$(CHI)/bin/python -m pip install --quiet -r tests/openstack/workers.txt
 	touch $@

@@ -62,8 +62,17 @@ def test_a_class_with_five_that_fail_for_five_reasons_and_a_re_run_that_complete
     }
     assert set(whys) == set(ILL)
     assert [netid for netid, text in begins.items() if not whys[netid].startswith(text)] == [], whys
+    assert "next is free at" in whys["taken"]
     assert TOKEN not in up.stdout + up.stderr
     print("\n".join(summary))
+
+    status = command("status", "--class", str(roster), "--cost")
+    assert status.stdout.count("server ACTIVE") >= len(WELL)
+    assert "not counted, since it could not be read: typo" in status.stdout
+    assert "rates: https://chameleoncloud.org" in status.stdout and " SU\n" in status.stdout
+    assert f"token={TOKEN}" in command("link", WELL[0], "--node", VM).stdout
+    extend = command("extend", WELL[0], "--node", VM, "--by", "30m")
+    assert extend.returncode == 0, extend.stdout
 
     # put right, as the five lines say
     nodes["typo"] = VM
@@ -83,5 +92,6 @@ def test_a_class_with_five_that_fail_for_five_reasons_and_a_re_run_that_complete
     assert all(len(set(names)) == len(names) for kind, names in there.items() if kind != "groups")
 
     down = command("down", "--class", str(roster), "--at-once", AT_ONCE, timeout=1200)
-    assert down.returncode == 0, down.stdout + down.stderr
+    assert down.returncode == 0, down.stdout + down.stderr  # whatever the list says of a node: all of a netID goes
+    assert f"{SIZE} of {SIZE} ok" in down.stdout.splitlines()
     assert remains(plane) == {}

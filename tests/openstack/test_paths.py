@@ -90,34 +90,6 @@ def test_the_notebooks_go_from_a_reservation_to_a_node_and_back_to_nothing(plane
         run_notebook("4_teardown.ipynb")  # twice is as good as once
 
 
-def test_the_command_does_the_same_for_a_class_and_says_who_failed(plane, book, tmp_path):
-    for netid, node in (("ann", VM), ("ben", METAL), ("dan", METAL)):
-        book(netid, node)
-    roster = tmp_path / "class.csv"
-    roster.write_text(f"netid,node\nann,{VM}\nben,{METAL}\ncid,no_such_node\ndan,{METAL}\n")
-    up = command("up", "--class", str(roster), "--at-once", "3")
-    assert up.returncode == 1, up.stdout + up.stderr
-    assert "2 of 4 ok" in up.stdout
-    lines = up.stdout.splitlines()
-    assert sum(line.startswith("ok     ") for line in lines) == 2
-    assert any(line.startswith("FAILED cid  UsageError: node 'no_such_node'") for line in lines)
-    # one node for two: whoever was later is told when it is free again
-    assert any("NoSlotError: no compute_gigaio" in line and "next is free at" in line for line in lines)
-    assert TOKEN not in up.stdout + up.stderr
-    status = command("status", "--class", str(roster), "--cost")
-    assert "server ACTIVE" in status.stdout
-    assert "not counted, since it could not be read: cid" in status.stdout
-    assert "rates: https://chameleoncloud.org" in status.stdout and " SU\n" in status.stdout
-    link = command("link", "ann", "--node", VM)
-    assert f"token={TOKEN}" in link.stdout
-    extend = command("extend", "ann", "--node", VM, "--by", "30m")
-    assert extend.returncode == 0, extend.stdout
-    down = command("down", "--class", str(roster))
-    assert down.returncode == 0, down.stdout  # whatever the list says of a node: all that a netID has goes
-    assert remains(plane) == {}
-    assert "4 of 4 ok" in down.stdout
-
-
 def test_a_plan_makes_nothing(plane):
     done = command("up", "eve", "--node", LARGE_VM, "--dry-run")
     assert done.returncode == 0, done.stderr

@@ -57,11 +57,14 @@ def services_environment() -> Path:
     if not ready.exists() or ready.read_text(encoding="utf-8") != pins:
         shutil.rmtree(home, ignore_errors=True)
         subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
-        # all is pinned, so nothing is left to resolve; what is used is compiled when it is; several share the waiting
+        # all is pinned, so nothing is left to resolve; several share the waiting
         pip = [str(home / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile"]
         wanted = [line for line in pins.splitlines() if line and not line.startswith("#")]
         running = [subprocess.Popen([*pip, *wanted[first::AT_ONCE]]) for first in range(AT_ONCE)]
         if any([one.wait() for one in running]):
             raise RuntimeError(f"pip cannot install what {REQUIREMENTS} lists; its reasons are above.")
+        # forty processes would each do it again where Python writes no bytecode; some packages ship files for Python 2
+        compile_all = [str(home / "bin" / "python"), "-m", "compileall", "-q", "-j", "0", "-x", r"/tests?/"]
+        subprocess.run([*compile_all, str(home / "lib")], check=False, stdout=subprocess.DEVNULL)
         ready.write_text(pins, encoding="utf-8")
     return home / "bin"
