@@ -9,7 +9,6 @@ from provisioning.booking import Booking
 from provisioning.errors import RemoteError
 from provisioning.jupyter import Link
 from provisioning.running import Choice
-from provisioning.ssh import Ssh
 from provisioning.volumes import WORK, YES
 
 INSTALL_S, BUILD_S, START_S = 1200.0, 3600.0, 300.0
@@ -53,13 +52,7 @@ def lab_choice(
     booking: Booking, open_port: bool = False, restart: bool = False, may_stop: Callable[[str], bool] | None = None,
 ) -> Choice:  # fmt: skip
     """Whether the lab that runs is stopped for this project and port, or goes on; see ``running.choose``."""
-    return _choice(booking, access.way_in(booking), open_port, restart, may_stop)
-
-
-def _choice(
-    booking: Booking, way: Ssh, open_port: bool, restart: bool, may_stop: Callable[[str], bool] | None = None
-) -> Choice:
-    there = running.ask(way)
+    there = running.ask(access.way_in(booking))
     return running.choose(booking, there, f"labkit:{project.archive()[1]}", open_port, restart, may_stop)
 
 
@@ -72,8 +65,8 @@ def start_jupyter(
     address, and only this machine is let through. Raises ``LabRunsError`` when a lab would have to be stopped for that.
     ``choice`` is what ``lab_choice`` has found already.
     """
+    stop = (choice or lab_choice(booking, open_port, restart)) is Choice.STOP
     way = access.way_in(booking)
-    stop = (choice or _choice(booking, way, open_port, restart)) is Choice.STOP
     _, digest = project.archive()
     if open_port:
         access.open_jupyter(booking)

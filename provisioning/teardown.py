@@ -5,7 +5,7 @@ Money first: the lease ends even where a server or a volume does not go.
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -26,8 +26,9 @@ from provisioning import (
 )  # fmt: skip
 from provisioning.booking import Booking, name_of, of
 from provisioning.cloud import Cloud
-from provisioning.errors import FailedError, ProvisioningError, UncollectedWorkError
+from provisioning.errors import FailedError, ProvisioningError
 from provisioning.inventory import Holding, Seen
+from provisioning.ssh import Ssh
 
 FIRST_S = 120.0
 """How long servers may take to go before the lease is ended over them."""
@@ -93,8 +94,8 @@ def teardown_of(
             servers.find_all(booking), volumes.find_all(booking)  # raise for what has our name only
         else:
             collect.refuse_to_lose(booking)
-    for booking in found.holdings if not discard else ():  # a lab is stopped only when none of them is refused
-        _look_once_more(booking)
+    if not discard:
+        _look_once_more(found.holdings)
     problems = [problem for booking, held in found.holdings.items() for problem in _take_down(booking, held)]
     stays = scan(netid, found.seen.clouds, say, stop).holdings
     left = [_priced(booking, one) for booking, held in stays.items() for one in held]
@@ -112,17 +113,24 @@ def _priced(booking: Booking, holding: Holding) -> str:
     return f"{holding}, {cost.per_hour(booking.node)} until {times.show(holding.end)}"
 
 
-def _look_once_more(booking: Booking) -> None:
-    """Stop the lab and look again: what was saved after the first look is seen, and nobody saves any more."""
-    server = servers.find(booking)
-    if server is None or servers.is_leaving(server) or server.metadata.get(volumes.WORK) != volumes.YES:
-        return
-    way = access.way_in(booking, server)
-    running.stop(way)
+def _look_once_more(bookings: Iterable[Booking]) -> None:
+    """Stop the labs and look again: what was saved after the first look is seen, and nobody saves any more.
+
+    When one of them is refused, all go on.
+    """
+    stopped: list[Ssh] = []
     try:
-        collect.refuse_to_lose(booking)
-    except UncollectedWorkError:
-        running.go_on(way)
+        for booking in bookings:
+            server = servers.find(booking)
+            if server is None or servers.is_leaving(server) or server.metadata.get(volumes.WORK) != volumes.YES:
+                continue
+            stopped.append(access.way_in(booking, server))
+            running.stop(stopped[-1])
+            collect.refuse_to_lose(booking)
+    except ProvisioningError:
+        for way in stopped:
+            with contextlib.suppress(ProvisioningError):  # why it was refused is what the student has to know
+                running.go_on(way)
         raise
 
 

@@ -2,12 +2,13 @@
 Blazar in the place of a site's."""
 
 import contextlib
+import dataclasses
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
 
-from provisioning import booking, collect, leases, running, servers, teardown, times, volumes
+from provisioning import booking, collect, inventory, leases, running, servers, teardown, times, volumes
 from provisioning.errors import FailedError, GoneError, LeaseOverError, UncollectedWorkError
 from provisioning.sites import find_node
 
@@ -128,5 +129,27 @@ def test_what_is_saved_after_the_first_look_is_seen_and_the_lab_goes_on(mine, mo
     monkeypatch.setattr(running, "go_on", lambda way: done.append("go on"))
     monkeypatch.setattr(collect, "uncollected", lambda _: "there is newer work" if "stop" in done else None)
     with pytest.raises(UncollectedWorkError):
-        teardown._look_once_more(mine)
+        teardown._look_once_more([mine])
     assert done == ["stop", "go on"]
+
+
+@pytest.mark.parametrize("seen_first", [True, False])
+def test_of_two_nodes_no_lab_stays_stopped_when_one_is_refused(mine, monkeypatch, seen_first):
+    mine.servers.append(server("a", labkit_work="yes"))
+    second = dataclasses.replace(mine)
+    labs = {id(mine): "on", id(second): "on"}
+    monkeypatch.setattr(teardown.access, "way_in", lambda booking, _: id(booking))
+    monkeypatch.setattr(running, "stop", lambda way: labs.update({way: "off"}))
+    monkeypatch.setattr(running, "go_on", lambda way: labs.update({way: "on"}))
+    monkeypatch.setattr(volumes, "find_all", lambda _: [])
+    found = inventory.Seen({}, {}, ())
+    monkeypatch.setattr(teardown, "scan", lambda *_: teardown.Scan({mine: ["a"], second: ["b"]}, found))
+    monkeypatch.setattr(teardown, "_take_down", lambda *_: pytest.fail("something was deleted"))
+
+    def uncollected(booking):
+        return "newer work" if booking is second and (seen_first or labs[id(second)] == "off") else None
+
+    monkeypatch.setattr(collect, "uncollected", uncollected)
+    with pytest.raises(UncollectedWorkError, match="newer work"):
+        teardown.teardown(mine)
+    assert set(labs.values()) == {"on"}

@@ -64,7 +64,7 @@ def services_environment() -> Path:
         if any([one.wait() for one in running]):
             raise RuntimeError(f"pip cannot install what {REQUIREMENTS} lists; its reasons are above.")
         # forty processes would each do it again where Python writes no bytecode; some packages ship files for Python 2
-        compile_all = [str(home / "bin" / "python"), "-m", "compileall", "-q", "-j", "0", "-x", r"/tests?/"]
-        subprocess.run([*compile_all, str(home / "lib")], check=False, stdout=subprocess.DEVNULL)
+        compile_all = [str(home / "bin" / "python"), "-m", "compileall", "-q", "-j", "0", "-x", r"/tests?/", "lib"]
+        subprocess.run(compile_all, check=False, stdout=subprocess.DEVNULL, cwd=home)
         ready.write_text(pins, encoding="utf-8")
     return home / "bin"

@@ -35,7 +35,7 @@ KexAlgorithms curve25519-sha256
 SetEnv SHLVL=1
 """
 """The quickest key exchange; with a level, bash leaves alone the .bashrc of this machine's root, which it else reads
-for whoever comes by SSH."""
+at each login by SSH."""
 OF_ONE_ADDRESS = """\
 Match LocalAddress {address}
     AuthorizedKeysCommand {query} -e "select i.key_data {server}"

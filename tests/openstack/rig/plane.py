@@ -137,13 +137,9 @@ class ControlPlane:
             self._serve(name, f"{name}.wsgi.{module}")
         for name in BLAZARS.values():
             self._serve(name, "blazar.wsgi.api", OS_BLAZAR_CONFIG_DIR=str(self.configs.etc(name)))
-        for service, program in (
-            ("cinder", "scheduler"),
-            ("cinder", "volume"),
-            ("nova", "conductor"),
-            ("nova", "scheduler"),
-        ):
-            self._run(f"{service}-{program}", f"{service}/{service}.conf")
+        for program in ("cinder-scheduler", "cinder-volume", "nova-conductor", "nova-scheduler"):
+            service = program.partition("-")[0]
+            self._run(program, f"{service}/{service}.conf")
         self._keystone()
         for name in BLAZARS.values():
             # each by itself: one that is forked leaves the process group, and would outlive the rig
