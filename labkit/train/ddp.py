@@ -7,9 +7,10 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from labkit.memory.capture import MemoryCapture
+from labkit.train.in_place import InPlace
 
 
-class BucketedDDP(DDPStrategy):
+class BucketedDDP(InPlace, DDPStrategy):
     """Lightning's strategy, with gradients that are views into DDP's buckets, as the prediction has them.
 
     Buckets are made in C++ and hang on no gradient before the first backward, so the memory report is told what they

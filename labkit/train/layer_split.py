@@ -11,6 +11,7 @@ from torch.distributed.pipelining.schedules import _sorted_batch_p2p, _wait_batc
 
 from labkit.config.errors import ConfigError
 from labkit.config.schema import RunConfig
+from labkit.train.in_place import InPlace
 from labkit.train.models import dtype_of
 from labkit.train.module import CaptionModule
 from labkit.train.own_state import OwnState
@@ -18,7 +19,7 @@ from labkit.train.stages import Stage, cut, units
 from labkit.train.step import IGNORED
 
 
-class SplitStrategy(OwnState, DDPStrategy):
+class SplitStrategy(OwnState, InPlace, DDPStrategy):
     """A process group and nothing more: no rank has what another has."""
 
     def configure_ddp(self) -> None:

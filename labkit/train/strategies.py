@@ -21,11 +21,12 @@ from labkit.memory.capture import MemoryCapture
 from labkit.memory.tracker import host
 from labkit.train.ddp import BucketedDDP
 from labkit.train.fsdp import ShardedStrategy
+from labkit.train.in_place import InPlace, OneDevice
 from labkit.train.layer_split import SplitStrategy
 from labkit.train.state_files import reading
 
 
-class Zero(DeepSpeedStrategy):
+class Zero(InPlace, DeepSpeedStrategy):
     """DeepSpeed, which reads the files of a saved step as data."""
 
     def init_deepspeed(self) -> None:
@@ -100,7 +101,7 @@ def _in_host_memory(work: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-def build_strategy(config: RunConfig, capture: MemoryCapture | None = None) -> str | Strategy:
+def build_strategy(config: RunConfig, capture: MemoryCapture | None = None) -> Strategy:
     """The strategy of a run. One that spreads it over ranks tells ``capture`` what its memory is for."""
     ranks = {"timeout": timedelta(seconds=config.collective_timeout_s)}
     ranks |= {"process_group_backend": "gloo"} if config.device == "virtual" else {}
@@ -114,7 +115,7 @@ def build_strategy(config: RunConfig, capture: MemoryCapture | None = None) -> s
     if config.strategy == "fsdp":
         return ShardedStrategy(config.world_size, **ranks)
     if not config.strategy.startswith("deepspeed"):
-        return config.strategy
+        return OneDevice("cuda:0" if config.device == "cuda" else "cpu")
     set_environment(config.device)
     stage, offload = 3 if "stage_3" in config.strategy else 2, config.strategy.endswith("offload")
     options: dict[str, Any] = {

@@ -18,6 +18,7 @@ from labkit.memory.report import CATEGORIES
 from labkit.runs.records import Ledger
 from labkit.runs.runner import run
 from labkit.train.errors import CheckpointError
+from labkit.train.in_place import OneDevice
 from labkit.train.optimizers import build_optimizer
 from labkit.train.strategies import Zero, ZeroOnCPU, build_strategy, missing_compiler, set_environment
 
@@ -106,9 +107,10 @@ def test_without_a_compiler_the_experiment_is_skipped_and_says_why(ledger, monke
 # -- what is built
 
 
-def test_a_plain_run_has_the_strategy_that_lightning_chooses():
-    assert build_strategy(RunConfig(model_name=T5, capacity_gib=1, weights="random")) == "auto"
-    assert build_strategy(RunConfig(device="cuda")) == "auto"
+def test_a_plain_run_has_one_device():
+    virtual = build_strategy(RunConfig(model_name=T5, capacity_gib=1, weights="random"))
+    assert (type(virtual), virtual.root_device) == (OneDevice, torch.device("cpu"))
+    assert build_strategy(RunConfig(device="cuda")).root_device == torch.device("cuda:0")
 
 
 @pytest.mark.parametrize("stage", [2, 3])

@@ -1,0 +1,25 @@
+"""In place: what a strategy leaves where it is when training ends."""
+
+from lightning.pytorch.strategies import SingleDeviceStrategy, Strategy
+
+
+class InPlace(Strategy):
+    """Part of a strategy that moves nothing to host memory at the end of training.
+
+    Lightning's ``Strategy.teardown`` (2.6) moves weights, gradients and optimizer state there before ``fit`` returns,
+    after an out-of-memory too. The process of a run ends right after, so those tens of gigabytes would only be time
+    that looks like training, and host memory that a small machine does not have.
+    """
+
+    def teardown(self) -> None:
+        """As Lightning's, with nothing there to be moved."""
+        module, self.optimizers = self.lightning_module, []
+        self._lightning_module = None
+        try:
+            super().teardown()
+        finally:
+            self._lightning_module = module
+
+
+class OneDevice(InPlace, SingleDeviceStrategy):
+    """All of the model on one device."""
