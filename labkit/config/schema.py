@@ -74,6 +74,9 @@ class RunConfig:
     """How adamw and sgd walk the parameters; foreach needs temporaries as large as the parameters."""
     dropout: float | None = None
     """Dropout probability in the Q-Former and the language model; empty keeps the architecture's own."""
+    cudnn_attention: bool = False
+    """Let torch take cuDNN's attention kernel where it prefers it (H100, H200, B200 in 16 bits). Off by default:
+    with a mask its gradients have been NaN there (pytorch issue 196678)."""
     act_ckpt: bool = False
     """Activation checkpointing: keep only the layers' inputs, compute the rest again in backward."""
     max_epochs: int = 2

@@ -42,6 +42,7 @@ class DeviceSemantics:
 
     def __init__(self, config: RunConfig) -> None:
         self._cuda = config.device == "cuda"
+        self._cudnn = config.cudnn_attention
         self._lower_dtype = _AUTOCAST.get(config.precision)
         self._casting = False
         self._replaced: list[tuple[Any, str, Any]] = []
@@ -76,7 +77,9 @@ class DeviceSemantics:
         setattr(owner, name, make(original))
 
     def _attention(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        on_device = _attention_on_cuda if self._cuda else _attention_on_cpu
+        on_device = _attention_on_cpu
+        if self._cuda:
+            on_device = functools.partial(_attention_on_cuda, cudnn=self._cudnn)
 
         @functools.wraps(original)
         def attend(query: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -150,12 +153,22 @@ def _attention_on_cpu(
 def _attention_on_cuda(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attn_mask: torch.Tensor | None = None,
     dropout_p: float = 0.0, is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False,
+    *, cudnn: bool = False,
 ) -> torch.Tensor:  # fmt: skip
     """CUDA's choice: flash in 16 bits without a mask, else the memory-efficient kernel, else plain operations.
 
-    The efficient kernel wants the mask's rows padded to a multiple of 8 (``pad_bias`` in sdp_utils.cpp).
+    The efficient kernel wants the mask's rows padded to a multiple of 8 (``pad_bias`` in sdp_utils.cpp). With
+    ``cudnn`` its kernel comes first in 16 bits, as torch 2.13 has it for compute capabilities 9.0 and 10.0. Its limits
+    are those of ``check_cudnn_tensor_shapes`` there: heads of up to 256 numbers, a multiple of 8; no mask is learnt.
     """
     half, size = query.dtype in (torch.bfloat16, torch.float16), query.shape[-1]
+    learnt = attn_mask is not None and attn_mask.requires_grad
+    if cudnn and half and not learnt and size <= 256 and size % 8 == 0:
+        grad = torch.is_grad_enabled() and any(t.requires_grad for t in (query, key, value))
+        mask = _additive(attn_mask, query.dtype)
+        return torch.ops.aten._scaled_dot_product_cudnn_attention(
+            query, key, value, mask, grad, dropout_p, is_causal, False, scale=scale
+        )[0]
     if half and attn_mask is None and size <= 256 and size % 8 == 0:
         return torch.ops.aten._scaled_dot_product_flash_attention(
             query, key, value, dropout_p, is_causal, False, scale=scale

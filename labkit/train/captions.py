@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from labkit.config.schema import RunConfig
+from labkit.train.attention import kernels
 from labkit.train.data import load_samples
 from labkit.train.images import open_image
 from labkit.train.step import Collator
@@ -15,8 +16,9 @@ from labkit.train.trained import load
 
 @torch.no_grad()
 def write_captions(
-    model: torch.nn.Module, collate: Collator, images: Sequence[Image.Image], max_length: int = 50, batch_size: int = 64
-) -> list[str]:
+    model: torch.nn.Module, collate: Collator, images: Sequence[Image.Image], max_length: int = 50,
+    batch_size: int = 64, cudnn_attention: bool = False,
+) -> list[str]:  # fmt: skip
     """The caption of each image, of at most ``max_length`` new tokens: always the likeliest one next.
 
     ``model`` is a BLIP-2 or a ``PeftModel`` around one. It runs in eval mode and is left in the mode it came in.
@@ -30,7 +32,8 @@ def write_captions(
             batch = collate.prompts(images[start : start + batch_size])
             batch = {name: tensor.to(parameter.device) for name, tensor in batch.items()}
             batch["pixel_values"] = batch["pixel_values"].to(parameter.dtype)
-            ids = model.generate(**batch, max_new_tokens=max_length, do_sample=False, num_beams=1)
+            with kernels(cudnn_attention):
+                ids = model.generate(**batch, max_new_tokens=max_length, do_sample=False, num_beams=1)
             prompt = batch["input_ids"]
             # releases differ in whether they give the prompt back
             if collate.language == "opt" and torch.equal(ids[:, : prompt.shape[1]], prompt):
@@ -60,11 +63,12 @@ def captions_of_run(config: RunConfig, folder: Path, images: Sequence[Path]) -> 
         processor, model.config.text_config.model_type, config.max_length, model.config.num_query_tokens,
         model.config.image_token_id,
     )  # fmt: skip
-    captions = write_captions(model, collate, opened, config.max_length)
+    limits = {"max_length": config.max_length, "cudnn_attention": config.cudnn_attention}
+    captions = write_captions(model, collate, opened, **limits)
     rows = [{"image": str(path), "caption": caption} for path, caption in zip(images, captions, strict=True)]
     if config.use_lora or config.use_qlora:
         with model.disable_adapter():
-            for row, caption in zip(rows, write_captions(model, collate, opened, config.max_length), strict=True):
+            for row, caption in zip(rows, write_captions(model, collate, opened, **limits), strict=True):
                 row["base_caption"] = caption
     return rows
 

@@ -35,6 +35,7 @@ from labkit.memory.report import on_device
 from labkit.memory.sharded import ShardTracker
 from labkit.memory.tracker import Tracker, VirtualOutOfMemoryError, host
 from labkit.train.adapters import add_lora
+from labkit.train.attention import kernels
 from labkit.train.checkpoints import find_checkpoint, load_processor
 from labkit.train.data import DataError, build_loader, load_samples
 from labkit.train.errors import CheckpointError
@@ -123,7 +124,7 @@ def fit(
     result: dict[str, Any] = {"status": "ok", "died_in": None}
     module = None
     try:
-        with virtual or contextlib.nullcontext():
+        with kernels(config.cudnn_attention), virtual or contextlib.nullcontext():
             with host() if in_pieces else contextlib.nullcontext():
                 model, processor = _build(config, "cpu" if virtual or in_pieces else "cuda")
             if rank:  # weights are the same on all ranks, what dropout takes is not; Lightning seeds again, with this
@@ -251,6 +252,7 @@ def _start(config: RunConfig, steps: int) -> dict[str, Any]:
         "versions": {
             "python": platform.python_version(),
             **{name: version_of(name) for name in ("torch", "lightning", "transformers", "bitsandbytes")},
+            **({"cudnn": str(torch.backends.cudnn.version())} if config.device == "cuda" else {}),
         },
     }
 
