@@ -14,7 +14,7 @@ from labkit.plan.cache import TraceCache
 from labkit.plan.errors import PredictionError
 from labkit.plan.expandable import ExpandableAllocator
 from labkit.plan.ladder import BATCH, KINDS, Kind, Rung, add, combine, ladder, overrides, smaller_batches
-from labkit.plan.predict import Prediction, judge
+from labkit.plan.predict import Prediction, judge, warm_up_bytes
 from labkit.plan.search import LargestBatch, largest_batch, search, with_batch
 
 State = tuple[Rung, ...]
@@ -152,8 +152,12 @@ class _Plans:
         self.tried: list[Proposal] = []
         trace = cache.trace(config)
         self._at_once = len(trace.moves) > LONG_TRACE
-        self.base = judge(trace, config.capacity_bytes, self._kind(False))
+        self.base = self._judge(config, False)
         self.known[config.hash, False] = self.base
+
+    def _judge(self, config: RunConfig, expandable: bool) -> Prediction:
+        trace = self.cache.trace(config)
+        return judge(trace, config.capacity_bytes, self._kind(expandable), warm_up_bytes(config, trace))
 
     def _kind(self, expandable: bool) -> type[CachingAllocator]:
         if self.config.device != "cuda":
@@ -171,7 +175,7 @@ class _Plans:
         key = config.hash, expandable
         if key not in self.known:
             try:
-                self.known[key] = judge(self.cache.trace(config), config.capacity_bytes, self._kind(expandable))
+                self.known[key] = self._judge(config, expandable)
             except (PredictionError, ConfigError):
                 self.known[key] = None
         return self.known[key]

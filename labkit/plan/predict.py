@@ -2,9 +2,12 @@
 
 import dataclasses
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
+from labkit.config.combinations import SPLITS_MODEL
 from labkit.config.gpus import find_gpu, refusal
 from labkit.config.schema import RunConfig
 from labkit.memory.report import HOST_CATEGORIES, MemoryReport
@@ -13,7 +16,7 @@ from labkit.plan.cache import TraceCache
 from labkit.plan.errors import PredictionError
 from labkit.plan.expandable import ExpandableAllocator
 from labkit.plan.replay import Replay, replay
-from labkit.plan.trace import Trace
+from labkit.plan.trace import Event, Trace
 
 BORDERLINE = 0.05
 """Share of the capacity within which nobody should rely on a prediction: no GPU has been compared with yet."""
@@ -45,6 +48,10 @@ class Prediction(MemoryReport):
     requested_bytes: int | None = None
     checkpoint_bytes: int = 0
     """What one saved step takes on disk; a run holds ``keep_checkpoints`` of them, and one more while it writes it."""
+    warm_up_bytes: int = 0
+    """The block that loading a checkpoint reserves at once; see ``warm_up_bytes``."""
+    reserved_without_warm_up_bytes: int | None = None
+    """``reserved_bytes`` of the same run with random weights; None where nothing is loaded onto a GPU."""
 
     @property
     def host_bytes(self) -> int:
@@ -53,7 +60,10 @@ class Prediction(MemoryReport):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON; ``MemoryReport.from_dict`` reads the report in it."""
-        names = ("operation", "reserved_bytes", "verdict", "margin", "died_in", "requested_bytes", "checkpoint_bytes")
+        names = (
+            "operation", "reserved_bytes", "verdict", "margin", "died_in", "requested_bytes", "checkpoint_bytes",
+            "warm_up_bytes", "reserved_without_warm_up_bytes",
+        )  # fmt: skip
         return super().to_dict() | {name: getattr(self, name) for name in names} | {"host_bytes": self.host_bytes}
 
 
@@ -71,7 +81,18 @@ def predict(config: RunConfig, gpu: str | None = None, cache: TraceCache | None 
         refuse_without_bf16(config, found.name)
         config = dataclasses.replace(config, device="cuda", capacity_gib=found.usable_bytes / 2**30)
     trace = (cache or TraceCache.find()).trace(config).first(_optimizer_steps(config))
-    return judge(trace, config.capacity_bytes, _allocator(config))
+    return judge(trace, config.capacity_bytes, _allocator(config), warm_up_bytes(config, trace))
+
+
+def warm_up_bytes(config: RunConfig, trace: Trace) -> int:
+    """The block that transformers allocates and frees again before it loads a checkpoint onto a GPU; 0 without one.
+
+    It is as large as all weights together (``caching_allocator_warmup`` in ``modeling_utils.py``, transformers 5.17 to
+    5.23), so that loading asks the driver once. The allocator keeps it as one segment, and the weights are cut from it.
+    A run that splits the model builds it in host memory, and has none.
+    """
+    loads = config.device == "cuda" and config.weights == "pretrained" and config.strategy not in SPLITS_MODEL
+    return trace.loaded_bytes if loads else 0
 
 
 def _allocator(config: RunConfig) -> type[CachingAllocator]:
@@ -99,13 +120,16 @@ def refuse_without_bf16(config: RunConfig, gpu: str) -> None:
         raise PredictionError(reason)
 
 
-def judge(trace: Trace, capacity_bytes: int | None, kind: type[CachingAllocator] = CachingAllocator) -> Prediction:
+def judge(
+    trace: Trace, capacity_bytes: int | None, kind: type[CachingAllocator] = CachingAllocator, warm_up_bytes: int = 0
+) -> Prediction:
     """What a capacity and an allocator make of a trace. Only this depends on them: another capacity costs a replay."""
-    found = replay(trace.events(), capacity_bytes, kind)
+    log = _Log(trace, warm_up_bytes)
+    found = replay(log.events(), capacity_bytes, kind)
     peak_bytes = trace.report.peak_bytes
     died_in = requested_bytes = None
     if found.failed_at is not None:
-        died_in, requested_bytes = _place(trace, found.failed_at), found.requested_bytes
+        died_in, requested_bytes = log.place(found.failed_at), found.requested_bytes
     phases = [
         dataclasses.replace(phase, reserved_bytes=None if kind is VirtualAllocator else mark.reserved_bytes)
         for phase, mark in zip(trace.report.phases, found.marks[1:], strict=False)
@@ -113,19 +137,44 @@ def judge(trace: Trace, capacity_bytes: int | None, kind: type[CachingAllocator]
     return Prediction(
         source="predicted", capacity_bytes=capacity_bytes, phases=phases + trace.report.phases[len(phases) :],
         operation=trace.operation, reserved_bytes=None if kind is VirtualAllocator else found.peak_reserved_bytes,
-        verdict=_verdict(trace, capacity_bytes, kind, found),
+        verdict=_verdict(log, capacity_bytes, kind, found),
         margin=None if capacity_bytes is None else 1 - peak_bytes / capacity_bytes,
         died_in=died_in, requested_bytes=requested_bytes, checkpoint_bytes=trace.checkpoint_bytes,
+        warm_up_bytes=warm_up_bytes,
+        reserved_without_warm_up_bytes=(
+            replay(trace.events(), capacity_bytes, kind).peak_reserved_bytes if warm_up_bytes else None
+        ),
     )  # fmt: skip
 
 
-def _verdict(trace: Trace, capacity_bytes: int | None, kind: type[CachingAllocator], found: Replay) -> str:
+@dataclass(frozen=True)
+class _Log:
+    """What an allocator sees of a run: the block that loading reserves at once, and then the trace."""
+
+    trace: Trace
+    warm_up_bytes: int
+
+    def _first(self) -> tuple[Event, ...]:
+        return ((-1, self.warm_up_bytes), (-1, 0)) if self.warm_up_bytes else ()
+
+    def events(self) -> Iterator[Event]:
+        return chain(self._first(), self.trace.events())
+
+    def place(self, event: int) -> dict[str, Any]:
+        """What the run was doing at an event."""
+        event -= len(self._first())
+        if event < 0:
+            return {"step": 0, "micro_step": 0, "phase": "load_model", "operation": "caching_allocator_warmup"}
+        return _place(self.trace, event)
+
+
+def _verdict(log: _Log, capacity_bytes: int | None, kind: type[CachingAllocator], found: Replay) -> str:
     if capacity_bytes is None:
         return "no capacity given"
     other = int(capacity_bytes * (1 - BORDERLINE if found.fits else 1 + BORDERLINE))
     if found.fits and found.peak_reserved_bytes <= other:  # the allocator would not have met that limit either
         return "fits"
-    if replay(trace.events(), other, kind).fits is not found.fits:
+    if replay(log.events(), other, kind).fits is not found.fits:
         return "borderline"
     return "fits" if found.fits else "out of memory"
 

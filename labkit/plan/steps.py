@@ -71,6 +71,7 @@ def _trace(config: RunConfig) -> Trace:
         capture.report.source = "predicted"
         with this_rank.building():
             model = build_model(config, "meta")
+            loaded_bytes = _loaded_bytes(model)
             if config.use_lora or config.use_qlora:
                 model = add_lora(model, config, arch.language)
             if config.precision in ("bf16-true", "16-true"):
@@ -95,7 +96,14 @@ def _trace(config: RunConfig) -> Trace:
                 del batch  # as Lightning does, before the next one is there
         capture.teardown(loop, module, "fit")
         events = (tracker.events or [])[: marks[-1]]  # what is taken down after the last step is no prediction
-    return Trace.of(events, marks, capture.report, on_disk_bytes)
+    return Trace.of(events, marks, capture.report, on_disk_bytes, loaded_bytes)
+
+
+def _loaded_bytes(model: torch.nn.Module) -> int:
+    """What a checkpoint of this model brings: its weights, each once, and the buffers that are saved."""
+    saved = model.state_dict().keys()
+    buffers = [buffer for name, buffer in model.named_buffers() if name in saved]
+    return sum(tensor.nbytes for tensor in (*model.parameters(), *buffers))
 
 
 def _cast(module: torch.nn.Module, dtype: torch.dtype) -> None:

@@ -24,7 +24,8 @@ class Trace:
 
     ``moves`` has the bytes of a birth, or for a death minus the number of the move that was its birth, minus 1.
     ``operations`` has for each move an index into ``names``. ``marks`` are the numbers of moves after which the model
-    was loaded and each phase of ``report`` ended. ``checkpoint_bytes`` is what one saved step takes on disk.
+    was loaded and each phase of ``report`` ended. ``checkpoint_bytes`` is what one saved step takes on disk,
+    ``loaded_bytes`` what loading the weights from a checkpoint brings onto the device.
     """
 
     moves: np.ndarray
@@ -33,11 +34,13 @@ class Trace:
     marks: list[int]
     report: MemoryReport
     checkpoint_bytes: int = 0
+    loaded_bytes: int = 0
 
     @classmethod
     def of(
-        cls, events: Iterable[tuple[int, int, Any]], marks: list[int], report: MemoryReport, checkpoint_bytes: int = 0
-    ) -> "Trace":
+        cls, events: Iterable[tuple[int, int, Any]], marks: list[int], report: MemoryReport, checkpoint_bytes: int = 0,
+        loaded_bytes: int = 0,
+    ) -> "Trace":  # fmt: skip
         """The trace of a tracker's events. Raises ``ValueError`` for a death without a birth."""
         moves, operations, numbers = [], [], {}
         born: dict[int, int] = {}
@@ -52,7 +55,7 @@ class Trace:
             operations.append(numbers.setdefault(str(operation_there), len(numbers)))
         return cls(
             moves=np.array(moves, np.int64), operations=np.array(operations, np.int32), names=list(numbers),
-            marks=marks, report=report, checkpoint_bytes=checkpoint_bytes,
+            marks=marks, report=report, checkpoint_bytes=checkpoint_bytes, loaded_bytes=loaded_bytes,
         )  # fmt: skip
 
     @property
@@ -102,7 +105,7 @@ class Trace:
         """Write one file, whole or not at all."""
         facts = {
             "names": self.names, "marks": self.marks, "report": self.report.to_dict(),
-            "checkpoint_bytes": self.checkpoint_bytes,
+            "checkpoint_bytes": self.checkpoint_bytes, "loaded_bytes": self.loaded_bytes,
         }  # fmt: skip
         unfinished = path.with_suffix(f".{os.getpid()}.part")
         try:
@@ -121,7 +124,7 @@ class Trace:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
                 facts = json.loads(str(data["facts"]))
                 report = MemoryReport.from_dict(facts.pop("report"))
-                facts["checkpoint_bytes"]  # files of an earlier labkit lack it
+                facts["loaded_bytes"]  # files of an earlier labkit lack it
                 return cls(moves=data["moves"], operations=data["operations"], report=report, **facts)
         except (EOFError, BadZipFile, AttributeError, KeyError, TypeError) as error:  # each is numpy's way to say so
             raise ValueError(f"{path} is no trace: {error}") from error

@@ -89,7 +89,9 @@ def _facts(found: "Prediction", resolved: Resolved) -> dict[str, Any]:
     return {
         "verdict": found.verdict, "expected": expected, "margin": found.margin, "died_in": found.died_in,
         "requested_bytes": found.requested_bytes, "operation": found.operation, "peak_bytes": found.peak_bytes,
-        "reserved_bytes": found.reserved_bytes, "capacity_bytes": found.capacity_bytes, "host_bytes": found.host_bytes,
+        "reserved_bytes": found.reserved_bytes,
+        "reserved_without_warm_up_bytes": found.reserved_without_warm_up_bytes, "warm_up_bytes": found.warm_up_bytes,
+        "capacity_bytes": found.capacity_bytes, "host_bytes": found.host_bytes,
         "peak": asdict(found.peak_phase) if found.peak_phase else None, "peak_by_category": found.category_peaks,
         "checkpoint_bytes": found.checkpoint_bytes, "disk_bytes": at_once * found.checkpoint_bytes,
     }  # fmt: skip
@@ -114,6 +116,11 @@ def _line(row: dict[str, Any]) -> str:
     if died:
         lines.insert(1, f"  dies in {died['phase'].replace('_', ' ')} of step {died['step']}: {died['operation']} asks "
                         f"for {human_bytes(row['requested_bytes'])}")  # fmt: skip
+    if row["warm_up_bytes"]:
+        lines.append(
+            f"  loading the weights reserves {human_bytes(row['warm_up_bytes'])} at once; with random weights reserved "
+            f"is {human_bytes(row['reserved_without_warm_up_bytes'])}"
+        )
     if row["host_bytes"]:
         lines.append(f"  host memory {human_bytes(row['host_bytes'])}")
     if row["disk_bytes"]:
