@@ -35,15 +35,14 @@ def blip2_config(arch: Architecture, dropout: float | None = None) -> Blip2Confi
     qformer_rates = {} if dropout is None else {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
     text = AutoConfig.for_model(
         arch.language,
-        **arch.text,
-        **{k: v for k, v in rates.items() if (k == "dropout_rate") == (arch.language == "t5")},
+        **(arch.text | {k: v for k, v in rates.items() if (k == "dropout_rate") == (arch.language == "t5")}),
         pad_token_id=TOKEN_IDS[PAD],
         eos_token_id=TOKEN_IDS[EOS],
         **({"decoder_start_token_id": TOKEN_IDS[PAD]} if arch.language == "t5" else {"bos_token_id": TOKEN_IDS[BOS]}),
     )
     return Blip2Config(
         vision_config=Blip2VisionConfig(**arch.vision, initializer_range=INITIALIZER_RANGE),
-        qformer_config=Blip2QFormerConfig(**arch.qformer, **qformer_rates),
+        qformer_config=Blip2QFormerConfig(**(arch.qformer | qformer_rates)),
         text_config=text,
         num_query_tokens=arch.num_query_tokens,
         image_token_index=TOKEN_IDS[IMAGE],

@@ -3,7 +3,8 @@
     PYTHONPATH=. python tests/benchmarks/gpu_check.py --profile h100-94gb --out results
 
 Each experiment runs for three optimizer steps with random weights, in a child process of labkit's runner that is held
-to the profile's capacity. What was predicted and what was measured goes into ``gpu_check-<profile>.json`` and ``.md``.
+to the profile's capacity; one more row, pretrained_base, loads the checkpoint that ships. What was predicted and what
+was measured goes into ``gpu_check-<profile>.json`` and ``.md``.
 Both are written after every row. Started again, the command goes on where it stopped: a row is done when one of the
 same config on the same GPU, with the same libraries and the same text of labkit, was compared. Cheap rows come first.
 
@@ -27,6 +28,7 @@ import sys
 import time
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import get_context
@@ -36,7 +38,7 @@ from typing import Any
 try:
     from labkit.config.errors import ConfigError
     from labkit.config.layers import Resolved, resolve
-    from labkit.config.profiles import Expected, load_profile
+    from labkit.config.profiles import Expected, Profile, load_profile
     from labkit.config.schema import RunConfig
     from labkit.config.workspace import Workspace
     from labkit.memory.report import CATEGORIES, MemoryReport, PhaseMemory
@@ -81,6 +83,8 @@ PER_GIB_SAMPLE_S = {"bf16-true": 0.0015, "16-true": 0.0015, "bf16-mixed": 0.0015
 
 QUERY_TIMEOUT_S = 10.0
 MATMUL_SIZE = 1024
+CLOCK_S = 0.5
+"""By which a run's seconds may be above those of its events: both are read a moment apart."""
 LOG_LINES = 30
 
 
@@ -172,7 +176,8 @@ def cuda_facts() -> dict[str, Any] | None:
         "cublas_workspace_bytes": _cublas_workspace_bytes(),
         "allocator": torch.cuda.get_allocator_backend(),
         "attention": {
-            name: getattr(torch.backends.cuda, f"{name}_sdp_enabled")() for name in ("flash", "mem_efficient", "math")
+            name: getattr(torch.backends.cuda, f"{name}_sdp_enabled")()
+            for name in ("cudnn", "flash", "mem_efficient", "math")  # of a process as torch starts it
         },
         "float32_matmul_precision": torch.get_float32_matmul_precision(),
     }
@@ -219,17 +224,51 @@ def describe_setup(machine: dict[str, Any], typed_commit: str | None) -> dict[st
 
 # -- rows
 
+PRETRAINED = "pretrained_base"
+"""A row beside the experiments: the base that ships, loaded from its checkpoint as the course's models are."""
+BASE = {"model_name": "tiny/blip2-opt-base", "weights": "pretrained", "batch_size": 8}
 
-def row_of(workspace: Workspace, name: str, profile: str) -> Resolved:
-    """An experiment as it is run here: no download, no more samples than three steps need."""
-    plain = resolve(workspace, name, {}, profile).config
-    return resolve(workspace, name, overrides_of(plain), profile)
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the results: ``experiment`` is run with what is typed in ``overrides``."""
+
+    name: str
+    experiment: str
+    overrides: dict[str, Any]
+    resolved: Resolved
+    expected: Expected
+
+    @property
+    def config(self) -> RunConfig:
+        """What is run."""
+        return self.resolved.config
+
+    @property
+    def number(self) -> int:
+        """Its place in the course; behind all experiments for a row that is none."""
+        return self.resolved.experiment.number if self.name == self.experiment else 1000
+
+
+def row_names(profile: Profile) -> list[str]:
+    """The rows that a profile has."""
+    return [*profile.expected, PRETRAINED]
+
+
+def row_of(workspace: Workspace, name: str, profile: Profile) -> Row:
+    """A row as it is run here: no download, no more samples than three steps need."""
+    if name == PRETRAINED:
+        experiment, more, expected = min(profile.expected), BASE, Expected()
+    else:
+        experiment, more, expected = name, {"weights": "random"}, profile.expected[name]
+    plain = resolve(workspace, experiment, more, profile.name).config
+    overrides = overrides_of(plain) | more
+    return Row(name, experiment, overrides, resolve(workspace, experiment, overrides, profile.name), expected)
 
 
 def overrides_of(config: RunConfig) -> dict[str, Any]:
     """Values that are typed for a row. Captions are padded to one length, so another data set takes the same memory."""
     return {
-        "weights": "random",
         "dataset": "fluent_emoji",
         "max_steps": STEPS,
         "num_train_samples": STEPS * config.batch_size * config.accumulate_grad_batches,
@@ -248,15 +287,15 @@ def predict_in_child(config: RunConfig) -> Prediction:
     return predict(config)
 
 
-def predict_all(rows: list[Resolved]) -> dict[str, Prediction | str]:
-    """Predictions by experiment; where there is none, why.
+def predict_all(rows: list[Row]) -> dict[str, Prediction | str]:
+    """Predictions by row; where there is none, why.
 
     In other processes, one for each core: an error of a library in one row says so and does not end the others.
     """
     if not rows:
         return {}
     with ProcessPoolExecutor(min(os.cpu_count() or 1, len(rows)), get_context("spawn")) as pool:
-        futures = {row.experiment.name: pool.submit(predict_in_child, row.config) for row in rows}
+        futures = {row.name: pool.submit(predict_in_child, row.config) for row in rows}
     errors = {name: future.exception() for name, future in futures.items()}
     return {name: _why(error) if (error := errors[name]) else futures[name].result() for name in futures}
 
@@ -267,10 +306,10 @@ def _why(error: BaseException) -> str:
     return f"no prediction: {type(error).__name__}: {error}".splitlines()[0]
 
 
-def impossible(row: Resolved, total_bytes: int | None) -> str | None:
+def impossible(row: Row, total_bytes: int | None) -> str | None:
     """Why this row cannot run here, before anything is predicted; None where it can."""
-    if row.skip_reason:
-        return row.skip_reason
+    if row.resolved.skip_reason and row.name == row.experiment:
+        return row.resolved.skip_reason
     absent = missing(needs(row.config))
     if absent:
         return f"{' and '.join(absent)} not installed"
@@ -407,28 +446,30 @@ def worst_words(worst: dict[str, Any] | None) -> str:
     return f"{worst['error']:+.2%} {worst['quantity']}, {worst['phase'].replace('_', ' ')} {worst['step']}"
 
 
-def compared(prediction: Prediction, record: Record, expected: Expected, third_step_s: float | None) -> dict[str, Any]:
+def compared(prediction: Prediction, record: Record, expected: Expected, clock: "StepClock") -> dict[str, Any]:
     """All that is told of a run that ended ok or out of memory."""
     accumulate = record.config["accumulate_grad_batches"]
     pairs = phase_pairs(prediction, record.report, accumulate)
     phases = [compare_phase(*pair) for pair in pairs]
     worst = worst_of(phases)
-    reasons = disagreements(prediction, record, expected, worst)
+    reasons = disagreements(prediction, record, expected, worst) + clock.disagreements(record.train_seconds)
     per_step = record.config["batch_size"] * accumulate
     return {
         "state": "compared", "agrees": not reasons, "disagreements": reasons, "worst": worst,
         **summarize(pairs), "phases": phases,
-        "samples_per_s": per_step / third_step_s if third_step_s else None,
+        "samples_per_s": per_step / clock.third_step_s if clock.third_step_s else None,
         "prediction": {
             "verdict": prediction.verdict, "died_in": prediction.died_in, "margin": prediction.margin,
             "requested_bytes": prediction.requested_bytes, "operation": prediction.operation,
             "peak_bytes": prediction.peak_bytes, "reserved_bytes": prediction.reserved_bytes,
+            "warm_up_bytes": prediction.warm_up_bytes,
+            "reserved_without_warm_up_bytes": prediction.reserved_without_warm_up_bytes,
             "host_bytes": prediction.host_bytes,
         },
     }  # fmt: skip
 
 
-def measured_facts(record: Record) -> dict[str, Any]:
+def measured_facts(record: Record, clock: "StepClock") -> dict[str, Any]:
     """What a run's record says, phases aside."""
     report = record.report
     first = report.phases[0] if report and report.phases else None
@@ -437,6 +478,8 @@ def measured_facts(record: Record) -> dict[str, Any]:
         "status": record.status, "died_in": record.died_in, "reason": record.reason, "run": record.id,
         "out_of_memory": record.out_of_memory, "run_peak_bytes": record.peak_bytes, "losses": record.losses,
         "train_seconds": record.train_seconds, "wall_seconds": record.wall_seconds,
+        "events_s": clock.training_s, "after_training_s": clock.after_training_s,
+        "cudnn": record.versions.get("cudnn"), "cudnn_attention": record.config["cudnn_attention"],
         "used_by_others_bytes": record.others_bytes,
         # context, libraries' own memory and other processes
         "beside_allocator_bytes": first.device_used_bytes - (first.reserved_bytes or 0) if has_driver else None,
@@ -444,14 +487,19 @@ def measured_facts(record: Record) -> dict[str, Any]:
 
 
 class StepClock:
-    """As ``on_event`` of a run: the seconds of the third step, which nobody reports on.
+    """As ``on_event`` of a run: the seconds of the third step, which has no report, and those around training.
 
     By the clock of the process that queues the work; how far the GPU is behind it is left out at both ends.
+    ``training_s`` goes from the event before training to that of the last step, ``after_training_s`` from there to the
+    result: what is moved or written at the end.
     """
 
     def __init__(self) -> None:
+        self._started: float | None = None
+        self._ended: float | None = None
         self._second_ended: float | None = None
         self.third_step_s: float | None = None
+        self.after_training_s: float | None = None
         self.folder: Path | None = None
 
     def __call__(self, event: dict[str, Any]) -> None:
@@ -461,8 +509,24 @@ class StepClock:
                 self.folder = Path(event["folder"])
             case "phase" if event["step"] == STEPS - 2 and event["phase"] == "after_optimizer_step":
                 self._second_ended = event["time"]
-            case "progress" if event["step"] == STEPS and self._second_ended and self.third_step_s is None:
-                self.third_step_s = event["time"] - self._second_ended
+            case "start":
+                self._started = event["time"]
+            case "progress" if event["step"] == STEPS and self._second_ended and self._ended is None:
+                self._ended = event["time"]
+                self.third_step_s = self._ended - self._second_ended
+            case "result" if self._ended is not None:
+                self.after_training_s = event["time"] - self._ended
+
+    @property
+    def training_s(self) -> float | None:
+        """The time in which all steps were done; None for a run that did not come so far."""
+        return None if None in (self._started, self._ended) else self._ended - self._started
+
+    def disagreements(self, train_seconds: float) -> list[str]:
+        """A run's own seconds that are more than there were between its events: they count what is no training."""
+        if self.training_s is None or train_seconds <= self.training_s + CLOCK_S:
+            return []
+        return [f"the run says {train_seconds:.1f} s of training, its events {self.training_s:.1f} s"]
 
     def last_lines(self) -> list[str]:
         """The end of the run's log."""
@@ -539,7 +603,7 @@ def _section(setup: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
     virtual = setup["machine"]["driver"] is None and "total_bytes" not in setup["machine"]
     unit, size = ("MiB", 2**20) if virtual else ("GiB", 2**30)
     agree = sum(row["agrees"] for row in done)
-    parts = [f"## {setup['machine']['gpu']}", _setup_words(setup), f"{agree} of {len(done)} compared rows agree."]
+    parts = [f"## {setup['machine']['gpu']}", _setup_words(setup, rows), f"{agree} of {len(done)} compared rows agree."]
     if done:
         parts += [
             f"### Rows, {unit}", _table(ROW_COLUMNS, [_row_cells(row, size) for row in done]),
@@ -553,9 +617,13 @@ def _section(setup: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
     return parts + (["### Not compared", "\n".join(others)] if others else [])
 
 
-def _setup_words(setup: dict[str, Any]) -> str:
+def _setup_words(setup: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     machine, labkit = setup["machine"], setup["labkit"]
-    driver = f"Driver {machine['driver']}, CUDA {machine.get('cuda')}. " if machine["driver"] else ""
+    driver = ""
+    if machine["driver"]:
+        driver = f"Driver {machine['driver']}, CUDA {machine.get('cuda')}, cuDNN {machine.get('cudnn')}"
+        on = sorted(row["experiment"] for row in rows if row["config"].get("cudnn_attention"))
+        driver += f" (its attention kernel {'on in ' + ', '.join(on) if on else 'off'}). "
     memory = ""
     if "total_bytes" in machine:
         context = machine["context_bytes"]
@@ -629,32 +697,32 @@ def check(args: argparse.Namespace, begun: float) -> int:
     profile = load_profile(workspace, args.profile)
     if not profile.expected:
         raise ConfigError(f"profile {args.profile} names no experiments; take one of workspace/profiles.")
-    names = [name for name in profile.expected if not args.only or name in args.only]
-    if unknown := set(args.only or ()) - set(profile.expected):
+    names = [name for name in row_names(profile) if not args.only or name in args.only]
+    if unknown := set(args.only or ()) - set(names):
         raise ConfigError(f"profile {args.profile} has no experiment {', '.join(sorted(unknown))}.")
-    rows = [row_of(workspace, name, args.profile) for name in names]
+    rows = [row_of(workspace, name, profile) for name in names]
     machine = _machine(rows)
     setup = describe_setup(machine, args.commit)
     results = Results(args.out, args.profile)
     results.setups.pop(setup["id"], None)  # the newest comes last
     results.setups[setup["id"]] = setup
-    print(f"{args.profile} on {machine['gpu']}: {len(rows)} experiments, at most {args.budget_s:g} s", flush=True)
+    print(f"{args.profile} on {machine['gpu']}: {len(rows)} rows, at most {args.budget_s:g} s", flush=True)
     left = []
     for row in rows:
         known = results.rows.get(_key(setup["id"], row), {})
         if known.get("state") == "compared" and not args.again:
-            print(f"{row.experiment.name}: compared before, {_verdict_words(known)}", flush=True)
+            print(f"{row.name}: compared before, {_verdict_words(known)}", flush=True)
         elif reason := impossible(row, machine.get("total_bytes")):
-            _note(results, setup["id"], row, profile.expected, "skipped", reason)
+            _note(results, setup["id"], row, "skipped", reason)
         else:
             left.append(row)
-    _run_all(results, setup["id"], left, profile.expected, Pace(args.budget_s, begun))
+    _run_all(results, setup["id"], left, Pace(args.budget_s, begun))
     results.save()
     chosen = [r for key in (_key(setup["id"], row) for row in rows) if (r := results.rows.get(key))]
     return _conclude(results, chosen)
 
 
-def _machine(rows: list[Resolved]) -> dict[str, Any]:
+def _machine(rows: list[Row]) -> dict[str, Any]:
     if all(row.config.device == "virtual" for row in rows):
         return virtual_facts()
     found = in_child(cuda_facts)
@@ -663,66 +731,59 @@ def _machine(rows: list[Resolved]) -> dict[str, Any]:
     return found
 
 
-def _key(setup: str, row: Resolved) -> str:
-    return f"{setup}/{row.experiment.name}/{row.config.hash}"
+def _key(setup: str, row: Row) -> str:
+    return f"{setup}/{row.name}/{row.config.hash}"
 
 
-def _run_all(results: Results, setup: str, rows: list[Resolved], expected: dict[str, Expected], pace: Pace) -> None:
+def _run_all(results: Results, setup: str, rows: list[Row], pace: Pace) -> None:
     predictions = predict_all(rows)
     costs = {}
     for row in rows:
-        prediction = predictions[row.experiment.name]
+        prediction = predictions[row.name]
         reason = prediction if isinstance(prediction, str) else too_much_for_host(prediction)
         if reason:
-            _note(results, setup, row, expected, "skipped", reason)
+            _note(results, setup, row, "skipped", reason)
         else:
-            costs[row.experiment.name] = estimate_s(row.config, prediction)
-    for row in sorted((r for r in rows if r.experiment.name in costs), key=lambda r: costs[r.experiment.name]):
-        cost = costs[row.experiment.name]
+            costs[row.name] = estimate_s(row.config, prediction)
+    for row in sorted((r for r in rows if r.name in costs), key=lambda r: costs[r.name]):
+        cost = costs[row.name]
         need_s = pace.expected_s(cost)
         if need_s > pace.left_s:
             reason = f"about {need_s:.0f} s needed, {max(0.0, pace.left_s):.0f} s of {pace.budget_s:g} s left"
-            _note(results, setup, row, expected, "not run", reason)
+            _note(results, setup, row, "not run", reason)
             continue
         started = time.monotonic()
-        _run_one(results, setup, row, expected, predictions[row.experiment.name], pace.left_s)
+        _run_one(results, setup, row, predictions[row.name], pace.left_s)
         pace.took(cost, time.monotonic() - started)
 
 
-def _run_one(
-    results: Results, setup: str, row: Resolved, expected: dict[str, Expected], prediction: Prediction, timeout_s: float
-) -> None:
-    name = row.experiment.name
+def _run_one(results: Results, setup: str, row: Row, prediction: Prediction, timeout_s: float) -> None:
     clock = StepClock()
-    plain = resolve(Workspace.find(), name, {}, row.profile.name).config
-    record = run(name, overrides_of(plain), row.profile.name, timeout_s, clock)
+    record = run(row.experiment, row.overrides, row.resolved.profile.name, timeout_s, clock)
     if record.status not in ("ok", "oom"):
-        more = {"measured": measured_facts(record), "log": clock.last_lines()}
+        more = {"measured": measured_facts(record, clock), "log": clock.last_lines()}
         state = {"timeout": "not run", "skipped": "skipped"}.get(record.status, "failed")
-        _note(results, setup, row, expected, state, f"{record.status}: {record.reason}", more)
+        _note(results, setup, row, state, f"{record.status}: {record.reason}", more)
         return
-    found = _about(setup, row, expected) | compared(prediction, record, expected[name], clock.third_step_s)
-    results.rows[_key(setup, row)] = found | {"measured": measured_facts(record)}
+    found = _about(setup, row) | compared(prediction, record, row.expected, clock)
+    results.rows[_key(setup, row)] = found | {"measured": measured_facts(record, clock)}
     results.save()
-    print(f"{name}: {_verdict_words(results.rows[_key(setup, row)])}, {record.wall_seconds:.0f} s", flush=True)
+    print(f"{row.name}: {_verdict_words(results.rows[_key(setup, row)])}, {record.wall_seconds:.0f} s", flush=True)
 
 
-def _note(
-    results: Results, setup: str, row: Resolved, expected: dict[str, Expected], state: str, reason: str,
-    more: dict[str, Any] | None = None,
-) -> None:  # fmt: skip
+def _note(results: Results, setup: str, row: Row, state: str, reason: str, more: dict[str, Any] | None = None) -> None:
     """A row without numbers. One that was compared before stays, unless it has failed now."""
     key = _key(setup, row)
     if state == "failed" or results.rows.get(key, {}).get("state") != "compared":
-        results.rows[key] = _about(setup, row, expected) | {"state": state, "reason": reason} | (more or {})
+        results.rows[key] = _about(setup, row) | {"state": state, "reason": reason} | (more or {})
         results.save()
-    print(f"{row.experiment.name}: {state}, {reason}", flush=True)
+    print(f"{row.name}: {state}, {reason}", flush=True)
 
 
-def _about(setup: str, row: Resolved, expected: dict[str, Expected]) -> dict[str, Any]:
+def _about(setup: str, row: Row) -> dict[str, Any]:
     return {
-        "experiment": row.experiment.name, "number": row.experiment.number, "setup": setup,
-        "config_hash": row.config.hash, "config": row.config.to_dict(), "expected": str(expected[row.experiment.name]),
+        "experiment": row.name, "number": row.number, "setup": setup,
+        "config_hash": row.config.hash, "config": row.config.to_dict(), "expected": str(row.expected),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
 

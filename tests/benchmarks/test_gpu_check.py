@@ -26,6 +26,7 @@ WORKSPACE = Workspace.find()
 MIB = 2**20
 FITS, DIES = "bf16_true", "xxl_smallest_batch"
 """An experiment of tiny that fits, and one that runs out of memory; the latter costs less and comes first."""
+PRETRAINED = gpu_check.PRETRAINED
 FORWARD_1 = {"step": 1, "micro_step": 0, "phase": "forward"}
 
 
@@ -36,11 +37,11 @@ FORWARD_1 = {"step": 1, "micro_step": 0, "phase": "forward"}
 def interrupted(tmp_path_factory):
     """Two rows on tiny: killed after the first, and called again. The folder, and what the second call printed."""
     out = tmp_path_factory.mktemp("check")
-    command = [sys.executable, SCRIPT, "--profile", "tiny", "--only", FITS, DIES, "--out", out]
+    command = [sys.executable, SCRIPT, "--profile", "tiny", "--only", FITS, DIES, PRETRAINED, "--out", out]
     paths = [str(SCRIPT.parents[2]), os.environ.get("PYTHONPATH", "")]
     env = os.environ | {"LABKIT_RUNS": str(out / "runs"), "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=env) as first:
-        while not first.stdout.readline().startswith((FITS, DIES)):
+        while not first.stdout.readline().startswith((FITS, DIES, PRETRAINED)):
             assert first.poll() is None
         first.kill()
     rows = list(rows_in(out, "tiny").values())
@@ -58,10 +59,10 @@ def test_a_check_that_was_killed_goes_on_with_the_rows_that_are_left(interrupted
     assert finished["state"] == "compared"
     assert f"{finished['experiment']}: compared before" in interrupted.second.stdout
     rows = rows_in(interrupted.out, "tiny")
-    assert set(rows) == {FITS, DIES}
+    assert set(rows) == {FITS, DIES, PRETRAINED}
     assert rows[finished["experiment"]] == finished  # the same run and the same time
     assert interrupted.second.returncode == 0, interrupted.second.stderr
-    assert "2 of 2 compared rows agree within 2%" in interrupted.second.stdout
+    assert "3 of 3 compared rows agree within 2%" in interrupted.second.stdout
 
 
 def test_a_run_that_fits_is_compared_in_every_phase_and_category(interrupted):
@@ -87,11 +88,29 @@ def test_out_of_memory_is_a_row_with_the_place_where_it_died(interrupted):
     assert row["samples_per_s"] is None
 
 
+def test_one_row_loads_the_base_that_ships(interrupted):
+    row = rows_in(interrupted.out, "tiny")[PRETRAINED]
+    assert row["agrees"]
+    assert (row["config"]["weights"], row["config"]["model_name"]) == ("pretrained", "tiny/blip2-opt-base")
+    # on the virtual GPU nothing is reserved at once; on CUDA both numbers are told
+    assert (row["prediction"]["warm_up_bytes"], row["prediction"]["reserved_without_warm_up_bytes"]) == (0, None)
+    on_cuda = gpu_check.row_of(WORKSPACE, PRETRAINED, load_profile(WORKSPACE, "h100-94gb"))
+    found = gpu_check.predict(on_cuda.config)
+    assert found.reserved_bytes >= found.warm_up_bytes > 0
+    assert found.reserved_without_warm_up_bytes is not None
+
+
+def test_a_runs_seconds_are_those_between_its_events(interrupted):
+    measured = rows_in(interrupted.out, "tiny")[FITS]["measured"]
+    assert 0 < measured["train_seconds"] <= measured["events_s"] + gpu_check.CLOCK_S
+    assert measured["after_training_s"] >= 0
+
+
 def test_nothing_is_run_when_all_rows_are_there(interrupted):
     third = subprocess.run(interrupted.command, capture_output=True, text=True, env=interrupted.env, check=False)
     assert third.returncode == 0
-    assert third.stdout.count("compared before") == 2
-    assert len(list((interrupted.out / "runs").glob("tiny/*/*/record.json"))) == 2
+    assert third.stdout.count("compared before") == 3
+    assert len(list((interrupted.out / "runs").glob("tiny/*/*/record.json"))) == 3
 
 
 # -- without waiting: the predictions and the runs are made up
@@ -137,7 +156,7 @@ class Machine:
         self.reserved = None
 
     def predict_all(self, rows):
-        names = [row.experiment.name for row in rows]
+        names = [row.name for row in rows]
         return {name: self.predictions.get(name, prediction(reserved=self.reserved)) for name in names}
 
     def run(self, name, overrides, profile, timeout_s, on_event):
@@ -155,7 +174,8 @@ def machine(monkeypatch):
 
 
 GPU = {
-    "gpu": "NVIDIA H100 NVL", "driver": "580.1", "cuda": "13.0", "total_bytes": 93 * 2**30, "context_bytes": 500 * MIB,
+    "gpu": "NVIDIA H100 NVL", "driver": "580.1", "cuda": "13.0", "cudnn": 91900, "total_bytes": 93 * 2**30,
+    "context_bytes": 500 * MIB,
     "cublas_workspace_bytes": 32 * MIB,
 }  # fmt: skip
 
@@ -220,7 +240,8 @@ def lacks_bitsandbytes(config):
 
 def test_a_prediction_that_fails_says_so_in_its_row_alone(monkeypatch):
     monkeypatch.setattr(gpu_check, "predict_in_child", lacks_bitsandbytes)
-    rows = [gpu_check.row_of(WORKSPACE, name, "tiny") for name in ("bf16_true", "xxl_qlora")]
+    tiny = load_profile(WORKSPACE, "tiny")
+    rows = [gpu_check.row_of(WORKSPACE, name, tiny) for name in ("bf16_true", "xxl_qlora")]
     said = "bitsandbytes is not installed, and labkit's prediction asks for it"
     assert gpu_check.predict_all(rows) == {"bf16_true": "a prediction", "xxl_qlora": said}
     assert gpu_check._why(ValueError("one\ntwo")) == "no prediction: ValueError: one"
@@ -237,7 +258,7 @@ def test_a_row_without_a_prediction_is_skipped(machine, tmp_path):
 
 def test_a_row_runs_three_steps_with_no_more_samples_than_that_and_downloads_nothing():
     plain = resolve(WORKSPACE, "grad_accumulation", {}, "h100-94gb").config
-    config = gpu_check.row_of(WORKSPACE, "grad_accumulation", "h100-94gb").config
+    config = gpu_check.row_of(WORKSPACE, "grad_accumulation", load_profile(WORKSPACE, "h100-94gb")).config
     assert (config.max_steps, config.num_train_samples) == (3, 3 * 16 * 4)
     assert (config.weights, config.dataset, config.num_workers) == ("random", "fluent_emoji", 2)
     assert (config.batch_size, config.max_length) == (plain.batch_size, plain.max_length)
@@ -375,14 +396,20 @@ def test_more_than_two_percent_either_way_is_an_error(factor, code, machine, tmp
 def test_the_third_step_is_the_one_that_is_timed():
     clock = gpu_check.StepClock()
     for event in (
+        {"event": "start", "time": 0.0},
         {"event": "progress", "step": 1, "time": 1.0},
         {"event": "phase", "step": 1, "phase": "after_optimizer_step", "time": 5.0},
         {"event": "progress", "step": 2, "time": 6.0},
         {"event": "progress", "step": 3, "time": 7.0},
         {"event": "progress", "step": 3, "time": 9.0},  # when the model has been taken down
+        {"event": "result", "time": 10.0},
     ):
         clock(event)
     assert clock.third_step_s == 2.0
+    assert (clock.training_s, clock.after_training_s) == (7.0, 3.0)
+    assert clock.disagreements(7.2) == []
+    assert clock.disagreements(9.0) == ["the run says 9.0 s of training, its events 7.0 s"]
+    assert gpu_check.StepClock().disagreements(9.0) == []  # a run that ended before has no events to hold it against
 
 
 # -- a GPU, as far as it can be made up
@@ -402,7 +429,8 @@ def test_on_a_gpu_what_is_reserved_is_judged_too_and_the_machine_is_described(gp
     assert rows["bf16_true"]["disagreements"] == ["+9.09% reserved, after forward 0 is off by more than 2%"]
     assert rows["bf16_true"]["measured"]["beside_allocator_bytes"] == 9
     text = (tmp_path / "gpu_check-h100-94gb.md").read_text()
-    assert "Driver 580.1, CUDA 13.0. 93.00 GiB in total, CUDA context 500.00 MiB, cuBLAS workspace 32.00 MiB" in text
+    assert "Driver 580.1, CUDA 13.0, cuDNN 91900 (its attention kernel off). 93.00 GiB in total" in text
+    assert "CUDA context 500.00 MiB, cuBLAS workspace 32.00 MiB" in text
     assert "| 5 | bf16_true | fits | fits | ok | - | - | 0.977 | 0.977 | +0.00% | 1.172 | 1.074 | +9.09% |" in text
 
 

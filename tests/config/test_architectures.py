@@ -114,18 +114,22 @@ def saved_config(a):
     """A config.json with the values of an architecture, as transformers lays it out."""
     return {
         "model_type": "blip-2", "num_query_tokens": a.num_query_tokens, "vision_config": a.vision,
-        "qformer_config": a.qformer, "text_config": {"model_type": a.language, "dropout": 0.1, **a.text},
+        "qformer_config": {"hidden_dropout_prob": 0.1, **a.qformer}, "text_config": {"model_type": a.language, "dropout": 0.1, **a.text},
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_a_folder_gives_the_architecture_that_is_written_in_it(name, tmp_path):
-    known = architecture(name)
-    folder = write(tmp_path / "model", saved_config(known))
-    found = architecture(folder)
-    assert found == Architecture(
-        name=folder, language=known.language, vision=known.vision, qformer=known.qformer, text=known.text,
-        num_query_tokens=known.num_query_tokens,
+    known, saved = architecture(name), saved_config(architecture(name))
+    folder = write(tmp_path / "model", saved)
+    vision, qformer, text = (
+        {key: rate for key, rate in saved[f"{part}_config"].items() if "drop" in key and key != "layerdrop"}
+        for part in ("vision", "qformer", "text")
+    )
+    assert (qformer["hidden_dropout_prob"] == 0) == (name in BASE_MILLIONS)  # whose checkpoint has none
+    assert architecture(folder) == Architecture(
+        name=folder, language=known.language, vision=vision | known.vision, qformer=qformer | known.qformer,
+        text=text | known.text, num_query_tokens=known.num_query_tokens,
     )  # fmt: skip
 
 
@@ -146,8 +150,9 @@ def test_what_a_folder_leaves_out_is_what_transformers_takes(language, own_head,
                 assert value == getattr(theirs, key), key
     config.save_pretrained(tmp_path / "again")
     assert architecture(str(tmp_path / "again")).text == found.text | (
-        {"feed_forward_proj": "relu"} if language == "t5" else
-        {"do_layer_norm_before": True, "activation_function": "relu", "enable_bias": True}
+        {"feed_forward_proj": "relu", "dropout_rate": 0.1} if language == "t5" else
+        {"do_layer_norm_before": True, "activation_function": "relu", "enable_bias": True, "dropout": 0.1,
+         "attention_dropout": 0.0}
     )  # fmt: skip
 
 
@@ -165,6 +170,9 @@ BLIP2 = {"model_type": "blip-2"}
         (BLIP2 | {"vision_config": {"image_size": [224, 112]}}, "[224, 112]"),
         (BLIP2 | {"qformer_config": {"num_hidden_layers": 0}}, "num_hidden_layers=0"),
         (BLIP2 | {"num_query_tokens": True}, "num_query_tokens=True"),
+        (BLIP2 | {"text_config": {"dropout": 1}}, "text_config.dropout=1; a number from 0 to below 1"),
+        (BLIP2 | {"qformer_config": {"hidden_dropout_prob": "much"}}, "qformer_config.hidden_dropout_prob='much'"),
+        (BLIP2 | {"vision_config": {"attention_dropout": float("nan")}}, "vision_config.attention_dropout=nan"),
     ],
 )  # fmt: skip
 def test_a_folder_that_is_no_blip2_is_refused_on_one_line(data, words, tmp_path):
@@ -178,7 +186,7 @@ def test_a_folder_that_is_no_blip2_is_refused_on_one_line(data, words, tmp_path)
     assert len(text.splitlines()) == 1
     assert f"model_name={str(folder)!r}" in text
     assert words in text
-    assert "blip-2" in text.lower() or "whole number" in text
+    assert "blip-2" in text.lower() or "number from" in text
 
 
 def test_height_and_width_that_are_equal_are_one_side(tmp_path):
