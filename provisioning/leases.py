@@ -85,7 +85,7 @@ def active(booking: Booking) -> Lease:
     """The active lease, or ``LeaseOverError``."""
     lease = find(booking)
     if lease is None:
-        raise LeaseOverError(f"lease {booking.name} is over or was never made. Make one with ensure_lease.")
+        raise LeaseOverError(f"lease {booking.name} is over or was never made. Run 'up' (ensure_lease) for a new one.")
     check_active(booking, lease)
     booking.lease_id = booking.lease_id or lease.id
     return lease
