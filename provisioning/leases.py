@@ -294,4 +294,7 @@ def _once(booking: Booking, lease_id: str, ends: tuple[str, ...], bound_s: float
 
 def _get(booking: Booking, lease_id: str) -> Lease:
     with asking(f"reading lease {booking.name}"):
-        return _read(booking.cloud.blazar.lease.get(lease_id))
+        raw = booking.cloud.blazar.lease.get(lease_id)
+    if raw is None:  # what Blazar answers about one that goes while it reads
+        raise GoneError(f"lease {booking.name} is gone. Run this again.")
+    return _read(raw)

@@ -79,6 +79,16 @@ def test_a_lease_that_is_gone_stops_what_began_with_it(mine, status):
         leases.hold(mine)
 
 
+def test_a_lease_of_which_blazar_answers_nothing_is_gone(mine, monkeypatch):
+    """It goes while Blazar reads it: the answer is 200, and empty."""
+    mine.leases.put("first")
+    lease = leases.active(mine)
+    monkeypatch.setattr(mine.leases, "get", lambda id: None)
+    with pytest.raises(LeaseOverError, match="is gone: it was torn down"):
+        leases.hold(mine)
+    leases.delete(mine, lease)
+
+
 def test_what_goes_wrong_when_the_lease_goes_is_said_as_that(mine):
     mine.leases.put("first")
     with pytest.raises(LeaseOverError, match="torn down"), leases.held(mine):
