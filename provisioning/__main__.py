@@ -1,7 +1,14 @@
 """``python -m provisioning``."""
 
+import os
 import sys
 
 from provisioning.cli import main
 
-sys.exit(main())
+try:
+    code = main()
+    sys.stdout.flush()
+except BrokenPipeError:  # who reads has heard enough, as `head` does
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    code = 1
+sys.exit(code)

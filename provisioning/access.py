@@ -27,7 +27,7 @@ def way_in(booking: Booking, server: Any | None = None) -> Ssh:
     server, address = server or servers.find(booking), addresses.find(booking)
     if server is None or address is None:
         missing = "server" if server is None else "address"
-        raise LeaseOverError(f"{missing} {booking.name} is not there. Make it with ensure_{missing}.")
+        raise LeaseOverError(f"{missing} {booking.name} is not there. Run 'up' (ensure_{missing}) first.")
     site = booking.site
     hosts = booking.folder / "known_hosts"
     return Ssh(address, site.ssh_user, site.ssh_port, keys.private(booking), hosts, server.id)
@@ -139,7 +139,7 @@ def _let_through(booking: Booking, group: dict[str, Any], port: int, source: str
 def _put_on_port(booking: Booking, group_id: str) -> None:
     server = servers.find(booking)
     if server is None:
-        raise LeaseOverError(f"server {booking.name} is not there. Make it with ensure_server.")
+        raise LeaseOverError(f"server {booking.name} is not there. Run 'up' (ensure_server) first.")
     for _ in range(TRIES):
         port = addresses.port_of(booking, server)
         if group_id in port["security_groups"]:

@@ -5,17 +5,19 @@ from typing import Any
 from provisioning import claims, leases, servers, times
 from provisioning.booking import Booking
 from provisioning.cloud import asking, deleting
-from provisioning.errors import LeaseOverError, NoAddressError, QuotaError, UnknownNameError, known
+from provisioning.errors import LeaseOverError, NoAddressError, QuotaError, ServiceError, UnknownNameError, known
 
 PORT_BOUND_S = 120.0
+TRIES = 3
 
 
 def find_all(booking: Booking) -> list[dict[str, Any]]:
-    """All floating IPs that carry the owner's tag, the oldest first; never one that merely is unused."""
+    """All floating IPs that carry the owner's tag, those on a port first, then the oldest; never one that merely is
+    unused."""
     with asking("reading the addresses"):
         found = booking.cloud.neutron.list_floatingips()["floatingips"]
     ours = [address for address in found if address.get("description") == booking.tag_text]
-    return sorted(ours, key=lambda address: (address["created_at"], address["id"]))
+    return sorted(ours, key=lambda address: (address["port_id"] is None, address["created_at"], address["id"]))
 
 
 def find(booking: Booking) -> str | None:
@@ -27,22 +29,29 @@ def ensure(booking: Booking) -> str:
     """The public address of the server, made and put on its port where that is missing."""
     server = servers.find(booking)
     if server is None:
-        raise LeaseOverError(f"server {booking.name} is not there. Make it with ensure_server.")
+        raise LeaseOverError(f"server {booking.name} is not there. Run 'up' (ensure_server) first.")
     with leases.held(booking):
         return _ensure(booking, server)
 
 
 def _ensure(booking: Booking, server: Any) -> str:
     port = port_of(booking, server)
-    address, *others = find_all(booking) or [_create(booking)]
-    for other in others:
-        if other["port_id"] is None:  # of a run that was interrupted
+    for last in (*[False] * (TRIES - 1), True):
+        # a port takes one address: who puts the first one there decides which, for all runs
+        address = min(find_all(booking) or [_create(booking)], key=lambda one: one["port_id"] != port["id"])
+        try:
+            if address["port_id"] != port["id"]:
+                with asking(f"putting address {address['floating_ip_address']} on server {booking.name}"):
+                    body = {"floatingip": {"port_id": port["id"]}}
+                    booking.cloud.neutron.update_floatingip(address["id"], body)
+            break
+        except ServiceError:  # the port has another run's address, or that run gave this one back
+            if last:
+                raise
+    for other in find_all(booking):
+        if other["port_id"] is None:  # of a run that was interrupted, or in the same moment
             booking.say(f"address {other['floating_ip_address']}: one too many, given back")
             delete(booking, other)
-    if address["port_id"] != port["id"]:
-        with asking(f"putting address {address['floating_ip_address']} on server {booking.name}"):
-            body = {"floatingip": {"port_id": port["id"]}}
-            booking.cloud.neutron.update_floatingip(address["id"], body)
     booking.say(f"address {booking.name}: {address['floating_ip_address']}")
     return address["floating_ip_address"]
 

@@ -39,7 +39,7 @@ class Booking:
     say: Callable[[str], None] = print
     poll_s: float = 5.0
     stop: threading.Event = field(default_factory=threading.Event)
-    """Set, it ends the next wait."""
+    """Set, it ends the next wait, and nothing more is made."""
     lease_id: str = ""
     """The lease that this run began with; once it is gone, nothing more is made."""
 
@@ -61,6 +61,11 @@ class Booking:
     def tag_text(self) -> str:
         """The owner's tag, where a service has no metadata but a description."""
         return f"{TAG}={self.name}"
+
+    def go_on(self) -> None:
+        """Raise when this was interrupted: nothing more is made then."""
+        if self.stop.is_set():
+            raise TooSlowError(f"{self.name}: interrupted. Run the same again to go on.")
 
     def wait(self, what: str, state: Callable[[], str], ends: tuple[str, ...], bound_s: float) -> str:
         """Ask for the ``state`` until it is one of ``ends``; says it when it changes, and now and then."""

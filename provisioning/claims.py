@@ -37,6 +37,7 @@ def claim(
 
     ``check`` raises when it must not be made any more; what was made meanwhile is given back then.
     """
+    booking.go_on()
     check()
     mine = _make(booking, what, make, read)
     found = _settled(booking, read)

@@ -26,6 +26,7 @@ from provisioning import (
     timetable,
 )
 from provisioning.errors import LeaseOverError, ProvisioningError, UsageError
+from provisioning.jupyter import tunnel_to
 from provisioning.roster import Student
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
@@ -39,7 +40,7 @@ GPU nodes on Chameleon, from a reservation to a Jupyter link, and back to nothin
   python -m provisioning status --class class.csv --cost    how things stand, and what it has cost
   python -m provisioning extend abc123 --node NODE --by 1h  let the lease end later
   python -m provisioning collect abc123 --node NODE         bring home all that the student made
-  python -m provisioning link abc123 --node NODE            print the Jupyter address with its token
+  python -m provisioning link abc123 --node NODE            print the Jupyter address with its token, and the tunnel
   python -m provisioning sweep --class class.csv            what is idle, over, or nobody's, and what it costs
   python -m provisioning down --class class.csv             delete all that they have, at all sites; refuses while work
                                                             is not collected
@@ -74,7 +75,8 @@ def _parser() -> argparse.ArgumentParser:
     made = {}
     for verb, does in (
         (_up, "reserve, boot, install, start Jupyter"), (_status, "read everything back"),
-        (_extend, "let leases end later"), (_collect, "bring work home"), (_link, "print the Jupyter address"),
+        (_extend, "let leases end later"), (_collect, "bring work home"),
+        (_link, "print the Jupyter address and the tunnel to it"),
         (_down, "delete it all"), (_rotate, "plan a class over a few nodes, and book it"),
         (_sweep, "list what is idle, over, or nobody's, and what it costs"),
     ):  # fmt: skip
@@ -86,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--node", help="a node of sites.yaml, such as g1.h100.pci.1")
         sub.add_argument("--at-once", type=int, default=many.AT_ONCE, metavar="N", help="students at a time")
     for name in ("up", "rotate"):
-        made[name].add_argument("--length", default="2h50m", help="of the lease, 2h50m if not given")
+        made[name].add_argument("--length", default="2h50m", help="of a new lease, 2h50m if not given")
     made["up"].add_argument("--start", default="now", help="now, next (free slot), or a time like 2026-11-22T14:00")
     made["up"].add_argument("--dry-run", action="store_true", help="print the plan and make nothing")
     made["up"].add_argument(
@@ -110,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _students(args: argparse.Namespace) -> list[Student]:
     if bool(args.netid) == bool(args.roster):
-        raise UsageError("give netIDs, or a class list with --class.")
+        raise UsageError("give netIDs or a class list with --class, one of the two.")
     if args.at_once < 1:
         raise UsageError(f"--at-once={args.at_once} must be at least 1.")
     if args.roster:
@@ -157,7 +159,8 @@ def _up(args: argparse.Namespace, students: list[Student]) -> int:
             guard.set_guard(made, after)
         if link is None:
             return "reserved; run 'up' again when the lease has started"
-        return f"{made.site.ssh_user}@{link.way.address}, Jupyter: {link.file}"
+        made.say(str(link))
+        return f"{link.way.target}, Jupyter: {link.file}"
 
     return _each(args, students, act)
 
@@ -213,11 +216,14 @@ def _collect(args: argparse.Namespace, students: list[Student]) -> int:
 
 
 def _link(args: argparse.Namespace, students: list[Student]) -> int:
-    def act(made: booking.Booking, _: Student) -> str:
+    def act(made: booking.Booking, student: Student) -> str:
         file = made.folder / "jupyter-link"
         if not file.exists():
             raise LeaseOverError(f"{made.name} has no Jupyter from this machine. Run 'up' first.")
-        return f"{file.read_text().strip()}  (ssh {access.way_in(made).target})"
+        url = file.read_text().strip()
+        # with a key of the student's own the line is the student's to type
+        tunnel = tunnel_to(url, access.way_in(made), access.JUPYTER_PORT, key=not student.public_key)
+        return f"{url}  {tunnel}".strip()
 
     return _each(args, students, act)
 

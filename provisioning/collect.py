@@ -12,6 +12,7 @@ from provisioning.errors import LeaseOverError, RemoteError, SshError, Uncollect
 from provisioning.volumes import COLLECTED, WORK, YES
 
 LARGEST_BYTES = work.MOST_BYTES
+REACH = "Bring it home: 'up' where there is no server, then 'collect'"
 ROOM_FACTOR = 2.2
 """Of the work's bytes: an archive that cannot be packed any smaller, and what is unpacked from it."""
 
@@ -30,11 +31,14 @@ def collect(booking: Booking) -> Collected | None:
     """Bring home what there is, compared with the node's list file by file; None when there is no work on the node.
 
     Says what is left out, with its bytes, and what could not be brought home; the whole list lies beside the archive.
-    Raises ``UsageError`` when this machine has no room, ``RemoteError`` for a damaged archive.
+    Raises ``UncollectedWorkError`` for work where nothing can be read, ``UsageError`` when this machine has no room,
+    ``RemoteError`` for a damaged archive.
     """
     server = servers.find(booking)
     if server is None:
-        booking.say(f"collect {booking.name}: there is no server")
+        if reason := uncollected(booking):
+            raise UncollectedWorkError(f"{booking.name}: {reason}. {REACH}.")
+        booking.say(f"collect {booking.name}: there is no server, and no work")
         return None
     way = access.way_in(booking, server)
     # before the archive: what is written meanwhile counts as not collected
@@ -121,7 +125,7 @@ def refuse_to_lose(booking: Booking) -> None:
     """Raise ``UncollectedWorkError`` when a teardown would lose work."""
     reason = uncollected(booking)
     if reason:
-        raise UncollectedWorkError(f"{booking.name}: {reason}. Bring it home first, or tear down with discard.")
+        raise UncollectedWorkError(f"{booking.name}: {reason}. {REACH}, or let it go with --discard (discard=True).")
 
 
 def _check_room(folder: Path, size_bytes: int) -> None:

@@ -99,6 +99,9 @@ def known(word: str, names: Iterable[str]) -> str:
     return f"Known: {', '.join((near or names)[:8])}." if names else "There is none at all."
 
 
+AGAIN = " Run this again: it reads what there is."
+
+
 def refusal(doing: str, code: int | None, text: str) -> ProvisioningError:
     """The named error for what a service answered: its HTTP status and message."""
     text = " ".join(str(text).split())[:300]
@@ -112,7 +115,7 @@ def refusal(doing: str, code: int | None, text: str) -> ProvisioningError:
     if code == 413 or "quota" in low or "exceeded for" in low:
         return QuotaError(f"{doing}: over the project's quota ({text}). Delete what is not used, or ask for more.")
     if code == 404:
-        return GoneError(f"{doing}: the site does not have it ({text}). Run this again: it reads what there is.")
+        return GoneError(f"{doing}: the site does not have it ({text}).{AGAIN}")
     if code is not None and code >= 500:
-        return UnansweredError(f"{doing}: refused ({code}: {text}). Run this again: it reads what there is.")
+        return UnansweredError(f"{doing}: refused ({code}: {text}).{AGAIN}")
     return ServiceError(f"{doing}: refused ({code if code else 'no code'}: {text}).")

@@ -3,12 +3,12 @@
 import contextlib
 import html
 import os
-import shlex
 import socket
 import subprocess
 import tempfile
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 import webbrowser
 from dataclasses import dataclass, field
@@ -46,17 +46,16 @@ class Link:
     @property
     def tunnel_command(self) -> str:
         """The command that opens the tunnel from any machine that has the key."""
-        forward = f"{self.local_port}:127.0.0.1:{self.port}"
-        return shlex.join(["ssh", "-N", "-L", forward, "-i", str(self.way.key), "-p", str(self.way.port),
-                           self.way.target])  # fmt: skip
+        return self.way.login("-N", "-L", f"{self.local_port}:127.0.0.1:{self.port}")
 
     def __str__(self) -> str:
-        if self.is_open:
-            return f"Jupyter: {self._base}/lab, for this machine only.\nThe address with its token is in {self.file}."
-        return (
-            f"Tunnel:  {self.tunnel_command}\nJupyter: {self._base}/lab, while the tunnel is open.\n"
-            f"The address with its token is in {self.file}."
-        )
+        there = "for this machine only" if self.is_open else "while the tunnel is open"
+        return "\n".join([
+            f"Log in:  {self.way.login()}",
+            *([] if self.is_open else [f"Tunnel:  {self.tunnel_command}"]),
+            f"Jupyter: {self._base}/lab, {there}.",
+            f"The address with its token is in {self.file}.",
+        ])  # fmt: skip
 
     __repr__ = __str__
 
@@ -102,6 +101,14 @@ class Link:
             time.sleep(0.2)
         self.close()
         raise SshError(f"Jupyter does not answer at {self._base}. Start it again with start_jupyter.")
+
+
+def tunnel_to(url: str, way: Ssh, port: int, key: bool = True) -> str:
+    """The command of the tunnel that an address kept in a file needs; empty for one that needs none."""
+    local = urllib.parse.urlsplit(url)
+    if local.hostname != "127.0.0.1":
+        return ""
+    return way.login("-N", "-L", f"{local.port}:127.0.0.1:{port}", key=key)
 
 
 def _write_private(file: Path, text: str) -> None:

@@ -85,7 +85,7 @@ def active(booking: Booking) -> Lease:
     """The active lease, or ``LeaseOverError``."""
     lease = find(booking)
     if lease is None:
-        raise LeaseOverError(f"lease {booking.name} is over or was never made. Make one with ensure_lease.")
+        raise LeaseOverError(f"lease {booking.name} is over or was never made. Run 'up' (ensure_lease) for a new one.")
     check_active(booking, lease)
     booking.lease_id = booking.lease_id or lease.id
     return lease
@@ -294,4 +294,7 @@ def _once(booking: Booking, lease_id: str, ends: tuple[str, ...], bound_s: float
 
 def _get(booking: Booking, lease_id: str) -> Lease:
     with asking(f"reading lease {booking.name}"):
-        return _read(booking.cloud.blazar.lease.get(lease_id))
+        raw = booking.cloud.blazar.lease.get(lease_id)
+    if raw is None:  # what Blazar answers about one that goes while it reads
+        raise GoneError(f"lease {booking.name} is gone. Run this again.")
+    return _read(raw)

@@ -54,6 +54,7 @@ def for_each(students: list[Student], action: Action, at_once: int, say: Callabl
                 say(str(outcomes[-1]))
         except KeyboardInterrupt:
             stop.set()
+            say("stopping, at the next moment when nothing is half made; Ctrl-C again does not wait")
             pool.shutdown(cancel_futures=True)
             raise
     return sorted(outcomes, key=lambda outcome: students.index(outcome.student))

@@ -82,13 +82,20 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
             reader = csv.DictReader(file, skipinitialspace=True)
             if "netid" not in (reader.fieldnames or ()) or set(reader.fieldnames) - set(COLUMNS):
                 raise UsageError(
-                    f"{path} must start with the line '{','.join(COLUMNS)}'; all but netid may be missing."
+                    f"{path} must start with the line '{','.join(COLUMNS)}', in small letters with commas; all but "
+                    f"netid may be missing. It has {_shown(','.join(reader.fieldnames or ['nothing']))}."
                 )
             return [(reader.line_num, {key: (value or "").strip() for key, value in row.items()}) for row in reader]
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
     except (UnicodeDecodeError, csv.Error, AttributeError):
         raise UsageError(f"{path} is not a CSV file of text. Save it as CSV in UTF-8.") from None
+
+
+def _shown(text: str) -> str:
+    """What a file has, short and printable."""
+    short = text if len(text) <= 60 else f"{text[:60]}..."
+    return f"'{''.join(letter if letter.isprintable() else '?' for letter in short)}'"
 
 
 def read_netids(netids: list[str], node: str) -> list[Student]:

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 from provisioning import times
 from provisioning.errors import (
+    AGAIN,
     GoneError,
     LeaseOverError,
     NoSlotError,
@@ -69,6 +70,8 @@ def named(
     are those that it has; ``now`` is the site's time."""
     text = str(error)
     reason = "" if isinstance(error, GoneError) else _reason(text)
+    if reason:  # which the same request meets again
+        text = text.removesuffix(AGAIN)
     if reason == "window":
         return RuleError(_too_early(text, doing, end))
     if reason == "length":

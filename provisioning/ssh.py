@@ -49,6 +49,11 @@ class Ssh:
         """``cc@203.0.113.7``."""
         return f"{self.user}@{self.address}"
 
+    def login(self, *options: str, key: bool = True) -> str:
+        """The command line for a person: with the key of this machine, or with whichever the person has."""
+        identity = ["-i", str(self.key)] if key else []
+        return shlex.join(["ssh", *options, *identity, "-p", str(self.port), self.target])
+
     def command(self, script: str, *arguments: str) -> list[str]:
         """The command line that runs ``remote/<script>.sh``, or ``.py``, there; its standard input stays free."""
         python = REMOTE / f"{script}.py"

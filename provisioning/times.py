@@ -44,7 +44,7 @@ def parse_length(text: str, where: str = "") -> timedelta:
     except (OverflowError, ValueError):  # digits without end
         length = timedelta(0)
     if not length:
-        raise UsageError(f"{where}length '{text}' is none. Write it like 2h50m.")
+        raise UsageError(f"{where}'{text}' is no length. Write it like 2h50m.")
     return length
 
 

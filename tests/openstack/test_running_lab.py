@@ -3,12 +3,14 @@
 import json
 import os
 import pty
+import shlex
 import subprocess
 import sys
 
 import pytest
 from conftest import METAL, lent
 from rig.remains import remains
+from test_paths import TOKEN
 
 from provisioning import access, chameleon, errors, project, running, servers
 
@@ -118,6 +120,17 @@ def test_at_a_terminal_the_command_asks_with_what_would_be_stopped(lab, node, ch
     assert "This would stop labkit:" in said
     assert "labs/01.ipynb busy" in said
     assert (image(node) == changed) is stopped
+    if answer != "y":
+        return
+    # what it prints is all that a person needs to get in; the host key is asked about, as at every first login
+    (login,) = (line.partition("Log in:  ")[2] for line in said.splitlines() if "Log in:" in line)
+    first = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]
+    program, *rest = shlex.split(login)
+    assert subprocess.run([program, *first, *rest, "echo in"], capture_output=True, text=True).stdout == "in\n"
+    (tunnel,) = (line.partition("Tunnel:  ")[2] for line in said.splitlines() if "Tunnel:" in line)
+    assert tunnel == login.replace("ssh ", "ssh -N -L 8889:127.0.0.1:8888 ")
+    linked = subprocess.run([*command[:3], "link", *command[4:]], capture_output=True, text=True)
+    assert f"lab?token={TOKEN}  {tunnel}" in linked.stdout
 
 
 def test_docker_is_not_restarted_under_a_lab(lab, node):

@@ -8,7 +8,7 @@ from conftest import VM
 from rig.proxy import FaultyProxy
 from rig.remains import remains
 
-from provisioning import booking, chameleon, errors, inventory, leases, teardown
+from provisioning import addresses, booking, chameleon, errors, inventory, leases, teardown
 
 MAKING = {
     "lease": r"/leases$", "volume": r"/volumes$", "server": r"/servers$", "address": r"/floatingips",
@@ -89,6 +89,45 @@ def test_what_two_left_is_counted_and_a_further_run_gives_back(plane, book):
     assert counts(plane) == {"servers": 1, "volumes": 1, "addresses": 1, "groups": 1, "keys": 1, "leases": 1}
     assert leases.find(made).id == lease.id  # the one that the server runs under
     assert "!" not in chameleon.status(made).line
+
+
+def test_the_address_on_the_server_counts_though_an_older_one_is_there(plane, book):
+    """One that a service wrote down late: its run has read nothing of it, and the server has the other."""
+    made = book("older")
+    public = next(n["id"] for n in made.cloud.neutron.list_networks()["networks"] if n["name"] == "public")
+    body = {"floating_network_id": public, "description": made.tag_text}
+    older = made.cloud.neutron.create_floatingip({"floatingip": body})["floatingip"]
+    for step in STEPS[:3]:
+        step(made)
+    younger = made.cloud.neutron.create_floatingip({"floatingip": body})["floatingip"]
+    port = made.cloud.neutron.list_ports(device_id=chameleon.ensure_server(made).id)["ports"][0]
+    made.cloud.neutron.update_floatingip(younger["id"], {"floatingip": {"port_id": port["id"]}})
+    assert addresses.find(made) == younger["floating_ip_address"] != older["floating_ip_address"]
+    assert chameleon.ensure_address(made) == younger["floating_ip_address"]
+    assert [one["id"] for one in addresses.find_all(made)] == [younger["id"]]
+    assert any(f"{older['floating_ip_address']}: one too many" in line for line in made.said)
+
+
+def test_two_whose_addresses_are_written_late_end_with_the_one_on_the_server(plane, book, monkeypatch):
+    """Each has read before the other's was there, and takes its own for the first."""
+    both = [book("late"), book("late")]
+    for step in STEPS[:3]:
+        step(both[0])
+    public = next(n["id"] for n in both[0].cloud.neutron.list_networks()["networks"] if n["name"] == "public")
+    body = {"floating_network_id": public, "description": both[0].tag_text}
+    own = {id(made): made.cloud.neutron.create_floatingip({"floatingip": body})["floatingip"] for made in both}
+    read, first = addresses.find_all, set()
+
+    def late(made):
+        found = read(made)
+        if id(made) in own and id(made) not in first:
+            first.add(id(made))
+            return [own[id(made)]]
+        return found
+
+    monkeypatch.setattr(addresses, "find_all", late)
+    assert chameleon.ensure_address(both[0]) == chameleon.ensure_address(both[1])
+    assert counts(plane)["addresses"] == 1
 
 
 @pytest.mark.parametrize("asleep", ["volume", "server", "address", "group"])

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from provisioning import claims
-from provisioning.errors import LeaseOverError, ServiceError, UnansweredError
+from provisioning.booking import Booking
+from provisioning.errors import LeaseOverError, ServiceError, TooSlowError, UnansweredError
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
@@ -84,7 +85,7 @@ def caller(service):
     now = lambda: service.now  # noqa: E731
     return SimpleNamespace(
         say=lambda _: None, poll_s=0.1, stop=stop, now=now, cloud=SimpleNamespace(transport=transport),
-        site=SimpleNamespace(name="KVM@TACC"),
+        site=SimpleNamespace(name="KVM@TACC"), go_on=lambda: None,
     )  # fmt: skip
 
 
@@ -181,3 +182,12 @@ def test_what_must_not_be_made_any_more_is_given_back():
     with pytest.raises(LeaseOverError):
         claims.claim(caller(service), "thing", lambda: service.make("x"), service.read, service.give_back, check)
     assert checks == [0, 1] and service.things == {}  # asked before and after
+
+
+def test_nothing_is_made_after_ctrl_c(tmp_path):
+    made = Booking("ann", SimpleNamespace(name="x"), SimpleNamespace(count=1), None, tmp_path)
+    made.stop.set()
+    asked = []
+    with pytest.raises(TooSlowError, match="llm_single_ann: interrupted. Run the same again to go on"):
+        claims.claim(made, "volume", lambda: asked.append("made"), lambda: asked.append("read"), asked.append)
+    assert asked == []

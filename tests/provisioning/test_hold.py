@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from provisioning import booking, collect, inventory, leases, running, servers, teardown, times, volumes
-from provisioning.errors import FailedError, GoneError, LeaseOverError, UncollectedWorkError
+from provisioning import addresses, booking, collect, inventory, leases, running, servers, teardown, times, volumes
+from provisioning.errors import FailedError, GoneError, LeaseOverError, ServiceError, UncollectedWorkError
 from provisioning.sites import find_node
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -77,6 +77,16 @@ def test_a_lease_that_is_gone_stops_what_began_with_it(mine, status):
         mine.leases.delete("first")
     with pytest.raises(LeaseOverError, match=f"is {status or 'gone'}: it was torn down"):
         leases.hold(mine)
+
+
+def test_a_lease_of_which_blazar_answers_nothing_is_gone(mine, monkeypatch):
+    """It goes while Blazar reads it: the answer is 200, and empty."""
+    mine.leases.put("first")
+    lease = leases.active(mine)
+    monkeypatch.setattr(mine.leases, "get", lambda id: None)
+    with pytest.raises(LeaseOverError, match="is gone: it was torn down"):
+        leases.hold(mine)
+    leases.delete(mine, lease)
 
 
 def test_what_goes_wrong_when_the_lease_goes_is_said_as_that(mine):
@@ -153,3 +163,53 @@ def test_of_two_nodes_no_lab_stays_stopped_when_one_is_refused(mine, monkeypatch
     with pytest.raises(UncollectedWorkError, match="newer work"):
         teardown.teardown(mine)
     assert set(labs.values()) == {"on"}
+
+
+@pytest.mark.parametrize("mark", ["yes", "no"])
+def test_work_on_a_volume_without_a_server_is_never_called_none(mine, monkeypatch, mark):
+    monkeypatch.setattr(servers, "find", lambda booking: None)
+    monkeypatch.setattr(volumes, "find", lambda booking: SimpleNamespace(metadata={volumes.WORK: mark}))
+    if mark == "no":
+        assert collect.collect(mine) is None
+        assert mine.said == ["collect llm_single_abc: there is no server, and no work"]
+        return
+    with pytest.raises(
+        UncollectedWorkError, match="its server is gone.*never collected.*'up' where there is no server"
+    ):
+        collect.collect(mine)
+
+
+class Neutron:
+    """Two addresses of ours, and a port that takes one."""
+
+    def __init__(self, on_port):
+        self.ips = {
+            name: {"id": name, "floating_ip_address": name, "description": "labkit_owner=llm_single_abc",
+                   "created_at": name, "port_id": "port" if name == on_port else None}
+            for name in ("1-older", "2-younger")
+        }  # fmt: skip
+
+    def list_floatingips(self):
+        return {"floatingips": [dict(one) for one in self.ips.values()]}
+
+    def list_ports(self, **asked):
+        return {"ports": [{"id": "port"}]}
+
+    def update_floatingip(self, id, body):
+        if any(one["port_id"] for one in self.ips.values()):
+            raise ServiceError("refused (409)")
+        self.ips[id] |= body["floatingip"]
+
+    def delete_floatingip(self, id):
+        del self.ips[id]
+
+
+@pytest.mark.parametrize(("on_port", "stays"), [("2-younger", "2-younger"), ("1-older", "1-older"), (None, "1-older")])
+def test_of_two_addresses_that_on_the_port_stays_else_the_older(mine, monkeypatch, on_port, stays):
+    for name in ("asking", "deleting"):
+        monkeypatch.setattr(addresses, name, lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(servers, "find", lambda booking: SimpleNamespace(id="s"))
+    mine.leases.put("first")
+    mine.cloud.neutron = Neutron(on_port)
+    assert addresses.ensure(mine) == addresses.find(mine) == stays
+    assert list(mine.cloud.neutron.ips) == [stays]

@@ -28,7 +28,7 @@ def blazar(monkeypatch):
 
         service = SimpleNamespace(lease=SimpleNamespace(update=refuse, create=refuse, list=lambda: []))
         cloud = SimpleNamespace(blazar=service)
-        return SimpleNamespace(cloud=cloud, name="x", say=print, now=lambda: NOW)
+        return SimpleNamespace(cloud=cloud, name="x", say=print, now=lambda: NOW, go_on=lambda: None)
 
     return refusing
 
@@ -69,6 +69,13 @@ def test_a_refused_extension_says_why_and_what_to_do(blazar, code, text, error, 
     assert type(raised.value) is error
     assert says in str(raised.value) and "\n" not in str(raised.value)
     assert ("Somebody may have the node" in str(raised.value)) == (error is errors.NoSlotError)
+
+
+def test_who_cannot_have_the_node_is_not_told_to_try_again(blazar):
+    """A Blazar answers 500 to this, too."""
+    with pytest.raises(errors.NoSlotError) as raised:
+        leases.extend(blazar(500, "ERROR: Not enough hosts available"), timedelta(hours=1))
+    assert "Run this again" not in str(raised.value)
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,8 @@ class Neutron:
     def list_floatingips(self):
         texts = (f"labkit_owner={OURS}", f"labkit_owner={THEIRS}", "")
         return {"floatingips": [
-            {"id": text, "floating_ip_address": text, "description": text, "created_at": MADE} for text in texts
+            {"id": text, "floating_ip_address": text, "description": text, "created_at": MADE, "port_id": None}
+            for text in texts
         ]}  # fmt: skip
 
     def list_ports(self, **asked):

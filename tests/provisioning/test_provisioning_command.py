@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import io
+import os
 import subprocess
 import sys
 from datetime import timedelta
@@ -22,12 +23,12 @@ ROOT = HERE.parent
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["up"], "give netIDs, or a class list with --class"),
+        (["up"], "give netIDs or a class list with --class"),
         (["up", "ann"], "give --node"),
-        (["up", "ann", "--class", "x.csv"], "give netIDs, or a class list"),
+        (["up", "ann", "--class", "x.csv"], "give netIDs or a class list"),
         (["up", "--class", "none.csv"], "none.csv cannot be read"),
-        (["up", "ann", "--node", "x", "--length", "3"], "length '3' is none"),
-        (["up", "ann", "--node", "x", "--length", "9" * 30 + "h"], "length '9"),
+        (["up", "ann", "--node", "x", "--length", "3"], "'3' is no length"),
+        (["up", "ann", "--node", "x", "--length", "9" * 30 + "h"], "error: '9"),
         (
             ["rotate", "ann", "--node", "x", "--nodes", "0", "--from", "2999-01-01T08:00", "--until", "2999-01-02"],
             "=0 must",
@@ -37,7 +38,7 @@ ROOT = HERE.parent
             "start 'soon' is no",
         ),
         (["up", "ann", "--node", "x", "--at-once", "0"], "--at-once=0 must be at least 1"),
-        (["extend", "ann", "--node", "x", "--by", "soon"], "length 'soon' is none"),
+        (["extend", "ann", "--node", "x", "--by", "soon"], "'soon' is no length"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_said_in_one_line(capsys, arguments, says):
@@ -178,3 +179,19 @@ def test_nothing_is_resumed_where_nothing_was_booked(tmp_path, monkeypatch):
     assert booking.home() == Path(tmp_path / "new")
     with pytest.raises(UsageError, match="Run 1_reserve.ipynb first"):
         booking.resume()
+
+
+def test_a_reader_that_has_heard_enough_gets_no_traceback():
+    """As with ``| head -1``; a plan of a rotation asks no site."""
+    plan = ["rotate", "ann", "--node", "g1.h100.pci.1", "--nodes", "1"]
+    plan += ["--from", "2999-01-01T08:00", "--until", "2999-01-02T08:00"]
+    command = [sys.executable, "-m", "provisioning", *plan]
+    done = subprocess.run(command, stdout=closed_pipe(), stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def closed_pipe() -> int:
+    """The writing end of a pipe that nothing reads."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    return writing

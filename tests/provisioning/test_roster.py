@@ -28,6 +28,8 @@ def test_a_class_list_with_all_that_may_be_in_it(tmp_path):
     [
         ("name,node\nann,x\n", "must start with the line 'netid,node,public_key,start,length'"),
         ("netid,gpu\nann,x\n", "must start with the line"),
+        ("netid;node\nann;x\n", "with commas; all but netid may be missing. It has 'netid;node'"),
+        ("NetID,node\nann,x\n", "in small letters with commas; all but netid may be missing. It has 'NetID,node'"),
         ("", "must start with the line"),
         ("netid,node\n", "has no students"),
         ("netid,node\nann,x\nann,y\n", "has ann more than once"),
@@ -42,7 +44,7 @@ def test_a_class_list_with_all_that_may_be_in_it(tmp_path):
         ("netid,node\na\x1b[2J,x\n", r"line 2: netID 'a[?]\[2J' cannot be used"),
         ("netid,node,start\nann,x,noon\n", "line 2: start 'noon' is no time"),
         ("netid,node,start\nann,x,\nben,x,9999-12-31T23:59-12:00\n", "line 3: start '9999-12-31T23:59-12:00' is no"),
-        ("netid,node,length\nann,x,3\n", "line 2: length '3' is none"),
+        ("netid,node,length\nann,x,3\n", "line 2: '3' is no length"),
         ("netid,node\nann,x,extra,columns\n", "is not a CSV file"),
     ],
 )
@@ -70,12 +72,12 @@ TWO = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA"
         (f"cert-authority {KEY}", "has options before the key"),
         ("-----BEGIN RSA PRIVATE KEY-----\nMIIE\n", "is a private key"),
         ("PuTTY-User-Key-File-3: ssh-ed25519", "is a private key"),
-        ("ssh-ed25519", "is none: what follows ssh-ed25519 is no such key"),
-        ("ssh-ed25519 bm90IGEga2V5", "is none: what follows"),
-        ("ssh-rsa AAAAC3NzaC1lZDI1NTE5AAAA", "is none: what follows ssh-rsa"),
-        ("ssh-ed25519 AAAA!", "is none: what follows"),
-        ("ssh-dss AAAAB3NzaC1kc3M=", "is none"),
-        ("ssh-ed25519-cert-v01@openssh.com AAAA", "is none"),
+        ("ssh-ed25519", "is no public key: what follows ssh-ed25519 is no such key"),
+        ("ssh-ed25519 bm90IGEga2V5", "is no public key: what follows"),
+        ("ssh-rsa AAAAC3NzaC1lZDI1NTE5AAAA", "is no public key: what follows ssh-rsa"),
+        ("ssh-ed25519 AAAA!", "is no public key: what follows"),
+        ("ssh-dss AAAAB3NzaC1kc3M=", "is no public key"),
+        ("ssh-ed25519-cert-v01@openssh.com AAAA", "is no public key"),
         (f"{KEY}\x1b[2J", "characters that cannot be printed"),
         (f"{KEY} {'x' * 9000}", "or too many"),
     ],
@@ -159,8 +161,12 @@ def test_ctrl_c_tells_those_that_go_on_and_begins_no_other():
         stopped.append(stop.wait(10) if student.netid == "s1" else False)
         return "well"
 
+    said = []
+
     def interrupt(line):
-        raise KeyboardInterrupt
+        said.append(line)
+        if len(said) == 1:
+            raise KeyboardInterrupt
 
     students = [Student(f"s{i}", "node") for i in range(8)]
     started = time.monotonic()
@@ -168,3 +174,4 @@ def test_ctrl_c_tells_those_that_go_on_and_begins_no_other():
         for_each(students, act, 2, interrupt)
     assert time.monotonic() - started < 9
     assert True in stopped or "s1" not in begun
+    assert said[1:] == ["stopping, at the next moment when nothing is half made; Ctrl-C again does not wait"]

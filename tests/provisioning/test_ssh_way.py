@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from provisioning import errors
-from provisioning.jupyter import Link
+from provisioning.jupyter import Link, tunnel_to
 from provisioning.ssh import Ssh
 
 
@@ -127,6 +127,16 @@ def test_a_link_shows_the_tunnel_and_not_the_token(way, tmp_path):
     opened = Link(way, 8888, "s3cret", is_open=True, file=tmp_path / "link")
     assert opened.url == "http://203.0.113.7:8888/lab?token=s3cret"
     assert "s3cret" not in str(opened)
+    for shown in (str(link), str(opened)):
+        assert f"Log in:  ssh -i {tmp_path / 'key'} -p 22 cc@203.0.113.7" in shown
+    assert "Tunnel" not in str(opened)
+
+
+def test_an_address_that_was_kept_has_its_tunnel(way, tmp_path):
+    url = "http://127.0.0.1:8891/lab?token=s3cret"
+    assert tunnel_to(url, way, 8888) == f"ssh -N -L 8891:127.0.0.1:8888 -i {tmp_path / 'key'} -p 22 cc@203.0.113.7"
+    assert tunnel_to(url, way, 8888, key=False) == "ssh -N -L 8891:127.0.0.1:8888 -p 22 cc@203.0.113.7"
+    assert tunnel_to("http://203.0.113.7:8888/lab?token=s3cret", way, 8888) == ""
 
 
 @pytest.mark.parametrize("kept", [True, False])

@@ -47,7 +47,7 @@ def test_a_length(text, minutes):
 
 @pytest.mark.parametrize("text", ["", "0m", "2", "h", "-1h", "1d", "2h50"])
 def test_a_length_that_is_none(text):
-    with pytest.raises(UsageError, match=f"length '{text}' is none. Write it like 2h50m"):
+    with pytest.raises(UsageError, match=f"'{text}' is no length. Write it like 2h50m"):
         times.parse_length(text)
 
 
