@@ -3,7 +3,6 @@
 ``HF_HUB_OFFLINE`` is about the Hugging Face hub, and these addresses are not on it: it is not looked at here.
 """
 
-import contextlib
 import errno
 import fcntl
 import gzip
@@ -152,20 +151,20 @@ def bring(planned: ArchivePlan) -> int:
     Interrupted, it leaves the part that came, and the next call goes on with it where the server sends ranges. An
     archive that is damaged or something else is removed. Raises ``DataError``.
     """
-    with contextlib.ExitStack() as stack:
-        try:
-            planned.part.parent.mkdir(parents=True, exist_ok=True)
-            part = stack.enter_context(planned.part.open("ab"))
-            _lock(planned, part)
-            for other in planned.part.parent.glob(f"{planned.entry.folder}.*.part"):
-                if other != planned.part:
-                    other.unlink()
-        except OSError as error:
-            raise _unwritten(planned, error) from error
+    try:
+        planned.part.parent.mkdir(parents=True, exist_ok=True)
+        part = planned.part.open("ab")
+    except OSError as error:
+        raise _unwritten(planned, error) from error
+    with part:
+        _lock(planned, part)
+        for other in planned.part.parent.glob(f"{planned.entry.folder}.*.part"):
+            if other != planned.part:
+                other.unlink(missing_ok=True)
         _download(planned, part)
         samples = _unpack(planned)
         planned.part.unlink(missing_ok=True)
-        return samples
+    return samples
 
 
 def _entry(name: str) -> DatasetEntry:
@@ -242,10 +241,7 @@ def _receive(planned: ArchivePlan, part: BinaryIO) -> None:
             while chunk := answer.read1(_left_bytes(planned, have_bytes)):
                 have_bytes += len(chunk)
                 if have_bytes > MOST_BYTES:
-                    raise DataError(
-                        f"{planned.entry.name}: {planned.entry.address} gives more than {human_bytes(MOST_BYTES)}, "
-                        "which is not this data set; ask who gives the course."
-                    )
+                    raise _removed(planned, f"{planned.entry.address} gives more than {human_bytes(MOST_BYTES)}")
                 try:
                     part.write(chunk)
                     part.flush()

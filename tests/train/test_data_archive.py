@@ -375,7 +375,7 @@ def test_an_archive_of_too_much_is_refused_before_it_or_removed(address, data, a
     assert "is not this data set" in refusal(data)
     assert address.asked == ["0-1"]
     address.ranges = address.told = False  # it does not say how much it will send
-    assert "is not this data set" in refusal(data)
+    assert "gives more than" in removed(data)
 
 
 IMAGE = Image.new("RGB", (8, 8))
