@@ -8,9 +8,11 @@ import tarfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PARTS = ("README.md", "pyproject.toml", "requirements.txt", "labkit", "workspace", "labs", "docker")
+CHECKS = ("tests/benchmarks/gpu_check.py", "tests/benchmarks/first_contact.py")
+"""What is started on a node to see whether its GPU is as labkit expects."""
+PARTS = ("README.md", "pyproject.toml", "requirements.txt", "labkit", "workspace", "labs", "docker", *CHECKS)
 LEFT_OUT = {"__pycache__", ".ipynb_checkpoints", "build"}
-STUDENTS = {"workspace/runs", "workspace/data"}
+STUDENTS = {"workspace/runs", "workspace/data", "workspace/results"}
 """A student's, or large. By their full names: labkit has a room called runs."""
 SUBMISSIONS = "workspace/submission-"
 """How the archives begin that ``labkit submit`` writes."""

@@ -1,6 +1,7 @@
 """The data registry: which data sets have a name, and where they lie."""
 
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,12 +12,14 @@ from labkit.config.errors import ConfigError, nearest
 class DatasetEntry:
     """A registered data set; ``folder`` is looked for in ``workspace/data``, an empty one ships with the package.
 
-    Of a packaged one ``groups`` are the only groups taken, ``without`` the groups left out; empty takes all.
+    ``address`` gives a tar.gz with one folder in it, whose content is the data set. Of a packaged one ``groups`` are
+    the only groups taken, ``without`` the groups left out; empty takes all.
     """
 
     name: str
     folder: str
     about: str
+    address: str = ""
     groups: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
 
@@ -37,9 +40,22 @@ DATASETS = {
         DatasetEntry(
             "fluent_emoji_rest", "", "the other 1,724; tiny/blip2-opt-base was trained on them", without=(FOOD,)
         ),
-        DatasetEntry("gourmetgram_caption", "gourmetgram_caption", "food photos with captions, for a GPU node"),
+        DatasetEntry(
+            "gourmetgram_caption", "gourmetgram_caption", "food photos with captions, for a GPU node",
+            address="https://nyu.box.com/shared/static/g3qw3g5j7l8dkvyf02a9afuuo9grs3g3.gz",
+        ),
     )
-}
+}  # fmt: skip
+
+
+def by_hand(entry: DatasetEntry, data_folder: Path) -> str:
+    """The shell's command that brings a data set without labkit."""
+    folder = data_folder / entry.folder
+    archive, folder, parent = (shlex.quote(str(path)) for path in (f"{folder}.tar.gz", folder, data_folder))
+    return (
+        f"mkdir -p {parent} && curl -fLo {archive} {entry.address} && mkdir {folder} && "
+        f"tar -xzf {archive} --strip-components=1 -C {folder}"
+    )
 
 
 def find_dataset(name: str, data_folder: Path) -> Path | None:
@@ -55,7 +71,10 @@ def find_dataset(name: str, data_folder: Path) -> Path | None:
         if os.path.isdir(candidate):  # noqa: PTH112 - says no to a name that is too long, where Path raises
             return candidate
     if entry is not None:
-        raise ConfigError(f"dataset={name!r} is not here: unpack it into {candidates[0]}.")
+        raise ConfigError(
+            f"dataset={name!r} is not here: 'labkit fetch --data {name}' brings it into {candidates[0]}. "
+            f"By hand: {by_hand(entry, data_folder)}"
+        )
     raise ConfigError(
         f"dataset={name!r} is neither a registered name ({', '.join(DATASETS)}) nor a folder.{nearest(name, DATASETS)}"
     )

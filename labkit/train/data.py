@@ -76,7 +76,8 @@ class FolderDataset(Dataset):
         try:
             saved = (folder / "dataset_dict.json").exists() or (folder / "state.json").exists()
             found = datasets.load_from_disk(str(folder)) if saved else datasets.load_dataset(str(folder))
-        except (*DAMAGED, datasets.exceptions.DatasetsError) as error:  # a zip among the files may be damaged too
+        # a zip among the files may be damaged too; a set that was saved without samples is an index that is none
+        except (*DAMAGED, IndexError, datasets.exceptions.DatasetsError) as error:
             raise DataError(f"the data set in {folder} cannot be read: {error}") from error
         if isinstance(found, dict) and "train" not in found:
             raise DataError(f"the data set in {folder} has the splits {sorted(found)}; it lacks train. Rename one.")
@@ -116,13 +117,23 @@ def packaged(name: str) -> EmojiZip:
     return EmojiZip(assets.FLUENT_EMOJI, DATASETS[name])
 
 
+def check_folder(folder: Path) -> int:
+    """Read a data set's folder as a run reads it, its first sample too; the number of samples.
+
+    Raises ``DataError``.
+    """
+    found = FolderDataset(folder)
+    found[0]
+    return len(found)
+
+
 def load_samples(config: RunConfig, data_folder: Path) -> tuple[Dataset, Dataset | None]:
     """Training samples, and validation samples or None: drawn with the run's seed, so two runs see the same.
 
     Raises ``DataError`` when there are fewer training samples than one batch needs.
     """
     folder = find_dataset(config.dataset, data_folder)
-    samples = packaged(config.dataset) if folder is None else FolderDataset(folder)
+    samples = packaged(config.dataset) if folder is None else _of_folder(config.dataset, folder)
     order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(config.seed)).tolist()
     order = order[: config.num_train_samples]
     held_out = int(len(order) * config.val_fraction)
@@ -135,6 +146,16 @@ def load_samples(config: RunConfig, data_folder: Path) -> tuple[Dataset, Dataset
             "raise num_train_samples or lower batch_size."
         )
     return Subset(samples, order[held_out:]), Subset(samples, order[:held_out]) if held_out else None
+
+
+def _of_folder(name: str, folder: Path) -> FolderDataset:
+    try:
+        return FolderDataset(folder)
+    except DataError as error:
+        if name not in DATASETS:
+            raise
+        again = f"'labkit fetch --data {name}' says how to bring it again"
+        raise DataError(f"{str(error).rstrip('.')}. {again}.") from error
 
 
 class EpochOrder(Sampler[int]):

@@ -5,8 +5,10 @@ import dataclasses
 import json
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 
+from labkit.config.datasets import find_dataset
 from labkit.config.errors import ConfigError
 from labkit.config.gpus import find_gpu
 from labkit.config.layers import resolve
@@ -14,13 +16,14 @@ from labkit.config.profiles import load_profile
 from labkit.config.schema import RunConfig
 from labkit.config.workspace import Workspace
 from labkit.runs.doctor.examine import examine, worst
-from labkit.runs.doctor.machine import Check, Machine, Needs
+from labkit.runs.doctor.machine import Check, DataFound, Machine, Needs
 from labkit.runs.slurm.examine import examine_script
 from labkit.runs.terminal import console, say, width, wrapped
+from labkit.train.errors import DataError
 from labkit.verbs.options import EXIT_FAILED, add_profile, pairs, quiet_libraries
 
 HELP = """\
-Is this machine ready? Before a run or a class: GPU, driver, host memory, disk, libraries, hub.
+Is this machine ready? Before a run or a class: GPU, driver, host memory, disk, libraries, data, hub.
 
   labkit doctor                                           the machine, for the profile tiny
   labkit doctor xxl_cpu_offload --profile h100-94gb       and against what an experiment will need
@@ -103,13 +106,36 @@ def _needs(workspace: Workspace, args: argparse.Namespace) -> Needs:
     if args.experiment is None:
         if args.overrides:
             raise ConfigError("values need an experiment: labkit doctor EXPERIMENT KEY=VALUE.")
-        return needs
+        configs = (resolve(workspace, name, profile_name=args.profile).config for name in profile.expected)
+        return dataclasses.replace(needs, data=_data(workspace, dict.fromkeys(config.dataset for config in configs)))
     resolved = resolve(workspace, args.experiment, pairs(args.overrides), args.profile)
     config = resolved.config
     needs = dataclasses.replace(
-        needs, device=config.device, experiment=args.experiment, config=config, typed=tuple(args.overrides)
-    )
+        needs, device=config.device, experiment=args.experiment, config=config, typed=tuple(args.overrides),
+        data=_data(workspace, [config.dataset]),
+    )  # fmt: skip
     return _predicted(needs, config)
+
+
+def _data(workspace: Workspace, names: Iterable[str]) -> tuple[DataFound, ...]:
+    """The data sets as they are here, read as a run reads them."""
+    found = []
+    for name in names:
+        try:
+            folder = find_dataset(name, workspace.data)
+        except ConfigError as error:
+            found.append(DataFound(name=name, problem=str(error)))
+            continue
+        if folder is None:
+            found.append(DataFound(name=name))
+            continue
+        from labkit.train.data import check_folder
+
+        try:
+            found.append(DataFound(name=name, folder=folder, samples=check_folder(folder)))
+        except DataError as error:
+            found.append(DataFound(name=name, folder=folder, problem=str(error)))
+    return tuple(found)
 
 
 def _predicted(needs: Needs, config: RunConfig) -> Needs:

@@ -1,10 +1,12 @@
 """Predicted against measured memory, for every experiment of a profile, on a machine with a CUDA GPU.
 
-    PYTHONPATH=. python tests/benchmarks/gpu_check.py --profile h100-94gb --out results
+    PYTHONPATH=. python tests/benchmarks/gpu_check.py --profile h100-94gb                  in a checkout
+    python /opt/labkit/source/tests/benchmarks/gpu_check.py --profile h100-94gb            in the image, on a node
 
 Each experiment runs for three optimizer steps with random weights, in a child process of labkit's runner that is held
 to the profile's capacity; one more row, pretrained_base, loads the checkpoint that ships. What was predicted and what
-was measured goes into ``gpu_check-<profile>.json`` and ``.md``.
+was measured goes into ``gpu_check-<profile>.json`` and ``.md`` in the workspace's folder ``results``, which ``provision
+collect`` brings home from a node.
 Both are written after every row. Started again, the command goes on where it stopped: a row is done when one of the
 same config on the same GPU, with the same libraries and the same text of labkit, was compared. Cheap rows come first.
 
@@ -703,7 +705,7 @@ def check(args: argparse.Namespace, begun: float) -> int:
     rows = [row_of(workspace, name, profile) for name in names]
     machine = _machine(rows)
     setup = describe_setup(machine, args.commit)
-    results = Results(args.out, args.profile)
+    results = Results(args.out or workspace.root / "results", args.profile)
     results.setups.pop(setup["id"], None)  # the newest comes last
     results.setups[setup["id"]] = setup
     print(f"{args.profile} on {machine['gpu']}: {len(rows)} rows, at most {args.budget_s:g} s", flush=True)
@@ -816,7 +818,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profile", default=DEFAULT_PROFILE, help="profile to check (default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="folder of the results")
+    parser.add_argument("--out", type=Path, help="folder of the results (default: the workspace's results)")
     parser.add_argument("--only", nargs="+", metavar="EXPERIMENT", help="these experiments alone")
     parser.add_argument("--again", action="store_true", help="run what was compared before, too")
     parser.add_argument(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ from labkit.runs.records import Record
 
 SCRIPT = Path(gpu_check.__file__)
 WORKSPACE = Workspace.find()
+NOT_SHIPPED = shutil.ignore_patterns("runs", "data", "results", "reference")
 MIB = 2**20
 FITS, DIES = "bf16_true", "xxl_smallest_batch"
 """An experiment of tiny that fits, and one that runs out of memory; the latter costs less and comes first."""
@@ -193,6 +195,13 @@ def check(out, *arguments, profile="tiny"):
 
 
 FEW = ("--only", "reduced_batch", "bf16_true", "larger_model")
+
+
+def test_results_lie_in_the_workspace_where_no_other_folder_is_said(machine, tmp_path, monkeypatch):
+    """In the image the script lies where nothing can be written, and only the workspace is brought home."""
+    monkeypatch.setenv("LABKIT_WORKSPACE", str(shutil.copytree(WORKSPACE.root, tmp_path / "w", ignore=NOT_SHIPPED)))
+    assert gpu_check.main(["--profile", "tiny", "--only", "bf16_true"]) == 0
+    assert set(rows_in(tmp_path / "w" / "results", "tiny")) == {"bf16_true"}
 
 
 def test_a_missing_library_skips_its_rows_by_name(machine, tmp_path, monkeypatch, capsys):

@@ -114,7 +114,8 @@ def saved_config(a):
     """A config.json with the values of an architecture, as transformers lays it out."""
     return {
         "model_type": "blip-2", "num_query_tokens": a.num_query_tokens, "vision_config": a.vision,
-        "qformer_config": {"hidden_dropout_prob": 0.1, **a.qformer}, "text_config": {"model_type": a.language, "dropout": 0.1, **a.text},
+        "qformer_config": {"hidden_dropout_prob": 0.1, **a.qformer},
+        "text_config": {"model_type": a.language, "dropout": 0.1, **a.text},
     }  # fmt: skip
 
 

@@ -1,8 +1,12 @@
 """The data registry: where a data set lies, and what to do when it does not."""
 
+import dataclasses
+import subprocess
+import tarfile
+
 import pytest
 
-from labkit.config.datasets import DATASETS, FOOD, DatasetEntry, find_dataset
+from labkit.config.datasets import DATASETS, FOOD, DatasetEntry, by_hand, find_dataset
 from labkit.config.errors import ConfigError
 from labkit.config.schema import RunConfig
 
@@ -51,8 +55,29 @@ def test_a_registered_data_set_is_found_once_it_is_unpacked(tmp_path, name):
     folder = tmp_path / DATASETS[name].folder
     assert str(folder) in refusal(name, tmp_path)
     assert f"dataset={name!r}" in refusal(name, tmp_path)
+    assert f"'labkit fetch --data {name}'" in refusal(name, tmp_path)
     folder.mkdir()
     assert find_dataset(name, tmp_path) == folder
+
+
+def test_the_command_by_hand_brings_what_the_registry_says(tmp_path):
+    """Run by a shell, on an archive in a file, in folders whose names have blanks."""
+    shipped = tmp_path / "any name" / "train"
+    shipped.mkdir(parents=True)
+    (shipped / "state.json").write_text("{}")
+    with tarfile.open(tmp_path / "food.gz", "w:gz") as tar:
+        tar.add(shipped.parent, "any name")
+    entry = dataclasses.replace(DATASETS["gourmetgram_caption"], address=(tmp_path / "food.gz").as_uri())
+    data = tmp_path / "my workspace" / "data"
+    subprocess.run(by_hand(entry, data), shell=True, check=True, capture_output=True)
+    assert (data / entry.folder / "train" / "state.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize("name", [name for name, entry in DATASETS.items() if entry.folder])
+def test_an_address_is_told_as_it_is(tmp_path, name):
+    """Nothing of it is taken for a secret."""
+    assert DATASETS[name].address.startswith("https://")
+    assert f"curl -fLo {tmp_path / name}.tar.gz {DATASETS[name].address} && " in refusal(name, tmp_path)
 
 
 def test_a_registered_name_means_the_registered_folder(tmp_path, monkeypatch):

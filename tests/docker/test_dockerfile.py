@@ -39,6 +39,14 @@ def test_docker_gets_the_same_parts_by_hand_and_from_provisioning():
     assert set(lines) >= project.STUDENTS
 
 
+def test_the_checks_of_a_gpu_lie_beside_labkits_text_where_they_look_for_it():
+    (copied,) = places("COPY", "tests/benchmarks")
+    assert STEPS[copied][1] == "tests/benchmarks /opt/labkit/source/tests/benchmarks"
+    assert STEPS[places("COPY", "labkit ")[0]][1] == "labkit /opt/labkit/source/labkit"
+    assert {str(Path(check).parent) for check in project.CHECKS} == {"tests/benchmarks"}
+    assert copied < places("COPY", "labs ")[0]  # an edit of a lab does not copy them again
+
+
 def test_the_compilers_cuda_is_the_torch_pins():
     """torch 2.13.0 asks for this very release of CUDA; another torch needs another look."""
     assert "\ntorch==2.13.0\n" in (ROOT / "requirements.txt").read_text()

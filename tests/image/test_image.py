@@ -1,5 +1,6 @@
 """The built image: what it says of itself, Jupyter in it, a student's files over two starts, and an experiment."""
 
+import hashlib
 import json
 import os
 import signal
@@ -205,6 +206,17 @@ def test_an_experiment_runs_and_its_record_is_the_users(image, workspace, user):
     assert owners(workspace) == {uid}
     imported = image.run(workspace, "python", "-c", "import labkit; print(labkit.__file__)", **options)
     assert imported.stdout.startswith("/opt/labkit/venv/")
+
+
+def test_the_check_of_a_gpu_is_there_and_its_result_is_work_in_the_workspace(image, workspace):
+    check = ("python", "/opt/labkit/source/tests/benchmarks/gpu_check.py", "--profile", "tiny", "--only", "bf16_true")
+    done = image.run(workspace, *image.config["Entrypoint"], *check, JUPYTER_RUNTIME_DIR="/tmp/of-the-check")
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = workspace / "results"
+    assert sorted(path.name for path in results.iterdir()) == ["gpu_check-tiny.json", "gpu_check-tiny.md"]
+    (setup,) = json.loads((results / "gpu_check-tiny.json").read_text())["setups"].values()
+    assert setup["labkit"]["text"] != hashlib.sha256().hexdigest()[:12]  # it found labkit's text
+    assert owners(workspace) == {1000}
 
 
 def test_a_workspace_that_is_anothers_is_refused_with_the_next_step(image, workspace):

@@ -337,7 +337,7 @@ GUARDS = (
         "node: a student's runs are not sent",
         "one student's work lies on another's node",
         "provisioning/project.py",
-        'STUDENTS = {"workspace/runs", "workspace/data"}',
+        'STUDENTS = {"workspace/runs", "workspace/data", "workspace/results"}',
         'STUDENTS = {"workspace/data"}',
         (f"{NODE_ARCHIVES}::test_what_is_a_students_is_not_sent",),
     ),

@@ -10,6 +10,7 @@ STATE_FILES = "tests/train/test_state_files.py"
 OWN_STATE = "tests/train/test_own_state.py::test_each_generator_goes_on_where_it_was_saved"
 TRACKER = "tests/memory/test_tracker.py"
 ALLOCATOR = "tests/plan/test_allocator.py"
+DATA_ARCHIVE = "tests/train/test_data_archive.py"
 
 GUARDS = (
     # -- checkpoints and weights
@@ -216,6 +217,31 @@ GUARDS = (
         "if isinstance(value, str) and value and not _UNPRINTABLE.search(value):",
         "if isinstance(value, str) and value:",
         (f"{SCHEMA}::test_a_name_that_would_move_a_terminal_is_refused",),
+    ),
+    # -- data sets: an archive from the network
+    Guard(
+        "data archive: files and folders only",
+        "a link, a pipe or a device among the data",
+        "labkit/train/data_archive.py",
+        "if not (member.isreg() or member.isdir()):",
+        "if False:",
+        (f"{DATA_ARCHIVE}::test_an_archive_with_anything_but_its_own_files_is_removed",),
+    ),
+    Guard(
+        "data archive: how much it unpacks to",
+        "some bytes that fill the disk",
+        "labkit/train/data_archive.py",
+        "if files > MOST_FILES or size_bytes > MOST_BYTES:",
+        "if False:",
+        (f"{DATA_ARCHIVE}::test_an_archive_of_too_much_is_refused_before_it_or_removed",),
+    ),
+    Guard(
+        "data archive: where a part begins",
+        "the beginning stands twice in the archive",
+        "labkit/train/data_archive.py",
+        "if answer.status != http.HTTPStatus.PARTIAL_CONTENT or not goes_on:",
+        "if answer.status != http.HTTPStatus.PARTIAL_CONTENT:",
+        (f"{DATA_ARCHIVE}::test_a_part_from_another_place_is_not_written_behind_what_is_there",),
     ),
     # -- files from outside: opened when they are files, and read as data
     Guard(

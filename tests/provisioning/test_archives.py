@@ -21,7 +21,8 @@ def test_the_project_is_sent_without_what_is_a_students_or_can_be_made_again():
     assert {"pyproject.toml", "requirements.txt", "labkit/cli.py", "workspace/configs/baseline.yaml"} <= sent
     assert {str(path.relative_to(project.ROOT)) for path in (project.ROOT / "labkit").rglob("*.py")} <= sent
     assert not [name for name in sent if "__pycache__" in name]
-    assert not [name for name in sent if name.startswith(("tests", ".", "workspace/data", "workspace/runs"))]
+    assert not [name for name in sent if name.startswith((".", *project.STUDENTS))]
+    assert {name for name in sent if name.startswith("tests")} == set(project.CHECKS)
     assert len(data) < 30e6
     assert len(digest) == 12
 
@@ -45,6 +46,8 @@ def test_what_is_a_students_is_not_sent(tmp_path):
         *kept,
         "workspace/runs/tiny/x/record.json",
         "workspace/data/photo.png",
+        "workspace/results/gpu_check-tiny.json",
+        "tests/benchmarks/test_gpu_check.py",
         "workspace/submission-A.tar.gz",
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -58,7 +58,8 @@ def groups(found):
 MINE = ["mine.py", "configs/mine.yaml", "notes.md", "data/analysis.ipynb", "runs/tiny/a/record.json", "labs/01.ipynb",
         "runs/tiny/a/adapter.safetensors", "data/small.bin", "data/photo.png", ".home/.bashrc", "cache/own.py",
         "cache/mine/own.py", "checkpoints/own.py", "model/own.py", "labs/.ipynb_checkpoints/own.py",
-        "__pycache__/own.py", ".git/HEAD", "site-packages/own.py", "a name\nin two lines.py"]  # fmt: skip
+        "__pycache__/own.py", ".git/HEAD", "site-packages/own.py", "results/gpu_check-h100-94gb.json",
+        "a name\nin two lines.py"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", MINE)

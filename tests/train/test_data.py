@@ -14,7 +14,7 @@ from labkit import assets
 from labkit.config.datasets import DATASETS, FOOD, DatasetEntry
 from labkit.config.errors import ConfigError
 from labkit.config.schema import RunConfig
-from labkit.train.data import DataError, EmojiZip, FolderDataset, build_loader, load_samples, packaged
+from labkit.train.data import DataError, EmojiZip, FolderDataset, build_loader, check_folder, load_samples, packaged
 
 COLOURS = ["red", "green", "blue", "black"]
 
@@ -238,6 +238,17 @@ def test_an_empty_folder_is_named(tmp_path):
     (tmp_path / "nothing").mkdir()
     with pytest.raises(DataError, match="nothing cannot be read"):
         FolderDataset(tmp_path / "nothing")
+
+
+def test_a_folder_is_checked_by_reading_it_as_a_run_does(tmp_path):
+    two_columns().save_to_disk(tmp_path / "whole")
+    assert check_folder(tmp_path / "whole") == 4
+    two_columns().select([]).save_to_disk(tmp_path / "none")
+    names = datasets.Dataset.from_dict({"image": ["red.png"], "text": ["a red square"]})
+    names.save_to_disk(tmp_path / "names")
+    for name, words in (("none", "none cannot be read"), ("names", "row 0 .* holds no image")):
+        with pytest.raises(DataError, match=words):
+            check_folder(tmp_path / name)
 
 
 def test_splits_without_a_train_split_are_named(tmp_path):

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from labkit.runs.doctor.data import check_data
 from labkit.runs.doctor.gpu import check_gpu
 from labkit.runs.doctor.host import check_caches, check_compiler, check_disk, check_memory, check_shared_memory
 from labkit.runs.doctor.libraries import REQUIREMENTS, check_hub, check_versions
@@ -21,6 +22,7 @@ def examine(machine: Machine, needs: Needs, runs: Path, requirements: Path = REQ
         check_caches(machine),
         check_compiler(machine, needs),
         check_versions(requirements),
+        *check_data(needs),
         *check_hub(machine, needs),
     ]
 

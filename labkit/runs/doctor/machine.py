@@ -38,12 +38,26 @@ class Check:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DataFound:
+    """A data set of a run, as it is here: in a ``folder``, None where it is nowhere, with so many ``samples``.
+
+    ``problem`` says why a run cannot read it, None where it can. One that ships with labkit has no folder.
+    """
+
+    name: str
+    folder: Path | None = None
+    samples: int = 0
+    problem: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Needs:
     """What a run needs of the machine; without an ``experiment`` only what its profile says.
 
     ``gpu`` is the one that the profile is about, None for the virtual GPU. ``host_bytes``: host memory that offload
     takes, predicted. ``saved_bytes``: disk for checkpoints and the model, predicted. ``typed``: the command line's
-    values, as they are typed. ``not_predicted`` says why the two are not known.
+    values, as they are typed. ``not_predicted`` says why the two are not known. ``data`` are the data sets of the
+    experiment, else of all that the profile has.
     """
 
     profile: str
@@ -55,6 +69,7 @@ class Needs:
     host_bytes: int = 0
     saved_bytes: int = 0
     not_predicted: str | None = None
+    data: tuple[DataFound, ...] = ()
 
     @property
     def name(self) -> str:
