@@ -33,7 +33,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -489,8 +489,9 @@ def _against(probes: Probes, last: dict[str, Any] | None) -> Seen:
     words += f", {human_bytes(assumed_bytes)} assumed"
     if capacity_bytes is not None:
         words += f", {human_bytes(capacity_bytes)} in profile {profile}"
-        if capacity_bytes > usable_bytes:
-            raise Wrong(f"{words}: {human_bytes(capacity_bytes - usable_bytes)} too much", numbers)
+    much_bytes = max(assumed_bytes, capacity_bytes or 0) - usable_bytes
+    if much_bytes > 0:
+        raise Wrong(f"{words}: {human_bytes(much_bytes)} too much", numbers)
     return words, numbers
 
 
@@ -568,7 +569,8 @@ def plain_attention(query: Any, key: Any, value: Any, mask: Any, scale: float) -
 
 # -- 4: attention
 
-BATCH, DRY_BATCH = 16, 2
+BATCH = {"cuda": 16, "cpu": 2}
+"""The course's, and one that a CPU is fast with."""
 KEPT_LIMIT = 0.02
 """Share by which what a layer keeps for backward may differ from the plan; it counts once for each layer."""
 ATTENTION_LIMITS = {"32-true": 1e-4, "bf16-mixed": 3e-2, "bf16-true": 3e-2}
@@ -577,7 +579,11 @@ ATTENTION_LIMITS = {"32-true": 1e-4, "bf16-mixed": 3e-2, "bf16-true": 3e-2}
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """One attention of the course. ``mask``: ``padded`` (boolean, causal), ``bias`` or ``learnt`` (both additive)."""
+    """One attention of the course.
+
+    ``mask``: ``padded`` is boolean and causal, the others are added: ``learnt`` and ``shared`` (one for all samples)
+    get gradients, ``bias`` gets none.
+    """
 
     name: str
     heads: int
@@ -611,20 +617,21 @@ def shapes() -> list[Shape]:
                 size=model.text["hidden_size"] // heads, mask="padded",
             ))  # fmt: skip
     for model in (xl, xxl):
-        found += _t5_shapes(model)
-    return found
+        found += _t5_shapes(model, dropout=0.1)
+    # with dropout the formula has nothing to compare with
+    return found + [replace(s, name=f"{s.name} without dropout") for s in _t5_shapes(xl, dropout=0.0)]
 
 
-def _t5_shapes(model: Architecture) -> list[Shape]:
+def _t5_shapes(model: Architecture, dropout: float) -> list[Shape]:
     from labkit.plan.steps import batch_of
 
     batch = batch_of(RunConfig(model_name=model.name, device="cuda", batch_size=1))
     read, written = batch["input_ids"].shape[1], batch["labels"].shape[1]
     name = model.name.partition("flan-")[2]
-    common: dict[str, Any] = {"heads": model.text["num_heads"], "size": model.text["d_kv"], "dropout": 0.1}
+    common: dict[str, Any] = {"heads": model.text["num_heads"], "size": model.text["d_kv"], "dropout": dropout}
     return [
         Shape(name=f"{name}, encoder", queries=read, keys=read, mask="learnt", **common),
-        Shape(name=f"{name}, decoder", queries=written, keys=written, mask="learnt", **common),
+        Shape(name=f"{name}, decoder", queries=written, keys=written, mask="shared", **common),
         Shape(name=f"{name}, cross", queries=written, keys=read, mask="bias", **common),
     ]
 
@@ -666,27 +673,26 @@ def _all_shapes(probes: Probes, cudnn: bool) -> None:
             probes.probe(f"{shape.name}, {precision}", work, probes.device, shape, precision)
 
 
-def tensors_of(shape: Shape, precision: str, device: str) -> tuple[list[Any], Any]:
-    """Query, key and value, which require gradients, and the mask, for one attention of the course's batch."""
+def tensors_of(shape: Shape, precision: str, device: str, batch: int) -> tuple[list[Any], Any]:
+    """Query, key and value, which require gradients, and the mask."""
     import torch
 
-    batch = DRY_BATCH if device == "cpu" else BATCH
     half = torch.bfloat16
     dtype = torch.float32 if precision == "32-true" else half
     sizes = [(batch, shape.heads, n, shape.size) for n in (shape.queries, shape.keys, shape.keys)]
     parts = [torch.randn(size, device=device, dtype=dtype).requires_grad_() for size in sizes]
+    square = (shape.queries, shape.keys)
     if shape.mask is None:
         return parts, None
-    square = (batch, 1, shape.queries, shape.keys)
     if shape.mask == "padded":
-        mask = torch.ones(square, dtype=torch.bool, device=device).tril()
+        mask = torch.ones(batch, 1, *square, dtype=torch.bool, device=device).tril()
         mask[: batch // 2, ..., shape.keys - 8 :] = False  # half of the captions are shorter; padding is on the right
         return parts, mask
-    # T5's bias is a weight's, in 32 bits under autocast, and each layer has a row of it for each head
-    mask = torch.randn(
-        (batch, shape.heads, *square[2:]), device=device, dtype=half if precision == "bf16-true" else torch.float32
-    )
-    return parts, mask.requires_grad_() if shape.mask == "learnt" else mask
+    # T5's bias is a weight's, in 32 bits under autocast, and each head has its own
+    rows = 1 if shape.mask == "shared" else batch
+    kind = half if precision == "bf16-true" else torch.float32
+    mask = torch.randn(rows, shape.heads, *square, device=device, dtype=kind)
+    return parts, mask.requires_grad_(shape.mask != "bias")
 
 
 def autocast_of(precision: str, device: str) -> Any:
@@ -734,23 +740,23 @@ def planned_attention(shape: Shape, precision: str, device: str) -> dict[str, An
     """The same by labkit's plan: on tensors without storage, which go the way of the device."""
     from labkit.plan.semantics import DeviceSemantics
 
-    parts, mask = tensors_of(shape, precision, "meta")
-    if device == "cpu":  # the batch of the dry mode
-        parts = [part[:DRY_BATCH].detach().clone().requires_grad_() for part in parts]
-        learnt = mask is not None and mask.requires_grad
-        mask = None if mask is None else mask[:DRY_BATCH].detach().clone().requires_grad_(learnt)
+    parts, mask = tensors_of(shape, precision, "meta", BATCH[device])
     machine = {"device": "virtual", "capacity_gib": 1.0} if device == "cpu" else {"device": "cuda"}
     with DeviceSemantics(RunConfig(precision=precision, **machine)) as semantics:
         return followed(shape, parts, mask, semantics.autocast(), "meta")
 
 
-def measured_attention(shape: Shape, parts: list[Any], mask: Any, precision: str, device: str) -> tuple[dict, Any]:
-    """The same on the device, and the output; the first pass names the kernel and warms up, the second is counted."""
+def measured_attention(
+    shape: Shape, parts: list[Any], mask: Any, precision: str, device: str
+) -> tuple[dict[str, Any], Any, Any]:
+    """The same on the device, the output and its gradient.
+
+    The first pass names the kernel and warms up, the second is counted.
+    """
     import torch
 
-    leaves = [*parts, *([mask] if mask is not None and mask.requires_grad else [])]
     found = followed(shape, parts, mask, autocast_of(precision, device), device)
-    for leaf in leaves:
+    for leaf in (*parts, *([] if mask is None else [mask])):
         leaf.grad = None
     if device == "cuda":
         torch.cuda.synchronize()
@@ -759,10 +765,11 @@ def measured_attention(shape: Shape, parts: list[Any], mask: Any, precision: str
     out = attend(shape, parts, mask, autocast_of(precision, device))
     if device == "cuda":
         found["kept_bytes"] = torch.cuda.memory_allocated() - before_bytes
-    out.backward(torch.randn_like(out))
+    grad = torch.randn_like(out)
+    out.backward(grad)
     if device == "cuda":
         found["peak_bytes"] = torch.cuda.max_memory_allocated() - before_bytes
-    return found, out
+    return found, out, grad
 
 
 def _for_the_record(device: str, shape: Shape, precision: str) -> Seen:
@@ -780,20 +787,20 @@ def _one_shape(device: str, shape: Shape, precision: str) -> Seen:
 
     torch.manual_seed(0)
     planned = planned_attention(shape, precision, device)
-    parts, mask = tensors_of(shape, precision, device)
-    measured, out = measured_attention(shape, parts, mask, precision, device)
-    complaints = [f"NaN or infinity in {name}" for name, t in named(parts, mask, out).items() if not finite(t)]
+    parts, mask = tensors_of(shape, precision, device, BATCH[device])
+    measured, out, grad = measured_attention(shape, parts, mask, precision, device)
+    results = named(parts, mask, out)
+    complaints = [f"NaN or infinity in {name}" for name, tensor in results.items() if not finite(tensor)]
     if not complaints and not shape.dropout:
-        error = formula_error(shape, parts, mask, out)
-        if error > ATTENTION_LIMITS[precision]:
-            complaints.append(f"output off by {error:.1e} of the norm")
+        errors = formula_errors(shape, parts, mask, results, grad)
+        limit = ATTENTION_LIMITS[precision]
+        complaints = [f"{name} off by {error:.1e} of the norm" for name, error in errors.items() if error > limit]
     numbers = measured | {"planned": planned, "complaints": complaints}
     differs = [f"planned {planned['kernel']}"] if planned["kernel"] != measured["kernel"] else []
     if abs(measured["kept_bytes"] - planned["kept_bytes"]) > KEPT_LIMIT * planned["kept_bytes"]:
         differs.append(f"keeps {human_bytes(measured['kept_bytes'])}, planned {human_bytes(planned['kept_bytes'])}")
-    peaks = "as planned" if measured["peak_bytes"] == planned["peak_bytes"] else (
-        f"{measured['peak_bytes'] - planned['peak_bytes']:+,} bytes against the plan"
-    )  # fmt: skip
+    more_bytes = measured["peak_bytes"] - planned["peak_bytes"]
+    peaks = f"{more_bytes:+,} bytes against the plan" if more_bytes else "as planned"
     words = f"{measured['kernel']}, peak {human_bytes(measured['peak_bytes'])}, {peaks}"
     if wrong := [*differs, *complaints]:
         raise Wrong("; ".join([words, *wrong]), numbers)
@@ -813,12 +820,13 @@ def finite(tensor: Any) -> bool:
     return tensor is not None and bool(torch.isfinite(tensor).all())
 
 
-def formula_error(shape: Shape, parts: list[Any], mask: Any, out: Any) -> float:
-    """How far the output is from the formula's in fp32."""
-    import torch
-
-    with torch.no_grad():
-        return relative_error(out, plain_attention(*(part.float() for part in parts), mask, shape.size**-0.5))
+def formula_errors(shape: Shape, parts: list[Any], mask: Any, results: dict[str, Any], grad: Any) -> dict[str, float]:
+    """By name, how far output and gradients are from the formula's in fp32."""
+    leaves = [part.detach().float().requires_grad_() for part in parts]
+    bias = mask.detach().float().requires_grad_(mask.requires_grad) if shape.mask not in (None, "padded") else mask
+    out = plain_attention(*leaves, bias, shape.size**-0.5)
+    out.backward(grad.float())
+    return {name: relative_error(results[name], right) for name, right in named(leaves, bias, out.detach()).items()}
 
 
 # -- 5: filling
@@ -1092,25 +1100,42 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
 def methods(probes: Probes) -> None:
     """Each as a short run of a tiny model."""
     for name, (experiment, values) in METHODS.items():
-        work = _offload if experiment == "xxl_cpu_offload" else _method
-        probes.probe(name, work, probes.dry, experiment, values)
+        if experiment == "xxl_cpu_offload":
+            probes.probe(name, _offload, probes.dry, experiment, values, min(COMPILED_RUN_S, probes.left_s - LEAST_S))
+        else:
+            probes.probe(name, _method, probes.dry, experiment, values)
 
 
-def _offload(dry: bool, experiment: str, values: dict[str, Any]) -> Seen:
+def _offload(dry: bool, experiment: str, values: dict[str, Any], timeout_s: float) -> Seen:
     """DeepSpeed's CPU optimizer as it is compiled here; where it is not, or its lock was left, in a folder that goes.
 
     A run that is stopped while it compiles leaves a lock for which the next one waits without end.
     """
     from labkit.train.strategies import set_environment
 
-    with tempfile.TemporaryDirectory() as scratch:
-        set_environment("virtual" if dry else "cuda")
-        built = Path(os.environ["TORCH_EXTENSIONS_DIR"]) / "cpu_adam"
-        if not (built / "cpu_adam.so").exists() or (built / "lock").exists():
-            os.environ["TORCH_EXTENSIONS_DIR"] = scratch
-        words, found = _method(dry, experiment, values, COMPILED_RUN_S)
-        alone = os.environ["TORCH_EXTENSIONS_DIR"] == scratch
-        return f"{words}{', compiled for this check alone' if alone else ''}", found
+    set_environment("virtual" if dry else "cuda")
+    built = Path(os.environ["TORCH_EXTENSIONS_DIR"]) / "cpu_adam"
+    if (built / "cpu_adam.so").exists() and not (built / "lock").exists():
+        return _method(dry, experiment, values, timeout_s)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+        os.environ["TORCH_EXTENSIONS_DIR"] = scratch
+        try:
+            words, found = _method(dry, experiment, values, timeout_s)
+        except Wrong as error:
+            if error.numbers.get("status") != "timeout":
+                raise
+            _end_compilers()
+            ahead = "'python -m labkit.train.compile' does it ahead"
+            raise Skipped(f"its optimizer was not compiled within {timeout_s:.0f} s; {ahead}") from None
+    return f"{words}, compiled for this check alone", found
+
+
+def _end_compilers() -> None:
+    """Those of a run that was stopped: ninja gives them a process group of their own."""
+    for pid, line in marked(os.environ.get(MARK, "")):
+        if re.search(r"ninja|c\+\+|cc1plus", line):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def _method(dry: bool, experiment: str, values: dict[str, Any], timeout_s: float = RUN_S) -> Seen:
@@ -1392,37 +1417,38 @@ def _carry_out(
         sys.executable, __file__, "--child", check.work, "--found", str(found), "--out", str(out.absolute()),
         "--limit-s", f"{limit_s:.1f}", *(["--dry"] if dry else []),
     ]  # fmt: skip
+    process = code = None
     with log.open("wb") as file:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, env=env, start_new_session=True
-        )
-        code = None
         try:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=env, start_new_session=True
+            )
             with contextlib.suppress(subprocess.TimeoutExpired):
                 code = process.wait(limit_s)
         finally:
-            entry["left_behind"] = end_marked(mark, process, wait=code is not None)
+            entry["left_behind"] = end_marked(mark, wait=code is not None)
+            if process is not None:
+                with contextlib.suppress(subprocess.TimeoutExpired):  # a driver that hangs keeps a killed process
+                    process.wait(GRACE_S)
             # messages are other programs', and may hold what should not be shown
             entry |= redact(_read_found(found))
             entry["log"] = redact(log.read_text(encoding="utf-8", errors="replace")).splitlines()[-LOG_LINES:]
     entry |= _judge(check, entry, code, limit_s)
 
 
-def end_marked(mark: str, process: subprocess.Popen, wait: bool) -> list[str]:
+def end_marked(mark: str, wait: bool) -> list[str]:
     """End all that a check has started; the command lines of what did not end by itself after a check that did."""
     deadline = time.monotonic() + (GRACE_S if wait else 0)
     while (alive := marked(mark)) and time.monotonic() < deadline:
         time.sleep(POLL_S)
     left_behind = [line[:LINE_LETTERS] for _, line in alive] if wait else []
-    deadline = time.monotonic() + GRACE_S  # a driver that hangs keeps a killed process for longer
+    deadline = time.monotonic() + GRACE_S
     while alive and time.monotonic() < deadline:
         for pid, _ in alive:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(POLL_S)
         alive = marked(mark)  # one of them may have started another meanwhile
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(GRACE_S)
     return left_behind
 
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 from first_contact import MIB, Check, Probes, Shape, Skipped, Wrong
 
+from labkit.config.gpus import find_gpu
 from labkit.memory import cuda
 from labkit.memory.report import CATEGORIES, PhaseMemory
 
@@ -179,7 +180,7 @@ def test_a_command_that_is_stopped_leaves_its_page_and_no_process(doubles, tmp_p
     )
     env = os.environ | {"PYTHONPATH": f"{SCRIPT.parent}{os.pathsep}{os.environ['PYTHONPATH']}"}
     with subprocess.Popen([sys.executable, "-c", text], stderr=subprocess.PIPE, text=True, env=env) as command:
-        while not started(command.pid):
+        while not any(str(tmp_path) in line and "--child" in line for _, line in first_contact.command_lines()):
             assert command.poll() is None
             time.sleep(0.05)
         command.send_signal(signal.SIGTERM)
@@ -188,11 +189,6 @@ def test_a_command_that_is_stopped_leaves_its_page_and_no_process(doubles, tmp_p
     assert not [line for _, line in first_contact.command_lines() if str(tmp_path) in line]
     checks = json.loads((tmp_path / "first_contact.json").read_text())["checks"]
     assert [(c["result"], c["found"]) for c in checks] == [("not reached", "interrupted"), ("not reached", "")]
-
-
-def started(parent):
-    children = Path(f"/proc/{parent}/task/{parent}/children")
-    return children.exists() and bool(children.read_text().split())
 
 
 def test_every_check_of_the_course_is_whole_and_has_its_work_here():
@@ -311,6 +307,7 @@ def test_what_is_taken_beside_the_allocator_is_measured_stage_by_stage(on_cuda, 
     monkeypatch.setattr(cuda, "used_by_others_bytes", lambda: 10 * MIB)
     for name in ("_tensor", "_product", "_convolution", "_first_attention"):
         monkeypatch.setattr(first_contact, name, lambda device: None)
+    monkeypatch.setattr(first_contact, "find_gpu", lambda name: SimpleNamespace(usable_bytes=total - 700 * MIB))
     monkeypatch.setattr(first_contact, "capacity_of", lambda profile: total - 1000 * MIB)
     first_contact.memory(on_cuda)
     beside = [p["numbers"]["beside_bytes"] // MIB for p in on_cuda.done[:5]]
@@ -321,13 +318,20 @@ def test_what_is_taken_beside_the_allocator_is_measured_stage_by_stage(on_cuda, 
 
 
 def test_a_profile_whose_capacity_leaves_too_little_is_red(probes, monkeypatch):
-    last = {"total_bytes": 95_000 * MIB, "beside_bytes": 700 * MIB}
-    monkeypatch.setattr(first_contact, "capacity_of", lambda profile: 94_400 * MIB)
+    last = {"total_bytes": 95_900 * MIB, "beside_bytes": 700 * MIB}
+    monkeypatch.setattr(first_contact, "find_gpu", lambda name: SimpleNamespace(usable_bytes=95_000 * MIB))
+    monkeypatch.setattr(first_contact, "capacity_of", lambda profile: 95_300 * MIB)
     with pytest.raises(Wrong, match="100.00 MiB too much"):
+        first_contact._against(probes, last)
+    monkeypatch.setattr(first_contact, "capacity_of", lambda profile: 95_100 * MIB)
+    assert first_contact._against(probes, last)[1]["usable_bytes"] == 95_200 * MIB
+    monkeypatch.setattr(first_contact, "find_gpu", lambda name: SimpleNamespace(usable_bytes=95_210 * MIB))
+    with pytest.raises(Wrong, match="10.00 MiB too much"):
         first_contact._against(probes, last)
     with pytest.raises(Wrong, match="nothing was measured"):
         first_contact._against(probes, None)
     monkeypatch.setitem(first_contact.FACTS_SAMPLE, "gpu", "Quadro XY")
+    monkeypatch.setattr(first_contact, "find_gpu", find_gpu)
     assert "labkit assumes nothing about 'Quadro XY'" in first_contact._against(probes, last)[0]
 
 
@@ -373,6 +377,7 @@ SMALL = [
     Shape(name="plain", heads=2, queries=17, keys=17, size=16),
     Shape(name="padded", heads=2, queries=20, keys=20, size=16, mask="padded"),
     Shape(name="learnt", heads=2, queries=12, keys=12, size=16, mask="learnt", dropout=0.1),
+    Shape(name="shared", heads=2, queries=12, keys=12, size=16, mask="shared"),
     Shape(name="bias", heads=2, queries=12, keys=15, size=16, mask="bias"),
 ]
 
@@ -382,9 +387,29 @@ SMALL = [
 def test_kernel_and_bytes_are_those_that_are_planned(shape, precision):
     words, numbers = first_contact._one_shape("cpu", shape, precision)
     assert words.endswith("as planned")
-    assert numbers["kernel"] == numbers["planned"]["kernel"] == ("math" if shape.mask == "learnt" else "flash")
+    assert (
+        numbers["kernel"] == numbers["planned"]["kernel"] == ("math" if shape.mask in ("learnt", "shared") else "flash")
+    )
     assert numbers["kept_bytes"] == numbers["planned"]["kept_bytes"] > 0
     assert numbers["complaints"] == []
+
+
+def test_on_cuda_the_bytes_are_the_allocators(monkeypatch):
+    allocated = iter([100, 150])
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: None)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: next(allocated))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 400)
+    parts, mask = first_contact.tensors_of(SMALL[0], "32-true", "cpu", 2)
+    found, _, _ = first_contact.measured_attention(SMALL[0], parts, mask, "32-true", "cuda")
+    assert (found["kept_bytes"], found["peak_bytes"]) == (50, 300)
+
+
+@pytest.mark.parametrize(("precision", "kernels"), [("32-true", {"efficient"}), ("bf16-mixed", {"flash", "efficient"})])
+def test_every_kind_of_attention_has_a_plan_on_cuda(precision, kernels):
+    plans = [first_contact.planned_attention(shape, precision, "cuda") for shape in SMALL]
+    assert {plan["kernel"] for plan in plans} == kernels
+    assert all(0 < plan["kept_bytes"] < plan["peak_bytes"] for plan in plans)
 
 
 def test_another_kernel_or_other_bytes_than_planned_are_red(monkeypatch):
@@ -399,7 +424,7 @@ def test_another_kernel_or_other_bytes_than_planned_are_red(monkeypatch):
 def test_not_a_number_and_wrong_numbers_are_red(monkeypatch):
     attend = first_contact.attend
     monkeypatch.setattr(first_contact, "attend", lambda *arguments: attend(*arguments) * 1.1)
-    with pytest.raises(Wrong, match="output off by 1.0e-01 of the norm"):
+    with pytest.raises(Wrong, match="output off by 1.0e-01 of the norm; grad of query off by 1.0e-01"):
         first_contact._one_shape("cpu", SMALL[0], "32-true")
     monkeypatch.setattr(first_contact, "attend", lambda *arguments: attend(*arguments) * float("nan"))
     with pytest.raises(Wrong, match="NaN or infinity in output; NaN or infinity in grad of query") as found:
@@ -635,9 +660,23 @@ def test_what_is_compiled_already_is_used_and_a_lock_is_not_waited_for(made, alo
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
     monkeypatch.setenv("DS_ACCELERATOR", "cpu")
     monkeypatch.setattr(gpu_check, "missing", lambda names: [])
-    words, _ = first_contact._offload(True, "xxl_cpu_offload", {})
+    words, _ = first_contact._offload(True, "xxl_cpu_offload", {}, 60.0)
     assert words.endswith(", compiled for this check alone") == alone
     assert (os.environ["TORCH_EXTENSIONS_DIR"] != str(tmp_path)) == alone
+
+
+def test_an_optimizer_that_takes_too_long_to_compile_is_skipped_with_the_next_step(runs, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    monkeypatch.setenv(first_contact.MARK, "a-mark")
+    monkeypatch.setattr(gpu_check, "missing", lambda names: [])
+    compiler = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "cc1plus"])
+    runs.answers = [record(status="timeout", reason="stopped"), record(status="failed", reason="no header")]
+    with pytest.raises(Skipped, match="not compiled within 60 s; 'python -m labkit.train.compile' does it ahead"):
+        first_contact._offload(True, "xxl_cpu_offload", {}, 60.0)
+    assert compiler.wait(30) == -signal.SIGKILL
+    with pytest.raises(Wrong, match="failed: no header"):
+        first_contact._offload(True, "xxl_cpu_offload", {}, 60.0)
 
 
 def test_on_cuda_a_tiny_model_has_the_whole_gpu():
