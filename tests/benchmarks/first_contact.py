@@ -526,10 +526,9 @@ def maths(probes: Probes) -> None:
 
 def relative_error(found: Any, right: Any) -> float:
     """The norm of the difference as a share of the right result's norm; infinite where something is not a number."""
-    import torch
-
-    difference = (found.double().cpu() - right.double().cpu()).norm() / right.double().cpu().norm()
-    return float(difference) if torch.isfinite(difference) else math.inf
+    found, right = found.detach().double().cpu(), right.detach().double().cpu()
+    error = float((found - right).norm() / right.norm())
+    return error if math.isfinite(error) else math.inf
 
 
 def _judged(error: float, limit: float) -> Seen:

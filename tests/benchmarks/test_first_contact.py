@@ -38,7 +38,8 @@ def good(probes): probes.probe("one", seen, stand_in=True); probes.probe("two", 
 def red(probes): probes.probe("first", seen); probes.probe("second", wrong); probes.probe("third", full)
 def hangs(probes): probes.probe("first", seen); probes.probe("second", slow)
 def killed(probes): probes.probe("first", seen); probes.probe("second", dies)
-def broken(probes): raise ValueError("hf_" + "a" * 34)
+def tells(): raise Wrong("hf_" + "b" * 34)
+def broken(probes): probes.probe("one", tells); raise ValueError("hf_" + "a" * 34)
 def nothing(probes): probes.probe("one", skipped)
 def leaving(probes): probes.probe("one", leaves)
 def left(probes): first_contact = sys.modules["first_contact"]; first_contact.left(probes)
@@ -112,6 +113,7 @@ def test_one_that_breaks_tells_its_last_line_without_a_secret(contact):
     assert entry["found"].startswith("exit code 1: ValueError: ")
     for path in contact.out.iterdir():
         assert "a" * 34 not in path.read_text()
+        assert "b" * 34 not in path.read_text()
 
 
 def test_what_a_check_leaves_behind_is_ended_and_told_at_the_end(contact):
@@ -138,7 +140,7 @@ def test_the_page_is_one_table_then_what_is_red_with_its_labs_then_the_probes(co
 
 def test_every_table_of_the_page_has_as_many_cells_in_each_line(contact):
     blocks = [block.splitlines() for block in contact.page.split("\n\n") if block.startswith("|")]
-    assert len(blocks) == 1 + 7  # one died before its first probe
+    assert len(blocks) == 1 + 8
     for block in blocks:
         assert len({line.count("|") for line in block}) == 1
 
