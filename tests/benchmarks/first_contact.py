@@ -93,7 +93,7 @@ class Check:
 ALL_LABS = "all labs on a GPU (00 to 14)"
 CHECKS = (
     Check(
-        name="driver", title="Driver, torch and the GPU find each other", work="first_contact:driver", limit_s=60,
+        name="driver", title="Driver, torch and the GPU find each other", work="first_contact:driver", limit_s=90,
         means="No run starts on CUDA. Everything after this is red for the same reason.", labs=ALL_LABS,
         to_do="Take a driver that torch's CUDA works with (CUDA 13 needs 580 or later), or a torch for the driver's "
         "CUDA; then start this again.",
@@ -593,8 +593,21 @@ class Shape:
     dropout: float = 0.0
 
 
-def shapes() -> list[Shape]:
-    """All attentions of the course's models, and lengths of 64 modulo 128 with a mask (pytorch#196678)."""
+def t5_lengths() -> Seen:
+    """How many tokens T5 reads and writes, as the collator has it; asks for the libraries of a run."""
+    need_libraries()
+    from labkit.plan.steps import batch_of
+
+    batch = batch_of(RunConfig(model_name="Salesforce/blip2-flan-t5-xl", device="cuda", batch_size=1))
+    read, written = batch["input_ids"].shape[1], batch["labels"].shape[1]
+    return f"{read} tokens read, {written} written", {"read": read, "written": written}
+
+
+def shapes(lengths: dict[str, int] | None) -> list[Shape]:
+    """All attentions of the course's models, and lengths of 64 modulo 128 with a mask (pytorch#196678).
+
+    ``lengths`` are T5's; without, its shapes are left out.
+    """
     opt, larger, xl, xxl = (
         architecture(f"Salesforce/blip2-{name}") for name in ("opt-2.7b", "opt-6.7b", "flan-t5-xl", "flan-t5-xxl")
     )
@@ -615,17 +628,15 @@ def shapes() -> list[Shape]:
                 name=f"{model.name.partition('-')[2]}, {length} tokens", heads=heads, queries=length, keys=length,
                 size=model.text["hidden_size"] // heads, mask="padded",
             ))  # fmt: skip
+    if lengths is None:
+        return found
     for model in (xl, xxl):
-        found += _t5_shapes(model, dropout=0.1)
+        found += _t5_shapes(model, dropout=0.1, **lengths)
     # with dropout the formula has nothing to compare with
-    return found + [replace(s, name=f"{s.name} without dropout") for s in _t5_shapes(xl, dropout=0.0)]
+    return found + [replace(s, name=f"{s.name} without dropout") for s in _t5_shapes(xl, dropout=0.0, **lengths)]
 
 
-def _t5_shapes(model: Architecture, dropout: float) -> list[Shape]:
-    from labkit.plan.steps import batch_of
-
-    batch = batch_of(RunConfig(model_name=model.name, device="cuda", batch_size=1))
-    read, written = batch["input_ids"].shape[1], batch["labels"].shape[1]
+def _t5_shapes(model: Architecture, dropout: float, read: int, written: int) -> list[Shape]:
     name = model.name.partition("flan-")[2]
     common: dict[str, Any] = {"heads": model.text["num_heads"], "size": model.text["d_kv"], "dropout": dropout}
     return [
@@ -649,7 +660,7 @@ def cudnn_attention(probes: Probes) -> None:
 
 def _counted(probes: list[dict[str, Any]]) -> Seen:
     """Of all shapes: which kernels, how many peaks are the planned ones, and how many give wrong numbers."""
-    found = [probe["numbers"] for probe in probes]
+    found = [probe["numbers"] for probe in probes if "complaints" in probe["numbers"]]
     kernels = [numbers["kernel"] for numbers in found if "kernel" in numbers]
     numbers: dict[str, Any] = {
         "kernels": {kernel: kernels.count(kernel) for kernel in sorted(set(kernels))},
@@ -667,7 +678,7 @@ def _all_shapes(probes: Probes, cudnn: bool) -> None:
     torch.backends.cuda.enable_cudnn_sdp(cudnn)
     _product(probes.device)  # its workspace is there before anything is counted
     work = _for_the_record if cudnn else _one_shape
-    for shape in shapes():
+    for shape in shapes(probes.probe("T5's lengths", t5_lengths)):
         for precision in PRECISIONS:
             probes.probe(f"{shape.name}, {precision}", work, probes.device, shape, precision)
 
@@ -972,6 +983,12 @@ COMPILED_RUN_S = 150.0
 """The same for one whose optimizer is compiled first: 50 to 117 s on two cores (measured)."""
 
 
+def need_libraries() -> None:
+    """Raise ``Skipped`` where a library is missing without which no run starts."""
+    if absent := [gpu_check.NEEDED[name] for name in gpu_check.missing(gpu_check.NEEDED)]:
+        raise Skipped(f"no {' and no '.join(absent)}")
+
+
 def small_values(dry: bool, values: dict[str, Any]) -> dict[str, Any]:
     """Typed values of a run of a tiny model: on the whole GPU, or on the virtual one."""
     machine = {"device": "virtual", "capacity_gib": 1.0} if dry else {"device": "cuda", "capacity_gib": None}
@@ -982,7 +999,8 @@ def small_run(
     dry: bool, experiment: str, values: dict[str, Any], on_event: Callable[[dict[str, Any]], None] | None = None,
     fresh: bool = True, timeout_s: float = RUN_S,
 ) -> Record:  # fmt: skip
-    """A run of a tiny model by labkit's runner, however it ends."""
+    """A run of a tiny model by labkit's runner, however it ends. ``Skipped`` without what all runs need."""
+    need_libraries()
     return run(experiment, small_values(dry, values), "tiny", timeout_s, on_event, fresh)
 
 
@@ -1110,6 +1128,7 @@ def _offload(dry: bool, experiment: str, values: dict[str, Any], timeout_s: floa
 
     A run that is stopped while it compiles leaves a lock for which the next one waits without end.
     """
+    need_libraries()
     from labkit.train.strategies import set_environment
 
     set_environment("virtual" if dry else "cuda")
@@ -1249,6 +1268,7 @@ def _no_profile() -> Seen:
 
 
 def _pretrained(dry: bool) -> Seen:
+    need_libraries()
     experiment, values = PRETRAINED
     resolved = resolve(Workspace.find(), experiment, small_values(dry, values), "tiny")
     predicted = gpu_check.predict_all([resolved])[experiment]
@@ -1269,6 +1289,7 @@ def _pretrained(dry: bool) -> Seen:
 
 
 def _gpu_check(profile: str, out: Path, budget_s: float) -> Seen:
+    need_libraries()
     code = gpu_check.main([
         "--profile", profile, "--only", *ROWS, "--out", str(out), "--budget-s", f"{max(1.0, budget_s):.0f}", "--again"
     ])  # fmt: skip

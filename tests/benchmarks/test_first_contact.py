@@ -365,7 +365,8 @@ def test_wrong_sums_are_red():
 
 
 def test_the_shapes_are_the_courses():
-    found = {shape.name: shape for shape in first_contact.shapes()}
+    lengths = first_contact.t5_lengths()[1]
+    found = {shape.name: shape for shape in first_contact.shapes(lengths)}
     vision, opt = found["ViT-g"], found["opt-2.7b, 64 tokens"]
     assert (vision.heads, vision.queries, vision.size, vision.mask) == (16, 257, 88, None)
     assert (opt.heads, opt.queries, opt.size, opt.mask) == (32, 64, 80, "padded")
@@ -438,7 +439,7 @@ def test_a_kernel_that_refuses_is_told_for_the_record_and_counted(probes, monkey
     def refuse(*arguments):
         raise RuntimeError("No valid execution plans built.")
 
-    monkeypatch.setattr(first_contact, "shapes", lambda: SMALL[:1])
+    monkeypatch.setattr(first_contact, "shapes", lambda lengths: SMALL[:1])
     first_contact.cudnn_attention(probes)
     assert probes.done[-1]["found"] == "flash in 3; 3 of 3 peaks as planned; wrong numbers in 0"
     probes.done.clear()
@@ -652,6 +653,22 @@ def test_a_missing_library_skips_its_methods_by_name(runs, probes, monkeypatch):
     assert found["CPU offload, ZeRO stage 2"] == ("skipped", "no deepspeed")
     assert found["activation checkpointing"][0] == "ok"
     assert [experiment for experiment, _, _ in runs.typed] == ["bf16_true"]
+
+
+def test_without_what_all_runs_need_runs_are_skipped_by_name_and_attention_is_not(probes, monkeypatch):
+    monkeypatch.setattr(gpu_check, "missing", lambda names: [name for name in names if name in ("lightning", "PIL")])
+    first_contact.precisions(probes)
+    first_contact.methods(probes)
+    first_contact.rows(probes)
+    said = {probe["name"]: probe["found"] for probe in probes.done if probe["result"] == "skipped"}
+    assert said["32-true, with the report"] == said["QLoRA"] == said["gpu_check"] == "no lightning and no pillow"
+    assert {probe["result"] for probe in probes.done} == {"skipped"}
+    probes.done.clear()
+    few = first_contact.shapes(None)
+    monkeypatch.setattr(first_contact, "shapes", lambda lengths: few[1:2] if lengths is None else [])
+    first_contact.attention(probes)
+    assert [probe["result"] for probe in probes.done] == ["skipped", "ok", "ok", "ok", "ok"]
+    assert not [shape for shape in few if shape.name.startswith("t5")]
 
 
 @pytest.mark.parametrize(("made", "alone"), [((), True), (("cpu_adam.so",), False), (("cpu_adam.so", "lock"), True)])
