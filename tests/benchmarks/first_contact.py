@@ -478,7 +478,8 @@ def _against(probes: Probes, last: dict[str, Any] | None) -> Seen:
         name = torch.cuda.get_device_name(0)
     usable_bytes = last["total_bytes"] - last["beside_bytes"]
     numbers = {"gpu": name, "total_bytes": last["total_bytes"], "usable_bytes": usable_bytes}
-    words = f"{human_bytes(last['total_bytes'])} in total, {human_bytes(usable_bytes)} usable (measured)"
+    how = "simulated" if probes.dry else "measured"
+    words = f"{human_bytes(last['total_bytes'])} in total, {human_bytes(usable_bytes)} usable ({how})"
     try:
         assumed_bytes = find_gpu(name).usable_bytes
     except ConfigError:
