@@ -379,7 +379,7 @@ GUARDS = (
         "resume: a full GPU is no damage",
         "the student deletes a good checkpoint",
         "labkit/train/state_files.py",
-        "    except torch.OutOfMemoryError:\n        raise\n",
+        "        if is_exhausted(error):  # says nothing about the file\n            raise\n",
         "",
         (f"{STATE_FILES}::test_memory_that_runs_out_is_not_taken_for_damage",),
     ),
