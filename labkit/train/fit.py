@@ -180,8 +180,10 @@ def _without_gpu(obstacle: Obstacle) -> dict[str, Any]:
         return {"status": "oom", "died_in": died_in, "reason": reason}
     if obstacle.gpu is None:
         return {"status": "skipped", "reason": f"{reason}; use --profile tiny for the virtual GPU"}
-    said = f"{reason}. 'labkit doctor' says what to do; --profile tiny takes the virtual GPU"
-    return {"status": "failed", "reason": said}
+    step = "'labkit doctor' says what to do"
+    if obstacle.without_cuda:
+        step = "'pip install --force-reinstall torch', without an index for CPU builds, brings one that can"
+    return {"status": "failed", "reason": f"{reason}. {step}; --profile tiny takes the virtual GPU"}
 
 
 def _refuse_foreign_gpu() -> None:
