@@ -3,6 +3,7 @@
 import pytest
 import torch
 from lightning.pytorch.strategies import Strategy
+from transformers import Blip2ForConditionalGeneration
 
 from labkit.config.layers import resolve
 from labkit.config.workspace import Workspace
@@ -11,6 +12,7 @@ from labkit.runs.diagnosis.diagnose import GPU_MEMORY, diagnose
 from labkit.runs.records import Record
 from labkit.train import fit as fitting
 from labkit.train.adapters import load_adapter
+from labkit.train.checkpoints import find_checkpoint, load_model
 from labkit.train.events import EventWriter
 from labkit.train.fit import fit
 from labkit.train.module import CaptionModule
@@ -123,3 +125,14 @@ def test_a_full_gpu_says_nothing_about_an_adapter(tmp_path, monkeypatch):
     monkeypatch.setattr(peft.PeftModel, "from_pretrained", full)
     with pytest.raises(torch.AcceleratorError):
         load_adapter(torch.nn.Linear(1, 1), tmp_path, "tiny/x")
+
+
+def test_a_full_gpu_says_nothing_about_a_checkpoint(monkeypatch):
+    config = resolve(Workspace.find(), "reduced_batch", {"model_name": "tiny/blip2-opt-base"}, "tiny").config
+
+    def full(*_, **__):
+        raise torch.AcceleratorError(CODE)
+
+    monkeypatch.setattr(Blip2ForConditionalGeneration, "from_pretrained", full)
+    with pytest.raises(torch.AcceleratorError):
+        load_model(config, find_checkpoint("tiny/blip2-opt-base"), "cpu")
