@@ -9,8 +9,9 @@ ECC. A100 of 80 GB: 79.15, as in the memory planner's notes; of 40 GB: 39.39, by
 RTX: the 24219 MiB of nvidia-smi. What torch cannot reserve: the CUDA context, code that is loaded at its first use,
 handles of cuBLAS and cuDNN. Public out-of-memory messages say what a process holds besides torch's own: 0.59 to 0.75
 GiB on H100 NVL, 0.50 on H100, 0.51 on H200 and on A100 of 80 GB, 0.49 on that of 40, 0.50 on L40S, at the moment they
-were written. 1 GiB is assumed for all of them, so that the last kernels and a second handle have room; so what is
-usable is assumed too, until it is measured.
+were written. A quarter of a GiB above that is left, so that the last kernels and a second handle have room: 1 GiB on
+Hopper, 0.75 on Ampere and Ada. On all others 1 GiB is assumed. How much the quarter has to be is assumed too, and so is
+what is usable, until it is measured.
 Compute capability: NVIDIA's table (developer.nvidia.com/cuda-gpus); tensor cores have bf16 from 8.0 on.
 Prices: dollars an hour in rental clouds, January 2025, of the course's comparison of approaches.
 """
@@ -33,6 +34,9 @@ CONTEXT_BYTES = int(0.55 * GIB)
 ROOM_BYTES = GIB
 """Left on a GPU to all that is not torch's allocator: context, code, handles and workspaces; assumed, see above."""
 
+_ROOMS = {8: int(0.75 * GIB)}
+"""The same where public messages say that less will do, by the major version of the compute capability."""
+
 LEAST_BYTES, MOST_BYTES = 2 * GIB, 1024 * GIB
 """Sizes that a GPU given by its size may have."""
 
@@ -41,14 +45,15 @@ LEAST_BYTES, MOST_BYTES = 2 * GIB, 1024 * GIB
 class Gpu:
     """One kind of GPU. ``memory_bytes`` as it is sold (2**30 bytes to a GB), ``usable_bytes`` what torch can reserve.
 
-    ``usable_is`` says how that is known. ``compute_capability`` is None for a GPU of which only the size is known;
-    ``bf16`` is then taken to be there, as on all GPUs since 2020. ``price_per_hour_usd`` is None where no source
-    gives one, and ``price_source`` says which does.
+    ``room_bytes`` are those that CUDA counts beyond the usable ones. ``usable_is`` says how that is known.
+    ``compute_capability`` is None for a GPU of which only the size is known; ``bf16`` is then taken to be there, as on
+    all GPUs since 2020. ``price_per_hour_usd`` is None where no source gives one, and ``price_source`` says which does.
     """
 
     name: str
     memory_bytes: int
     usable_bytes: int
+    room_bytes: int = ROOM_BYTES
     usable_is: Literal["assumed", "measured"] = "assumed"
     compute_capability: tuple[int, int] | None
     bf16: bool
@@ -59,8 +64,9 @@ class Gpu:
 def _gpu(
     name: str, sold_gb: int, total_gib: float, capability: tuple[int, int], price_per_hour_usd: float | None = None
 ) -> Gpu:
+    room_bytes = _ROOMS.get(capability[0], ROOM_BYTES)
     return Gpu(
-        name=name, memory_bytes=sold_gb * GIB, usable_bytes=int(total_gib * GIB) - ROOM_BYTES,
+        name=name, memory_bytes=sold_gb * GIB, usable_bytes=int(total_gib * GIB) - room_bytes, room_bytes=room_bytes,
         compute_capability=capability, bf16=capability >= (8, 0), price_per_hour_usd=price_per_hour_usd,
         price_source=None if price_per_hour_usd is None else "rental clouds, January 2025",
     )  # fmt: skip

@@ -12,7 +12,7 @@ from labkit.config.gpus import GB, GIB, GPUS, ROOM_BYTES, find_gpu, gpus_named
 from labkit.config.workspace import Workspace
 from labkit.config.yaml_files import read_yaml
 
-USABLE_GIB = {"h100-94gb": 92.10, "a100-80gb": 78.15}
+USABLE_GIB = {"h100-94gb": 92.10, "a100-80gb": 78.40}
 PRICES = {"a100-80gb": 1.64, "a6000-48gb": 0.76, "a5000-24gb": 0.36, "a4000-16gb": 0.32}
 CAPABILITIES = {
     "b200-180gb": (10, 0), "h200-141gb": (9, 0), "gh200-96gb": (9, 0), "h100-94gb": (9, 0), "h100-80gb": (9, 0),
@@ -36,7 +36,7 @@ def test_the_figures_of_a_gpu_fit_each_other(name):
     assert name.endswith(f"-{gpu.memory_bytes // GIB}gb")
     assert gpu.usable_is == "assumed"  # a measurement must come with its own figure
     # one with ECC in its own memory, as the T4, has less than it is sold with
-    assert 0.84 * gpu.memory_bytes < gpu.usable_bytes < gpu.memory_bytes - ROOM_BYTES
+    assert 0.84 * gpu.memory_bytes < gpu.usable_bytes < gpu.memory_bytes - gpu.room_bytes
     assert gpu.bf16 == (gpu.compute_capability >= (8, 0))
     assert gpu.price_per_hour_usd == PRICES.get(name)
     assert (gpu.price_source is None) == (gpu.price_per_hour_usd is None)

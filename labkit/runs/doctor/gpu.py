@@ -5,7 +5,6 @@ What is judged are the devices that ``CUDA_VISIBLE_DEVICES`` shows to a run, in 
 
 import re
 
-from labkit.config.gpus import ROOM_BYTES
 from labkit.config.kernels import BUILDS, has_code, without_code
 from labkit.memory.nvidia_smi import Device, list_devices, names_in, visible_devices
 from labkit.memory.units import human_bytes
@@ -108,7 +107,7 @@ def _there(machine: Machine, listed: list[Device], seen: list[Device], needs: Ne
     if devices > len(seen):
         found += f"; the run has devices={devices}"
         return Check(name="gpu", level="red", found=found, mend=needs.run(f"devices={len(seen)}"))
-    whole = None if wanted is None else wanted.usable_bytes + ROOM_BYTES
+    whole = None if wanted is None else wanted.usable_bytes + wanted.room_bytes
     if whole is not None and first.total_bytes < (1 - SHARE) * whole:
         found += f"; {needs.profile} is about {human_bytes(whole)}, so what fits there can run out of memory here"
         mend = f"labkit profiles make --gpu {first.total_bytes // 2**30}GiB  # a course for this GPU"
