@@ -1,21 +1,28 @@
-"""Refuse an image whose CUDA compiler and torch are of different major versions: DeepSpeed would refuse to compile."""
+"""Refuse an image whose CUDA compiler and torch do not fit: DeepSpeed would refuse to compile its CPU optimizer."""
 
 import re
 import shutil
 import subprocess
 import sys
 
+ANY_MINOR = ("10", "11", "12")
+"""Major versions within which DeepSpeed takes any minor one for another; of CUDA 13 it wants the very same.
+
+DeepSpeed 0.19, op_builder/builder.py: ``cuda_minor_mismatch_ok``, whose list within these is complete.
+"""
+
 HELP = "Change docker/requirements-cuda.txt, or build with --build-arg CUDA=no for a machine without a GPU."
 
 
 def problem(torch_cuda: str | None, nvcc_says: str) -> str | None:
-    """Why ``torch.version.cuda`` and what ``nvcc --version`` prints do not fit; None when they do."""
+    """Why ``torch.version.cuda`` and what ``nvcc --version`` prints do not fit for DeepSpeed; None when they do."""
     if torch_cuda is None:
         return "this torch was built without CUDA"
     release = re.search(r"release (\d+)\.(\d+)", nvcc_says)
     if release is None:
         return f"no CUDA release in what nvcc says: {nvcc_says!r}"
-    if release[1] != torch_cuda.split(".")[0]:
+    major, minor = torch_cuda.split(".")[:2]
+    if release[1] != major or (release[2] != minor and major not in ANY_MINOR):
         return f"torch is made for CUDA {torch_cuda}, and nvcc is of CUDA {release[1]}.{release[2]}"
     return None
 

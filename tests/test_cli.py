@@ -192,7 +192,7 @@ def test_a_plan_that_cannot_be_made_is_no_success(capsys):
     ("words", "said"),
     [
         (["--gpu", "a100-81"], "Did you mean 'a100-80gb'"),
-        (["--gpu", "0GiB"], "1GiB to 1024GiB"),
+        (["--gpu", "0GiB"], "2GiB to 1024GiB"),
         (["model_name=Salesforce/blip2-opt-2.8b"], "Did you mean 'Salesforce/blip2-opt-2.7b'"),
         (["batch_size=-3"], "batch_size=-3"),
         (["max_length=many"], "max_length='many'"),

@@ -6,8 +6,12 @@ L40, 44.39 on L40S, 44.34 on A40, 31.73 and 15.77 on V100, 31.36 on RTX 5090, 23
 on RTX 4090, 22.38 on P40, 22.06 on A10G, 22.03 on L4, 21.99 on A10, 15.61 on A4000, 14.56 on T4, 10.92 on GTX 1080 Ti,
 10.76 on RTX 2080 Ti, 9.78 on RTX 3080; 23.69 on RTX 3090 Ti is a field note's); it differs by a percent with driver and
 ECC. A100 of 80 GB: 79.15, as in the memory planner's notes; of 40 GB: 39.39, by deviceQuery (42298834944 bytes). Titan
-RTX: the 24219 MiB of nvidia-smi. The CUDA context: 0.55 GiB, from the planner's notes. So what is usable is assumed for
-all of them, until somebody measures it.
+RTX: the 24219 MiB of nvidia-smi. What torch cannot reserve: the CUDA context, code that is loaded at its first use,
+handles of cuBLAS and cuDNN. Public out-of-memory messages say what a process holds besides torch's own: 0.59 to 0.75
+GiB on H100 NVL, 0.50 on H100, 0.51 on H200 and on A100 of 80 GB, 0.49 on that of 40, 0.50 on L40S, at the moment they
+were written. A quarter of a GiB above that is left, so that the last kernels and a second handle have room: 1 GiB on
+Hopper, 0.75 on Ampere and Ada. On all others 1 GiB is assumed. How much the quarter has to be is assumed too, and so is
+what is usable, until it is measured.
 Compute capability: NVIDIA's table (developer.nvidia.com/cuda-gpus); tensor cores have bf16 from 8.0 on.
 Prices: dollars an hour in rental clouds, January 2025, of the course's comparison of approaches.
 """
@@ -27,7 +31,13 @@ GB = 10**9
 CONTEXT_BYTES = int(0.55 * GIB)
 """Taken by the CUDA context of one process before torch allocates anything; assumed, not measured."""
 
-LEAST_BYTES, MOST_BYTES = GIB, 1024 * GIB
+ROOM_BYTES = GIB
+"""Left on a GPU to all that is not torch's allocator: context, code, handles and workspaces; assumed, see above."""
+
+_ROOMS = {8: int(0.75 * GIB)}
+"""The same where public messages say that less will do, by the major version of the compute capability."""
+
+LEAST_BYTES, MOST_BYTES = 2 * GIB, 1024 * GIB
 """Sizes that a GPU given by its size may have."""
 
 
@@ -35,14 +45,15 @@ LEAST_BYTES, MOST_BYTES = GIB, 1024 * GIB
 class Gpu:
     """One kind of GPU. ``memory_bytes`` as it is sold (2**30 bytes to a GB), ``usable_bytes`` what torch can reserve.
 
-    ``usable_is`` says how that is known. ``compute_capability`` is None for a GPU of which only the size is known;
-    ``bf16`` is then taken to be there, as on all GPUs since 2020. ``price_per_hour_usd`` is None where no source
-    gives one, and ``price_source`` says which does.
+    ``room_bytes`` are those that CUDA counts beyond the usable ones. ``usable_is`` says how that is known.
+    ``compute_capability`` is None for a GPU of which only the size is known; ``bf16`` is then taken to be there, as on
+    all GPUs since 2020. ``price_per_hour_usd`` is None where no source gives one, and ``price_source`` says which does.
     """
 
     name: str
     memory_bytes: int
     usable_bytes: int
+    room_bytes: int = ROOM_BYTES
     usable_is: Literal["assumed", "measured"] = "assumed"
     compute_capability: tuple[int, int] | None
     bf16: bool
@@ -53,8 +64,9 @@ class Gpu:
 def _gpu(
     name: str, sold_gb: int, total_gib: float, capability: tuple[int, int], price_per_hour_usd: float | None = None
 ) -> Gpu:
+    room_bytes = _ROOMS.get(capability[0], ROOM_BYTES)
     return Gpu(
-        name=name, memory_bytes=sold_gb * GIB, usable_bytes=int(total_gib * GIB) - CONTEXT_BYTES,
+        name=name, memory_bytes=sold_gb * GIB, usable_bytes=int(total_gib * GIB) - room_bytes, room_bytes=room_bytes,
         compute_capability=capability, bf16=capability >= (8, 0), price_per_hour_usd=price_per_hour_usd,
         price_source=None if price_per_hour_usd is None else "rental clouds, January 2025",
     )  # fmt: skip
@@ -123,8 +135,8 @@ def find_gpu(name: str) -> Gpu:
 
     A name is taken as people type it and as nvidia-smi prints it: ``a100-80gb``, ``A100 80GB``, ``v100-32``, ``4090``,
     ``NVIDIA A100-SXM4-40GB``. Without a size it is the first of that kind in ``GPUS``; ``gpus_named`` has the others. A
-    size alone is the whole memory, and the CUDA context is taken off it; a card sold as 24 GB has 24 GiB. Raises
-    ``ConfigError`` with the nearest name for anything else, and for a size below 1 GiB or above 1 TiB.
+    size alone is the whole memory, and ``ROOM_BYTES`` are taken off it; a card sold as 24 GB has 24 GiB. Raises
+    ``ConfigError`` with the nearest name for anything else, and for a size below 2 GiB or above 1 TiB.
     """
     if found := gpus_named(name):
         return found[0]
@@ -210,8 +222,8 @@ def _of_size(name: Any, number: str, unit: str) -> Gpu:
     except ValueError:  # dots in odd places
         size_bytes = float("nan")
     if not LEAST_BYTES <= size_bytes <= MOST_BYTES:  # NaN is neither
-        raise ConfigError(f"gpu={name!r} is not the size of a GPU; a number from 1GiB to 1024GiB is needed.")
+        raise ConfigError(f"gpu={name!r} is not the size of a GPU; a number from 2GiB to 1024GiB is needed.")
     return Gpu(
         name=number.lstrip("+") + {"gib": "GiB", "gb": "GB"}[unit], memory_bytes=int(size_bytes),
-        usable_bytes=int(size_bytes) - CONTEXT_BYTES, compute_capability=None, bf16=True,
+        usable_bytes=int(size_bytes) - ROOM_BYTES, compute_capability=None, bf16=True,
     )  # fmt: skip

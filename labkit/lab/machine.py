@@ -30,7 +30,8 @@ def find_machine(workspace: Workspace, profile: str | None = None) -> Machine:
     """``LABKIT_MODE`` (``run`` or ``plan``) and ``profile``, else ``LABKIT_PROFILE``, else what fits this machine.
 
     Without a CUDA GPU that is ``tiny``; with one the largest profile that the GPU has the memory for. Raises
-    ``ConfigError`` for a mode or a profile that does not exist, and for what no launcher says.
+    ``ConfigError`` for a mode or a profile that does not exist, for what no launcher says, and for a GPU that torch
+    cannot use, unless a profile is named.
     """
     check_launcher(os.environ)
     mode = os.environ.get("LABKIT_MODE") or "run"
@@ -40,9 +41,9 @@ def find_machine(workspace: Workspace, profile: str | None = None) -> Machine:
     if named:
         load_profile(workspace, named)
         return Machine(mode=mode, profile=named)
-    total_bytes = cuda_bytes()
+    total_bytes, without = cuda_bytes()
     if total_bytes is None:
-        return Machine(mode=mode, profile=DEFAULT_PROFILE, note="there is no CUDA GPU here")
+        return Machine(mode=mode, profile=DEFAULT_PROFILE, note=without)
     fitting = profile_for(workspace, total_bytes)
     size = f"{total_bytes / 2**30:.0f}GiB"
     if fitting is None:
@@ -53,11 +54,24 @@ def find_machine(workspace: Workspace, profile: str | None = None) -> Machine:
     return Machine(mode=mode, profile=fitting, note=f"the largest that fits this GPU of {size}")
 
 
-def cuda_bytes() -> int | None:
-    """Memory of the first CUDA GPU; None where there is none."""
+def cuda_bytes() -> tuple[int | None, str]:
+    """Memory of the first CUDA GPU that this process is shown; None where there is none, and then why.
+
+    A torch without CUDA beside a GPU, as on a laptop, counts as none. Raises ``ConfigError`` for a GPU that a torch
+    for CUDA cannot use: its driver, or the container.
+    """
     import torch
 
-    return torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else None
+    from labkit.memory.obstacle import find_obstacle
+
+    obstacle = find_obstacle()
+    if obstacle is None:
+        return torch.cuda.get_device_properties(0).total_memory, ""
+    if obstacle.gpu is None or obstacle.without_cuda:
+        return None, obstacle.reason
+    raise ConfigError(
+        f"{obstacle.reason}. 'labkit doctor' says what to do; LABKIT_PROFILE=tiny takes the virtual GPU all the same."
+    )
 
 
 def profile_for(workspace: Workspace, total_bytes: int) -> str | None:

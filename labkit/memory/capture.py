@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 from torch.utils._pytree import tree_iter
 
 from labkit.memory.cuda import AllocatorCounters, settle
+from labkit.memory.exhaustion import is_exhausted
 from labkit.memory.report import HOST_CATEGORIES, MemoryReport, PhaseMemory, on_device
 from labkit.memory.tracker import UNDECIDED, Tracker
 
@@ -163,14 +164,15 @@ class MemoryCapture(Callback):
         """Note where an out-of-memory error struck, and in a step that is followed what held the memory."""
         # a virtual GPU's error has said so itself
         followed = self._following and self._tracker.capacity_bytes is None
-        if isinstance(exception, torch.OutOfMemoryError) and followed:
+        exhausted = is_exhausted(exception)  # before the trainer frees anything
+        if exhausted and followed:
             self._tracker.reassign(UNDECIDED, self._assign_before_error())
             self.held = self._tracker.breakdown()
             if self._counters is not None:
                 self.held["unattributed"] += self._counters.read().allocated_bytes - on_device(self.held)
         self._leave()
         self._let_go()
-        if isinstance(exception, torch.OutOfMemoryError):
+        if exhausted:
             self.died_in = {"step": self.step, "micro_step": self.micro_step, "phase": self.activity}
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

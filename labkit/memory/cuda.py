@@ -1,13 +1,11 @@
 """CUDA's own numbers: the caching allocator's counters, the driver's, and what others held before."""
 
 import os
-import shutil
-import subprocess
 from dataclasses import dataclass
 
 import torch
 
-QUERY_TIMEOUT_S = 10.0
+from labkit.memory.nvidia_smi import list_devices, visible_devices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,22 +57,12 @@ def settle(
     highest["unattributed"] = max(highest["unattributed"], end["unattributed"], peak["unattributed"])
 
 
-def used_by_others_bytes() -> int | None:
-    """Bytes in use on this process's first GPU; None without ``nvidia-smi``.
+def used_by_others_bytes(index: int = 0) -> int | None:
+    """Bytes in use on the GPU that is number ``index`` for this process; None where nvidia-smi does not tell.
 
     Asked before this process touches CUDA, it is what other processes hold, and the little that the driver does.
-    Indices are nvidia-smi's, in PCI order; set ``CUDA_DEVICE_ORDER=PCI_BUS_ID`` where GPUs differ. Process ids would
-    say more, but a container does not see those outside.
+    Numbers are taken in PCI order, which is a run's (``find_obstacle``). Process ids would say more, but a container
+    does not see those outside. Of a part of a GPU (MIG) nvidia-smi tells nothing here.
     """
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return None
-    gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0] or "0"
-    command = [program, f"--id={gpu}", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
-    try:
-        done = subprocess.run(
-            command, capture_output=True, encoding="utf-8", errors="replace", timeout=QUERY_TIMEOUT_S, check=True
-        )
-        return int(done.stdout.strip()) * 2**20
-    except (OSError, ValueError, subprocess.SubprocessError):
-        return None  # a driver that does not answer will be told about by CUDA itself
+    shown = visible_devices(list_devices()[0], os.environ.get("CUDA_VISIBLE_DEVICES"))
+    return shown[index].used_bytes if index < len(shown) else None

@@ -19,7 +19,7 @@ def profile_yaml(tuned: Tuned) -> str:
         "",
         "values:",
         "  device: cuda",
-        f"  capacity_gib: {gpu.usable_bytes / 2**30:.6g}  # usable after the CUDA context; {gpu.usable_is}",
+        f"  capacity_gib: {gpu.usable_bytes / 2**30:.6g}  # what torch can reserve; {gpu.usable_is}",
     ]
     if tuned.models:
         lines += ["", f"# The course's own models are too large or too small here: {_share(tuned)}, random weights."]

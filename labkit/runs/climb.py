@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from labkit.config.gpus import CONTEXT_BYTES, has_bf16
+from labkit.config.gpus import ROOM_BYTES, has_bf16
 from labkit.config.layers import DEFAULT_PROFILE, resolve
 from labkit.config.schema import RunConfig
 from labkit.config.workspace import Workspace
@@ -69,7 +69,7 @@ def _rungs(config: RunConfig, first: Record, bf16: bool) -> Iterator[tuple[dict[
     if capacity_gib is None:  # of the whole GPU, as the run has found it
         capacity_bytes = (first.out_of_memory or {}).get("capacity_bytes")
         if capacity_bytes is None and (message := read_cuda_message(first.reason or "")) is not None:
-            capacity_bytes = message.capacity_bytes - CONTEXT_BYTES
+            capacity_bytes = message.capacity_bytes - ROOM_BYTES
         capacity_gib = capacity_bytes / 2**30 if capacity_bytes else None
     share = 1.0
     while share >= LEAST_SHARE:

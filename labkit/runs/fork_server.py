@@ -33,7 +33,9 @@ IDLE_S = 600.0
 TITLE_BYTES = 2000
 """Room for the command line that ``ps`` shows of a forked process."""
 
-READ_WHEN_CALLED = ("LABKIT_", "PYTEST_", "TORCHINDUCTOR_CACHE_DIR", "PYTORCH_NVML_BASED_CUDA_CHECK")
+READ_WHEN_CALLED = (
+    "LABKIT_", "PYTEST_", "CUDA_DEVICE_ORDER", "TORCHINDUCTOR_CACHE_DIR", "PYTORCH_NVML_BASED_CUDA_CHECK",
+)  # fmt: skip
 """Variables that no library reads when it is imported: they may differ from the server's. The last two torch sets
 itself, in a process that predicts."""
 

@@ -17,6 +17,7 @@ from labkit.config.profiles import Expected
 from labkit.config.schema import RunConfig, coerce, read_config
 from labkit.config.secrets import child_environment, redact_file
 from labkit.config.workspace import Workspace
+from labkit.memory.exhaustion import ends_exhausted
 from labkit.runs.diagnosis.diagnose import diagnose, with_cause
 from labkit.runs.diagnosis.log_file import read_log
 from labkit.runs.diagnosis.log_text import read_tail
@@ -281,9 +282,11 @@ def _silent_end(returncode: int, folder: RunFolder, log_start: int) -> tuple[str
         name = signal.Signals(-returncode).name
         hint = "; the kernel sends it when host memory runs out" if name == "SIGKILL" else ""
         return "killed", f"killed by signal {-returncode} ({name}){hint}{_goes_on(folder)}"
-    lines = read_tail(folder.log, log_start).strip().splitlines()
+    printed = read_tail(folder.log, log_start)
+    lines = printed.strip().splitlines()
     last = lines[-1] if lines else "no output"
-    return "failed", f"ended with exit code {returncode}: {last} (log: {folder.log})"
+    status = "oom" if ends_exhausted(printed) else "failed"
+    return status, f"ended with exit code {returncode}: {last} (log: {folder.log})"
 
 
 def _goes_on(folder: RunFolder) -> str:

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from labkit.config.errors import ConfigError, nearest
 from labkit.config.regular_file import read_regular
 from labkit.config.schema import RunConfig
+from labkit.memory.exhaustion import is_exhausted
 from labkit.train.errors import CheckpointError
 from labkit.train.model_files import LONGEST_BYTES, check_files
 from labkit.train.models import PARTS
@@ -99,6 +100,8 @@ def load_adapter(model: PreTrainedModel, folder: Path, base_name: str) -> "PeftM
     try:
         adapted = PeftModel.from_pretrained(model, str(folder))
     except (RuntimeError, ValueError, KeyError) as error:  # another rank than its settings say, say
+        if is_exhausted(error):
+            raise
         raise CheckpointError(f"the adapter in {folder} does not load ({_line(error)}); train it again.") from error
     lacking = sorted(set(get_peft_model_state_dict(adapted, save_embedding_layers=False)) - set(shapes))
     if lacking:  # PEFT warns, and takes what it would begin to train with

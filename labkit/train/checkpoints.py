@@ -19,6 +19,7 @@ from transformers.utils import logging
 
 from labkit import assets
 from labkit.config.schema import RunConfig
+from labkit.memory.exhaustion import is_exhausted
 from labkit.train.errors import CheckpointError
 from labkit.train.model_files import check_files, line, remedy, shards, verify
 from labkit.train.models import dtype_of
@@ -89,7 +90,7 @@ def load_model(config: RunConfig, folder: Path, device: str | torch.device) -> B
                 output_loading_info=True, **options,
             )  # fmt: skip
     except (RuntimeError, ValueError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
+        if is_exhausted(error):  # says nothing about the checkpoint
             raise
         raise CheckpointError(f"{folder} does not load: {line(error)}; {remedy(folder)}.") from error
     if report["mismatched_keys"]:

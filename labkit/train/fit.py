@@ -31,6 +31,8 @@ from labkit.config.schema import RunConfig
 from labkit.config.versions import version_of
 from labkit.memory.capture import MemoryCapture
 from labkit.memory.cuda import used_by_others_bytes
+from labkit.memory.exhaustion import is_exhausted
+from labkit.memory.obstacle import Obstacle, find_obstacle
 from labkit.memory.report import on_device
 from labkit.memory.sharded import ShardTracker
 from labkit.memory.tracker import Tracker, VirtualOutOfMemoryError, host
@@ -69,20 +71,19 @@ def fit(
     Out-of-memory is a result like another, and so is a run that was asked to stop and has saved where it was. Raises
     ``DataError``, ``ConfigError`` and ``CheckpointError`` for input that cannot be used.
     """
-    if config.device == "cuda" and not torch.cuda.is_available():
-        reason = "device=cuda, but PyTorch sees no CUDA GPU here; use --profile tiny for the virtual GPU"
-        return {"status": "skipped", "reason": reason}
-    if reason := missing_compiler(config):
-        return {"status": "skipped", "reason": reason}
+    others_bytes = None
     if config.device == "cuda":
         local = os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") if config.world_size > 1 else None
-        torch.cuda.set_device(int(local or 0))
+        others_bytes = used_by_others_bytes(int(local or 0))  # before this process is one of them
+        if (obstacle := find_obstacle(int(local or 0))) is not None:
+            return _without_gpu(obstacle)
         _refuse_foreign_gpu()
+    if reason := missing_compiler(config):
+        return {"status": "skipped", "reason": reason}
     seed_everything(config.seed, workers=True, verbose=False)
     arch = architecture(config.model_name)
     train_samples, val_samples = load_samples(config, data_folder)
 
-    others_bytes = None if config.device == "virtual" else used_by_others_bytes()  # before this process is one of them
     in_pieces = config.strategy in SPLITS_MODEL
     kind = ShardTracker if config.strategy == "fsdp" else Tracker
     virtual = kind(config.capacity_bytes) if config.device == "virtual" else None
@@ -147,7 +148,9 @@ def fit(
             else:
                 module.go_on(place.step, place.samples, place.validation_losses)
                 trainer.fit(module, *loaders, ckpt_path=saved / STATE, weights_only=True)
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:  # torch's own OutOfMemoryError is one
+        if capture.died_in is None and not is_exhausted(error):  # in a step the capture has looked in time
+            raise
         result |= _out_of_memory(config, error, capture)
     except Interrupted as error:
         result |= {"status": "killed", "reason": str(error)}
@@ -168,6 +171,20 @@ def fit(
 def _place(saved: Path) -> Place:
     with reading(saved):
         return Place.of(saved)
+
+
+def _without_gpu(obstacle: Obstacle) -> dict[str, Any]:
+    """How a run ends that gets no GPU: skipped where there is none, failed where torch cannot use the one there is."""
+    reason = f"device=cuda, but {obstacle.reason}"
+    if obstacle.full:
+        died_in = {"step": 0, "micro_step": 0, "phase": "load_model"}
+        return {"status": "oom", "died_in": died_in, "reason": reason}
+    if obstacle.gpu is None:
+        return {"status": "skipped", "reason": f"{reason}; use --profile tiny for the virtual GPU"}
+    step = "'labkit doctor' says what to do"
+    if obstacle.without_cuda:
+        step = "'pip install --force-reinstall torch', without an index for CPU builds, brings one that can"
+    return {"status": "failed", "reason": f"{reason}. {step}; --profile tiny takes the virtual GPU"}
 
 
 def _refuse_foreign_gpu() -> None:
@@ -216,7 +233,7 @@ def _module(
             return CaptionModule(config, model)
 
 
-def _out_of_memory(config: RunConfig, error: torch.OutOfMemoryError, capture: MemoryCapture) -> dict[str, Any]:
+def _out_of_memory(config: RunConfig, error: RuntimeError, capture: MemoryCapture) -> dict[str, Any]:
     found: dict[str, Any] = {
         "status": "oom",
         "died_in": capture.died_in or {"step": 0, "micro_step": 0, "phase": capture.activity},
@@ -243,7 +260,7 @@ def _steps(config: RunConfig, samples: int) -> int:
 
 
 def _start(config: RunConfig, steps: int) -> dict[str, Any]:
-    device = torch.cuda.get_device_name(0) if config.device == "cuda" else f"virtual GPU on {platform.machine()} CPU"
+    device = torch.cuda.get_device_name() if config.device == "cuda" else f"virtual GPU on {platform.machine()} CPU"
     return {
         "steps": steps,
         "source": "CUDA" if config.device == "cuda" else "virtual GPU",

@@ -34,7 +34,7 @@ def random_state() -> dict[str, Any]:
     kind, keys, position, has_gauss, cached = numpy.random.get_state()
     return {
         "python": random.getstate(), "numpy": (kind, keys.tolist(), position, has_gauss, cached),
-        "torch": torch.get_rng_state(), "cuda": [torch.cuda.get_rng_state()] if torch.cuda.is_available() else [],
+        "torch": torch.get_rng_state(), "cuda": [torch.cuda.get_rng_state()] if torch.cuda.is_initialized() else [],
     }  # fmt: skip
 
 

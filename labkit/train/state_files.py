@@ -17,6 +17,7 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
 from labkit.config.regular_file import open_regular
+from labkit.memory.exhaustion import is_exhausted
 from labkit.memory.tracker import host
 from labkit.train.errors import CheckpointError
 
@@ -65,8 +66,8 @@ def reading(saved: Path) -> Iterator[None]:
     """Tell of what is wrong with a saved step while it is read as a ``CheckpointError`` that names it."""
     try:
         yield
-    except torch.OutOfMemoryError:
-        raise
     except MALFORMED as error:
+        if is_exhausted(error):  # says nothing about the file
+            raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"{saved} is damaged ({reason}); delete it to go on from the step before it.") from error

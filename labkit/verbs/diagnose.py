@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labkit.config.errors import ConfigError
-from labkit.config.gpus import CONTEXT_BYTES, has_bf16
+from labkit.config.gpus import ROOM_BYTES, has_bf16
 from labkit.config.schema import read_config
 from labkit.runs.diagnosis.cuda_message import read_cuda_message
 from labkit.runs.diagnosis.diagnose import GPU_MEMORY, diagnose, diagnose_log
@@ -91,7 +91,7 @@ def _advice(record: Record, quiet: bool) -> "tuple[Advice | None, str | None]":
         config = read_config(record.config)
         message = read_cuda_message(record.reason or "")
         if config.capacity_gib is None and message is not None:
-            usable_bytes = message.capacity_bytes - CONTEXT_BYTES
+            usable_bytes = message.capacity_bytes - ROOM_BYTES
             config = dataclasses.replace(config, capacity_gib=usable_bytes / 2**30)
         tell = None if quiet else lambda text: say(f"({text})", error=True)
         return advise(config, bf16=has_bf16(record.profile), say=tell), None

@@ -460,7 +460,7 @@ def test_a_gpu_or_a_host_that_is_too_small_skips_rows(gpu, tmp_path, monkeypatch
     assert check(tmp_path, *FEW, profile="h100-94gb") == 1
     assert gpu.ran == []
     reasons = {row["reason"] for row in rows_in(tmp_path, "h100-94gb").values()}
-    assert reasons == {"its 92.55 GiB are more than the GPU's 80.00 GiB"}
+    assert reasons == {"its 92.10 GiB are more than the GPU's 80.00 GiB"}
     monkeypatch.undo()
     assert gpu_check.too_much_for_host(prediction(host_bytes=MIB)) is None
     assert gpu_check.too_much_for_host(prediction(host_bytes=2**50)).startswith("needs 1048576.00 GiB of host memory")

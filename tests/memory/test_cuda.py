@@ -1,15 +1,14 @@
 """CUDA's own numbers: phases add up to the allocator's counters, and what others hold is asked of nvidia-smi."""
 
 import dataclasses
-import os
 
 import pytest
+import smi
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.demos.boring_classes import BoringModel
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
-from labkit.memory import cuda
 from labkit.memory.capture import MemoryCapture
 from labkit.memory.cuda import AllocatorCounters, Counters, settle, used_by_others_bytes
 from labkit.memory.report import CATEGORIES, PHASES, on_device
@@ -102,53 +101,24 @@ def test_the_peak_of_a_run_survives_every_reset(monkeypatch):
 # -- what others hold
 
 
-@pytest.fixture
-def nvidia_smi(tmp_path, monkeypatch):
-    """Puts a program of that name in front of all others; the arguments it was called with."""
-    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-
-    def install(script: str):
-        program = tmp_path / "nvidia-smi"
-        program.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/arguments\n{script}\n')
-        program.chmod(0o755)
-        return lambda: (tmp_path / "arguments").read_text().split()
-
-    return install
-
-
 @pytest.mark.parametrize(
-    ("visible", "gpu"), [(None, "0"), ("", "0"), ("3", "3"), ("2,0", "2"), ("GPU-8f1b", "GPU-8f1b")]
-)
-def test_what_others_hold_is_asked_for_the_first_gpu_of_this_process(visible, gpu, nvidia_smi, monkeypatch):
-    arguments = nvidia_smi("echo 512")
+    ("visible", "index", "used_mib"),
+    [(None, 0, 512), (None, 1, 7), ("1", 0, 7), ("1,0", 1, 512), ("GPU-8f1b77", 0, 7), ("", 0, None), ("-1", 0, None),
+     ("0", 1, None), ("9", 0, None)],
+)  # fmt: skip
+def test_what_others_hold_is_asked_for_the_gpu_of_this_process(tmp_path, monkeypatch, visible, index, used_mib):
+    smi.install(tmp_path, monkeypatch, smi.H100, smi.OLD)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert used_by_others_bytes() == 512 * MIB
-    assert f"--id={gpu}" in arguments()
-    assert "--query-gpu=memory.used" in arguments()
+    assert used_by_others_bytes(index) == (None if used_mib is None else used_mib * MIB)
 
 
-@pytest.mark.parametrize(
-    "script", ["echo '[N/A]'", "echo", "echo 1; echo 2", "echo 512; exit 9", "exit 1", "printf '\\377\\376'"]
-)
-def test_an_answer_that_is_none_is_none(script, nvidia_smi):
-    nvidia_smi(script)
+def test_of_a_part_of_a_gpu_and_without_nvidia_smi_nothing_is_said(tmp_path, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    smi.install(tmp_path, monkeypatch, smi.CUT, parts=smi.PARTS)
     assert used_by_others_bytes() is None
-
-
-def test_a_driver_that_hangs_is_not_waited_for(nvidia_smi, monkeypatch):
-    monkeypatch.setattr(cuda, "QUERY_TIMEOUT_S", 0.2)
-    nvidia_smi("exec sleep 30")
-    assert used_by_others_bytes() is None
-
-
-def test_without_nvidia_smi_nobody_can_say(tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert used_by_others_bytes() is None
-    (tmp_path / "nvidia-smi").write_text("no program")
-    assert used_by_others_bytes() is None
-    (tmp_path / "nvidia-smi").chmod(0o755)  # one that the system cannot start
+    monkeypatch.setenv("PATH", str(tmp_path / "none"))
     assert used_by_others_bytes() is None
 
 

@@ -15,7 +15,8 @@ def gpu(monkeypatch):
     """A GPU of a capability, and a torch that is built for some architectures."""
 
     def make(capability, architectures):
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "init", lambda: None)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
         monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
         monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: architectures)
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)

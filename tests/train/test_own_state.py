@@ -33,3 +33,9 @@ def test_each_generator_goes_on_where_it_was_saved(draw, tmp_path):
     draw()
     set_random_state(torch.load(tmp_path / "random.ckpt", weights_only=True))  # as data, with no type of its own
     assert draw() == wanted
+
+
+def test_where_only_nvml_says_that_there_is_cuda_no_generator_of_its_is_asked(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # which a driver that is too old does not hinder
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda: pytest.fail("CUDA was not begun with"))
+    assert random_state()["cuda"] == []

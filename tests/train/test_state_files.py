@@ -109,10 +109,15 @@ def test_bytes_that_changed_are_read_or_refused(tmp_path, form):
     assert refused > 50
 
 
-def test_memory_that_runs_out_is_not_taken_for_damage(tmp_path):
-    assert issubclass(torch.OutOfMemoryError, MALFORMED)
-    with pytest.raises(torch.OutOfMemoryError), reading(tmp_path):
-        raise torch.OutOfMemoryError
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("x"), torch.AcceleratorError("CUDA error: out of memory")],
+    ids=["torch's", "CUDA's"],
+)
+def test_memory_that_runs_out_is_not_taken_for_damage(tmp_path, error):
+    assert isinstance(error, MALFORMED)
+    with pytest.raises(type(error)), reading(tmp_path):
+        raise error
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"{}", b"\x80\x02.", b"\x80\x04]\x94."])

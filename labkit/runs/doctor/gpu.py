@@ -1,10 +1,12 @@
-"""Checks of the GPU: is it there, is it the one, can it do what the run needs, and who else holds it."""
+"""Checks of the GPU: is it there, is it the one, can it do what the run needs, and who else holds it.
+
+What is judged are the devices that ``CUDA_VISIBLE_DEVICES`` shows to a run, in their order.
+"""
 
 import re
-from dataclasses import dataclass
 
-from labkit.config.gpus import CONTEXT_BYTES
 from labkit.config.kernels import BUILDS, has_code, without_code
+from labkit.memory.nvidia_smi import Device, list_devices, names_in, visible_devices
 from labkit.memory.units import human_bytes
 from labkit.runs.doctor.machine import Check, Machine, Needs
 
@@ -17,49 +19,70 @@ DRIVERS = {12: "570", 13: "580"}
 SHARE = 0.05
 """Share of a GPU's memory within which no prediction is relied on; so much may be missing or held by others."""
 
-_FIELDS = "name,memory.total,memory.used,driver_version,compute_cap"
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Seen:
-    """One GPU as nvidia-smi tells of it."""
-
-    name: str
-    total_bytes: int
-    used_bytes: int
-    driver: str
-    capability: tuple[int, int] | None
-
 
 def check_gpu(machine: Machine, needs: Needs) -> list[Check]:
-    """All checks of the GPU; one that says so where none is needed."""
+    """All checks of the GPU; of one that the run does not need only whether torch could use it."""
+    listed, why_not = list_devices(lambda *arguments: machine.output("nvidia-smi", *arguments))
+    seen = visible_devices(listed, machine.environment.get("CUDA_VISIBLE_DEVICES"))
     if needs.device == "virtual":
-        return [Check(name="gpu", level="green", found=f"{needs.profile} has a virtual GPU; no real one is needed")]
-    seen, why_not = _read(machine)
+        unneeded = Check(name="gpu", level="green", found=f"{needs.profile} has a virtual GPU; no real one is needed")
+        return [unneeded, *(_torch(machine, needs) if seen else [])]
     if not seen:
-        return [_missing(machine, why_not)]
+        return [_hidden(machine, listed) if listed else _missing(machine, why_not)]
     return [
-        _there(seen, needs),
+        _there(machine, listed, seen, needs),
+        *_torch(machine, needs),
         *_kernels(machine, seen),
         _bf16(seen, needs),
         check_driver(machine, seen[0].driver),
-        _others(machine, seen, needs),
+        *_others(machine, seen[0]),
     ]
 
 
-def _read(machine: Machine) -> tuple[list[_Seen], str]:
-    worked, text = machine.output("nvidia-smi", f"--query-gpu={_FIELDS}", "--format=csv,noheader,nounits")
-    if not worked:
-        return [], text
-    seen = []
-    for line in text.splitlines():
-        parts = [part.strip() for part in line.split(",")]
-        if len(parts) == len(_FIELDS.split(",")) and parts[1].isdigit():
-            capability = tuple(map(int, parts[4].split("."))) if re.fullmatch(r"\d+\.\d+", parts[4]) else None
-            used = int(parts[2]) * 2**20 if parts[2].isdigit() else 0
-            seen.append(_Seen(name=parts[0], total_bytes=int(parts[1]) * 2**20, used_bytes=used, driver=parts[3],
-                              capability=capability))  # fmt: skip
-    return seen, "nvidia-smi lists no GPU"
+def _hidden(machine: Machine, listed: list[Device]) -> Check:
+    """GPUs that nvidia-smi lists and CUDA does not show."""
+    visible = machine.environment.get("CUDA_VISIBLE_DEVICES")
+    there = ", ".join(f"{device.index} {device.name}" for device in listed)
+    if any(device.mig for device in listed) and not any(device.parts for device in listed):
+        found = f"{there}: in MIG mode without a part, which CUDA does not show"
+        mend = f"sudo nvidia-smi -i {listed[0].index} -mig 0  # the whole GPU; or 'sudo nvidia-smi mig -lgip' for parts"
+    elif names_in(visible or ""):
+        found = f"CUDA_VISIBLE_DEVICES={visible!r} names none that is here ({there})"
+        mend = f"export CUDA_VISIBLE_DEVICES={listed[0].index}  # 'nvidia-smi -L' lists them, with the parts of MIG"
+    else:
+        found = f"CUDA_VISIBLE_DEVICES={visible!r} hides {there}"
+        mend = "unset CUDA_VISIBLE_DEVICES  # under Slurm a job that asked for no GPU has it so: '#SBATCH --gres=gpu:1'"
+    return Check(name="gpu", level="red", found=found, mend=mend)
+
+
+_WHEN_TORCH_CANNOT = (
+    ("too old", "sudo apt install nvidia-driver-{branch}-server && sudo reboot"),
+    ("Error 802", "sudo systemctl start nvidia-fabricmanager  # 'status' says why it does not run"),
+    ("Error 803", "sudo reboot  # the driver was updated, and the old module is still loaded"),
+    ("Error 804", "unset LD_LIBRARY_PATH  # a 'compat' libcuda comes before the driver's own"),
+    ("no NVIDIA driver", "ldconfig -p | grep libcuda  # the driver's library is not found; docker run --gpus all -e "
+                         "NVIDIA_DRIVER_CAPABILITIES=compute,utility ..."),
+    ("unknown error", "sudo nvidia-modprobe -u -c=0  # makes /dev/nvidia-uvm; if it stays so, sudo reboot"),
+    ("busy or unavailable", "nvidia-smi  # who holds it; 'sudo nvidia-smi -c 0' ends exclusive mode"),
+    ("out of memory", "nvidia-smi  # who holds it"),
+)  # fmt: skip
+"""What to do by torch's own words (torch 2.13, c10/cuda and torch/cuda)."""
+
+
+def _torch(machine: Machine, needs: Needs) -> list[Check]:
+    """What CUDA says to torch itself: NVML, and so nvidia-smi, answers for drivers that torch cannot use.
+
+    Nothing for a torch that is not for CUDA, which the driver's check says where one is needed.
+    """
+    torch = machine.torch_version
+    if torch is None or torch[1] is None:
+        return []
+    reason = machine.torch_says.get("reason")
+    if reason is None:
+        return [Check(name="torch on the GPU", level="green", found=f"torch {torch[0]} can use it")]
+    level = "amber" if needs.device == "virtual" else "red"
+    mend = next((mend for words, mend in _WHEN_TORCH_CANNOT if words in reason), "sudo dmesg | grep -i nvrm | tail")
+    return [Check(name="torch on the GPU", level=level, found=reason, mend=mend.format(branch=_branch(machine)))]
 
 
 def _missing(machine: Machine, why_not: str) -> Check:
@@ -73,14 +96,18 @@ def _missing(machine: Machine, why_not: str) -> Check:
     return Check(name="gpu", level="red", found=f"no GPU can be seen: {lines[0]}", mend=mend)
 
 
-def _there(seen: list[_Seen], needs: Needs) -> Check:
+def _there(machine: Machine, listed: list[Device], seen: list[Device], needs: Needs) -> Check:
     first, wanted = seen[0], needs.gpu
     found = f"{len(seen)} x {first.name}, {human_bytes(first.total_bytes)}"
+    parts = [part for device in listed for part in device.parts]
+    chosen = machine.environment.get("CUDA_VISIBLE_DEVICES", "").startswith("MIG-")
+    if parts[1:] and not chosen:
+        found += f" (no part is chosen of the {len(parts)} that there are, and CUDA takes the first)"
     devices = needs.config.devices if needs.config else 1
     if devices > len(seen):
         found += f"; the run has devices={devices}"
         return Check(name="gpu", level="red", found=found, mend=needs.run(f"devices={len(seen)}"))
-    whole = None if wanted is None else wanted.usable_bytes + CONTEXT_BYTES
+    whole = None if wanted is None else wanted.usable_bytes + wanted.room_bytes
     if whole is not None and first.total_bytes < (1 - SHARE) * whole:
         found += f"; {needs.profile} is about {human_bytes(whole)}, so what fits there can run out of memory here"
         mend = f"labkit profiles make --gpu {first.total_bytes // 2**30}GiB  # a course for this GPU"
@@ -89,10 +116,13 @@ def _there(seen: list[_Seen], needs: Needs) -> Check:
         found += f"; {needs.profile} is about {human_bytes(whole)}: runs that die there may fit here"
         return Check(name="gpu", level="amber", found=found,
                      mend=f"labkit profiles make --gpu {first.total_bytes // 2**30}GiB")  # fmt: skip
+    if parts[1:] and not chosen:
+        mend = f"export CUDA_VISIBLE_DEVICES={first.uuid}  # or another one's UUID, as 'nvidia-smi -L' lists them"
+        return Check(name="gpu", level="amber", found=found, mend=mend)
     return Check(name="gpu", level="green", found=found)
 
 
-def _bf16(seen: list[_Seen], needs: Needs) -> Check:
+def _bf16(seen: list[Device], needs: Needs) -> Check:
     capability = seen[0].capability
     if capability is None:
         return Check(name="bf16", level="amber", found="nvidia-smi is too old to tell the compute capability",
@@ -112,7 +142,7 @@ def _bf16(seen: list[_Seen], needs: Needs) -> Check:
     return Check(name="bf16", level="green", found=f"{found}, and the run needs none")
 
 
-def _kernels(machine: Machine, seen: list[_Seen]) -> list[Check]:
+def _kernels(machine: Machine, seen: list[Device]) -> list[Check]:
     """Whether the installed torch has code for each of the GPUs, whatever the precision; nothing where nobody knows."""
     architectures, torch = machine.architectures, machine.torch_version
     if not architectures or torch is None:
@@ -156,20 +186,24 @@ def check_driver(machine: Machine, driver: str) -> Check:
     return Check(name="driver", level="red", found=f"{found}: the driver is too old", mend=mend)
 
 
-def _others(machine: Machine, seen: list[_Seen], needs: Needs) -> Check:
+def _others(machine: Machine, gpu: Device) -> list[Check]:
+    """Who else holds the first GPU; nothing for a part of one, of which nvidia-smi does not tell."""
+    if gpu.is_part:
+        return []
+    name, used, total = "others on the GPU", gpu.used_bytes or 0, gpu.total_bytes
     worked, text = machine.output(
-        "nvidia-smi", "--query-compute-apps=pid,process_name,used_memory", "--format=csv,noheader,nounits"
+        "nvidia-smi", "--query-compute-apps=gpu_uuid,pid,process_name,used_memory", "--format=csv,noheader,nounits"
     )
-    rows = [[part.strip() for part in line.split(",")] for line in text.splitlines() if worked and line.count(",") >= 2]
-    said = [f"process {row[0]} ({row[1]}) {row[-1]} MiB" for row in rows]
-    used, total = seen[0].used_bytes, seen[0].total_bytes
+    listed = [[part.strip() for part in line.split(",")] for line in text.splitlines() if worked]
+    rows = [row for row in listed if len(row) >= 4 and row[0] == gpu.uuid]
+    said = [f"process {row[1]} ({row[2]}) {row[-1]} MiB" for row in rows]
     if not rows and used <= SHARE * total:
-        return Check(name="others on the GPU", level="green", found=f"nobody; {human_bytes(used)} in use")
+        return [Check(name=name, level="green", found=f"nobody; {human_bytes(used)} in use")]
     found = f"{human_bytes(used)} in use, by {', '.join(said) or 'processes that nvidia-smi does not list here'}"
-    mend = f"ps -o pid,user,etime,cmd -p {','.join(row[0] for row in rows)}  # then 'kill PID' what is yours"
+    mend = f"ps -o pid,user,etime,cmd -p {','.join(row[1] for row in rows)}  # then 'kill PID' what is yours"
     if not rows:
         mend = "nvidia-smi  # outside of this container, where all processes are listed"
-    return Check(name="others on the GPU", level="red" if used > SHARE * total else "amber", found=found, mend=mend)
+    return [Check(name=name, level="red" if used > SHARE * total else "amber", found=found, mend=mend)]
 
 
 def _branch(machine: Machine) -> str:

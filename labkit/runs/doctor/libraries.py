@@ -5,6 +5,7 @@ import re
 import sys
 import urllib.error
 import urllib.request
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +16,40 @@ from labkit.runs.doctor.machine import Check, Machine, Needs
 HUB_TIMEOUT_S = 5.0
 
 REQUIREMENTS = Path(__file__).parents[3] / "requirements.txt"
+"""The pins of a checkout. Where labkit was installed, as in the image, pip has kept them with it."""
+
+_PIN = re.compile(r"^([\w.-]+)==(\S+)$", re.MULTILINE)
 
 
 def check_versions(requirements: Path = REQUIREMENTS) -> Check:
     """What is installed against what labkit was tested with."""
-    try:
-        pins = dict(re.findall(r"^([\w.-]+)==(\S+)", requirements.read_text(encoding="utf-8"), re.MULTILINE))
-    except OSError:
-        return Check(name="versions", level="amber", found=f"no {requirements} to compare with", mend="pip check")
-    mend = f"{sys.executable} -m pip install -r {requirements}"
+    pins = _pins(requirements)
+    if not pins:
+        found = f"no {requirements} to compare with, and labkit is not installed"
+        return Check(name="versions", level="amber", found=found, mend="pip check")
     found = {name: version_of(name).partition("+")[0] for name in pins}  # "+cpu", "+cu130" name a build
     missing = [f"{name} {pins[name]}" for name, version in found.items() if version == "missing"]
     other = [f"{name} {version}, not {pins[name]}" for name, version in found.items() if version != pins[name]]
+    needed = [f"{name}=={pins[name]}" for name, version in found.items() if version != pins[name]]
+    said = f"-r {requirements}" if requirements.is_file() else " ".join(needed)
+    mend = f"{sys.executable} -m pip install {said}"
     if missing:
         return Check(name="versions", level="red", found=f"not installed: {', '.join(missing)}", mend=mend)
     if other:
         return Check(name="versions", level="amber", found=f"not as tested: {', '.join(other)}", mend=mend)
     return Check(name="versions", level="green", found=f"{counted(len(pins), 'package')} as pinned")
+
+
+def _pins(requirements: Path) -> dict[str, str]:
+    """Versions by package: of the file, else of what pip knows labkit to require; empty where neither is there."""
+    try:
+        text = requirements.read_text(encoding="utf-8")
+    except OSError:
+        try:
+            text = "\n".join(metadata.requires("labkit") or [])  # extras have a condition behind the version
+        except metadata.PackageNotFoundError:
+            text = ""
+    return dict(_PIN.findall(text))
 
 
 def check_hub(machine: Machine, needs: Needs) -> list[Check]:

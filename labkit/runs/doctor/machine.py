@@ -1,6 +1,9 @@
 """The machine as the doctor sees it: commands, files and environment, read where a check is told to."""
 
+import contextlib
+import functools
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -16,6 +19,8 @@ from labkit.config.kernels import BUILDS
 from labkit.config.schema import RunConfig
 
 COMMAND_TIMEOUT_S = 10.0
+TORCH_TIMEOUT_S = 60.0
+"""A child that imports torch and begins with CUDA gets more: from a cold disk that is half a minute (assumed)."""
 
 Level = Literal["green", "amber", "red"]
 
@@ -86,29 +91,33 @@ class Needs:
 @dataclass(frozen=True, kw_only=True)
 class Machine:
     """Where the checks look. ``/proc``, ``/sys`` and ``/dev`` are read below ``root``; commands are found on the
-    ``PATH`` of ``environment``, and each gets ten seconds. ``torch_folder`` is that of the installed torch."""
+    ``PATH`` of ``environment``, and each gets ten seconds. ``torch_folder`` is that of the installed torch, and
+    ``python`` what asks it."""
 
     root: Path = Path("/")
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
     torch_folder: Path | None = field(default_factory=lambda: _torch_folder())
+    python: str = sys.executable
     timeout_s: float = COMMAND_TIMEOUT_S
+    torch_timeout_s: float = TORCH_TIMEOUT_S
 
     def find(self, program: str) -> str | None:
         """Where a program is; None if it is not there."""
         return shutil.which(program, path=self.environment.get("PATH", ""))
 
-    def output(self, program: str, *arguments: str) -> tuple[bool, str]:
+    def output(self, program: str, *arguments: str, timeout_s: float | None = None) -> tuple[bool, str]:
         """Whether a command worked, and what it printed, or why it did not."""
+        timeout_s = self.timeout_s if timeout_s is None else timeout_s
         path = self.find(program)
         if path is None:
             return False, f"there is no {program}"
         try:
             done = subprocess.run(
-                [path, *arguments], capture_output=True, encoding="utf-8", errors="replace", timeout=self.timeout_s,
+                [path, *arguments], capture_output=True, encoding="utf-8", errors="replace", timeout=timeout_s,
                 env=dict(self.environment), stdin=subprocess.DEVNULL, check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
-            return False, f"{program} did not answer within {self.timeout_s:g} s"
+            return False, f"{program} did not answer within {timeout_s:g} s"
         except OSError as error:
             return False, f"{program} cannot be started: {error.strerror}"
         said = (done.stdout + done.stderr).strip()
@@ -139,16 +148,25 @@ class Machine:
         cuda = re.search(r"^cuda\b[^=]*= '([^']+)'", text, re.MULTILINE)
         return (version.group(1) if version else "?"), (cuda.group(1) if cuda else None)
 
+    @functools.cached_property
+    def torch_says(self) -> dict[str, Any]:
+        """What torch itself finds on the first GPU it is shown, asked in a process of its own.
+
+        ``reason``: why it cannot use that, None where it can. ``architectures``: what it has code for.
+        """
+        worked, text = self.output(self.python, "-m", "labkit.memory.obstacle", timeout_s=self.torch_timeout_s)
+        lines = text.replace(self.python, "torch").strip().splitlines() or ["torch says nothing"]
+        with contextlib.suppress(ValueError):
+            if worked and isinstance(found := json.loads(lines[-1]), dict):
+                return found
+        return {"reason": lines[-1], "architectures": []}
+
     @property
     def architectures(self) -> tuple[str, ...]:
         """What the installed torch has code for, as it says or its release says; empty where nobody does."""
         if self.torch_version is None or self.torch_version[1] is None:
             return ()
-        if self.torch_folder == _torch_folder():
-            worked, text = self.output(sys.executable, "-c", "import torch; print(*torch.cuda.get_arch_list())")
-            if worked and text.strip():
-                return tuple(text.split())
-        return BUILDS.get(self.torch_version[1], ())
+        return tuple(self.torch_says.get("architectures") or ()) or BUILDS.get(self.torch_version[1], ())
 
 
 def _torch_folder() -> Path | None:

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from labkit.memory.exhaustion import ends_exhausted
 from labkit.runs.diagnosis.log_text import clean, read_tail
 from labkit.runs.diagnosis.sequence import find_end
 from labkit.runs.events import EventReader
@@ -226,7 +227,8 @@ def _silent_end(code: int, rank: Rank) -> dict[str, Any]:
         hint = "; the kernel sends it when host memory runs out" if name == "SIGKILL" else ""
         return {"status": "killed", "reason": f"rank {rank.number} was killed by signal {-code} ({name}){hint}"}
     lines = rank.printed().strip().splitlines()
-    return {"status": "failed", "reason": f"ended with exit code {code}: {lines[-1] if lines else 'no output'}"}
+    status = "oom" if ends_exhausted(rank.printed()) else "failed"
+    return {"status": status, "reason": f"ended with exit code {code}: {lines[-1] if lines else 'no output'}"}
 
 
 def _end_with_parent() -> None:

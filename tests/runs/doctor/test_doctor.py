@@ -1,9 +1,11 @@
 """The doctor finds what is wrong with a machine. Each amber and red is provoked once, on a machine made of files,
 commands that print what the real ones do, disks of a few MiB and a hub on loopback."""
 
+import dataclasses
 import http.server
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -12,8 +14,11 @@ from pathlib import Path
 import pytest
 
 from labkit.config.gpus import find_gpu
+from labkit.config.kernels import BUILDS
 from labkit.config.layers import resolve
+from labkit.config.versions import version_of
 from labkit.config.workspace import Workspace
+from labkit.runs.doctor import libraries
 from labkit.runs.doctor.examine import examine, worst
 from labkit.runs.doctor.gpu import check_gpu
 from labkit.runs.doctor.host import (
@@ -28,8 +33,10 @@ from labkit.runs.doctor.libraries import check_hub, check_versions
 from labkit.runs.doctor.machine import Machine, Needs
 
 GIB = 2**30
+ROOT = Path(__file__).parents[3]
 
 # what "nvidia-smi" prints above its table, of driver branch 550 and, with other numbers, of 580
+H100 = "0, GPU-11, NVIDIA H100 NVL, 95830, 4, 580.95.05, 9.0, Disabled"
 HEADER = "| NVIDIA-SMI {driver}    Driver Version: {driver}    CUDA Version: {cuda}     |"
 
 
@@ -46,7 +53,7 @@ def a_machine(tmp_path):
     """Makes machines: each keyword replaces a part of one that is in order."""
 
     def make(
-        *, gpus=("NVIDIA H100 NVL, 95830, 4, 580.95.05, 9.0",), cuda="13.0", apps=(), smi=None, torch="13.0",
+        *, gpus=(H100,), parts="", cuda="13.0", apps=(), smi=None, torch="13.0", says=None,
         available_gib=300, total_gib=512, swap_gib=0, mounts="/dev/vda / ext4 rw 0 0\n", environment=None,
         timeout_s=10.0, **commands,
     ) -> Machine:  # fmt: skip
@@ -54,12 +61,15 @@ def a_machine(tmp_path):
         listed = "\n".join(gpus)
         said = "\n".join(apps)
         command(bin, "nvidia-smi", smi or (
-            f'case "$1" in --query-gpu*) echo "{listed}";; --query-compute*) printf "{said}";; '
+            f'case "$1" in --query-gpu*) echo "{listed}";; --query-compute*) printf "{said}";; -L) printf "{parts}";; '
             f'*) echo "{HEADER.format(driver="580.95.05", cuda=cuda)}";; esac'
         ))  # fmt: skip
         if smi == "gone":
             (bin / "nvidia-smi").unlink()
         command(bin, "c++", "true")
+        # what torch itself says, of a process that imports it
+        found = json.dumps({"reason": says, "gpu": None, "architectures": BUILDS.get(torch, ())})
+        command(bin, "python", f"echo a warning; echo '{found}'")
         for name, text in commands.items():
             command(bin, name, text)
         for folder in ("proc", "dev/shm"):
@@ -74,7 +84,10 @@ def a_machine(tmp_path):
         built = "None" if torch is None else f"'{torch}'"
         (site / "version.py").write_text(f"__version__ = '2.13.0'\ncuda: Optional[str] = {built}\n")
         values = {"PATH": str(bin), "HOME": str(tmp_path / "home")} | (environment or {})
-        return Machine(root=root, environment=values, torch_folder=site, timeout_s=timeout_s)
+        return Machine(
+            root=root, environment=values, torch_folder=site, python=str(bin / "python"), timeout_s=timeout_s,
+            torch_timeout_s=timeout_s,
+        )  # fmt: skip
 
     return make
 
@@ -97,7 +110,7 @@ def only(checks, name):
 # -- GPU
 
 
-GREEN = ("gpu", "kernels", "bf16", "driver", "others on the GPU")
+GREEN = ("gpu", "torch on the GPU", "kernels", "bf16", "driver", "others on the GPU")
 
 
 def test_a_machine_in_order_is_green(a_machine):
@@ -106,12 +119,13 @@ def test_a_machine_in_order_is_green(a_machine):
     assert check_gpu(a_machine(smi="gone"), needs(profile="tiny"))[0].level == "green"
 
 
-V100 = "Tesla V100-PCIE-32GB, 32768, 4, 580.95.05, 7.0"
-A100 = "NVIDIA A100 80GB PCIe, 81920, 4, 580.95.05, 8.0"
+V100 = "0, GPU-12, Tesla V100-PCIE-32GB, 32768, 4, 580.95.05, 7.0, [N/A]"
+A100 = "1, GPU-13, NVIDIA A100 80GB PCIe, 81920, 4, 580.95.05, 8.0, Disabled"
+FULL = H100.replace("95830, 4,", "95830, 40960,")
 GPU_FAULTS = {
     "no nvidia-smi": (dict(smi="gone"), {}, "gpu", "red", "sudo apt install nvidia-driver-580-server"),
     "no driver": (dict(smi="echo 'NVIDIA-SMI has failed because it couldn'; exit 9"), {}, "gpu", "red", "dmesg"),
-    "nvidia-smi hangs": (dict(smi="exec sleep 60", timeout_s=0.5), {}, "gpu", "red", "dmesg"),
+    "nvidia-smi hangs": (dict(smi="exec /bin/sleep 60", timeout_s=0.5), {}, "gpu", "red", "dmesg"),
     "no GPU": (dict(gpus=()), {}, "gpu", "red", "dmesg"),
     "too few": ({}, dict(experiment="bf16_true", overrides={"devices": 4, "strategy": "ddp"}), "gpu", "red",
                 "labkit run bf16_true strategy=ddp devices=1 --profile h100-94gb"),
@@ -122,26 +136,28 @@ GPU_FAULTS = {
         dict(gpus=[V100]), dict(experiment="bf16_true", overrides={"precision": "16-mixed"}, profile="v100-32gb"),
         "kernels", "red", "cu126",
     ),
-    "newer than all that torch has": (dict(gpus=["NVIDIA X, 95830, 4, 580.95.05, 12.0"], torch="12.6"), {}, "kernels",
+    "newer than all that torch has": (dict(gpus=[H100.replace("9.0", "12.0")], torch="12.6"), {}, "kernels",
                                       "red", "a torch that is built for this one"),
     "no bf16": (dict(gpus=[V100]), dict(profile="v100-32gb"), "bf16", "amber", "precision=16-mixed"),
     "no bf16, and it is needed": (dict(gpus=[V100]), dict(experiment="bf16_true", profile="v100-32gb"), "bf16", "red",
                                   "labkit run bf16_true precision=16-mixed --profile v100-32gb"),
     "no bf16 for QLoRA": (dict(gpus=[V100]), dict(experiment="xxl_qlora", profile="v100-32gb"), "bf16", "red",
                           "use_qlora=false use_lora=true"),
-    "an nvidia-smi that is too old": (dict(gpus=["Tesla K80, 95830, 4, 440.1, [N/A]"]), {}, "bf16", "amber",
+    "an nvidia-smi that is too old": (dict(gpus=[H100.replace("9.0", "[N/A]")]), {}, "bf16", "amber",
                                       "get_device_capability"),
     "an old driver": (dict(cuda="12.8"), {}, "driver", "red", "nvidia-driver-580-server"),
     "an older torch than driver": (dict(cuda="11.8", torch="12.8"), {}, "driver", "red", "nvidia-driver-570-server"),
     "torch without CUDA": (dict(torch=None), {}, "driver", "red", "pip install --force-reinstall torch==2.13.0"),
     "a driver that says no CUDA": (dict(cuda="N/A"), {}, "driver", "amber", "torch.zeros"),
-    "a small process": (dict(apps=["4242, python, 300\\n"]), {}, "others on the GPU", "amber",
+    "a small process": (dict(apps=["GPU-11, 4242, python, 300\\n"]), {}, "others on the GPU", "amber",
                         "ps -o pid,user,etime,cmd -p 4242"),
     "a large process": (
-        dict(gpus=["NVIDIA H100 NVL, 95830, 40960, 580.95.05, 9.0"], apps=["4242, python, 40000\\n", "7, x, 900\\n"]),
+        dict(gpus=[FULL], apps=["GPU-11, 4242, python, 40000\\n", "GPU-11, 7, x, 900\\n"]),
         {}, "others on the GPU", "red", "-p 4242,7",
     ),
-    "one that a container hides": (dict(gpus=["NVIDIA H100 NVL, 95830, 40960, 580.95.05, 9.0"]), {},
+    "one on another GPU": (dict(gpus=[FULL, A100], apps=["GPU-13, 4242, python, 300\\n"]), {}, "others on the GPU",
+                           "red", "outside of this container"),
+    "one that a container hides": (dict(gpus=[FULL]), {},
                                    "others on the GPU", "red", "outside of this container"),
 }  # fmt: skip
 
@@ -157,6 +173,102 @@ def test_in_a_container_without_the_gpu_the_container_is_to_be_started_otherwise
     machine = a_machine(smi="gone")
     (machine.root / ".dockerenv").touch()
     assert check_gpu(machine, needs())[0].mend.startswith("docker run --gpus all")
+
+
+@pytest.mark.parametrize(
+    ("says", "mend"),
+    [
+        ("torch 2.13 cannot use it: The NVIDIA driver on your system is too old (found version 12080)",
+         "sudo apt install nvidia-driver-580-server && sudo reboot"),
+        ("... Error 802: system not yet initialized", "sudo systemctl start nvidia-fabricmanager"),
+        ("... Error 803: system has unsupported display driver", "sudo reboot"),
+        ("... Found no NVIDIA driver on your system", "NVIDIA_DRIVER_CAPABILITIES=compute,utility"),
+        ("... CUDA unknown error - this may be due to", "sudo nvidia-modprobe -u -c=0"),
+        ("... all CUDA-capable device(s) is/are busy or unavailable", "nvidia-smi -c 0"),
+        ("... something new", "dmesg"),
+    ],
+)  # fmt: skip
+def test_a_gpu_that_nvidia_smi_lists_and_torch_cannot_use(a_machine, says, mend):
+    found = only(check_gpu(a_machine(says=says), needs("bf16_true")), "torch on the GPU")
+    assert (found.level, found.found) == ("red", says)
+    assert mend in found.mend
+    # the virtual GPU does without it
+    found = only(check_gpu(a_machine(says=says), needs(profile="tiny")), "torch on the GPU")
+    assert (found.level, found.found) == ("amber", says)
+
+
+def test_a_torch_that_hangs_or_does_not_start_is_told(a_machine):
+    found = only(check_gpu(a_machine(python="exec /bin/sleep 60", timeout_s=1.0), needs()), "torch on the GPU")
+    assert (found.level, "torch did not answer within 1 s" in found.found) == ("red", True)
+    found = only(check_gpu(a_machine(python="echo ImportError: no libcudart >&2; exit 1"), needs()), "torch on the GPU")
+    assert (found.level, found.found) == ("red", "ImportError: no libcudart")
+
+
+def test_the_doctor_asks_torch_in_a_process_of_its_own():
+    code = "import sys; from labkit.verbs.doctor import main; from labkit.runs.doctor.machine import Machine\n"
+    code += "print(Machine().torch_says['reason']); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
+    reason, loaded = done.stdout.splitlines()
+    assert "GPU" in reason or reason == "None"
+    assert loaded == "False"
+
+
+# -- which GPU
+
+CUT = "0, GPU-14, NVIDIA A100-SXM4-80GB, 81920, 100, 580.95.05, 8.0, Enabled"
+PARTS = """\
+GPU 0: NVIDIA A100-SXM4-80GB (UUID: GPU-14)
+  MIG 3g.40gb     Device  0: (UUID: MIG-aa)
+  MIG 2g.20gb     Device  1: (UUID: MIG-bb)
+"""
+
+
+def test_the_gpu_that_is_chosen_is_judged(a_machine):
+    def judged(visible, profile="h100-94gb"):
+        machine = a_machine(gpus=[H100, A100], environment={"CUDA_VISIBLE_DEVICES": visible})
+        return only(check_gpu(machine, needs(profile=profile)), "gpu")
+
+    assert judged("0").level == "green"
+    assert judged("0").found.startswith("1 x NVIDIA H100 NVL")
+    assert judged("1,0").found.startswith("2 x NVIDIA A100 80GB PCIe")
+    assert judged("1").level == "red"
+    assert judged("1", "a100-80gb").level == "green"
+    assert judged("GPU-13", "a100-80gb").level == "green"
+
+
+@pytest.mark.parametrize(
+    ("visible", "found", "mend"),
+    [
+        ("", "CUDA_VISIBLE_DEVICES='' hides 0 NVIDIA H100 NVL", "unset CUDA_VISIBLE_DEVICES"),
+        ("-1", "hides", "unset CUDA_VISIBLE_DEVICES"),
+        ("4", "CUDA_VISIBLE_DEVICES='4' names none that is here", "export CUDA_VISIBLE_DEVICES=0"),
+        ("MIG-1", "names none that is here", "export CUDA_VISIBLE_DEVICES=0"),
+    ],
+)
+def test_a_gpu_that_is_hidden_is_said_to_be(a_machine, visible, found, mend):
+    (check,) = check_gpu(a_machine(environment={"CUDA_VISIBLE_DEVICES": visible}), needs())
+    assert (check.level, found in check.found, mend in check.mend) == ("red", True, True)
+
+
+def test_a_part_of_a_gpu_is_judged_by_its_own_size(a_machine):
+    machine = a_machine(gpus=[CUT], parts=PARTS, environment={"CUDA_VISIBLE_DEVICES": "MIG-bb"})
+    checks = check_gpu(machine, needs(profile="a100-80gb"))
+    found = only(checks, "gpu")
+    assert found.found.startswith("1 x 2g.20gb of NVIDIA A100-SXM4-80GB, 20.00 GiB")
+    assert (found.level, "labkit profiles make --gpu 20GiB" in found.mend) == ("red", True)
+    assert only(check_gpu(machine, dataclasses.replace(needs(profile="a100-80gb"), gpu=None)), "gpu").level == "green"
+    assert [check.name for check in checks if check.name == "others on the GPU"] == []
+
+
+def test_a_gpu_in_parts_of_which_none_is_chosen_says_so(a_machine):
+    need = dataclasses.replace(needs(profile="a100-80gb"), gpu=None)
+    found = only(check_gpu(a_machine(gpus=[CUT], parts=PARTS), need), "gpu")
+    assert (found.level, "no part is chosen of the 2" in found.found) == ("amber", True)
+    assert found.mend.startswith("export CUDA_VISIBLE_DEVICES=MIG-aa")
+    alone = PARTS[: PARTS.index("  MIG 2g")]
+    assert only(check_gpu(a_machine(gpus=[CUT], parts=alone), need), "gpu").level == "green"
+    (none,) = check_gpu(a_machine(gpus=[CUT]), need)
+    assert (none.level, "in MIG mode without a part" in none.found) == ("red", True)
 
 
 # -- host memory
@@ -342,7 +454,37 @@ def test_versions_against_the_pins(tmp_path):
     pins.write_text("torch==1.0\nnothing-of-this-name==1.0\n")
     found = check_versions(pins)
     assert (found.level, found.mend) == ("red", f"{sys.executable} -m pip install -r {pins}")
+
+
+def test_where_there_is_no_checkout_the_pins_are_those_that_pip_has_kept(tmp_path, monkeypatch):
+    here = version_of("numpy")
+    required = [f"numpy=={here}", 'nothing-of-this-name==1.0 ; extra == "dev"']
+    monkeypatch.setattr(libraries.metadata, "requires", {"labkit": required}.get)
+    found = check_versions(tmp_path / "none")
+    assert (found.level, found.found) == ("green", "1 package as pinned")
+    required[0] = "numpy==1.0"
+    found = check_versions(tmp_path / "none")
+    assert (found.level, found.mend) == ("amber", f"{sys.executable} -m pip install numpy==1.0")
+
+    def unknown(name):
+        raise libraries.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(libraries.metadata, "requires", unknown)
     assert check_versions(tmp_path / "none").level == "amber"
+
+
+def test_an_installed_labkit_is_compared_with_its_own_pins(tmp_path):
+    # as in the image: the package lies in site-packages, with no requirements.txt above it
+    shutil.copytree(ROOT / "labkit", tmp_path / "labkit", ignore=shutil.ignore_patterns("__pycache__"))
+    info = tmp_path / "labkit-0.1.0.dist-info"
+    info.mkdir()
+    pins = [f"Requires-Dist: {line}" for line in (ROOT / "requirements.txt").read_text().splitlines() if "==" in line]
+    info.joinpath("METADATA").write_text("\n".join(["Metadata-Version: 2.4", "Name: labkit", "Version: 0.1.0", *pins]))
+    code = "from labkit.runs.doctor import libraries as l; print(l.__file__, l.check_versions().found)"
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.stdout.startswith(str(tmp_path)), done.stderr
+    assert done.stdout.strip().endswith(f"{len(pins)} packages as pinned")
 
 
 @pytest.fixture
