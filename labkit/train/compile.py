@@ -9,6 +9,7 @@ done, and the offload experiment will be skipped.
 import sys
 
 from labkit.config.schema import RunConfig
+from labkit.train.extensions import alone
 from labkit.train.strategies import missing_compiler, set_environment
 
 OFFLOAD = {"optim": "deepspeed_cpu", "strategy": "deepspeed_stage_2_offload", "loss_average": "batches"}
@@ -23,8 +24,9 @@ def main() -> None:
     set_environment("virtual")
     from deepspeed.ops.op_builder.cpu import CPUAdamBuilder, ShareMemCommBuilder  # reads the environment
 
-    for builder in (CPUAdamBuilder(), ShareMemCommBuilder()):
-        builder.load(verbose=False)
+    with alone():
+        for builder in (CPUAdamBuilder(), ShareMemCommBuilder()):
+            builder.load(verbose=False)
 
 
 if __name__ == "__main__":

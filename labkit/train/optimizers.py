@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from labkit.config.schema import RunConfig
+from labkit.train.extensions import alone
 
 
 def build_optimizer(config: RunConfig, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
@@ -28,7 +29,8 @@ def build_optimizer(config: RunConfig, parameters: Iterable[torch.nn.Parameter])
         case "deepspeed_cpu":
             from deepspeed.ops.adam import DeepSpeedCPUAdam
 
-            return DeepSpeedCPUAdam(trainable, lr=config.scaled_lr, weight_decay=0.01, adamw_mode=True)
+            with alone():
+                return DeepSpeedCPUAdam(trainable, lr=config.scaled_lr, weight_decay=0.01, adamw_mode=True)
     raise ValueError(f"optim={config.optim} has no optimizer here")
 
 

@@ -20,6 +20,7 @@ from labkit.config.schema import RunConfig
 from labkit.memory.capture import MemoryCapture
 from labkit.memory.tracker import host
 from labkit.train.ddp import BucketedDDP
+from labkit.train.extensions import alone, set_folder
 from labkit.train.fsdp import ShardedStrategy
 from labkit.train.in_place import InPlace, OneDevice
 from labkit.train.layer_split import SplitStrategy
@@ -64,6 +65,10 @@ class ZeroOnCPU(Zero):
     def setup_distributed(self) -> None:
         """As Lightning's, without the check of device indices, which a CPU does not have."""
         self.set_world_ranks()
+        from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder
+
+        with alone():
+            ShareMemCommBuilder().load(verbose=False)  # here, and not while the ranks wait for each other
         self._init_deepspeed_distributed()
 
     def init_deepspeed(self) -> None:
@@ -145,11 +150,8 @@ def zero_sizes(config: RunConfig) -> dict[str, int]:
 
 
 def set_environment(device: str) -> None:
-    """Tell DeepSpeed, before it is imported, where to keep what it compiles, where ``ninja`` is, and what a CPU is.
-
-    A ``TORCH_EXTENSIONS_DIR`` that is set already is respected.
-    """
-    os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path(sys.prefix) / "torch_extensions"))
+    """Tell DeepSpeed, before it is imported, where to keep what it compiles, where ``ninja`` is, and what a CPU is."""
+    set_folder()
     programs = str(Path(sys.executable).parent)
     if programs not in os.environ["PATH"].split(os.pathsep):
         os.environ["PATH"] = f"{programs}{os.pathsep}{os.environ['PATH']}"
