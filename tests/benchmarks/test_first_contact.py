@@ -743,8 +743,10 @@ def row(name, state="compared", agrees=True, **more):
 
 
 def test_the_rows_of_gpu_check_are_read_from_what_it_wrote(probes, monkeypatch):
+    loaded = row("pretrained_base", measured={"losses": [6.93]})
     rows = [
         row("reduced_batch"), row("bf16_mixed", agrees=False), row("bf16_true", "not run", reason="no time"),
+        loaded,
         row("bf16_true", "failed", reason="of another setup", setup="old"),
     ]  # fmt: skip
 
@@ -755,13 +757,16 @@ def test_the_rows_of_gpu_check_are_read_from_what_it_wrote(probes, monkeypatch):
         return 1
 
     monkeypatch.setattr(gpu_check, "main", check)
-    monkeypatch.setattr(first_contact, "_pretrained", lambda dry: ("loaded", {}))
     first_contact.rows(probes)
     found = found_of(probes)
     assert found["gpu_check"] == ("ok", "ended with 1; gpu_check-tiny.md has the rows")
     assert found["tiny, reduced_batch"] == ("ok", "agrees, worst -")
     assert found["tiny, bf16_mixed"] == ("failed", "+9.09% reserved, after forward 0 is off by more than 2%")
     assert found["tiny, bf16_true"] == ("skipped", "no time")
+    assert found["tiny, pretrained_base"] == ("failed", "its first loss is 6.93, one of random weights")
+    loaded["measured"]["losses"] = [0.81]
+    first_contact.rows(probes)
+    assert found_of(probes)["tiny, pretrained_base"] == ("ok", "agrees, worst -")
 
 
 def test_a_gpu_check_that_ends_with_a_line_is_red_and_its_rows_are_skipped(probes, monkeypatch):
@@ -769,37 +774,16 @@ def test_a_gpu_check_that_ends_with_a_line_is_red_and_its_rows_are_skipped(probe
         sys.exit("PyTorch sees no CUDA GPU here")
 
     monkeypatch.setattr(gpu_check, "main", refuse)
-    monkeypatch.setattr(first_contact, "_pretrained", lambda dry: ("loaded", {}))
     first_contact.rows(probes)
     assert found_of(probes)["gpu_check"] == ("failed", "SystemExit: PyTorch sees no CUDA GPU here")
     assert found_of(probes)["tiny, bf16_true"] == ("skipped", "gpu_check did not end")
 
 
 def test_a_gpu_that_no_profile_fits_is_skipped_with_the_next_step(on_cuda, monkeypatch):
-    monkeypatch.setattr(first_contact, "_pretrained", lambda dry: ("loaded", {}))
     monkeypatch.setattr(gpu_check, "in_child", lambda work: {"total_bytes": 24 * 2**30})
     first_contact.rows(on_cuda)
     assert found_of(on_cuda)["gpu_check"][0] == "skipped"
     assert "labkit profiles --help" in found_of(on_cuda)["gpu_check"][1]
-
-
-def test_pretrained_weights_are_known_by_their_loss(runs, monkeypatch):
-    predicted = SimpleNamespace(peak_bytes=100 * MIB)
-    both = {"predicted": 110 * MIB, "measured": 120 * MIB, "error": -0.08}
-    monkeypatch.setattr(gpu_check, "predict_all", lambda resolved: {"food_lora": predicted})
-    monkeypatch.setattr(
-        gpu_check, "compared", lambda *arguments: {"peak": both, "reserved": both, "disagreements": ["off"]}
-    )
-    runs.answers = [record(losses=(4.8, 4.1, 4.0)), record(), record()]
-    words, numbers = first_contact._pretrained(True)
-    assert words.endswith("predicted 100.00 MiB; reserved 120.00 MiB, predicted 110.00 MiB")
-    assert numbers["disagreements"] == ["off"]
-    with pytest.raises(Wrong, match="this is a loss of random weights"):
-        first_contact._pretrained(True)
-    monkeypatch.setattr(gpu_check, "predict_all", lambda resolved: {"food_lora": "no prediction: gone"})
-    with pytest.raises(Wrong, match="no prediction: gone"):
-        first_contact._pretrained(True)
-    assert runs.typed[0][0] == "food_lora"
 
 
 # -- left
