@@ -18,6 +18,7 @@ from first_contact import MIB, Check, Probes, Shape, Skipped, Wrong
 from labkit.config.gpus import find_gpu
 from labkit.memory import cuda
 from labkit.memory.report import CATEGORIES, PhaseMemory
+from labkit.train.attention import kernels
 
 SCRIPT = Path(first_contact.__file__)
 DOUBLES = """
@@ -408,10 +409,15 @@ def test_on_cuda_the_bytes_are_the_allocators(monkeypatch):
     assert (found["kept_bytes"], found["peak_bytes"]) == (50, 300)
 
 
-@pytest.mark.parametrize(("precision", "kernels"), [("32-true", {"efficient"}), ("bf16-mixed", {"flash", "efficient"})])
-def test_every_kind_of_attention_has_a_plan_on_cuda(precision, kernels):
-    plans = [first_contact.planned_attention(shape, precision, "cuda") for shape in SMALL]
-    assert {plan["kernel"] for plan in plans} == kernels
+@pytest.mark.parametrize(
+    ("precision", "cudnn", "wanted"),
+    [("32-true", False, {"efficient"}), ("bf16-mixed", False, {"flash", "efficient"}),
+     ("32-true", True, {"efficient"}), ("bf16-mixed", True, {"cudnn", "efficient"})],
+)  # fmt: skip
+def test_every_kind_of_attention_has_a_plan_on_cuda(precision, cudnn, wanted):
+    with kernels(cudnn):
+        plans = [first_contact.planned_attention(shape, precision, "cuda") for shape in SMALL]
+    assert {plan["kernel"] for plan in plans} == wanted
     assert all(0 < plan["kept_bytes"] < plan["peak_bytes"] for plan in plans)
 
 
