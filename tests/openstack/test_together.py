@@ -91,23 +91,6 @@ def test_what_two_left_is_counted_and_a_further_run_gives_back(plane, book):
     assert "!" not in chameleon.status(made).line
 
 
-def test_the_address_on_the_server_counts_though_an_older_one_is_there(plane, book):
-    """One that a service wrote down late: its run has read nothing of it, and the server has the other."""
-    made = book("older")
-    public = next(n["id"] for n in made.cloud.neutron.list_networks()["networks"] if n["name"] == "public")
-    body = {"floating_network_id": public, "description": made.tag_text}
-    older = made.cloud.neutron.create_floatingip({"floatingip": body})["floatingip"]
-    for step in STEPS[:3]:
-        step(made)
-    younger = made.cloud.neutron.create_floatingip({"floatingip": body})["floatingip"]
-    port = made.cloud.neutron.list_ports(device_id=chameleon.ensure_server(made).id)["ports"][0]
-    made.cloud.neutron.update_floatingip(younger["id"], {"floatingip": {"port_id": port["id"]}})
-    assert addresses.find(made) == younger["floating_ip_address"] != older["floating_ip_address"]
-    assert chameleon.ensure_address(made) == younger["floating_ip_address"]
-    assert [one["id"] for one in addresses.find_all(made)] == [younger["id"]]
-    assert any(f"{older['floating_ip_address']}: one too many" in line for line in made.said)
-
-
 def test_two_whose_addresses_are_written_late_end_with_the_one_on_the_server(plane, book, monkeypatch):
     """Each has read before the other's was there, and takes its own for the first."""
     both = [book("late"), book("late")]

@@ -25,7 +25,10 @@ class Database:
         """Make the files, start the server, make empty databases."""
         data = self.folder / "state" / "mysql"
         data.mkdir(parents=True)
-        common = ["--no-defaults", "--user=root", f"--datadir={data}"]
+        temporary = data.with_name("mysql-temporary")
+        temporary.mkdir()
+        # a server that starts deletes all temporary tables of its folder, also those of another worker's
+        common = ["--no-defaults", "--user=root", f"--datadir={data}", f"--tmpdir={temporary}"]
         with self.processes.log("mysql-install").open("wb") as log:
             command = ["mariadb-install-db", *common, "--auth-root-authentication-method=normal", "--skip-test-db"]
             subprocess.run(command, check=True, stdout=log, stderr=log)
