@@ -22,7 +22,7 @@ OTHER = {
     "val_fraction": 0.1, "max_length": 12, "num_workers": 0, "lr": 1e-3, "lr_schedule": "cosine",
     "warmup_steps": 3, "batch_size": 16, "accumulate_grad_batches": 4, "global_batch_size": 64,
     "loss_average": "batches", "precision": "bf16-true", "optim": "sgd", "optim_impl": "fused", "dropout": 0.0,
-    "act_ckpt": True, "max_epochs": 1, "max_steps": 7, "limit_train_batches": 5, "seed": 43,
+    "act_ckpt": True, "cudnn_attention": True, "max_epochs": 1, "max_steps": 7, "limit_train_batches": 5, "seed": 43,
     "freeze_vision": True, "freeze_connector": True, "freeze_language": True, "lora_r": 8, "lora_alpha": 16,
     "lora_dropout": 0.1, "lora_targets": ("q", "v"), "device": "virtual", "capacity_gib": 1.5, "report_every": 10,
     "enable_checkpointing": True, "save_every": 5, "keep_checkpoints": 3, "save_model": True,
