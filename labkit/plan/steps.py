@@ -101,8 +101,10 @@ def _trace(config: RunConfig) -> Trace:
 
 def _loaded_bytes(model: torch.nn.Module) -> int:
     """What a checkpoint of this model brings: its weights, each once, and the buffers that are saved."""
-    saved = model.state_dict().keys()
-    buffers = [buffer for name, buffer in model.named_buffers() if name in saved]
+    buffers = [  # not by state_dict, which reads a number of weights in 4 bits, and meta tensors have none
+        buffer for module in model.modules() for name, buffer in module.named_buffers(recurse=False)
+        if name not in module._non_persistent_buffers_set
+    ]  # fmt: skip
     return sum(tensor.nbytes for tensor in (*model.parameters(), *buffers))
 
 

@@ -25,7 +25,12 @@ def config_of(**values):
     return RunConfig(**(keys | {"capacity_gib": 80, "batch_size": 2} | values))
 
 
-@pytest.mark.parametrize("values", [{}, {"precision": "bf16-true"}, {"use_qlora": True, "precision": "bf16-true"}])
+FOUR_BITS = {"use_qlora": True, "precision": "bf16-true"}
+
+
+@pytest.mark.parametrize(
+    "values", [{}, {"precision": "bf16-true"}, FOUR_BITS, FOUR_BITS | {"double_quant": True}], ids=str
+)
 def test_the_block_is_what_transformers_counts(values, monkeypatch):
     """Asked of transformers itself, about the real checkpoint, with its parameters said to go to a GPU."""
     config, counted = config_of(**values), []
