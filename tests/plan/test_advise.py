@@ -96,8 +96,8 @@ def test_a_gpu_without_bf16_gets_none_proposed():
 
 
 def test_expandable_segments_are_proposed_where_only_holes_are_in_the_way(monkeypatch):
-    def holes(trace, capacity, kind):
-        found = judge(trace, capacity, kind)
+    def holes(trace, capacity, kind, warm_up_bytes):
+        found = judge(trace, capacity, kind, warm_up_bytes)
         return found if kind is ExpandableAllocator else dataclasses.replace(found, verdict="out of memory")
 
     monkeypatch.setattr(module, "judge", holes)
