@@ -81,7 +81,11 @@ def predict(config: RunConfig, gpu: str | None = None, cache: TraceCache | None 
         refuse_without_bf16(config, found.name)
         config = dataclasses.replace(config, device="cuda", capacity_gib=found.usable_bytes / 2**30)
     trace = (cache or TraceCache.find()).trace(config).first(_optimizer_steps(config))
-    return judge(trace, config.capacity_bytes, _allocator(config), warm_up_bytes(config, trace))
+    kind, block_bytes = _allocator(config), warm_up_bytes(config, trace)
+    found = judge(trace, config.capacity_bytes, kind, block_bytes)
+    if block_bytes:  # here, and not for every change that an advice tries
+        found.reserved_without_warm_up_bytes = replay(trace.events(), config.capacity_bytes, kind).peak_reserved_bytes
+    return found
 
 
 def warm_up_bytes(config: RunConfig, trace: Trace) -> int:
@@ -141,9 +145,6 @@ def judge(
         margin=None if capacity_bytes is None else 1 - peak_bytes / capacity_bytes,
         died_in=died_in, requested_bytes=requested_bytes, checkpoint_bytes=trace.checkpoint_bytes,
         warm_up_bytes=warm_up_bytes,
-        reserved_without_warm_up_bytes=(
-            replay(trace.events(), capacity_bytes, kind).peak_reserved_bytes if warm_up_bytes else None
-        ),
     )  # fmt: skip
 
 
