@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         (_sweep, "list what is idle, over, or nobody's, and what it costs"),
     ):  # fmt: skip
         name = verb.__name__.removeprefix("_")
-        made[name] = sub = verbs.add_parser(name, help=does, description=does.capitalize() + ".")
+        made[name] = sub = verbs.add_parser(name, help=does, description=f"{does[0].upper()}{does[1:]}.")
         sub.set_defaults(verb=verb)
         sub.add_argument("netid", nargs="*", help="netIDs of students")
         sub.add_argument("--class", dest="roster", type=Path, metavar="CSV", help="a class list, see above")
