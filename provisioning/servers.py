@@ -49,8 +49,8 @@ def best(there: list[Any]) -> Any | None:
 
 
 def is_leaving(server: Any) -> bool:
-    """Whether the server is being deleted."""
-    return getattr(server, TASK) == "deleting"
+    """Whether the server is being deleted: Nova ends the task before it forgets the server."""
+    return getattr(server, TASK) in ("deleting", "soft-deleting") or server.status in ("DELETED", "SOFT_DELETED")
 
 
 def ensure(booking: Booking) -> Any:

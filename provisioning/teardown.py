@@ -26,7 +26,7 @@ from provisioning import (
 )  # fmt: skip
 from provisioning.booking import Booking, name_of, of
 from provisioning.cloud import Cloud
-from provisioning.errors import FailedError, ProvisioningError
+from provisioning.errors import FailedError, LeaseOverError, ProvisioningError, RemoteError, SshError
 from provisioning.inventory import Holding, Seen
 from provisioning.ssh import Ssh
 
@@ -124,8 +124,14 @@ def _look_once_more(bookings: Iterable[Booking]) -> None:
             server = servers.find(booking)
             if server is None or servers.is_leaving(server) or server.metadata.get(volumes.WORK) != volumes.YES:
                 continue
-            stopped.append(access.way_in(booking, server))
-            running.stop(stopped[-1])
+            try:
+                stopped.append(access.way_in(booking, server))
+                running.stop(stopped[-1])
+            except (SshError, RemoteError, LeaseOverError):
+                left = servers.find(booking)
+                if left is not None and not servers.is_leaving(left):
+                    raise
+                # it was on its way out, and what is left is asked
             collect.refuse_to_lose(booking)
     except ProvisioningError:
         for way in stopped:

@@ -369,6 +369,22 @@ GUARDS = (
         (f"{OURS}::test_a_teardown_deletes_nothing_while_there_is_work_to_lose",),
     ),
     Guard(
+        "node: a server that just goes",
+        "a teardown that is run again ends with a refused key",
+        "provisioning/servers.py",
+        ' or server.status in ("DELETED", "SOFT_DELETED")',
+        "",
+        ("tests/provisioning/test_hold.py::test_a_server_is_on_its_way_out_also_after_nova_has_ended_the_task",),
+    ),
+    Guard(
+        "node: a server that goes while its lab is stopped",
+        "one of two teardowns at the same time fails",
+        "provisioning/teardown.py",
+        "                if left is not None and not servers.is_leaving(left):\n                    raise\n",
+        "                raise\n",
+        ("tests/provisioning/test_hold.py::test_a_node_that_goes_while_its_lab_is_stopped_is_no_failure",),
+    ),
+    Guard(
         "node: an earlier lease's server",
         "a student works on a node that ends any minute",
         "provisioning/servers.py",

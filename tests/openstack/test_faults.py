@@ -9,7 +9,7 @@ from conftest import LARGE_VM, METAL, VM, booted
 from rig.identity import DOMAIN, PROJECT
 from rig.remains import remains
 
-from provisioning import access, addresses, booking, chameleon, collect, errors, keys, leases, servers, volumes
+from provisioning import access, addresses, booking, chameleon, collect, errors, keys, leases, servers, teardown, volumes
 from provisioning.volumes import WORK
 
 
@@ -314,6 +314,22 @@ def test_a_half_built_state_is_torn_down_and_twice_is_as_good_as_once(book, plan
         assert chameleon.teardown(made) != []
         assert remains(plane) == {}
     assert chameleon.teardown(made) == []
+
+
+def test_a_server_whose_deletion_ends_just_now_is_not_logged_into(book, plane):
+    """For a moment Nova has ended the task, and still lists the server: sshd lets nobody in any more."""
+    made = book("ending", VM)
+    assert chameleon.up(made) is not None
+    server = servers.find(made)
+    row = f"where uuid = '{server.id}'"
+    plane.database.run(f"update nova_cell1.instances set vm_state = 'deleted', task_state = null {row}")
+    assert servers.find(made).status == "DELETED"
+    try:
+        teardown._look_once_more([made])
+    finally:
+        plane.database.run(f"update nova_cell1.instances set vm_state = 'active' {row}")
+    assert chameleon.teardown(made) != []
+    assert remains(plane) == {}
 
 
 def test_what_is_not_ours_is_left_alone(book, plane, admin_of):

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from provisioning import addresses, booking, collect, inventory, leases, running, servers, teardown, times, volumes
-from provisioning.errors import FailedError, GoneError, LeaseOverError, ServiceError, UncollectedWorkError
+from provisioning.errors import FailedError, GoneError, LeaseOverError, ServiceError, SshError, UncollectedWorkError
 from provisioning.sites import find_node
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -141,6 +141,37 @@ def test_what_is_saved_after_the_first_look_is_seen_and_the_lab_goes_on(mine, mo
     with pytest.raises(UncollectedWorkError):
         teardown._look_once_more([mine])
     assert done == ["stop", "go on"]
+
+
+@pytest.mark.parametrize(
+    ("status", "task", "leaving"),
+    [("ACTIVE", None, False), ("ACTIVE", "deleting", True), ("ACTIVE", "soft-deleting", True),
+     ("DELETED", None, True), ("SOFT_DELETED", None, True), ("ACTIVE", "powering-off", False)],
+)  # fmt: skip
+def test_a_server_is_on_its_way_out_also_after_nova_has_ended_the_task(status, task, leaving):
+    there = server("a")
+    there.status = status
+    setattr(there, servers.TASK, task)
+    assert servers.is_leaving(there) is leaving
+
+
+@pytest.mark.parametrize("goes", [True, False])
+def test_a_node_that_goes_while_its_lab_is_stopped_is_no_failure(mine, monkeypatch, goes):
+    mine.servers.append(server("a", labkit_work="yes"))
+    asked = []
+    monkeypatch.setattr(teardown.access, "way_in", lambda *_: "way")
+    monkeypatch.setattr(running, "go_on", lambda way: asked.append("go on"))
+    monkeypatch.setattr(collect, "uncollected", lambda _: asked.append("what is left"))
+
+    def stop(way):
+        if goes:
+            mine.servers.clear()
+        raise SshError("the key is refused")
+
+    monkeypatch.setattr(running, "stop", stop)
+    with contextlib.nullcontext() if goes else pytest.raises(SshError):
+        teardown._look_once_more([mine])
+    assert asked == (["what is left"] if goes else ["go on"])
 
 
 @pytest.mark.parametrize("seen_first", [True, False])
