@@ -9,7 +9,19 @@ from conftest import LARGE_VM, METAL, VM, booted
 from rig.identity import DOMAIN, PROJECT
 from rig.remains import remains
 
-from provisioning import access, addresses, booking, chameleon, collect, errors, keys, leases, servers, teardown, volumes
+from provisioning import (
+    access,
+    addresses,
+    booking,
+    chameleon,
+    collect,
+    errors,
+    keys,
+    leases,
+    servers,
+    teardown,
+    volumes,
+)
 from provisioning.volumes import WORK
 
 
