@@ -219,6 +219,14 @@ def test_the_check_of_a_gpu_is_there_and_its_result_is_work_in_the_workspace(ima
     assert owners(workspace) == {1000}
 
 
+def test_the_doctor_compares_with_what_the_image_was_built_from(image, workspace):
+    doctor = ("labkit", "doctor", "--json")
+    done = image.run(workspace, *image.config["Entrypoint"], *doctor, JUPYTER_RUNTIME_DIR="/tmp/of-the-doctor")
+    found = json.loads(done.stdout[done.stdout.index("{") :])  # what the entry point says comes first
+    (versions,) = [check for check in found["checks"] if check["name"] == "versions"]
+    assert (versions["level"], versions["found"].endswith("packages as pinned")) == ("green", True)
+
+
 def test_a_workspace_that_is_anothers_is_refused_with_the_next_step(image, workspace):
     os.chown(workspace, 0, 0)
     workspace.chmod(0o755)
