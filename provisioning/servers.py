@@ -8,6 +8,7 @@ from provisioning.booking import LEASE, TAG, Booking
 from provisioning.cloud import asking, deleting
 from provisioning.errors import (
     FailedError,
+    GoneError,
     LeaseOverError,
     NotOursError,
     ServiceError,
@@ -152,7 +153,12 @@ def mark(booking: Booking, values: dict[str, str]) -> None:
 
 
 def _state(booking: Booking, server_id: str) -> str:
-    return next((server.status for server in find_all(booking) if server.id == server_id), "gone")
+    """Asked again and again while it is waited for: of this server alone, not of all that a class has."""
+    try:
+        with asking(f"reading server {booking.name}"):
+            return booking.cloud.nova.servers.get(server_id).status
+    except GoneError:
+        return "gone"
 
 
 def _same_lease(booking: Booking, server: Any, lease: Lease) -> None:

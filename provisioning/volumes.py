@@ -5,7 +5,7 @@ from typing import Any
 from provisioning import claims, leases, times
 from provisioning.booking import LEASE, TAG, Booking
 from provisioning.cloud import asking, deleting
-from provisioning.errors import FailedError, NotOursError, UncollectedWorkError, UnknownNameError, known
+from provisioning.errors import FailedError, GoneError, NotOursError, UncollectedWorkError, UnknownNameError, known
 
 WORK, COLLECTED = "labkit_work", "labkit_collected"
 """Keys of metadata on server and volume: there may be work on it; and what was last brought home of it."""
@@ -139,4 +139,7 @@ def _get(booking: Booking, volume_id: str) -> Any:
 
 
 def _state(booking: Booking, volume_id: str) -> str:
-    return next((volume.status for volume in find_all(booking) if volume.id == volume_id), "gone")
+    try:
+        return _get(booking, volume_id).status
+    except GoneError:
+        return "gone"
