@@ -64,7 +64,7 @@ def mine(tmp_path, monkeypatch):
         for name in ("asking", "deleting"):  # they translate errors of clients, which are not here
             monkeypatch.setattr(module, name, lambda *_: contextlib.nullcontext(), raising=False)
     found = [thing(OURS, OURS), thing(THEIRS), SimpleNamespace(id="x", name="x", status="ACTIVE", metadata={})]
-    listed = SimpleNamespace(list=lambda: found)
+    listed = SimpleNamespace(list=lambda: found, get=lambda id: next(one for one in found if one.id == id))
     cloud = SimpleNamespace(nova=SimpleNamespace(servers=listed), cinder=SimpleNamespace(volumes=listed))
     cloud.neutron, cloud.listed = Neutron(), found
     site, kind = find_node("g1.h100.pci.1")
