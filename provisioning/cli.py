@@ -160,7 +160,7 @@ def _up(args: argparse.Namespace, students: list[Student]) -> int:
         if link is None:
             return "reserved; run 'up' again when the lease has started"
         made.say(str(link))
-        return f"{link.way.target}, Jupyter: {link.file}"
+        return f"{link.way.target}, Jupyter's address is in {link.file}"
 
     return _each(args, students, act)
 

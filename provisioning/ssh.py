@@ -50,9 +50,13 @@ class Ssh:
         return f"{self.user}@{self.address}"
 
     def login(self, *options: str, key: bool = True) -> str:
-        """The command line for a person: with the key of this machine, or with whichever the person has."""
-        identity = ["-i", str(self.key)] if key else []
-        return shlex.join(["ssh", *options, *identity, "-p", str(self.port), self.target])
+        """The command line for a person: with the key of this machine, or with the one that the person has.
+
+        The host's key is known by the server's id: the next server has the same address and another host key.
+        """
+        known = ["-i", str(self.key), "-o", f"UserKnownHostsFile={shlex.quote(str(self.known_hosts))}"] if key else []
+        alias = ["-o", f"HostKeyAlias={self.alias}"]
+        return shlex.join(["ssh", *options, *known, *alias, "-p", str(self.port), self.target])
 
     def command(self, script: str, *arguments: str) -> list[str]:
         """The command line that runs ``remote/<script>.sh``, or ``.py``, there; its standard input stays free."""

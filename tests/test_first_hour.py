@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import importlib.util
 import re
 import shlex
 from pathlib import Path
@@ -25,7 +26,7 @@ BLOCKS = re.findall(r"^```\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 COMMANDS = [line for block in BLOCKS for line in block.splitlines()]
 SPOKEN = re.findall(r"`((?:labkit|provision|python) [^`]+)`", TEXT)
 FOLDERS = {"/opt/labkit/source/tests/benchmarks", "tests/benchmarks"}
-ELSEWHERE = {"nvidia-smi", "cp", "git"}
+ELSEWHERE = {"nvidia-smi", "cd", "cp", "git", "grep"}
 """Programs that are not this project's."""
 
 
@@ -33,11 +34,13 @@ def known(words):
     """Whether what these words start is there and takes them; what it refuses raises or exits."""
     program, *rest = words
     if program.startswith("checks="):
-        return program.removeprefix("checks=") in FOLDERS
+        return program.removeprefix("checks=").removeprefix("$PWD/") in FOLDERS
     if program == "labkit":
         return labkit(rest)
     if program == "provision":
         return provision(rest)
+    if program == "python" and rest[0] == "-m":
+        return len(rest) == 2 and importlib.util.find_spec(rest[1]) is not None
     if program == "python":
         return script(*rest)
     if program == "make":
@@ -83,7 +86,8 @@ def test_a_command_of_the_guide_exists_and_takes_its_arguments(command):
     "command",
     ["labkit fetsh --data", "labkit run reduced_batch max_step=2", "labkit doctor --profile h300", "make labs",
      "labkit fetch Salesforce/blip3", "provision up ME --node g1.h101", "provision collect ME --nodes 2", "frobnicate",
-     "python $checks/gpu_check.py --row", "python $checks/scaling.py", "checks=/opt/labkit/benchmarks"],
+     "python $checks/gpu_check.py --row", "python -m labkit.train.compiles",
+     "python $checks/scaling.py", "checks=/opt/labkit/benchmarks"],
 )  # fmt: skip
 def test_a_command_that_does_not_exist_is_seen(command):
     with contextlib.suppress(SystemExit, ConfigError, ProvisioningError, FileNotFoundError):  # as it is refused

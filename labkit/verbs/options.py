@@ -55,7 +55,8 @@ def find_run(args: argparse.Namespace) -> RunFolder:
     ledger = Ledger(workspace.runs)
     same = ledger.folders(args.profile, args.run)
     if not same and args.run in [experiment.name for experiment in course(workspace)]:
-        raise ConfigError(f"'{args.run}' has no run on {args.profile} yet; 'labkit run {args.run}' makes one.")
+        on = "" if args.profile == DEFAULT_PROFILE else f" --profile {args.profile}"
+        raise ConfigError(f"'{args.run}' has no run on {args.profile} yet; 'labkit run {args.run}{on}' makes one.")
     folder, last = as_it_is(same, say_skipped)
     if folder is None or last is None:
         try:
@@ -67,7 +68,7 @@ def find_run(args: argparse.Namespace) -> RunFolder:
         say(f"{args.run}: {len(same)} runs; {which}. The last one is {last.path.name}", error=True)
     elif values := folder.read().overrides:
         own = " ".join(typed(values))
-        say(f"{args.run}: no run of it as it is; this is {folder.path.name}, with {own}", error=True)
+        say(f"{args.run}: this is {folder.path.name}, with {own}; there is no run of it as it is", error=True)
     return folder
 
 

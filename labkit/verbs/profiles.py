@@ -97,6 +97,7 @@ def _make(workspace: Workspace, args: argparse.Namespace) -> int:
         say(f"  {real} is stood in for by {model}")
     for lesson in tuned.lessons:
         say(_line(lesson))
+    say(f"Use it with --profile {name}.")
     return 0
 
 

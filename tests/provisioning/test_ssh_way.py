@@ -116,26 +116,33 @@ def test_output_goes_to_a_file_when_asked(way, ssh, tmp_path):
     assert (tmp_path / "out").read_bytes() == b"bytes\n"
 
 
+def known(tmp_path):
+    """What lets a person in without a question about the host: this machine has been there before."""
+    file = shlex.quote(shlex.quote(str(tmp_path / "known hosts")).join(("UserKnownHostsFile=", "")))
+    return f"-i {tmp_path / 'key'} -o {file} -o HostKeyAlias=server-id -p 22 cc@203.0.113.7"
+
+
 def test_a_link_shows_the_tunnel_and_not_the_token(way, tmp_path):
     link = Link(way, 8888, "s3cret")
     link.keep(tmp_path / "link")
     for shown in (str(link), repr(link)):
         assert "s3cret" not in shown
-        assert f"ssh -N -L 8889:127.0.0.1:8888 -i {tmp_path / 'key'} -p 22 cc@203.0.113.7" in shown
+        assert f"ssh -N -L 8889:127.0.0.1:8888 {known(tmp_path)}" in shown
     assert link.url == "http://127.0.0.1:8889/lab?token=s3cret"
     assert (tmp_path / "link").stat().st_mode & 0o777 == 0o600
     opened = Link(way, 8888, "s3cret", is_open=True, file=tmp_path / "link")
     assert opened.url == "http://203.0.113.7:8888/lab?token=s3cret"
     assert "s3cret" not in str(opened)
     for shown in (str(link), str(opened)):
-        assert f"Log in:  ssh -i {tmp_path / 'key'} -p 22 cc@203.0.113.7" in shown
+        assert f"Log in:  ssh {known(tmp_path)}" in shown
     assert "Tunnel" not in str(opened)
 
 
 def test_an_address_that_was_kept_has_its_tunnel(way, tmp_path):
     url = "http://127.0.0.1:8891/lab?token=s3cret"
-    assert tunnel_to(url, way, 8888) == f"ssh -N -L 8891:127.0.0.1:8888 -i {tmp_path / 'key'} -p 22 cc@203.0.113.7"
-    assert tunnel_to(url, way, 8888, key=False) == "ssh -N -L 8891:127.0.0.1:8888 -p 22 cc@203.0.113.7"
+    assert tunnel_to(url, way, 8888) == f"ssh -N -L 8891:127.0.0.1:8888 {known(tmp_path)}"
+    elsewhere = "ssh -N -L 8891:127.0.0.1:8888 -o HostKeyAlias=server-id -p 22 cc@203.0.113.7"
+    assert tunnel_to(url, way, 8888, key=False) == elsewhere
     assert tunnel_to("http://203.0.113.7:8888/lab?token=s3cret", way, 8888) == ""
 
 

@@ -56,7 +56,7 @@ def test_where_there_is_only_a_run_with_own_values_it_says_so(ledger, capsys):
     assert main(["show", "baseline", "--json"]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out)["id"] == own.path.name
-    assert "no run of it as it is" in err and "batch_size=4" in err
+    assert "there is no run of it as it is" in err and "batch_size=4" in err
 
 
 def test_one_of_each_is_read_however_many_there_are(ledger, monkeypatch):
