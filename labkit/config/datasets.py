@@ -50,12 +50,16 @@ DATASETS = {
 
 def by_hand(entry: DatasetEntry, data_folder: Path) -> str:
     """The shell's command that brings a data set without labkit."""
+    archive = shlex.quote(f"{data_folder / entry.folder}.tar.gz")
+    parent = shlex.quote(str(data_folder))
+    return f"mkdir -p {parent} && curl -fLo {archive} {entry.address} && {unpacking(entry, data_folder)}"
+
+
+def unpacking(entry: DatasetEntry, data_folder: Path) -> str:
+    """The shell's command that unpacks an archive that lies beside the data set's folder."""
     folder = data_folder / entry.folder
-    archive, folder, parent = (shlex.quote(str(path)) for path in (f"{folder}.tar.gz", folder, data_folder))
-    return (
-        f"mkdir -p {parent} && curl -fLo {archive} {entry.address} && mkdir {folder} && "
-        f"tar -xzf {archive} --strip-components=1 -C {folder}"
-    )
+    archive, folder = shlex.quote(f"{folder}.tar.gz"), shlex.quote(str(folder))
+    return f"mkdir {folder} && tar -xzf {archive} --strip-components=1 -C {folder}"
 
 
 def find_dataset(name: str, data_folder: Path) -> Path | None:

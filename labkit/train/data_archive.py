@@ -23,7 +23,7 @@ from typing import BinaryIO
 
 from tqdm import tqdm
 
-from labkit.config.datasets import DATASETS, DatasetEntry, by_hand
+from labkit.config.datasets import DATASETS, DatasetEntry, unpacking
 from labkit.config.errors import nearest
 from labkit.memory.units import human_bytes
 from labkit.train.data import check_folder
@@ -345,8 +345,9 @@ def _refusal(entry: DatasetEntry, data_folder: Path, error: Exception) -> DataEr
     else:
         said = getattr(error, "reason", error)
         text = (
-            f"is out of reach ({str(said) or type(said).__name__}); check the network, then {again}. Or on a "
-            f"machine that reaches it: {by_hand(entry, data_folder)}"
+            f"is out of reach ({str(said) or type(said).__name__}); check the network, then {again}. Or download it "
+            f"on a machine that reaches it, copy it to {data_folder / entry.folder}.tar.gz here, and type: "
+            f"{unpacking(entry, data_folder)}"
         )
         return DataError(f"{entry.name}: {entry.address} {text}")
     return DataError(f"{entry.name}: {entry.address} {text}.")

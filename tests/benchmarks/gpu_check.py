@@ -729,7 +729,9 @@ def _machine(rows: list[Row]) -> dict[str, Any]:
         return virtual_facts()
     found = in_child(cuda_facts)
     if found is None:
-        raise ConfigError("PyTorch sees no CUDA GPU here; --profile tiny checks everything on the virtual GPU.")
+        raise ConfigError(
+            "PyTorch sees no CUDA GPU here: 'labkit doctor' says why. --profile tiny checks all on the virtual GPU."
+        )
     return found
 
 

@@ -301,7 +301,8 @@ def test_an_address_out_of_reach_says_how_to_bring_it_by_hand(address, data, mon
     monkeypatch.setitem(DATASETS, NAME, dataclasses.replace(DATASETS[NAME], address=gone.url))
     text = refusal(data)
     assert "out of reach" in text
-    assert f"curl -fLo {data / NAME}.tar.gz {gone.url}" in text
+    assert gone.url in text and f"copy it to {data / NAME}.tar.gz here" in text
+    assert text.endswith(f"mkdir {data / NAME} && tar -xzf {data / NAME}.tar.gz --strip-components=1 -C {data / NAME}")
     assert not data.exists()
 
 
