@@ -426,7 +426,8 @@ def test_the_third_step_is_the_one_that_is_timed():
 
 def test_without_a_gpu_it_says_so_in_one_line(machine, tmp_path, monkeypatch):
     monkeypatch.setattr(gpu_check, "in_child", lambda work: None)
-    with pytest.raises(SystemExit, match="^PyTorch sees no CUDA GPU here: 'labkit doctor' says why. --profile tiny checks [^\n]*$"):
+    says = r"^PyTorch sees no CUDA GPU here: 'labkit doctor' says why\. --profile tiny checks [^\n]*$"
+    with pytest.raises(SystemExit, match=says):
         check(tmp_path, profile="h100-94gb")
 
 
