@@ -6,8 +6,8 @@
 Ends with ``first_contact.json`` and a page for instructors, ``first_contact.md``, in the workspace's folder
 ``results``; both are written after each check. The checks go from the driver up to whole runs, each in a process of
 its own with a time limit: one that fails, hangs, crashes or runs out of memory does not keep the next from running.
-What the budget has no time for is named. The last check, which sees whether anything is left on the GPU, has its time
-kept for it.
+Only a red driver does: without it nothing else says anything. What the budget has no time for is named. The last check,
+which sees whether anything is left on the GPU, has its time kept for it.
 
 It works with the versions that it finds, needs no network, and skips by name what a missing library keeps from
 running. ``--dry`` does all of it without a GPU: tensors on the CPU, runs on the virtual GPU, and for what only CUDA
@@ -29,10 +29,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -66,12 +67,19 @@ GRACE_S = 5.0
 POLL_S = 0.1
 LINE_LETTERS = 80
 """Of a command line that is told."""
+FOUND_LETTERS = 400
+"""Of one message that is told."""
+NAMES = 3
+"""Probes that are named for one reason; of more the number is told."""
 LOG_LINES = 30
 MARK = "LABKIT_FIRST_CONTACT"
 """Variable in the environment of every process of a call: by it they are found when they should be gone."""
 SIMULATED = "dry: simulated"
 OK, FAILED, SKIPPED, TIMEOUT, NOT_REACHED, RUNNING = "ok", "failed", "skipped", "timeout", "not reached", "running"
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true")
+DRIVER = "driver"
+"""The check without which no other says anything."""
+DRIVER_FIRST = "Put the driver right, then start again."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,8 +101,8 @@ class Check:
 ALL_LABS = "all labs on a GPU (00 to 14)"
 CHECKS = (
     Check(
-        name="driver", title="Driver, torch and the GPU find each other", work="first_contact:driver", limit_s=90,
-        means="No run starts on CUDA. Everything after this is red for the same reason.", labs=ALL_LABS,
+        name=DRIVER, title="Driver, torch and the GPU find each other", work="first_contact:driver", limit_s=90,
+        means="No run starts on CUDA. Everything after this is skipped for this reason.", labs=ALL_LABS,
         to_do="Take a driver that torch's CUDA works with (CUDA 13 needs 580 or later), or a torch for the driver's "
         "CUDA; then start this again.",
     ),
@@ -140,7 +148,7 @@ CHECKS = (
         name="methods", title="8-bit, paged, QLoRA, checkpointing and offload on tiny models",
         work="first_contact:methods", limit_s=210,
         means="The method that is red cannot be taught on this machine.", labs="05 to 09",
-        to_do="Read the run's log below; a library that does not fit the driver says so there.",
+        to_do="Read what the probe has found, below; a library that does not fit the driver says so there.",
     ),
     Check(
         name="resume", title="Saved, killed, resumed", work="first_contact:resume", limit_s=90,
@@ -167,7 +175,11 @@ CHECKS = (
 
 
 class Skipped(Exception):
-    """A probe that does not apply here; the message is the reason."""
+    """A probe that does not apply here; the message is the reason, ``to_do`` the advice, as a sentence."""
+
+    def __init__(self, message: str, to_do: str = "") -> None:
+        super().__init__(message)
+        self.to_do = to_do
 
 
 class Wrong(Exception):
@@ -195,7 +207,7 @@ class Probes:
         self.out = out
         self.dry = dry
         self.before = before or {}
-        self._ends = time.monotonic() + limit_s
+        self.ends = time.monotonic() + limit_s
         self.done: list[dict[str, Any]] = []
         self._save(None)
 
@@ -207,21 +219,27 @@ class Probes:
     @property
     def left_s(self) -> float:
         """Seconds until this check is stopped."""
-        return self._ends - time.monotonic()
+        return self.ends - time.monotonic()
 
-    def probe(self, name: str, work: Callable[..., Seen], *args: Any, stand_in: bool = False) -> dict[str, Any] | None:
+    def probe(
+        self, name: str, work: Callable[..., Seen], *args: Any, stand_in: bool = False, labs: str = "",
+        when_stopped: str = "",
+    ) -> dict[str, Any] | None:  # fmt: skip
         """The numbers that ``work`` finds; None where it fails or does not apply, and the next probe goes on.
 
-        ``stand_in``: without a GPU this shows made-up facts.
+        ``stand_in``: without a GPU this shows made-up facts. ``labs``: those it touches, where they are fewer than the
+        check's. ``when_stopped``: the advice when the check is stopped in it.
         """
-        self._save(name)
         begun = time.monotonic()
         place = (SIMULATED if stand_in else "CPU") if self.dry else "CUDA"
-        found: dict[str, Any] = {"name": name, "result": OK, "found": "", "numbers": {}, "place": place}
+        found: dict[str, Any] = {
+            "name": name, "result": OK, "found": "", "numbers": {}, "place": place, "labs": labs, "to_do": ""
+        }  # fmt: skip
+        self._save(found | {"begun": begun, "to_do": when_stopped})
         try:
             found["found"], found["numbers"] = work(*args)
         except Skipped as reason:
-            found |= {"result": SKIPPED, "found": str(reason)}
+            found |= {"result": SKIPPED, "found": str(reason), "to_do": reason.to_do}
         except Wrong as error:
             found |= {"result": FAILED, "found": str(error), "numbers": error.numbers}
         except (Exception, SystemExit) as error:  # noqa: BLE001 - however a probe ends is what is looked for
@@ -232,13 +250,37 @@ class Probes:
         print(f"{name}: {found['result']}, {found['found']}", flush=True)
         return None if found["result"] in (FAILED, SKIPPED) else found["numbers"]
 
-    def _save(self, running: str | None) -> None:
+    def _save(self, running: dict[str, Any] | None) -> None:
         write_whole(self.path, {"running": running, "probes": self.done})
 
 
 def line_of(error: BaseException) -> str:
     """An exception's type and the first lines of its message, as one."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:400].rstrip(": ")
+    return cut(f"{type(error).__name__}: {error}").rstrip(": ")
+
+
+def cut(text: str, letters: int = FOUND_LETTERS) -> str:
+    """Text in one line: as much of it as are whole sentences, else whole words and an ellipsis."""
+    text = " ".join(text.split())
+    if len(text) <= letters:
+        return text
+    head = text[: letters - 1]  # so that there is room for the ellipsis
+    if sentences := re.match(r".*[^\W\d_]{3}[.!?](?=\s)", head):  # no end of "e.g." or of a number
+        return sentences[0]
+    return f"{head.rsplit(' ', 1)[0].rstrip(' ,;:')}…"
+
+
+def one_of_each(probes: Iterable[dict[str, Any]]) -> list[str]:
+    """Names and reason of probes, each reason once."""
+    names: dict[str, list[str]] = {}
+    for probe in probes:
+        names.setdefault(probe["found"], []).append(probe["name"])
+    return [f"{listed(found)}: {reason}" for reason, found in names.items()]
+
+
+def listed(names: list[str]) -> str:
+    """The first names, and how many more there are."""
+    return ", ".join(names[:NAMES]) + (f" and {len(names) - NAMES} more" if names[NAMES:] else "")
 
 
 def child(args: argparse.Namespace) -> None:
@@ -246,7 +288,8 @@ def child(args: argparse.Namespace) -> None:
     module, _, name = args.child.partition(":")
     report = args.out / "first_contact.json"
     before = json.loads(report.read_text(encoding="utf-8"))["checks"] if report.exists() else []
-    probes = Probes(args.found, args.out, args.dry, args.limit_s, {check["name"]: check for check in before})
+    limit_s = args.ends - time.monotonic()  # less than at its start: what is imported has taken some
+    probes = Probes(args.found, args.out, args.dry, limit_s, {check["name"]: check for check in before})
     getattr(importlib.import_module(module), name)(probes)
 
 
@@ -298,7 +341,7 @@ def _ask(*command: str) -> str:
         raise Wrong(f"no {command[0]} on PATH; in a container the driver is passed in with --gpus all")
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=20, check=False)
     if done.returncode:
-        raise Wrong(f"{command[0]} ended with {done.returncode}: {(done.stderr or done.stdout).strip()[:200]}")
+        raise Wrong(f"{command[0]} ended with {done.returncode}: {cut(done.stderr or done.stdout, 200)}")
     return done.stdout
 
 
@@ -972,7 +1015,7 @@ def _run_when_full(dry: bool, leave_bytes: int) -> Seen:
             del blocks
             torch.cuda.empty_cache()
     numbers = {"status": record.status, "reason": record.reason, "died_in": record.died_in}
-    words = f"{record.status}: {' '.join((record.reason or '').split())[:200]}"
+    words = f"{record.status}: {cut(record.reason or '', 200)}"
     if record.status not in ("oom", "ok"):
         raise Wrong(f"the run ended {words}, not oom", numbers)
     return words if record.status == "oom" else "ok: it found room", numbers
@@ -985,12 +1028,23 @@ RUN_S = 90.0
 """Limit of one small run."""
 COMPILED_RUN_S = 150.0
 """The same for one whose optimizer is compiled first: 50 to 117 s on two cores (measured)."""
+STOP_S = 30.0
+"""Before the check's own limit such a run is told to stop: it has five seconds to end, its prediction is waited for,
+and on a busy machine all of it takes longer."""
+PREDICTION_S = 5.0
+"""That the prediction of such a run is waited for; a run waits a minute."""
+COMPILE_FIRST = "Run 'python -m labkit.train.compile' first."
+
+
+def missing(names: list[str]) -> Skipped:
+    """What is raised for libraries that are not there."""
+    return Skipped(f"no {' and no '.join(names)}", f"Install {' and '.join(names)}.")
 
 
 def need_libraries() -> None:
     """Raise ``Skipped`` where a library is missing without which no run starts."""
     if absent := [gpu_check.NEEDED[name] for name in gpu_check.missing(gpu_check.NEEDED)]:
-        raise Skipped(f"no {' and no '.join(absent)}")
+        raise missing(absent)
 
 
 def small_values(dry: bool, values: dict[str, Any]) -> dict[str, Any]:
@@ -1020,7 +1074,7 @@ def ended_ok(record: Record) -> dict[str, Any]:
     if record.status == "skipped":
         raise Skipped(record.reason)
     if record.status != "ok":
-        raise Wrong(f"{record.status}: {' '.join((record.reason or '').split())[:300]}", found)
+        raise Wrong(f"{record.status}: {cut(record.reason or '', 300)}", found)
     if not record.losses or any(loss is None for loss in record.losses):
         raise Wrong(f"losses {record.losses}", found)
     return found
@@ -1107,39 +1161,44 @@ def losses_words(losses: list[float | None]) -> str:
 
 # -- 7: methods
 
-METHODS: dict[str, tuple[str, dict[str, Any]]] = {
-    "8-bit Adam": ("xxl_adam8bit", {}),
-    "paged 8-bit Adam": ("xxl_adam8bit", {"optim": "paged_adam_8bit"}),
-    "QLoRA": ("xxl_qlora", {}),
-    "QLoRA, double quantization": ("xxl_qlora", {"double_quant": True}),
-    "activation checkpointing": ("bf16_true", {"act_ckpt": True}),
-    "CPU offload, ZeRO stage 2": ("xxl_cpu_offload", {}),
+METHODS: dict[str, tuple[str, dict[str, Any], str]] = {
+    "8-bit Adam": ("xxl_adam8bit", {}, "05, 06 and 12"),
+    "paged 8-bit Adam": ("xxl_adam8bit", {"optim": "paged_adam_8bit"}, "05"),
+    "QLoRA": ("xxl_qlora", {}, "09 and 12"),
+    "QLoRA, double quantization": ("xxl_qlora", {"double_quant": True}, "09"),
+    "activation checkpointing": ("bf16_true", {"act_ckpt": True}, "06, 09, 11 and 14"),
+    "CPU offload, ZeRO stage 2": ("xxl_cpu_offload", {}, "07 and 12"),
 }
-"""An experiment of the course, and what is typed."""
+"""An experiment of the course, what is typed, and the labs that have it."""
 
 
 def methods(probes: Probes) -> None:
     """Each as a short run of a tiny model."""
-    for name, (experiment, values) in METHODS.items():
+    for name, (experiment, values, labs) in METHODS.items():
         if experiment == "xxl_cpu_offload":
-            probes.probe(name, _offload, probes.dry, experiment, values, min(COMPILED_RUN_S, probes.left_s - LEAST_S))
+            arguments = (probes.dry, experiment, values, probes.ends)
+            probes.probe(name, _offload, *arguments, labs=labs, when_stopped=COMPILE_FIRST)
         else:
-            probes.probe(name, _method, probes.dry, experiment, values)
+            probes.probe(name, _method, probes.dry, experiment, values, labs=labs)
 
 
-def _offload(dry: bool, experiment: str, values: dict[str, Any], timeout_s: float) -> Seen:
+def _offload(dry: bool, experiment: str, values: dict[str, Any], ends: float) -> Seen:
     """DeepSpeed's CPU optimizer as it is compiled here; where it is not, or its lock was left, in a folder that goes.
 
-    A run that is stopped while it compiles leaves a lock for which the next one waits without end.
+    A run that is stopped while it compiles leaves a lock for which the next one waits without end. It is stopped
+    before the check is, which ends at ``ends``.
     """
     need_libraries()
     from labkit.train.strategies import set_environment
 
     set_environment("virtual" if dry else "cuda")
     built = Path(os.environ["TORCH_EXTENSIONS_DIR"]) / "cpu_adam"
+    timeout_s = min(COMPILED_RUN_S, ends - time.monotonic() - STOP_S)
+    if timeout_s < LEAST_S:
+        raise Skipped("the check had no time left for it", f"{COMPILE_FIRST} Then again alone: --only methods")
     if (built / "cpu_adam.so").exists() and not (built / "lock").exists():
         return _method(dry, experiment, values, timeout_s)
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch, _short_wait():
         os.environ["TORCH_EXTENSIONS_DIR"] = scratch
         try:
             words, found = _method(dry, experiment, values, timeout_s)
@@ -1147,9 +1206,23 @@ def _offload(dry: bool, experiment: str, values: dict[str, Any], timeout_s: floa
             if error.numbers.get("status") != "timeout":
                 raise
             _end_compilers()
-            ahead = "'python -m labkit.train.compile' does it ahead"
-            raise Skipped(f"its optimizer was not compiled within {timeout_s:.0f} s; {ahead}") from None
+            raise Skipped(
+                f"its optimizer was not compiled within {timeout_s:.0f} s",
+                f"{COMPILE_FIRST} Then again alone: --only methods",
+            ) from None
     return f"{words}, compiled for this check alone", found
+
+
+@contextlib.contextmanager
+def _short_wait() -> Iterator[None]:
+    """A context in which a run that is over waits for its prediction no longer than ``PREDICTION_S``."""
+    from labkit.runs import runner
+
+    usual_s, runner.WAIT_S = runner.WAIT_S, PREDICTION_S
+    try:
+        yield
+    finally:
+        runner.WAIT_S = usual_s
 
 
 def _end_compilers() -> None:
@@ -1162,10 +1235,10 @@ def _end_compilers() -> None:
 
 def _method(dry: bool, experiment: str, values: dict[str, Any], timeout_s: float = RUN_S) -> Seen:
     if dry and values.get("optim") == "paged_adam_8bit":
-        raise Skipped("a CPU has no paged memory")
+        raise Skipped("a CPU has no paged memory", "Without --dry it runs.")
     config = resolve(Workspace.find(), experiment, small_values(dry, values), "tiny").config
     if absent := gpu_check.missing(gpu_check.needs(config)):
-        raise Skipped(f"no {' and no '.join(absent)}")
+        raise missing(absent)
     found = ended_ok(small_run(dry, experiment, values, timeout_s=timeout_s))
     beside = f", {human_bytes(found['predicted_bytes'])} predicted" if found["predicted_bytes"] else ""
     return f"losses {losses_words(found['losses'])}, peak {human_bytes(found['peak_bytes'])}{beside}", found
@@ -1223,7 +1296,7 @@ def _killed(dry: bool) -> Seen:
     record = small_run(dry, "reduced_batch", SAVED, watch)
     numbers = {"status": record.status, "reason": record.reason, "losses": record.losses}
     if record.status == "ok":
-        raise Skipped("the run was over before it could be killed")
+        raise Skipped("the run was over before it could be killed", "Again alone: --only resume")
     if record.status != "killed":
         raise Wrong(f"a killed run ended {record.status}: {record.reason}", numbers)
     return f"{record.reason}", numbers
@@ -1264,7 +1337,7 @@ def _total_in_child() -> int:
 
 
 def _no_profile() -> Seen:
-    raise Skipped("no profile of the course fits this GPU; 'labkit profiles --help' says how one is made")
+    raise Skipped("no profile of the course fits this GPU", "'labkit profiles --help' says how one is made.")
 
 
 def _gpu_check(profile: str, out: Path, budget_s: float) -> Seen:
@@ -1282,7 +1355,7 @@ def _row(profile: str, name: str, out: Path, code: dict[str, Any] | None) -> See
     newest = list(data["setups"])[-1]
     row = next((r for r in data["rows"].values() if r["experiment"] == name and r["setup"] == newest), None)
     if row is None or row["state"] in ("not run", "skipped"):
-        raise Skipped(row["reason"] if row else "not run")
+        raise Skipped(row["reason"] if row else "not run", "gpu_check.py goes on with the rows that are left.")
     if row["state"] == "failed":
         raise Wrong(row["reason"], {"log": row.get("log")})
     numbers = {key: row[key] for key in ("peak", "reserved", "worst", "agrees", "disagreements", "samples_per_s")}
@@ -1318,7 +1391,7 @@ def _memory_left(dry: bool, begun: dict[str, Any]) -> Seen:
         if facts.get(key) is not None and begun.get(key) is not None
     ]  # fmt: skip
     if not told:
-        raise Skipped("nothing was measured at the beginning")
+        raise Skipped("nothing was measured at the beginning", "Again with the beginning: --only driver left")
     for key in keys:
         if None not in (facts.get(key), begun.get(key)) and facts[key] - begun[key] > LEFT_BYTES:
             raise Wrong("; ".join(told), numbers)
@@ -1384,6 +1457,11 @@ def conduct(
     with tempfile.TemporaryDirectory(prefix="first_contact-") as scratch:
         for check in checks:
             entry = report.of(check)
+            if any(e["name"] == DRIVER and e["result"] in (FAILED, TIMEOUT) for e in report.data["checks"]):
+                entry |= {"result": SKIPPED, "found": f"{DRIVER} is red", "to_do": DRIVER_FIRST}
+                report.save(passed_s())
+                print(f"{check.name}: {SKIPPED}, {entry['found']}", flush=True)
+                continue
             left_s = budget_s - passed_s() - (0 if check is checks[-1] else RESERVED_S)
             if left_s < LEAST_S:
                 entry |= {"found": f"{max(0.0, left_s):.0f} s of {budget_s:g} s were left", "to_do": _alone(check)}
@@ -1392,6 +1470,7 @@ def conduct(
                 continue
             entry |= {"result": RUNNING}
             report.save(passed_s())
+            print(f"{check.name} …", flush=True)
             started = time.monotonic()
             try:
                 _carry_out(check, entry, report, dry, min(check.limit_s, left_s), Path(scratch))
@@ -1416,7 +1495,7 @@ def _carry_out(
     env = os.environ | {MARK: mark, "LABKIT_RUNS": str(scratch / "runs"), "HF_HUB_OFFLINE": "1"}
     command = [
         sys.executable, __file__, "--child", check.work, "--found", str(found), "--out", str(out.absolute()),
-        "--limit-s", f"{limit_s:.1f}", *(["--dry"] if dry else []),
+        "--ends", f"{time.monotonic() + limit_s:.1f}", *(["--dry"] if dry else []),
     ]  # fmt: skip
     process = code = None
     with log.open("wb") as file:
@@ -1427,14 +1506,51 @@ def _carry_out(
             with contextlib.suppress(subprocess.TimeoutExpired):
                 code = process.wait(limit_s)
         finally:
-            entry["left_behind"] = end_marked(mark, wait=code is not None)
+            shortened = functools.partial(shorten, places=places_of(out, scratch))
+            entry["left_behind"] = shortened(end_marked(mark, wait=code is not None))
             if process is not None:
                 with contextlib.suppress(subprocess.TimeoutExpired):  # a driver that hangs keeps a killed process
                     process.wait(GRACE_S)
             # messages are other programs', and may hold what should not be shown
-            entry |= redact(_read_found(found))
-            entry["log"] = redact(log.read_text(encoding="utf-8", errors="replace")).splitlines()[-LOG_LINES:]
+            entry |= shortened(redact(_read_found(found)))
+            text = shortened(redact(log.read_text(encoding="utf-8", errors="replace")))
+            entry["log"] = text.splitlines()[-LOG_LINES:]
+    stopped = entry["running"]
+    entry["running"] = stopped and stopped["name"]
+    if stopped and code is None:
+        seconds = round(time.monotonic() - stopped.pop("begun"), 3)
+        entry["probes"].append(stopped | {"result": TIMEOUT, "found": "stopped with its check", "seconds": seconds})
     entry |= _judge(check, entry, code, limit_s)
+
+
+def places_of(out: Path, scratch: Path) -> dict[str, str]:
+    """Folders of this machine that messages name, and what is written in place of each."""
+    named = [(Path(tempfile.gettempdir()), "<tmp>"), (scratch, "<scratch>")]
+    with contextlib.suppress(RuntimeError):  # a user without one
+        named.append((Path.home(), "~"))
+    named.append((Path(__file__).parents[2], "<checkout>"))
+    with contextlib.suppress(ConfigError):
+        named.append((Workspace.find().root, "<workspace>"))
+    named.append((Path(sys.prefix), "<environment>"))
+    named += [(Path(sysconfig.get_path(key)), "<site-packages>") for key in ("platlib", "purelib")]
+    # a home that is / has no name to be found by
+    found = {str(path): name for folder, name in named for path in (folder.absolute(), folder.resolve())
+             if len(path.parts) > 1}  # fmt: skip
+    own = str(out.absolute())
+    return found if shorten(own, found) != own else found | {own: "<out>"}
+
+
+def shorten(data: Any, places: dict[str, str]) -> Any:
+    """Text, or lists and dictionaries of it, without the folders of this machine."""
+    if isinstance(data, str):
+        folders = sorted(places, key=len, reverse=True)
+        wanted = rf"(?<![\w.-])({'|'.join(map(re.escape, folders))})(?![\w-]|\.\w)"
+        return re.sub(wanted, lambda found: places[found[0]], data)
+    if isinstance(data, list):
+        return [shorten(part, places) for part in data]
+    if isinstance(data, dict):
+        return {shorten(key, places): shorten(value, places) for key, value in data.items()}
+    return data
 
 
 def end_marked(mark: str, wait: bool) -> list[str]:
@@ -1442,7 +1558,7 @@ def end_marked(mark: str, wait: bool) -> list[str]:
     deadline = time.monotonic() + (GRACE_S if wait else 0)
     while (alive := marked(mark)) and time.monotonic() < deadline:
         time.sleep(POLL_S)
-    left_behind = [line[:LINE_LETTERS] for _, line in alive] if wait else []
+    left_behind = [cut(line, LINE_LETTERS) for _, line in alive] if wait else []
     deadline = time.monotonic() + GRACE_S
     while alive and time.monotonic() < deadline:
         for pid, _ in alive:
@@ -1478,20 +1594,30 @@ def _judge(check: Check, entry: dict[str, Any], code: int | None, limit_s: float
     good = [probe for probe in probes if probe["result"] == OK]
     counted = f"{len(good)} of {len(probes)} probes ok"
     if code is None:
-        cut = "" if limit_s >= check.limit_s else ", when the budget was over"
-        return {"result": TIMEOUT, "found": f"stopped after {limit_s:.0f} s{cut}{where}; {counted}",
-                "to_do": f"{_alone(check)}. {check.to_do}"}  # fmt: skip
+        over = "" if limit_s >= check.limit_s else ", when the budget was over"
+        advice = next((probe["to_do"] for probe in probes if probe["result"] == TIMEOUT), "")
+        return {"result": TIMEOUT, "found": f"stopped after {limit_s:.0f} s{over}{where}; {counted}",
+                "to_do": f"{advice} Then again alone: --only {check.name}" if advice
+                else f"{_alone(check)}. {check.to_do}"}  # fmt: skip
     if code:
-        died = f"exit code {code}: {(entry['log'] or ['no output'])[-1]}" if code > 0 else killed_words(-code)
+        died = f"exit code {code}: {cut((entry['log'] or ['no output'])[-1])}" if code > 0 else killed_words(-code)
         return {"result": FAILED, "found": f"{died}{where}; {counted}", "to_do": check.to_do}
     if bad:
-        more = f", and {len(bad) - 1} more" if bad[1:] else ""
-        return {"result": FAILED, "found": f"{bad[0]['name']}: {bad[0]['found']}{more}; {counted}",
-                "to_do": check.to_do}  # fmt: skip
-    skipped = [f"{probe['name']}: {probe['found']}" for probe in probes if probe["result"] == SKIPPED]
-    told = f"; skipped: {'; '.join(skipped)}" if skipped else ""
+        told = one_of_each(bad)
+        few = told if check.name == DRIVER else told[:1]  # each of the driver's is a cause of its own
+        more = f", and {len(told) - 1} more" if told[len(few) :] else ""
+        return {"result": FAILED, "found": f"{'; '.join(few)}{more}; {counted}", "to_do": check.to_do}
+    skipped = [probe for probe in probes if probe["result"] == SKIPPED]
+    told = f"; skipped: {'; '.join(one_of_each(skipped))}" if skipped else ""
     last = f"{good[-1]['name']}: {good[-1]['found']}; " if good else ""
-    return {"result": OK if good else SKIPPED, "found": f"{last}{counted}{told}", "to_do": ""}
+    return {"result": OK if good else SKIPPED, "found": f"{last}{counted}{told}", "to_do": _advice(skipped)}
+
+
+def _advice(skipped: list[dict[str, Any]]) -> str:
+    """What to do about probes that were skipped, each advice once."""
+    without = [probe["name"] for probe in skipped if not probe["to_do"]]
+    advice = list(dict.fromkeys(probe["to_do"] for probe in skipped if probe["to_do"]))
+    return " ".join([*advice, *([f"Go on without {listed(without)}, or see to what it needs."] if without else [])])
 
 
 def killed_words(number: int) -> str:
@@ -1509,13 +1635,14 @@ def page(data: dict[str, Any]) -> str:
     dry = [f"**{SIMULATED}. Nothing here was measured on a GPU: tensors on the CPU, runs on the virtual GPU.**"]
     parts = ["# First contact with a GPU", *(dry if data["dry"] else []), _machine_words(data, setup), _verdict(checks)]
     cells = [
-        [str(number), entry["title"], entry["result"], "-" if entry["seconds"] is None else f"{entry['seconds']:.0f}",
-         entry["found"], entry["to_do"] or "-"] for number, entry in enumerate(checks, 1)
+        [str(number), entry["name"], entry["title"], entry["result"],
+         "-" if entry["seconds"] is None else f"{entry['seconds']:.0f}", entry["found"], _to_do_words(entry)]
+        for number, entry in enumerate(checks, 1)
     ]  # fmt: skip
-    parts.append(table(("#", "check", "result", "s", "found", "what to do"), cells))
+    parts.append(table(("#", "name", "check", "result", "s", "found", "what to do"), cells))
     red = [entry for entry in checks if entry["result"] in (FAILED, TIMEOUT)]
     for entry in red:
-        parts += [f"## Red: {entry['title']}", f"{entry['means']}\n\nLabs: {entry['labs']}.\n\n{entry['to_do']}"]
+        parts += [f"## Red: {entry['title']}", f"{entry['means']}\n\nLabs: {_labs(entry)}.\n\n{entry['to_do']}"]
         if entry["log"]:
             parts.append("\n".join(f"    {line}" for line in entry["log"]))
     for entry in checks:
@@ -1525,10 +1652,30 @@ def page(data: dict[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _to_do_words(entry: dict[str, Any]) -> str:
+    labs = f"Labs: {entry['labs']}." if entry["result"] == SKIPPED else ""
+    return " ".join(filter(None, (entry["to_do"], labs))) or "-"
+
+
+def _labs(entry: dict[str, Any]) -> str:
+    """Those that what is red touches, where that is known of each; else the check's."""
+    red = [probe["labs"] for probe in entry["probes"] if probe["result"] in (FAILED, TIMEOUT)]
+    return "; ".join(dict.fromkeys(red)) if red and all(red) else entry["labs"]
+
+
+def _why_unknown(checks: list[dict[str, Any]]) -> str:
+    result = next((entry["result"] for entry in checks if entry["name"] == DRIVER), None)
+    return {
+        None: f"`{DRIVER}` was not among these checks", FAILED: f"`{DRIVER}` failed",
+        TIMEOUT: f"`{DRIVER}` was stopped at its limit", OK: f"`{DRIVER}` has not named it",
+        SKIPPED: f"`{DRIVER}` was skipped",
+    }.get(result, "the first check has not come to it")  # fmt: skip
+
+
 def _machine_words(data: dict[str, Any], setup: dict[str, Any] | None) -> str:
     spent = f"Begun {data['begun']}, {data['seconds']:.0f} s of {data['budget_s']:g} s."
     if setup is None:
-        return f"The GPU is not known: the first check has not come to it. {spent}"
+        return f"The GPU is not known: {_why_unknown(data['checks'])}. {spent}"
     machine, labkit = setup["machine"], setup["labkit"]
     found = ", ".join(f"{name} {number or 'missing'}" for name, number in setup["versions"].items())
     simulated = f" ({SIMULATED})" if data["dry"] else ""
@@ -1573,7 +1720,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--only", nargs="+", metavar="CHECK", choices=[check.name for check in CHECKS], help="these checks alone"
     )
-    for hidden, kind in (("--child", str), ("--found", Path), ("--limit-s", float)):  # how a check's process is started
+    for hidden, kind in (("--child", str), ("--found", Path), ("--ends", float)):  # how a check's process is started
         parser.add_argument(hidden, type=kind, help=argparse.SUPPRESS)
     return parser.parse_args(argv)
 

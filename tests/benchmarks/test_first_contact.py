@@ -2,10 +2,13 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +21,7 @@ from first_contact import MIB, Check, Probes, Shape, Skipped, Wrong
 from labkit.config.gpus import find_gpu
 from labkit.memory import cuda
 from labkit.memory.report import CATEGORIES, PhaseMemory
+from labkit.runs import runner
 from labkit.train.attention import kernels
 
 SCRIPT = Path(first_contact.__file__)
@@ -30,6 +34,15 @@ def wrong(): raise Wrong("7 is not 8", {"number": 7})
 def skipped(): raise Skipped("no bitsandbytes")
 def full(): bytearray(2**60)
 def slow(): time.sleep(60)
+def no_library(): raise Skipped("no bitsandbytes", "Install bitsandbytes.")
+def tells_of_folders():
+    import sysconfig
+    from pathlib import Path
+    import first_contact
+    root, site = first_contact.Workspace.find().root, sysconfig.get_path("purelib")
+    own = first_contact.__file__
+    told = f"{root}/configs/a.yaml, {own}, {site}/torch/a.py, {Path.home()}/b, {sys.executable}"
+    raise Wrong(told, {"folders": [told], str(root): 1})
 def dies(): os.kill(os.getpid(), signal.SIGKILL)
 def leaves():
     subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
@@ -38,6 +51,10 @@ def leaves():
 def good(probes): probes.probe("one", seen, stand_in=True); probes.probe("two", skipped)
 def red(probes): probes.probe("first", seen); probes.probe("second", wrong); probes.probe("third", full)
 def hangs(probes): probes.probe("first", seen); probes.probe("second", slow)
+def hangs_in_lab_7(probes): probes.probe("one", slow, labs="07", when_stopped="Compile first.", stand_in=True)
+def six(probes): probes.probe("one", seen); [probes.probe(f"probe {n}", no_library) for n in range(6)]
+def folders(probes): probes.probe("one", tells_of_folders); sys.exit(print(sys.path) or 3)
+def unsaid(probes): probes.probe("facts", wrong); probes.probe("torch", seen); probes.probe("code", full)
 def killed(probes): probes.probe("first", seen); probes.probe("second", dies)
 def tells(): raise Wrong("hf_" + "b" * 34)
 def broken(probes): probes.probe("one", tells); raise ValueError("hf_" + "a" * 34)
@@ -98,9 +115,13 @@ def test_a_probe_that_fails_or_runs_out_of_memory_does_not_end_its_check(contact
 
 def test_one_that_hangs_is_stopped_at_its_limit_and_says_where(contact):
     entry = contact.entries["hangs"]
-    assert entry["found"] == "stopped after 4 s in 'second'; 1 of 1 probes ok"
+    assert entry["found"] == "stopped after 4 s in 'second'; 1 of 2 probes ok"
     assert entry["to_do"] == "Again alone: --only hangs. Do this about hangs."
     assert 4.0 <= entry["seconds"] < 30.0
+    first, second = entry["probes"]
+    assert (first["result"], second["name"], second["result"]) == ("ok", "second", "timeout")
+    assert 0 < second["seconds"] <= entry["seconds"]
+    assert "| second | timeout | " in contact.page
 
 
 def test_one_that_is_killed_says_by_what_and_where(contact):
@@ -129,14 +150,17 @@ def test_the_page_is_one_table_then_what_is_red_with_its_labs_then_the_probes(co
     assert "**dry: simulated. Nothing here was measured on a GPU" in head
     assert "ok: good, leaving; failed: red, killed, broken, left; timeout: hangs; skipped: nothing." in head
     rows = [line for line in head.splitlines() if line.startswith("|")]
-    assert rows[0] == "| # | check | result | s | found | what to do |"
+    assert rows[0] == "| # | name | check | result | s | found | what to do |"
     assert len(rows) == 2 + 8
-    assert "| 1 | The check good | ok | " in rows[2]
-    assert "1 of 2 probes ok; skipped: two: no bitsandbytes | - |" in rows[2]
+    assert "| 1 | good | The check good | ok | " in rows[2]
+    assert rows[2].endswith(
+        "1 of 2 probes ok; skipped: two: no bitsandbytes | Go on without two, or see to what it needs. |"
+    )
+    assert rows[7].endswith("| Go on without one, or see to what it needs. Labs: 05 to 09. |")
     red = contact.page.split("## Red: The check red")[1].split("## ")[0]
     assert red.strip().startswith("red means this.\n\nLabs: 05 to 09.\n\nDo this about red.\n\n    first: ok, seen")
     assert contact.page.count("## Red: ") == 5
-    assert "| one | ok | 0.00 | seen | dry: simulated |" in contact.page
+    assert re.search(r"\| one \| ok \| [0-9.]+ \| seen \| dry: simulated \|", contact.page)
 
 
 def test_every_table_of_the_page_has_as_many_cells_in_each_line(contact):
@@ -150,13 +174,108 @@ def results_of(data):
     return {entry["name"]: entry["result"] for entry in data["checks"]}
 
 
+def driver_of(work):
+    return replace(check_of(work), name="driver")
+
+
+def test_after_a_red_driver_nothing_else_is_started(doubles, tmp_path, capsys):
+    checks = [driver_of("unsaid"), check_of("good"), check_of("left")]
+    data = first_contact.conduct(checks, tmp_path, dry=False, budget_s=600.0)
+    assert results_of(data) == {"driver": "failed", "good": "skipped", "left": "skipped"}
+    assert [(e["found"], e["to_do"], e["log"], e["probes"]) for e in data["checks"][1:]] == 2 * [
+        ("driver is red", "Put the driver right, then start again.", [], [])
+    ]
+    assert not first_contact.passed(data)
+    text = (tmp_path / "first_contact.md").read_text()
+    assert (
+        "| 3 | left | The check left | skipped | - | driver is red | Put the driver right, then start again. " in text
+    )
+    assert "The GPU is not known: `driver` failed. " in text
+    assert capsys.readouterr().out.splitlines()[-1] == "left: skipped, driver is red"
+
+
+def test_each_cause_that_the_driver_check_has_found_is_in_its_row(doubles, tmp_path):
+    [entry] = first_contact.conduct([driver_of("unsaid")], tmp_path, dry=False, budget_s=600.0)["checks"]
+    assert entry["found"].startswith("facts: 7 is not 8; code: MemoryError")
+    assert entry["found"].endswith("; 1 of 3 probes ok")
+
+
+@pytest.mark.parametrize(
+    ("result", "why"),
+    [
+        (None, "`driver` was not among these checks"), ("failed", "`driver` failed"),
+        ("timeout", "`driver` was stopped at its limit"), ("not reached", "the first check has not come to it"),
+        ("running", "the first check has not come to it"),
+    ],
+)  # fmt: skip
+def test_the_page_says_why_the_gpu_is_not_known(result, why):
+    checks = [{"name": "driver", "result": result}] if result else [{"name": "left", "result": "ok"}]
+    data = {"begun": "now", "seconds": 1.0, "budget_s": 600.0, "checks": checks}
+    assert first_contact._machine_words(data, None).startswith(f"The GPU is not known: {why}. ")
+
+
+def test_what_was_skipped_is_told_once_with_what_to_do(doubles, tmp_path):
+    [entry] = first_contact.conduct([check_of("six")], tmp_path, dry=True, budget_s=600.0)["checks"]
+    assert entry["found"] == (
+        "one: seen; 1 of 7 probes ok; skipped: probe 0, probe 1, probe 2 and 3 more: no bitsandbytes"
+    )
+    assert (entry["result"], entry["to_do"]) == ("ok", "Install bitsandbytes.")
+
+
+def test_a_probe_that_was_stopped_names_its_own_labs_and_advice(doubles, tmp_path, capsys):
+    checks = [check_of("hangs_in_lab_7", limit_s=8.0)]
+    [entry] = first_contact.conduct(checks, tmp_path, dry=True, budget_s=600.0)["checks"]
+    assert entry["to_do"] == "Compile first. Then again alone: --only hangs_in_lab_7"
+    assert [(p["name"], p["result"], p["place"]) for p in entry["probes"]] == [("one", "timeout", "dry: simulated")]
+    red = (tmp_path / "first_contact.md").read_text().split("## Red: ")[1]
+    assert "\n\nLabs: 07.\n\nCompile first. Then" in red
+    assert "log" not in red
+    assert capsys.readouterr().out.startswith("hangs_in_lab_7 …\nhangs_in_lab_7: timeout, ")
+
+
+def test_no_folder_of_the_machine_is_written(doubles, tmp_path):
+    [entry] = first_contact.conduct([check_of("folders")], tmp_path, dry=True, budget_s=600.0)["checks"]
+    checkout = SCRIPT.parents[2]
+    folders = [first_contact.Workspace.find().root, checkout, sysconfig.get_path("purelib"), Path.home(), sys.prefix]
+    for name in ("first_contact.json", "first_contact.md"):
+        text = (tmp_path / name).read_text()
+        for folder in map(Path, folders):
+            assert f"{folder}/" not in text and f"{folder.resolve()}/" not in text
+    assert entry["probes"][0]["found"].startswith(
+        "<workspace>/configs/a.yaml, <checkout>/tests/benchmarks/first_contact.py, <site-packages>/torch/a.py, ~/b, "
+    )
+    assert any("<checkout>" in line for line in entry["log"])
+
+
+def test_only_whole_folders_are_shortened():
+    places = {"/root": "~", "/root/course": "<checkout>"}
+    for text in ("/rootfs/a", "/srv/root/a", "/root.d/a", "/root-2"):
+        assert first_contact.shorten(text, places) == text
+    assert first_contact.shorten("at /root. In '/root/course/a' and file:///root/b", places) == (
+        "at ~. In '<checkout>/a' and file://~/b"
+    )
+
+
+def test_what_is_long_ends_with_a_sentence_or_a_word():
+    assert first_contact.cut("short  and\nwhole", 20) == "short and whole"
+    assert first_contact.cut("CUDA is full. Tried to allocate 2.50 GiB", 30) == "CUDA is full."
+    assert first_contact.cut("one two three, e.g. four five", 24) == "one two three, e.g.…"
+    assert first_contact.cut("one two three, four five", 20) == "one two three…"
+    assert first_contact.line_of(ValueError("word " * 200)).endswith(" word…")
+    with pytest.raises(Wrong, match="word…$"):
+        first_contact.ended_ok(record(status="failed", reason="sword " * 200))
+
+
 def test_what_the_budget_has_no_time_for_is_named(doubles, tmp_path):
     checks = [check_of("good"), check_of("nothing")]
     data = first_contact.conduct(checks, tmp_path, dry=True, budget_s=5.0)
     assert results_of(data) == {"good": "not reached", "nothing": "not reached"}
     assert not first_contact.passed(data)
     text = (tmp_path / "first_contact.md").read_text()
-    assert "| 2 | The check nothing | not reached | - | 5 s of 5 s were left | Again alone: --only nothing |" in text
+    assert (
+        "| 2 | nothing | The check nothing | not reached | - | 5 s of 5 s were left | Again alone: --only nothing |"
+        in text
+    )
 
 
 def test_the_last_check_has_its_time_kept(doubles, tmp_path):
@@ -592,10 +711,12 @@ def record(status="ok", losses=(7.0, 6.0, 5.0), reason=None, unattributed=0, **m
 @pytest.fixture
 def runs(monkeypatch):
     """What runs answer, by experiment or in order; and what was typed."""
-    found = SimpleNamespace(typed=[], answers=[], events=[])
+    found = SimpleNamespace(typed=[], answers=[], events=[], timeouts=[], waits=[])
 
     def small_run(dry, experiment, values, on_event=None, fresh=True, timeout_s=0.0):
         found.typed.append((experiment, values, fresh))
+        found.timeouts.append(timeout_s)
+        found.waits.append(runner.WAIT_S)
         for event in found.events if on_event else ():
             on_event(event)
         return found.answers.pop(0) if found.answers else record()
@@ -686,7 +807,8 @@ def test_what_is_compiled_already_is_used_and_a_lock_is_not_waited_for(made, alo
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
     monkeypatch.setenv("DS_ACCELERATOR", "cpu")
     monkeypatch.setattr(gpu_check, "missing", lambda names: [])
-    words, _ = first_contact._offload(True, "xxl_cpu_offload", {}, 60.0)
+    ends = time.monotonic() + 100.0
+    words, _ = first_contact._offload(True, "xxl_cpu_offload", {}, ends)
     assert words.endswith(", compiled for this check alone") == alone
     assert (os.environ["TORCH_EXTENSIONS_DIR"] != str(tmp_path)) == alone
 
@@ -698,11 +820,24 @@ def test_an_optimizer_that_takes_too_long_to_compile_is_skipped_with_the_next_st
     monkeypatch.setattr(gpu_check, "missing", lambda names: [])
     compiler = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "cc1plus"])
     runs.answers = [record(status="timeout", reason="stopped"), record(status="failed", reason="no header")]
-    with pytest.raises(Skipped, match="not compiled within 60 s; 'python -m labkit.train.compile' does it ahead"):
-        first_contact._offload(True, "xxl_cpu_offload", {}, 60.0)
+    ends = time.monotonic() + 80.0
+    with pytest.raises(Skipped, match="not compiled within 50 s") as skipped:
+        first_contact._offload(True, "xxl_cpu_offload", {}, ends)
     assert compiler.wait(30) == -signal.SIGKILL
+    assert skipped.value.to_do == "Run 'python -m labkit.train.compile' first. Then again alone: --only methods"
+    assert runs.timeouts[0] == pytest.approx(80.0 - first_contact.STOP_S, abs=5.0)
+    assert runs.waits == [first_contact.PREDICTION_S]
+    assert runner.WAIT_S > first_contact.PREDICTION_S
     with pytest.raises(Wrong, match="failed: no header"):
-        first_contact._offload(True, "xxl_cpu_offload", {}, 60.0)
+        first_contact._offload(True, "xxl_cpu_offload", {}, ends)
+
+
+def test_an_optimizer_that_there_is_no_time_to_compile_is_skipped_at_once(runs, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    with pytest.raises(Skipped, match="the check had no time left for it"):
+        first_contact._offload(True, "xxl_cpu_offload", {}, time.monotonic() + first_contact.STOP_S)
+    assert runs.typed == []
 
 
 def test_on_cuda_a_tiny_model_has_the_whole_gpu():
@@ -789,7 +924,7 @@ def test_a_gpu_that_no_profile_fits_is_skipped_with_the_next_step(on_cuda, monke
     monkeypatch.setattr(gpu_check, "in_child", lambda work: {"total_bytes": 24 * 2**30})
     first_contact.rows(on_cuda)
     assert found_of(on_cuda)["gpu_check"][0] == "skipped"
-    assert "labkit profiles --help" in found_of(on_cuda)["gpu_check"][1]
+    assert "labkit profiles --help" in on_cuda.done[0]["to_do"]
 
 
 # -- left
