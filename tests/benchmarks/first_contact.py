@@ -77,8 +77,8 @@ MARK = "LABKIT_FIRST_CONTACT"
 SIMULATED = "dry: simulated"
 OK, FAILED, SKIPPED, TIMEOUT, NOT_REACHED, RUNNING = "ok", "failed", "skipped", "timeout", "not reached", "running"
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true")
-DRIVER = "driver"
-"""The check without which no other says anything."""
+DRIVER, STARTS = "driver", "torch initializes"
+"""The first check, and its probe that torch computes on the GPU: without that no other check says anything."""
 DRIVER_FIRST = "Put the driver right, then start again."
 
 
@@ -332,7 +332,7 @@ def driver(probes: Probes) -> None:
     probes.probe("CUDA_VISIBLE_DEVICES", _visible)
     probes.probe("torch", _torch_build, dry)
     probes.probe("facts", _facts, dry, stand_in=True)
-    probes.probe("torch initializes", _starts, probes.device, stand_in=True)
+    probes.probe(STARTS, _starts, probes.device, stand_in=True)
     probes.probe("code for this GPU", _code, dry, stand_in=True)
 
 
@@ -1457,7 +1457,7 @@ def conduct(
     with tempfile.TemporaryDirectory(prefix="first_contact-") as scratch:
         for check in checks:
             entry = report.of(check)
-            if any(e["name"] == DRIVER and e["result"] in (FAILED, TIMEOUT) for e in report.data["checks"]):
+            if any(map(_is_in_the_way, report.data["checks"])):
                 entry |= {"result": SKIPPED, "found": f"{DRIVER} is red", "to_do": DRIVER_FIRST}
                 report.save(passed_s())
                 print(f"{check.name}: {SKIPPED}, {entry['found']}", flush=True)
@@ -1481,6 +1481,12 @@ def conduct(
                 report.save(passed_s())
             print(f"{check.name}: {entry['result']}, {entry['seconds']:.0f} s, {entry['found']}", flush=True)
     return report.data
+
+
+def _is_in_the_way(entry: dict[str, Any]) -> bool:
+    """Whether this is a red driver with which torch cannot compute; without ``nvidia-smi`` alone it can."""
+    red = entry["name"] == DRIVER and entry["result"] in (FAILED, TIMEOUT)
+    return red and not any(probe["name"] == STARTS and probe["result"] == OK for probe in entry["probes"])
 
 
 def _alone(check: Check) -> str:

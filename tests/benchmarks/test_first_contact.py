@@ -54,6 +54,7 @@ def hangs(probes): probes.probe("first", seen); probes.probe("second", slow)
 def hangs_in_lab_7(probes): probes.probe("one", slow, labs="07", when_stopped="Compile first.", stand_in=True)
 def six(probes): probes.probe("one", seen); [probes.probe(f"probe {n}", no_library) for n in range(6)]
 def folders(probes): probes.probe("one", tells_of_folders); sys.exit(print(sys.path) or 3)
+def no_smi(probes): probes.probe("nvidia-smi", wrong); probes.probe("torch initializes", seen)
 def unsaid(probes): probes.probe("facts", wrong); probes.probe("torch", seen); probes.probe("code", full)
 def killed(probes): probes.probe("first", seen); probes.probe("second", dies)
 def tells(): raise Wrong("hf_" + "b" * 34)
@@ -192,6 +193,11 @@ def test_after_a_red_driver_nothing_else_is_started(doubles, tmp_path, capsys):
     )
     assert "The GPU is not known: `driver` failed. " in text
     assert capsys.readouterr().out.splitlines()[-1] == "left: skipped, driver is red"
+
+
+def test_without_nvidia_smi_the_others_are_started_as_long_as_torch_computes(doubles, tmp_path):
+    data = first_contact.conduct([driver_of("no_smi"), check_of("good")], tmp_path, dry=False, budget_s=600.0)
+    assert results_of(data) == {"driver": "failed", "good": "ok"}
 
 
 def test_each_cause_that_the_driver_check_has_found_is_in_its_row(doubles, tmp_path):
