@@ -9,14 +9,14 @@ from typing import Any
 
 _HOMES = {
     "ConfigError": "labkit.config.errors",
-    "Ledger": "labkit.runs.records",
+    "Ledger": "labkit.ledger.records",
     "MemoryCapture": "labkit.memory.capture",
     "MemoryReport": "labkit.memory.report",
-    "Record": "labkit.runs.records",
+    "Record": "labkit.ledger.records",
     "RunConfig": "labkit.config.schema",
     "Tracker": "labkit.memory.tracker",
     "predict": "labkit.plan.predict",
-    "compare": "labkit.runs.compare",
+    "compare": "labkit.ledger.compare",
     "resolve": "labkit.config.layers",
     "run": "labkit.runs.runner",
 }

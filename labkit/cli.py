@@ -3,12 +3,12 @@
 import sys
 from collections.abc import Sequence
 
+from labkit.cluster.queue import SlurmError
 from labkit.config.errors import ConfigError
 from labkit.config.secrets import redact
 from labkit.config.versions import version_of
-from labkit.runs.records import LedgerError
-from labkit.runs.slurm.queue import SlurmError
-from labkit.runs.terminal import say
+from labkit.ledger.records import LedgerError
+from labkit.ledger.terminal import say
 from labkit.train.errors import CheckpointError, DataError
 from labkit.verbs import (
     advise,

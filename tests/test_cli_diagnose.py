@@ -8,8 +8,8 @@ import pytest
 
 from labkit.cli import main
 from labkit.config.workspace import Workspace
-from labkit.runs.diagnosis.diagnose import diagnose
-from labkit.runs.records import Ledger
+from labkit.help.diagnosis.diagnose import diagnose
+from labkit.ledger.records import Ledger
 from labkit.runs.runner import run
 
 HEAVY = ("torch", "lightning", "transformers", "bitsandbytes", "datasets", "numpy", "PIL", "tokenizers", "rich")

@@ -7,8 +7,8 @@ import shutil
 import pytest
 
 from labkit.cli import main
+from labkit.cluster.examine import examine_script
 from labkit.config.workspace import Workspace
-from labkit.runs.slurm.examine import examine_script
 
 
 @pytest.fixture

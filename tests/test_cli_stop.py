@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from labkit.runs.slurm.script import EXIT_AGAIN
+from labkit.cluster.script import EXIT_AGAIN
 
 WAIT_S = 180.0
 LONG = ["reduced_batch", "batch_size=4", "max_epochs=10000"]

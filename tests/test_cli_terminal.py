@@ -12,12 +12,12 @@ import pytest
 
 from labkit.cli import main
 from labkit.config.printable import printable
+from labkit.ledger.columns import WideTable
+from labkit.ledger.records import Ledger
+from labkit.ledger.terminal import console, wrapped
+from labkit.ledger.text import plan_table, room_words
 from labkit.memory.units import counted
-from labkit.runs.columns import WideTable
-from labkit.runs.records import Ledger
 from labkit.runs.runner import run
-from labkit.runs.terminal import console, wrapped
-from labkit.runs.text import plan_table, room_words
 
 WIDTHS = (80, 100, 120, 200)
 NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?%?")

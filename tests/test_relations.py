@@ -6,7 +6,7 @@ from labkit.config.layers import resolve
 from labkit.config.profiles import load_profile
 from labkit.config.schema import RunConfig
 from labkit.config.workspace import Workspace
-from labkit.runs.compare import compare, missing
+from labkit.ledger.compare import compare, missing
 from labkit.runs.runner import run
 from labkit.train.models import build_model
 

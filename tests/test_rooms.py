@@ -19,10 +19,14 @@ MAY_IMPORT = {
     "memory": {"config"},
     "train": {"config", "memory", "assets"},
     "plan": {"config", "memory", "train"},
-    "runs": {"config", "memory", "plan"},
-    "lab": {"config", "memory", "plan", "runs"},
-    "verbs": {"config", "memory", "train", "plan", "runs", "lab"},  # what the command does
-    FRONT_DESK: {"assets", "config", "memory", "train", "plan", "runs", "lab", "verbs"},
+    "ledger": {"config", "memory", "plan"},
+    "help": {"config", "memory", "plan", "ledger"},
+    "runs": {"config", "memory", "plan", "ledger", "help"},
+    "cluster": {"config", "memory", "ledger", "help", "runs"},
+    "lab": {"config", "memory", "plan", "ledger", "help", "runs"},
+    "grading": {"config", "memory", "ledger", "lab"},
+    "verbs": {"config", "memory", "train", "plan", "ledger", "help", "runs", "cluster", "lab", "grading"},
+    FRONT_DESK: {"config", "memory", "train", "plan", "ledger", "runs", "cluster", "verbs"},
 }
 HEAVY = {"torch", "lightning", "transformers", "numpy", "bitsandbytes", "datasets", "rich"}
 
@@ -84,7 +88,7 @@ def test_the_arrows_of_the_table_make_no_circle():
     ("source", "rooms"),
     [
         ("import labkit.train.fit", {"train"}),
-        ("import torch, labkit.runs.records as r", {"runs"}),
+        ("import torch, labkit.ledger.records as r", {"ledger"}),
         ("from labkit.memory.report import MemoryReport", {"memory"}),
         ("from labkit import assets", {"assets"}),
         ("from labkit import run", {FRONT_DESK}),
@@ -119,7 +123,7 @@ def loaded_after(code):
     "code",
     [
         "import labkit, labkit.cli",
-        "import labkit.runs.runner, labkit.runs.compare",
+        "import labkit.runs.runner, labkit.ledger.compare",
         "from labkit.config.layers import resolve, course\n"
         "from labkit.config.workspace import Workspace\n"
         "from labkit.config.datasets import find_dataset\n"

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from labkit.lab.figures import SHOWN, Figure, canvas, capacity_line, legend, stack, unit_of
 from labkit.lab.result import Result, sources
+from labkit.ledger.predicted import prediction_of
 from labkit.memory.report import PhaseMemory
 from labkit.memory.units import human_bytes
-from labkit.runs.prediction import foretold
 
 _ACTIVITY = {
     "before_forward": "load batch", "after_forward": "forward", "after_backward": "backward",
@@ -64,7 +64,7 @@ def phases(results: Sequence[Result]) -> Figure:
 def beside(results: Sequence[Result]) -> Figure:
     """Predicted and measured peak of every phase, with the signed error; of the first result that was run."""
     result = next(r for r in results if not r.planned)
-    told = foretold(result.record)
+    told = prediction_of(result.record)
     pairs = told["by_phase"] if told else {}
     highest = max((max(p["predicted_bytes"], p["measured_bytes"]) for p in pairs.values()), default=0)
     unit, unit_bytes = unit_of(highest, result.capacity_bytes)

@@ -61,8 +61,8 @@ class Form(View):
 
     def predict(self) -> str:
         """What is predicted of the values as they are now, in a line; what is wrong where they cannot work."""
+        from labkit.ledger.records import RunFolder
         from labkit.runs.prediction import Background
-        from labkit.runs.records import RunFolder
 
         resolved = self._resolved
         if resolved is None:
@@ -168,8 +168,8 @@ def verdict(prediction: dict[str, Any]) -> str:
     """A prediction, as ``Background.result`` gives it, in a line."""
     if "error" in prediction:
         return f"cannot be predicted: {prediction['error']}"
+    from labkit.ledger.text import activity
     from labkit.memory.report import MemoryReport
-    from labkit.runs.text import activity
 
     report = MemoryReport.from_dict(prediction)
     of = f" of {human_bytes(report.capacity_bytes)}" if report.capacity_bytes else ""

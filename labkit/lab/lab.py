@@ -76,8 +76,8 @@ class Lab(Bench):
     @refusing
     def diagnose(self, log: str) -> View:
         """What ended the program of a log, of any program; the same as ``labkit diagnose LOG``."""
-        from labkit.runs.diagnosis.diagnose import diagnose_log
-        from labkit.runs.diagnosis.log_file import read_log
+        from labkit.help.diagnosis.diagnose import diagnose_log
+        from labkit.help.diagnosis.log_file import read_log
 
         if log in EMPTY or not Path(log).is_file():
             return Refusal(f"there is no log {log}; a path is read from {Path.cwd()}")
@@ -85,7 +85,7 @@ class Lab(Bench):
 
     def submit(self) -> View:
         """A button that packs the ledger and the notebooks to hand in; as text the command that does."""
-        from labkit.lab.handin.button import Button
+        from labkit.lab.button import Button
 
         return Button(self.workspace)
 

@@ -1,4 +1,4 @@
-"""Processes: what a lab has the training room do. It is started as a process, so that this one stays small."""
+"""Processes: what a lab has other rooms do. It is started as a process, so that this one stays small."""
 
 import contextlib
 import json
@@ -22,7 +22,15 @@ def captions(run_id: str, dataset: str, count: int) -> list[dict[str, str]]:
     Raises ``ConfigError`` with what the command said, such as that the run kept no weights.
     """
     arguments = ["-m", "labkit.cli", "caption", run_id, "--dataset", dataset, "--count", str(count), "--json"]
-    return _json_of(arguments)
+    return _last_list(_said(arguments, Workspace.find()))
+
+
+def submitted(workspace: Workspace, name: str) -> list[str]:
+    """What ``labkit submit`` says of the archive that it has made: the path with its size, and what to know of it.
+
+    Raises ``ConfigError`` with what the command said, such as that there is nothing to hand in.
+    """
+    return _said(["-m", "labkit.cli", "submit", f"--name={name}"], workspace).splitlines()
 
 
 def rounding(workspace: Workspace, pairs: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:
@@ -39,19 +47,19 @@ def rounding(workspace: Workspace, pairs: Sequence[tuple[str, float]]) -> list[d
         }  # fmt: skip
         configs.append(resolve(workspace, "bf16_true", values, DEFAULT_PROFILE).config.to_dict())
     request = {"configs": configs, "data_folder": str(workspace.data)}
-    return _json_of(["-m", "labkit.train.rounding", json.dumps(request)])
+    return _last_list(_said(["-m", "labkit.train.rounding", json.dumps(request)], Workspace.find()))
 
 
-def _json_of(arguments: Sequence[str]) -> Any:
+def _said(arguments: Sequence[str], workspace: Workspace) -> str:
     env = os.environ | {"TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore"}
-    env["LABKIT_WORKSPACE"] = str(Workspace.find().root)
+    env["LABKIT_WORKSPACE"] = str(workspace.root)
     done = subprocess.run(
         [sys.executable, *arguments], capture_output=True, encoding="utf-8", errors="replace", env=env, cwd=Path.cwd()
     )
     if done.returncode:
         said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise ConfigError(said[-1].removeprefix("error: "))
-    return _last_list(done.stdout)
+    return done.stdout
 
 
 def _last_list(text: str) -> Any:

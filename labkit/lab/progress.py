@@ -78,7 +78,7 @@ class Progress(View):
         return f"<details{state}><summary>{escape(self.title)}: {head}</summary>{self._table().html()}</details>"
 
     def _table(self) -> Table:
-        from labkit.runs.text import activity
+        from labkit.ledger.text import activity
 
         unit_bytes, unit = (2**30, "GiB") if max(p.peak_bytes for p in self._phases) >= 2**30 else (2**20, "MiB")
         visible = {c for p in self._phases for c, n in p.peak.items() if n > p.peak_bytes / 100} - HOST_CATEGORIES
@@ -89,7 +89,7 @@ class Progress(View):
         return Table(self.lines[-1], ["step", "phase", f"peak in {unit}", *names], rows)
 
     def _phase(self, phase: PhaseMemory) -> None:
-        from labkit.runs.text import activity, parts
+        from labkit.ledger.text import activity, parts
 
         self._phases.append(phase)
         held = parts(visible(phase.peak))

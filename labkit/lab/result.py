@@ -8,9 +8,9 @@ from labkit.config.errors import ConfigError
 from labkit.config.layers import Resolved
 from labkit.config.schema import read_config
 from labkit.lab.views import Lines, View
+from labkit.ledger.predicted import prediction_of
+from labkit.ledger.records import Record
 from labkit.memory.report import HOST_CATEGORIES, MemoryReport, PhaseMemory
-from labkit.runs.prediction import foretold
-from labkit.runs.records import Record
 
 if TYPE_CHECKING:
     from labkit.plan.predict import Prediction
@@ -126,13 +126,13 @@ class Result(Evidence):
 
     def lines(self) -> list[str]:
         """How it ended, in a few lines."""
-        from labkit.runs.text import error_words, summary
+        from labkit.ledger.text import error_words, summary
 
         if self.planned:
             return _planned_lines(self)
         found = summary(self.record).splitlines()
         found.insert(1, _settings(self.config))
-        told = foretold(self.record)
+        told = prediction_of(self.record)
         if told is not None and told["error"] is not None:
             found.append(f"  predicted for the phases that were reached: {error_words(told['error'])} off")
         return found
@@ -208,8 +208,8 @@ def _settings(config: Mapping[str, Any]) -> str:
 
 
 def _planned_lines(result: Result) -> list[str]:
+    from labkit.ledger.text import activity, parts
     from labkit.memory.units import human_bytes
-    from labkit.runs.text import activity, parts
 
     record, report = result.record, result.report
     assert report is not None and record.prediction is not None

@@ -7,9 +7,9 @@ from labkit.config.layers import Resolved
 from labkit.lab.figures import unit_of
 from labkit.lab.result import Result, sources
 from labkit.lab.views import NO_NUMBER, Lines, Table, View
+from labkit.ledger.compare import compare
+from labkit.ledger.predicted import prediction_of
 from labkit.memory.units import counted, human_bytes
-from labkit.runs.compare import compare
-from labkit.runs.prediction import foretold
 from labkit.runs.ranks.files import side_by_side
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def newest(lab: "Lab") -> list[Result]:
 
 
 def _beside_reference(lab: "Lab", found: list[Result]) -> View:
-    from labkit.lab.handin.reference import read_reference
+    from labkit.lab.reference import read_reference
 
     shipped = {result.name: result for result in read_reference(lab.workspace, lab.profile.name)}
     own = {result.name: result for result in found}
@@ -120,7 +120,7 @@ def advice(name: str, resolved: Resolved, found: "Advice") -> View:
 
 def _row(result: Result, unit_bytes: int) -> list[str]:
     record, peaks = result.record, result.peaks
-    told = None if result.planned else foretold(record)
+    told = None if result.planned else prediction_of(record)
     died = record.died_in or {}
     place = f" in {died['phase'].replace('_', ' ')}, step {died['step']}" if died.get("phase") else ""
 

@@ -8,8 +8,8 @@ from labkit.config.gpus import ROOM_BYTES, has_bf16
 from labkit.config.layers import DEFAULT_PROFILE, resolve
 from labkit.config.schema import RunConfig
 from labkit.config.workspace import Workspace
-from labkit.runs.diagnosis.cuda_message import read_cuda_message
-from labkit.runs.records import Record
+from labkit.help.diagnosis.cuda_message import read_cuda_message
+from labkit.ledger.records import Record
 from labkit.runs.runner import run
 
 CLOSER = 0.9

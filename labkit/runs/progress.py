@@ -7,10 +7,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column
 
 from labkit.config.printable import printable
+from labkit.ledger.terminal import width, wrapped
+from labkit.ledger.text import loss_words, parts
 from labkit.memory.report import PhaseMemory
 from labkit.memory.units import counted, human_bytes
-from labkit.runs.terminal import width, wrapped
-from labkit.runs.text import loss_words, parts
 
 _TITLE = Column(max_width=30, no_wrap=True)
 """So that beside a long name the step, the loss and the time are still seen."""

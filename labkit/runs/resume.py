@@ -9,8 +9,8 @@ from typing import Any
 
 from labkit.config.layers import Resolved
 from labkit.config.place import Place
+from labkit.ledger.records import Ledger, LedgerError, Record, RunFolder
 from labkit.runs.ranks.files import events_of_others
-from labkit.runs.records import Ledger, LedgerError, Record, RunFolder
 
 DONE = ("ok", "skipped")
 """How a run ends that has nothing left to do."""

@@ -17,17 +17,17 @@ from labkit.config.profiles import Expected
 from labkit.config.schema import RunConfig, coerce, read_config
 from labkit.config.secrets import child_environment, redact_file
 from labkit.config.workspace import Workspace
+from labkit.help.diagnosis.diagnose import diagnose, with_cause
+from labkit.help.diagnosis.log_file import read_log
+from labkit.help.diagnosis.log_text import read_tail
+from labkit.ledger.events import EventReader
+from labkit.ledger.records import Ledger, LedgerError, Record, RunFolder
 from labkit.memory.exhaustion import ends_exhausted
-from labkit.runs.diagnosis.diagnose import diagnose, with_cause
-from labkit.runs.diagnosis.log_file import read_log
-from labkit.runs.diagnosis.log_text import read_tail
-from labkit.runs.events import EventReader
+from labkit.memory.host import HostMemory
 from labkit.runs.fork_server import Process, environment, libraries, start
-from labkit.runs.host import HostMemory
 from labkit.runs.prediction import WAIT_S, in_background
 from labkit.runs.ranks.files import log_of, logs, other_ranks
 from labkit.runs.ranks.launched import Launched
-from labkit.runs.records import Ledger, LedgerError, Record, RunFolder
 from labkit.runs.resume import prepare, unfinished
 from labkit.runs.room import refuse_too_many
 from labkit.runs.told import ToldToStop

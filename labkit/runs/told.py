@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from labkit.runs.records import Record
+from labkit.ledger.records import Record
 
 POLL_S = 0.1
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from labkit.config.gpus import has_bf16
 from labkit.config.layers import DEFAULT_PROFILE
 from labkit.config.workspace import Workspace
-from labkit.runs.terminal import say
+from labkit.ledger.terminal import say
 from labkit.verbs.options import EXIT_FAILED, pairs, quiet_libraries
 from labkit.verbs.planned import resolve_planned
 
@@ -69,8 +69,8 @@ def _facts(advice: "Advice", args: argparse.Namespace, typed: dict[str, str]) ->
 
 
 def _lines(advice: "Advice", args: argparse.Namespace, typed: dict[str, str]) -> list[str]:
+    from labkit.ledger.text import room_words
     from labkit.memory.units import human_bytes
-    from labkit.runs.text import room_words
 
     base = advice.prediction
     lines = [
@@ -107,8 +107,8 @@ def _lack(advice: "Advice") -> str:
 
 
 def _proposal(proposal: "Proposal") -> str:
+    from labkit.ledger.text import room_words
     from labkit.memory.units import human_bytes
-    from labkit.runs.text import room_words
 
     found = proposal.prediction
     values = " ".join([*(f"{key}={value}" for key, value in proposal.environment.items()), *proposal.words()])

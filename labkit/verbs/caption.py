@@ -8,7 +8,7 @@ from labkit.config.datasets import find_dataset
 from labkit.config.errors import ConfigError
 from labkit.config.schema import read_config
 from labkit.config.workspace import Workspace
-from labkit.runs.terminal import say
+from labkit.ledger.terminal import say
 from labkit.train.kept import weights_of
 from labkit.verbs.options import add_run, find_run, quiet_libraries
 

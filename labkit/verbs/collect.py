@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 
 from labkit.config.errors import ConfigError
+from labkit.ledger.terminal import say
 from labkit.memory.units import counted
-from labkit.runs.terminal import say
 
 HELP = """\
 Pack a student's work on another machine and bring it home through ssh. It is what 'labkit submit' gives there, checked
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Bring the archive home and say where it is."""
-    from labkit.lab.handin.collect import Host, collect
+    from labkit.grading.collect import Host, collect
 
     if not args.name:
         raise ConfigError("whose work is it? Say it with --name, such as 'labkit collect node --name abc123'.")

@@ -8,8 +8,8 @@ from labkit.config.datasets import DATASETS
 from labkit.config.layers import course
 from labkit.config.schema import RunConfig, key_docs, key_type, keys
 from labkit.config.workspace import Workspace
-from labkit.runs.compare import changes
-from labkit.runs.terminal import say
+from labkit.ledger.compare import changes
+from labkit.ledger.terminal import say
 from labkit.verbs.options import add_profile
 
 HELP = """\
@@ -40,7 +40,7 @@ def main(args: argparse.Namespace) -> int:
         text = [f"{a.name:34} {a.language}" for a in ARCHITECTURES.values()]
         text += [f"{d.name:34} {d.about}" for d in DATASETS.values()]
     else:
-        from labkit.runs.text import changed_words
+        from labkit.ledger.text import changed_words
 
         workspace = Workspace.find()
         rows = [

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from labkit.config.errors import ConfigError
 from labkit.config.gpus import ROOM_BYTES, has_bf16
 from labkit.config.schema import read_config
-from labkit.runs.diagnosis.cuda_message import read_cuda_message
-from labkit.runs.diagnosis.diagnose import GPU_MEMORY, diagnose, diagnose_log
-from labkit.runs.diagnosis.diagnosis import Diagnosis
-from labkit.runs.diagnosis.log_file import read_log
-from labkit.runs.records import Record, RunFolder
-from labkit.runs.terminal import say
+from labkit.help.diagnosis.cuda_message import read_cuda_message
+from labkit.help.diagnosis.diagnose import GPU_MEMORY, diagnose, diagnose_log
+from labkit.help.diagnosis.diagnosis import Diagnosis
+from labkit.help.diagnosis.log_file import read_log
+from labkit.ledger.records import Record, RunFolder
+from labkit.ledger.terminal import say
 from labkit.verbs.advise import proposal_lines
 from labkit.verbs.options import add_run, find_run, quiet_libraries
 

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
+from labkit.cluster.examine import examine_script
 from labkit.config.datasets import find_dataset
 from labkit.config.errors import ConfigError
 from labkit.config.gpus import find_gpu
@@ -15,10 +16,9 @@ from labkit.config.layers import resolve
 from labkit.config.profiles import load_profile
 from labkit.config.schema import RunConfig
 from labkit.config.workspace import Workspace
-from labkit.runs.doctor.examine import examine, worst
-from labkit.runs.doctor.machine import Check, DataFound, Machine, Needs
-from labkit.runs.slurm.examine import examine_script
-from labkit.runs.terminal import console, say, width, wrapped
+from labkit.help.doctor.examine import examine, worst
+from labkit.help.doctor.machine import Check, DataFound, Machine, Needs
+from labkit.ledger.terminal import console, say, width, wrapped
 from labkit.train.errors import DataError
 from labkit.verbs.options import EXIT_FAILED, add_profile, pairs, quiet_libraries
 

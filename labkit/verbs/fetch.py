@@ -9,7 +9,7 @@ from labkit.config.errors import ConfigError
 from labkit.config.layers import resolve
 from labkit.config.profiles import load_profile
 from labkit.config.workspace import Workspace
-from labkit.runs.terminal import say
+from labkit.ledger.terminal import say
 from labkit.verbs.options import add_profile
 
 HELP = """\

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from labkit.config.errors import ConfigError
 from labkit.config.workspace import Workspace
-from labkit.runs.terminal import say
+from labkit.ledger.terminal import say
 
 HELP = """\
 A row a student, from archives that 'labkit submit' made. Runs, answers committed before the run, right answers,
@@ -35,8 +35,8 @@ def main(args: argparse.Namespace) -> int:
     price = args.price_per_hour
     if price is not None and not (math.isfinite(price) and price >= 0):
         raise ConfigError(f"--price-per-hour={price} is no price: a number from 0 up.")
-    from labkit.lab.handin.grade import Row, find_archives, grade
-    from labkit.lab.handin.sheet import as_csv, clean, details, facts, table
+    from labkit.grading.grade import Row, find_archives, grade
+    from labkit.grading.sheet import as_csv, clean, details, facts, table
 
     workspace = Workspace.find()
     paths, others = find_archives(Path(args.folder))

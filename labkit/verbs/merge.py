@@ -6,7 +6,7 @@ from pathlib import Path
 
 from labkit.config.architectures import architecture
 from labkit.config.schema import read_config
-from labkit.runs.terminal import say
+from labkit.ledger.terminal import say
 from labkit.train.kept import adapter_of, check_target
 from labkit.verbs.options import add_run, find_run, quiet_libraries
 

@@ -13,7 +13,7 @@ from typing import NoReturn
 from labkit.config.errors import nearest
 from labkit.config.printable import printable
 from labkit.config.secrets import redact
-from labkit.runs.terminal import LEAST, say, wrapped
+from labkit.ledger.terminal import LEAST, say, wrapped
 from labkit.verbs.options import EXIT_USAGE
 
 _EXAMPLE = re.compile(r"(  labkit .*?\S)(?: {2,}(\S.*))?$")

@@ -9,7 +9,7 @@ from labkit.config.errors import ConfigError
 from labkit.config.layers import DEFAULT_PROFILE, Resolved, resolve
 from labkit.config.profiles import load_profile
 from labkit.config.workspace import Workspace
-from labkit.runs.terminal import console, say
+from labkit.ledger.terminal import console, say
 from labkit.verbs.options import EXIT_FAILED, pairs, quiet_libraries
 from labkit.verbs.planned import resolve_planned
 
@@ -73,7 +73,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _print_table(rows: list[dict[str, Any]], gpu: str) -> None:
-    from labkit.runs.text import plan_table
+    from labkit.ledger.text import plan_table
 
     console().print(plan_table(rows, gpu))
     say("\npeak: with memory enough. free: at that peak. reserved: by the caching allocator, at most.")
@@ -98,8 +98,8 @@ def _facts(found: "Prediction", resolved: Resolved) -> dict[str, Any]:
 
 
 def _line(row: dict[str, Any]) -> str:
+    from labkit.ledger.text import activity, parts, room_words
     from labkit.memory.units import human_bytes
-    from labkit.runs.text import activity, parts, room_words
 
     if "error" in row:
         return f"{row['experiment']}: {row['error']}"

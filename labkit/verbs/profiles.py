@@ -10,7 +10,7 @@ from labkit.config.errors import ConfigError
 from labkit.config.gpus import find_gpu
 from labkit.config.profiles import load_profile, profile_names
 from labkit.config.workspace import Workspace
-from labkit.runs.terminal import say
+from labkit.ledger.terminal import say
 
 if TYPE_CHECKING:
     from labkit.plan.tune import Lesson

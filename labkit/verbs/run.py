@@ -6,15 +6,15 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+from labkit.cluster.script import EXIT_AGAIN
 from labkit.config.errors import ConfigError
 from labkit.config.layers import Resolved, resolve
 from labkit.config.profiles import load_profile
 from labkit.config.workspace import Workspace
+from labkit.ledger.records import Ledger, Record, RunFolder
+from labkit.ledger.terminal import console, say
 from labkit.runs.ranks.launched import Launched
-from labkit.runs.records import Ledger, Record, RunFolder
 from labkit.runs.runner import OnEvent, resume, run
-from labkit.runs.slurm.script import EXIT_AGAIN
-from labkit.runs.terminal import console, say
 from labkit.runs.told import ToldToStop, listening
 from labkit.verbs import compare
 from labkit.verbs.options import EXIT_FAILED, add_profile, find_run, pairs, quiet_libraries
@@ -183,8 +183,8 @@ def _climb(name: str, overrides: dict[str, str], args: argparse.Namespace) -> in
 
 
 def _shown(title: str, micro_steps: int, start: Callable[[OnEvent], Record]) -> Record:
+    from labkit.ledger.text import summary
     from labkit.runs.progress import ProgressPrinter
-    from labkit.runs.text import summary
 
     with ProgressPrinter(console(), title, micro_steps) as printer:
         record = start(printer)

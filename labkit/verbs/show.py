@@ -4,8 +4,8 @@ import argparse
 import json
 from dataclasses import asdict
 
-from labkit.runs.diagnosis.diagnosis import Diagnosis
-from labkit.runs.terminal import console, say
+from labkit.help.diagnosis.diagnosis import Diagnosis
+from labkit.ledger.terminal import console, say
 from labkit.verbs.options import add_run, find_run
 
 HELP = """\
@@ -27,9 +27,9 @@ def main(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(asdict(record), indent=1))
         return 0
-    from labkit.runs.prediction import beside
+    from labkit.ledger.predicted import prediction_rows
+    from labkit.ledger.text import beside_table, phase_table, summary
     from labkit.runs.ranks.text import rank_table
-    from labkit.runs.text import beside_table, phase_table, summary
 
     out = console()
     say(summary(record))
@@ -40,7 +40,7 @@ def main(args: argparse.Namespace) -> int:
         out.print(ranks)
         say("")
     out.print(phase_table(record))
-    if rows := beside(record):
+    if rows := prediction_rows(record):
         say("")
         out.print(beside_table(rows))
     elif record.prediction and "error" in record.prediction:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from labkit.config.errors import ConfigError
 from labkit.config.workspace import Workspace
+from labkit.ledger.terminal import say
 from labkit.memory.units import counted
-from labkit.runs.terminal import say
 
 HELP = """\
 Pack your work into one archive to hand in. The runs, answers and notebooks as they are on disk, without data and
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Write the archive and say where."""
-    from labkit.lab.handin.submit import submit, submit_to
+    from labkit.grading.submit import submit, submit_to
 
     if not args.name:
         raise ConfigError("who hands in? Say it with --name, such as 'labkit submit --name abc123'.")

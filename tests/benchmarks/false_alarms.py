@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from labkit.config.workspace import Workspace
-from labkit.lab.handin.submit import gather
+from labkit.grading.submit import gather
 
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 900

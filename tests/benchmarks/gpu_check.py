@@ -43,10 +43,10 @@ try:
     from labkit.config.profiles import Expected, Profile, load_profile
     from labkit.config.schema import RunConfig
     from labkit.config.workspace import Workspace
+    from labkit.ledger.records import LedgerError, Record, write_whole
     from labkit.memory.report import CATEGORIES, MemoryReport, PhaseMemory
     from labkit.memory.units import human_bytes
     from labkit.plan.predict import Prediction, predict
-    from labkit.runs.records import LedgerError, Record, write_whole
     from labkit.runs.runner import run
 except ModuleNotFoundError as error:
     sys.exit(f"{error.name} is missing here; run this in labkit's folder with PYTHONPATH=. and what labkit needs.")

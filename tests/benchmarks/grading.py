@@ -21,12 +21,12 @@ from students import another
 from labkit.config.profiles import load_profile
 from labkit.config.versions import version_of
 from labkit.config.workspace import Workspace
-from labkit.lab.handin.grade import find_archives, grade
-from labkit.lab.handin.submit import submit_to
+from labkit.grading.grade import find_archives, grade
+from labkit.grading.submit import submit_to
 from labkit.lab.journal import Journal
 from labkit.lab.lab import Lab
 from labkit.lab.lesson import LABS
-from labkit.runs.records import Ledger
+from labkit.ledger.records import Ledger
 from labkit.runs.runner import run
 
 STUDENTS, RUNS, LIMIT_S = 200, 25, 30.0

@@ -35,7 +35,7 @@ import psutil
 
 from labkit.config.layers import resolve
 from labkit.config.workspace import Workspace
-from labkit.runs.records import Record, RunFolder
+from labkit.ledger.records import Record, RunFolder
 from labkit.runs.runner import run
 
 ROOT = Path(__file__).parents[2]

@@ -13,9 +13,9 @@ import os
 import platform
 import tempfile
 
+from labkit.ledger.records import Record
 from labkit.memory.units import human_bytes
 from labkit.runs.ranks.files import side_by_side
-from labkit.runs.records import Record
 from labkit.runs.runner import run
 
 STRATEGIES = ("ddp", "fsdp", "layer_split")

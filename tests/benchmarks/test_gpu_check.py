@@ -17,10 +17,10 @@ import torch
 from labkit.config.layers import resolve
 from labkit.config.profiles import Expected, load_profile
 from labkit.config.workspace import Workspace
+from labkit.ledger.records import Record
 from labkit.memory import cuda
 from labkit.memory.report import CATEGORIES, MemoryReport, PhaseMemory
 from labkit.plan.predict import Prediction
-from labkit.runs.records import Record
 
 SCRIPT = Path(gpu_check.__file__)
 WORKSPACE = Workspace.find()

@@ -4,11 +4,11 @@ from guard import Guard
 
 PANEL = "tests/lab/panel/test_panel_server.py"
 PANEL_GUARDS = "tests/lab/panel/test_panel_guards.py"
-ARCHIVE = "tests/lab/handin/test_archive.py"
-SUBMIT = "tests/lab/handin/test_submit.py"
-COLLECT = "tests/lab/handin/test_collect.py"
-GRADE = "tests/lab/handin/test_grade.py"
-SIGNS = "tests/lab/handin/test_signs.py"
+ARCHIVE = "tests/grading/test_archive.py"
+SUBMIT = "tests/grading/test_submit.py"
+COLLECT = "tests/grading/test_collect.py"
+GRADE = "tests/grading/test_grade.py"
+SIGNS = "tests/grading/test_signs.py"
 HANDLERS = "labkit/lab/panel/handlers.py"
 NAMES = "labkit/lab/panel/names.py"
 
@@ -74,7 +74,7 @@ GUARDS = (
     Guard(
         "archive: names",
         "a member may lead out of every folder",
-        "labkit/lab/handin/archive.py",
+        "labkit/grading/archive.py",
         "if not is_member(member.name):",
         "if False:",
         (f"{ARCHIVE}::test_what_does_not_belong_is_refused_on_one_line_and_nothing_is_written",),
@@ -82,7 +82,7 @@ GUARDS = (
     Guard(
         "archive: plain files only",
         "links and devices",
-        "labkit/lab/handin/archive.py",
+        "labkit/grading/archive.py",
         "if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):",
         "if False:",
         (f"{ARCHIVE}::test_what_does_not_belong_is_refused_on_one_line_and_nothing_is_written",),
@@ -90,7 +90,7 @@ GUARDS = (
     Guard(
         "archive: no name twice",
         "the second would replace what was checked",
-        "labkit/lab/handin/archive.py",
+        "labkit/grading/archive.py",
         "if name in sha256:",
         "if False:",
         (f"{ARCHIVE}::test_what_does_not_belong_is_refused_on_one_line_and_nothing_is_written",),
@@ -98,7 +98,7 @@ GUARDS = (
     Guard(
         "archive: a member's size",
         "one member fills the memory",
-        "labkit/lab/handin/archive.py",
+        "labkit/grading/archive.py",
         "if not 0 <= member.size <= most_bytes(member.name):",
         "if not 0 <= member.size:",
         (f"{ARCHIVE}::test_a_member_above_its_own_limit_is_refused_whatever_it_packs_to",),
@@ -106,7 +106,7 @@ GUARDS = (
     Guard(
         "archive: a bomb",
         "some KB unpack to GB",
-        "labkit/lab/handin/archive.py",
+        "labkit/grading/archive.py",
         "if self._total > self._most:",
         "if False:",
         (f"{ARCHIVE}::test_many_members_that_are_small_each_are_stopped_by_their_sum_and_number",),
@@ -114,7 +114,7 @@ GUARDS = (
     Guard(
         "archive: how many members",
         "a million empty members take hours",
-        "labkit/lab/handin/archive.py",
+        "labkit/grading/archive.py",
         "for _ in range(MEMBERS + 1):",
         "while True:",
         (f"{ARCHIVE}::test_many_members_that_are_small_each_are_stopped_by_their_sum_and_number",),
@@ -122,7 +122,7 @@ GUARDS = (
     Guard(
         "archive: its end",
         "what lies after it is read by other programs",
-        "labkit/lab/handin/archive.py",
+        "labkit/grading/archive.py",
         "if self._zlib.unused_data or self._file.read(1):",
         "if False:",
         (f"{ARCHIVE}::test_nothing_may_lie_behind_the_end",),
@@ -130,7 +130,7 @@ GUARDS = (
     Guard(
         "archive: numbers",
         "arithmetic with a number of 5000 digits raises",
-        "labkit/lab/handin/archive.py",
+        "labkit/grading/archive.py",
         'if b"0" * 24 in data.translate(_DIGITS) and _NUMBER_TOO_LONG.search(data):',
         "if False:",
         (f"{ARCHIVE}::test_json_that_no_labkit_writes_is_refused_or_plain",),
@@ -138,7 +138,7 @@ GUARDS = (
     Guard(
         "submit: links stay",
         "a link in a run hands in any file of the machine",
-        "labkit/lab/handin/submit.py",
+        "labkit/grading/submit.py",
         "if not folder.path.is_symlink():",
         "if True:",
         (f"{SUBMIT}::test_links_and_files_that_are_too_large_are_left_out_and_named",),
@@ -146,7 +146,7 @@ GUARDS = (
     Guard(
         "submit: nothing is written over",
         "yesterday's archive is gone",
-        "labkit/lab/handin/submit.py",
+        "labkit/grading/submit.py",
         "    if not os.path.lexists(path):\n        return path\n",
         "    return path\n",
         (f"{SUBMIT}::test_nothing_is_ever_written_over",),
@@ -154,7 +154,7 @@ GUARDS = (
     Guard(
         "collect: whose work it is",
         "one student's work under another's name",
-        "labkit/lab/handin/collect.py",
+        "labkit/grading/collect.py",
         "if found.name != student:",
         "if False:",
         (f"{COLLECT}::test_the_work_of_somebody_else_is_refused",),
@@ -162,7 +162,7 @@ GUARDS = (
     Guard(
         "collect: how much a node sends",
         "it fills the instructor's disk",
-        "labkit/lab/handin/collect.py",
+        "labkit/grading/collect.py",
         "if total > LARGEST_BYTES:",
         "if False:",
         (f"{COLLECT}::test_a_node_that_sends_more_than_a_submission_may_have_is_cut_off",),
@@ -170,7 +170,7 @@ GUARDS = (
     Guard(
         "collect: a node that hangs",
         "one node stops the whole class",
-        "labkit/lab/handin/collect.py",
+        "labkit/grading/collect.py",
         "alarm = threading.Timer(BOUND_S, child.kill)",
         "alarm = threading.Timer(BOUND_S + 100, child.kill)",
         (f"{COLLECT}::test_a_node_that_hangs_is_left",),
@@ -178,7 +178,7 @@ GUARDS = (
     Guard(
         "collect: words stay words",
         "a name of a student is a command on the node",
-        "labkit/lab/handin/collect.py",
+        "labkit/grading/collect.py",
         "target, shlex.join(there)]",
         'target, " ".join(there)]',
         (f"{COLLECT}::test_what_is_typed_there_is_quoted",),
@@ -186,7 +186,7 @@ GUARDS = (
     Guard(
         "grade: no path from a record",
         "an experiment's name would be opened as a file",
-        "labkit/lab/handin/grade.py",
+        "labkit/grading/grade.py",
         "        and run.record.experiment in names  # never a path, which would be read\n",
         "",
         (f"{GRADE}::test_no_file_of_this_machine_is_read_because_a_record_names_it",),
@@ -194,7 +194,7 @@ GUARDS = (
     Guard(
         "grade: the settings are those that are named",
         "an edited config is taken for the course's",
-        "labkit/lab/handin/work.py",
+        "labkit/grading/work.py",
         "return self.record.status in ENDED and self.config_hash == self.record.config_hash",
         "return self.record.status in ENDED",
         (f"{GRADE}::test_a_run_whose_settings_were_edited_is_none_of_the_course",),
@@ -202,7 +202,7 @@ GUARDS = (
     Guard(
         "grade: members are what the manifest says",
         "a member that was exchanged",
-        "labkit/lab/handin/signs.py",
+        "labkit/grading/signs.py",
         "elif there[name] != listed[name]:",
         "elif False:",
         (f"{SIGNS}::test_a_member_that_was_exchanged_in_the_archive_has_a_sign",),
@@ -340,50 +340,50 @@ GUARDS = (
     Guard(
         "redaction: known values",
         "the value of a variable is in an archive",
-        "labkit/lab/handin/redaction.py",
+        "labkit/grading/redaction.py",
         "Redactor(known_values(), detected)",
         "Redactor((), detected)",
-        ("tests/lab/handin/test_redaction.py::test_the_value_of_a_secret_variable_is_gone_however_it_is_written",),
+        ("tests/grading/test_redaction.py::test_the_value_of_a_secret_variable_is_gone_however_it_is_written",),
     ),
     Guard(
         "redaction: forms of services",
         "a bare key of a service is in an archive",
-        "labkit/lab/handin/redaction.py",
+        "labkit/grading/redaction.py",
         "Redactor(known_values(), detected)",
         "Redactor(known_values())",
-        ("tests/lab/handin/test_redaction.py::test_a_made_up_secret_is_gone_wherever_it_stands[Slack]",),
+        ("tests/grading/test_redaction.py::test_a_made_up_secret_is_gone_wherever_it_stands[Slack]",),
     ),
     Guard(
         "redaction: what was found is looked for",
         "one cell sets a key, and another prints it",
-        "labkit/lab/handin/redaction.py",
+        "labkit/grading/redaction.py",
         "                    members[member] = self._clean(redactor, data, member)\n",
         "                    pass\n",
-        ("tests/lab/handin/test_redaction.py::test_what_one_cell_sets_is_gone_where_another_prints_it_bare",),
+        ("tests/grading/test_redaction.py::test_what_one_cell_sets_is_gone_where_another_prints_it_bare",),
     ),
     Guard(
         "submit: what was found is looked for",
         "one notebook sets a key, and another prints it",
-        "labkit/lab/handin/submit.py",
+        "labkit/grading/submit.py",
         "    redaction.again(found.members)\n",
         "",
         (
-            "tests/lab/handin/test_redaction.py::"
+            "tests/grading/test_redaction.py::"
             "test_what_one_notebook_sets_is_gone_from_the_archive_where_another_file_has_it_bare",
         ),
     ),
     Guard(
         "archive: notebooks that can be read",
         "an empty file counts as a notebook",
-        "labkit/lab/handin/archive.py",
+        "labkit/grading/archive.py",
         "                    faults[name] = why\n",
         "                    pass\n",
-        ("tests/lab/handin/test_odd_notebooks.py::test_a_notebook_that_cannot_be_read_is_packed_said_and_not_counted",),
+        ("tests/grading/test_odd_notebooks.py::test_a_notebook_that_cannot_be_read_is_packed_said_and_not_counted",),
     ),
     Guard(
         "grade: other work replaces nothing",
         "a name in an archive is anybody's to write",
-        "labkit/lab/handin/attempts.py",
+        "labkit/grading/attempts.py",
         "return other.lines <= self.lines",
         "return True",
         (f"{GRADE}::test_an_archive_under_her_name_with_other_work_does_not_replace_hers[Ann]",),
@@ -391,7 +391,7 @@ GUARDS = (
     Guard(
         "grade: one student in capitals",
         "she is graded twice",
-        "labkit/lab/handin/attempts.py",
+        "labkit/grading/attempts.py",
         ").casefold()",
         ")",
         (f"{GRADE}::test_of_several_archives_the_newest_counts_and_the_others_are_named",),

@@ -3,7 +3,7 @@
 from guard import Guard
 
 SECRETS = "tests/config/test_secrets.py"
-RECORDS = "tests/runs/test_records.py"
+RECORDS = "tests/ledger/test_records.py"
 RESUME = "tests/runs/test_resume.py"
 FORKS = "tests/runs/test_fork_server.py"
 RANKS = "tests/runs/ranks/test_ranks.py"
@@ -46,7 +46,7 @@ GUARDS = (
     Guard(
         "secrets: records",
         "a reason may quote one",
-        "labkit/runs/records.py",
+        "labkit/ledger/records.py",
         "json.dump(redact(data), file, indent=1)",
         "json.dump(data, file, indent=1)",
         (f"{RECORDS}::test_a_secret_that_comes_into_a_record_is_not_written",),
@@ -144,7 +144,7 @@ GUARDS = (
     Guard(
         "ledger: whole or not there",
         "a crash leaves half a record",
-        "labkit/runs/records.py",
+        "labkit/ledger/records.py",
         'partial = path.with_name(f".{path.name}.partial")',
         "partial = path",
         (f"{RECORDS}::test_a_crash_while_writing_leaves_what_was_there",),
@@ -152,7 +152,7 @@ GUARDS = (
     Guard(
         "ledger: the lock of a run",
         "nobody can tell a run from one whose watcher was killed",
-        "labkit/runs/records.py",
+        "labkit/ledger/records.py",
         "                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)\n                request",
         "                request",
         (f"{RECORDS}::test_a_run_is_running_while_it_is_watched_and_killed_when_nobody_does",),
@@ -160,7 +160,7 @@ GUARDS = (
     Guard(
         "ledger: one that runs is not resumed",
         "two processes train into one folder",
-        "labkit/runs/records.py",
+        "labkit/ledger/records.py",
         "                _lock(lock)\n",
         "",
         (f"{RESUME}::test_a_run_that_goes_on_still_cannot_be_resumed",),
@@ -168,16 +168,16 @@ GUARDS = (
     Guard(
         "events: a line that never ends",
         "it fills the memory",
-        "labkit/runs/events.py",
+        "labkit/ledger/events.py",
         "if not ended and len(line) < LONGEST_BYTES:",
         "if not ended:",
-        ("tests/runs/test_events.py::test_a_line_that_never_ends_is_passed_over_in_pieces",),
+        ("tests/ledger/test_events.py::test_a_line_that_never_ends_is_passed_over_in_pieces",),
     ),
     # -- the rooms, and how the command ends
     Guard(
         "rooms: runs starts training as a process",
         "a notebook that looks at runs imports torch",
-        "labkit/runs/host.py",
+        "labkit/memory/host.py",
         "import re\n",
         "import re\n\nimport labkit.train.errors\n",
         ("tests/test_rooms.py::test_imports_go_one_way",),
@@ -194,7 +194,7 @@ GUARDS = (
     Guard(
         "run: no file but its own",
         "a link shows any file of the machine",
-        "labkit/runs/own_file.py",
+        "labkit/ledger/own_file.py",
         "if path.is_symlink():",
         "if False:",
         ("tests/lab/panel/test_watched.py::test_only_regular_files_of_the_run_are_read[link_elsewhere-record.json]",),
@@ -202,7 +202,7 @@ GUARDS = (
     Guard(
         "events: no file but the run's own",
         "a link shows any file of the machine",
-        "labkit/runs/events.py",
+        "labkit/ledger/events.py",
         "file = open_own(self.path)",
         'file = self.path.open("rb")',
         ("tests/lab/panel/test_watched.py::test_only_regular_files_of_the_run_are_read[link_elsewhere-events.jsonl]",),
@@ -218,10 +218,10 @@ GUARDS = (
     Guard(
         "show: a run as it is",
         "one with typed values stands for the experiment",
-        "labkit/runs/newest.py",
+        "labkit/ledger/newest.py",
         "if not record.overrides and record.rung is None:",
         "if True:",
-        ("tests/runs/test_newest.py::test_an_experiments_name_means_its_newest_run_as_it_is",),
+        ("tests/ledger/test_newest.py::test_an_experiments_name_means_its_newest_run_as_it_is",),
     ),
     Guard(
         "plan: what nobody plans is said first",
@@ -246,73 +246,73 @@ GUARDS = (
     Guard(
         "diagnosis: what was survived",
         "an error that was caught is called the end",
-        "labkit/runs/diagnosis/sequence.py",
+        "labkit/help/diagnosis/sequence.py",
         "open_ = [event for event in events if not event.survived]",
         "open_ = list(events)",
-        ("tests/runs/diagnosis/test_ends.py::test_the_end_decides",),
+        ("tests/help/diagnosis/test_ends.py::test_the_end_decides",),
     ),
     Guard(
         "diagnosis: warnings",
         "a warning is called the end",
-        "labkit/runs/diagnosis/sequence.py",
+        "labkit/help/diagnosis/sequence.py",
         "is not None\n            quiet = quiet or",
         "is not None and False\n            quiet = quiet or",
-        ("tests/runs/diagnosis/test_threads.py::test_the_end_decides",),
+        ("tests/help/diagnosis/test_threads.py::test_the_end_decides",),
     ),
     Guard(
         "diagnosis: ignored exceptions",
         "what a destructor says is called the end",
-        "labkit/runs/diagnosis/sequence.py",
+        "labkit/help/diagnosis/sequence.py",
         " or any(a <= match.start() < b for a, b in ignored)\n            after",
         "\n            after",
-        ("tests/runs/diagnosis/test_threads.py::test_the_end_decides",),
+        ("tests/help/diagnosis/test_threads.py::test_the_end_decides",),
     ),
     Guard(
         "diagnosis: chained exceptions",
         "what a handler met is called the cause",
-        "labkit/runs/diagnosis/sequence.py",
+        "labkit/help/diagnosis/sequence.py",
         "if event.symptom.kind != chosen.symptom.kind and _CHAINED.search(between):",
         "if False:",
-        ("tests/runs/diagnosis/test_ends.py::test_the_end_decides",),
+        ("tests/help/diagnosis/test_ends.py::test_the_end_decides",),
     ),
     Guard(
         "diagnosis: more was free than was asked for",
         "a smaller batch is advised in vain",
-        "labkit/runs/diagnosis/cuda_message.py",
+        "labkit/help/diagnosis/cuda_message.py",
         "if now - _segment_bytes(self.tried_bytes) > NOTICED * self.capacity_bytes:",
         "if False:",
-        ("tests/runs/diagnosis/test_diagnose.py::test_the_numbers_say_who_holds_the_gpu",),
+        ("tests/help/diagnosis/test_diagnose.py::test_the_numbers_say_who_holds_the_gpu",),
     ),
     Guard(
         "diagnosis: larger than the GPU",
         "memory is to be freed that would not do",
-        "labkit/runs/diagnosis/cuda_message.py",
+        "labkit/help/diagnosis/cuda_message.py",
         "if self.tried_bytes > self.capacity_bytes or self.tried_bytes < 0:",
         "if False:",
-        ("tests/runs/diagnosis/test_diagnose.py::test_the_numbers_say_who_holds_the_gpu",),
+        ("tests/help/diagnosis/test_diagnose.py::test_the_numbers_say_who_holds_the_gpu",),
     ),
     Guard(
         "diagnosis: the CUDA context is nobody else",
         "a student looks for a process that is not there",
-        "labkit/runs/diagnosis/cuda_message.py",
+        "labkit/help/diagnosis/cuda_message.py",
         "HIDDEN_BYTES = 2**31",
         "HIDDEN_BYTES = 2**28",
-        ("tests/runs/diagnosis/test_diagnose.py::test_the_numbers_say_who_holds_the_gpu",),
+        ("tests/help/diagnosis/test_diagnose.py::test_the_numbers_say_who_holds_the_gpu",),
     ),
     Guard(
         "diagnosis: a record's reason",
         "it has what followed, and not the cause",
-        "labkit/runs/diagnosis/diagnose.py",
+        "labkit/help/diagnosis/diagnose.py",
         'return f"{line} (last error: {reason})" if reason else line',
         "return reason",
-        ("tests/runs/diagnosis/test_diagnose.py::test_the_reason_of_a_record_begins_with_the_cause_in_its_log",),
+        ("tests/help/diagnosis/test_diagnose.py::test_the_reason_of_a_record_begins_with_the_cause_in_its_log",),
     ),
     Guard(
         "diagnosis: logs of gigabytes",
         "they are read into memory whole",
-        "labkit/runs/diagnosis/log_file.py",
+        "labkit/help/diagnosis/log_file.py",
         "if file.seek(0, 2) - start <= WHOLE_BYTES:",
         "if file.seek(0, 2) >= 0:",
-        ("tests/runs/diagnosis/test_diagnose.py::test_a_cause_that_megabytes_of_noise_follow_is_found",),
+        ("tests/help/diagnosis/test_diagnose.py::test_a_cause_that_megabytes_of_noise_follow_is_found",),
     ),
 )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from labkit.runs.prediction import beside
+from labkit.ledger.predicted import prediction_rows
 from labkit.runs.runner import run
 
 
@@ -21,7 +21,7 @@ def test_every_phase_is_the_measured_one(experiment, typed, tmp_path, monkeypatc
     monkeypatch.setenv("LABKIT_RUNS", str(tmp_path))
     record = run(experiment, typed | {"max_steps": "2"})
     assert record.status == "ok", record.reason
-    rows = beside(record)
+    rows = prediction_rows(record)
     assert {(row["step"], row["phase"]) for row in rows} >= {(1, "after_forward"), (1, "after_optimizer_step")}
     for row in rows:
         if row["what"] in ("peak", "end") or row["measured_bytes"] > 2**20:

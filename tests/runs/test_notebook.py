@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from labkit.runs.records import Ledger
+from labkit.ledger.records import Ledger
 
 LONG = """
 import signal

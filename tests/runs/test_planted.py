@@ -10,7 +10,7 @@ import pytest
 from pieces import stopped_at
 from planted import plants_in_every_file
 
-from labkit.runs.records import Ledger, LedgerError
+from labkit.ledger.records import Ledger, LedgerError
 from labkit.runs.runner import resume, run
 
 SHORT = {"num_train_samples": 48, "max_steps": 3, "num_workers": 0, "enable_checkpointing": True, "save_every": 1,

@@ -11,11 +11,12 @@ import pytest
 
 from labkit.config.layers import resolve
 from labkit.config.workspace import Workspace
+from labkit.ledger.compare import compare
+from labkit.ledger.predicted import prediction_of, prediction_rows
+from labkit.ledger.records import Ledger
 from labkit.plan.cache import TraceCache
 from labkit.plan.predict import predict
-from labkit.runs.compare import compare
-from labkit.runs.prediction import Background, beside, foretold
-from labkit.runs.records import Ledger
+from labkit.runs.prediction import Background
 from labkit.runs.runner import run
 
 WORKSPACE = Workspace.find()
@@ -41,12 +42,12 @@ def changed(record, **values):
 def test_all_records_of_the_course_have_a_prediction_that_came_true(course_records):
     for name, record in course_records.items():
         assert "error" not in record.prediction, name
-        short = foretold(record)
+        short = prediction_of(record)
         assert short["verdict"] == ("fits" if record.status == "ok" else "out of memory"), name
         assert abs(short["error"]) < 0.01, name
         assert set(short["by_phase"]) == set(record.report.by_phase), name
-        assert len(beside(record)) >= 3 * 5, name
-        assert max(abs(row["error"]) for row in beside(record) if row["what"] == "peak") < 0.02, name
+        assert len(prediction_rows(record)) >= 3 * 5, name
+        assert max(abs(row["error"]) for row in prediction_rows(record) if row["what"] == "peak") < 0.02, name
 
 
 def test_the_table_of_runs_has_it_too(course_ledger):
@@ -65,7 +66,7 @@ def test_too_much_is_above_zero_and_too_little_below(course_records):
         | {"end": {c: n * 2 for c, n in phase["end"].items()}, "peak": {c: n // 2 for c, n in phase["peak"].items()}}
         for phase in record.prediction["phases"]
     ]
-    rows = beside(changed(record, prediction=record.prediction | {"phases": phases}))
+    rows = prediction_rows(changed(record, prediction=record.prediction | {"phases": phases}))
     errors = {(row["step"], row["phase"], row["what"]): row["error"] for row in rows}
     assert errors[1, "after_forward", "activations"] == pytest.approx(1, abs=0.01)
     assert errors[1, "after_forward", "peak"] == pytest.approx(-0.5, abs=0.01)
@@ -74,16 +75,16 @@ def test_too_much_is_above_zero_and_too_little_below(course_records):
 
 def test_the_second_micro_step_stands_for_the_last(course_records):
     record = course_records["grad_accumulation"]
-    assert {row["micro_step"] for row in beside(record)} == {0, record.config["accumulate_grad_batches"] - 1}
+    assert {row["micro_step"] for row in prediction_rows(record)} == {0, record.config["accumulate_grad_batches"] - 1}
 
 
 def test_a_record_without_a_prediction_has_nothing_beside_it(course_records):
     record = course_records["reduced_batch"]
     for none in (None, {"error": "why"}):
-        assert beside(changed(record, prediction=none)) == []
-        assert foretold(changed(record, prediction=none)) is None
-    assert beside(changed(record, memory=None)) == []
-    assert foretold(changed(record, memory=None))["error"] is None
+        assert prediction_rows(changed(record, prediction=none)) == []
+        assert prediction_of(changed(record, prediction=none)) is None
+    assert prediction_rows(changed(record, memory=None)) == []
+    assert prediction_of(changed(record, memory=None))["error"] is None
 
 
 def test_a_process_makes_it_and_the_next_run_needs_none(folder):
@@ -151,7 +152,7 @@ from labkit.config.errors import ConfigError
 from labkit.config.layers import resolve
 from labkit.config.workspace import Workspace
 from labkit.runs.prediction import Background
-from labkit.runs.records import Ledger
+from labkit.ledger.records import Ledger
 workspace = Workspace.find()
 resolved = resolve(workspace, "reduced_batch")
 with Ledger(workspace.runs).open_run(resolved, {}, {}) as folder:

@@ -17,7 +17,7 @@ from labkit.cli import main
 from labkit.config.errors import ConfigError
 from labkit.config.layers import resolve
 from labkit.config.workspace import Workspace
-from labkit.runs.records import Ledger, LedgerError
+from labkit.ledger.records import Ledger, LedgerError
 from labkit.runs.resume import unfinished
 from labkit.runs.runner import resume, run
 

@@ -14,9 +14,9 @@ from PIL import Image
 
 from labkit.config.errors import ConfigError
 from labkit.config.workspace import Workspace
+from labkit.help.diagnosis.log_file import read_log
+from labkit.ledger.records import LedgerError
 from labkit.runs import runner
-from labkit.runs.diagnosis.log_file import read_log
-from labkit.runs.records import LedgerError
 from labkit.runs.runner import _stop, run
 
 ONE_STEP = {"max_steps": 1, "num_train_samples": 32}

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from labkit.lab.handin.archive import ArchiveError, read_archive
-from labkit.lab.handin.collect import Host, collect
+from labkit.grading.archive import ArchiveError, read_archive
+from labkit.grading.collect import Host, collect
 from labkit.lab.lesson import LABS
 from labkit.runs.runner import run
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from labkit.runs.records import Ledger
+from labkit.ledger.records import Ledger
 
 VALUES = [
     "num_train_samples=160", "val_fraction=0.2", "batch_size=8", "accumulate_grad_batches=2", "dropout=0.1",
@@ -26,7 +26,7 @@ WAIT_S = 180
 
 KILL_IN_FSYNC = """
 import os, signal, sys
-import labkit.runs.records as records
+import labkit.ledger.records as records
 from labkit.cli import main
 
 calls = 0

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from slurm_rig import GPUS, Cluster
 
+from labkit.cluster.examine import examine_script
 from labkit.config.workspace import Workspace
-from labkit.runs.diagnosis.diagnose import diagnose_log
-from labkit.runs.records import Ledger, Record, RunFolder
-from labkit.runs.slurm.examine import examine_script
+from labkit.help.diagnosis.diagnose import diagnose_log
+from labkit.ledger.records import Ledger, Record, RunFolder
 
 WAIT_S = 420
 LABKIT = str(Path(sys.executable).with_name("labkit"))

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from slurm_rig import Cluster
 
-from labkit.runs.doctor.machine import Check
-from labkit.runs.slurm.examine import examine_script
+from labkit.cluster.examine import examine_script
+from labkit.help.doctor.machine import Check
 
 WAIT_S = 240
 HEAD = 'head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)\n'

@@ -7,9 +7,9 @@ from transformers import Blip2ForConditionalGeneration
 
 from labkit.config.layers import resolve
 from labkit.config.workspace import Workspace
+from labkit.help.diagnosis.diagnose import GPU_MEMORY, diagnose
+from labkit.ledger.records import Record
 from labkit.memory import exhaustion
-from labkit.runs.diagnosis.diagnose import GPU_MEMORY, diagnose
-from labkit.runs.records import Record
 from labkit.train import fit as fitting
 from labkit.train.adapters import load_adapter
 from labkit.train.checkpoints import find_checkpoint, load_model

@@ -143,6 +143,6 @@ def times(number: float | None) -> str:
 
 def sorted_parts(by_category: dict[str, int]) -> str:
     """A breakdown, the largest first, without what is too small to see."""
-    from labkit.runs.text import parts
+    from labkit.ledger.text import parts
 
     return parts(visible(by_category))

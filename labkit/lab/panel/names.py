@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from labkit.runs.records import Ledger, RunFolder
+from labkit.ledger.records import Ledger, RunFolder
 
 NEWEST = 20
 

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from labkit.lab.figures import SHOWN
 from labkit.lab.panel.curve import Curve
+from labkit.ledger.events import EventReader
+from labkit.ledger.records import UNWATCHED, LedgerError, RunFolder
 from labkit.memory.report import PHASES
-from labkit.runs.events import EventReader
-from labkit.runs.records import UNWATCHED, LedgerError, RunFolder
 
 BYTES_AT_ONCE = 4 * 2**20
 """How much of the events one call reads at most."""

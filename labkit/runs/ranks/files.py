@@ -8,8 +8,8 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
+from labkit.ledger.events import EventReader
 from labkit.memory.report import CATEGORIES, MemoryReport, PhaseMemory
-from labkit.runs.events import EventReader
 
 
 def events_of(folder: Path, rank: int) -> Path:

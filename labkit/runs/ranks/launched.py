@@ -19,9 +19,9 @@ from labkit.config.errors import ConfigError
 from labkit.config.launcher import check_launcher
 from labkit.config.schema import RunConfig
 from labkit.config.secrets import child_environment, redact_file
+from labkit.ledger.records import Ledger, LedgerError, Record, RunFolder
 from labkit.runs.ranks.files import log_of
 from labkit.runs.ranks.meeting import Meeting, Word
-from labkit.runs.records import Ledger, LedgerError, Record, RunFolder
 
 POLL_S = 0.1
 MEETING_S = 120.0

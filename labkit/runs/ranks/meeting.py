@@ -5,7 +5,7 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-from labkit.runs.records import LedgerError, RunFolder, write_whole
+from labkit.ledger.records import LedgerError, RunFolder, write_whole
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,8 @@
 """The ranks of a run on several devices as text, side by side."""
 
-from labkit.runs.columns import WideTable
+from labkit.ledger.columns import WideTable
+from labkit.ledger.records import Record
 from labkit.runs.ranks.files import side_by_side
-from labkit.runs.records import Record
 
 _SHOWN = {
     "parameters": "params", "gradients": "grads", "optimizer_gpu": "optim", "activations": "activ",

@@ -28,10 +28,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from labkit.help.diagnosis.log_text import clean, read_tail
+from labkit.help.diagnosis.sequence import find_end
+from labkit.ledger.events import EventReader
 from labkit.memory.exhaustion import ends_exhausted
-from labkit.runs.diagnosis.log_text import clean, read_tail
-from labkit.runs.diagnosis.sequence import find_end
-from labkit.runs.events import EventReader
 from labkit.runs.ranks.files import events_of, log_of, logs
 from labkit.runs.ranks.forked import MODULE, PASSED_ON, ForkedRank, can_fork, fork_rank
 from labkit.runs.ranks.launched import Launched

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from pieces import stopped_at
 
-from labkit.runs.records import Ledger, LedgerError, RunFolder
+from labkit.ledger.records import Ledger, LedgerError, RunFolder
 from labkit.runs.runner import resume, run
 
 

@@ -16,10 +16,10 @@ from trainers import trainers
 from labkit.cli import main
 from labkit.config.errors import ConfigError
 from labkit.config.workspace import Workspace
+from labkit.ledger.records import Ledger, LedgerError, RunFolder
 from labkit.runs.ranks import launched as launched_module
 from labkit.runs.ranks.launched import Launched
 from labkit.runs.ranks.watch import free_port
-from labkit.runs.records import Ledger, LedgerError, RunFolder
 from labkit.runs.runner import run
 
 WAIT_S = 120.0

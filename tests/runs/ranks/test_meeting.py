@@ -4,8 +4,8 @@ import fcntl
 
 import pytest
 
+from labkit.ledger.records import RunFolder
 from labkit.runs.ranks.meeting import Meeting
-from labkit.runs.records import RunFolder
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from trainers import trainers
 
 from labkit.config.schema import read_config
-from labkit.runs.prediction import beside
+from labkit.ledger.predicted import prediction_rows
+from labkit.ledger.records import Ledger
 from labkit.runs.ranks.files import side_by_side
-from labkit.runs.records import Ledger
 from labkit.runs.runner import run
 from labkit.train.models import build_model
 
@@ -93,7 +93,7 @@ def test_every_rank_holds_what_was_predicted(name, trained):
     assert [row["rank"] for row in ranks] == [0, 1]
     assert [row["status"] for row in ranks[1:]] == ["ok"]
     assert ranks[1]["peak_bytes"] == pytest.approx(ranks[0]["peak_bytes"], rel=SHARE)
-    rows = beside(record)
+    rows = prediction_rows(record)
     assert {row["step"] for row in rows} == {0, 1}
     for row in rows:
         if row["what"] == "peak" or row["measured_bytes"] > 0.01 * record.peak_bytes:

@@ -1,0 +1,148 @@
+"""Checks of libraries and weights: pinned versions, the Hugging Face hub, a token."""
+
+import json
+import re
+import sys
+import urllib.error
+import urllib.request
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from labkit.config.versions import version_of
+from labkit.help.doctor.machine import Check, Machine, Needs
+from labkit.memory.units import counted
+
+HUB_TIMEOUT_S = 5.0
+
+REQUIREMENTS = Path(__file__).parents[3] / "requirements.txt"
+"""The pins of a checkout. Where labkit was installed, as in the image, pip has kept them with it."""
+
+_PIN = re.compile(r"^([\w.-]+)==(\S+)$", re.MULTILINE)
+
+
+def check_versions(requirements: Path = REQUIREMENTS) -> Check:
+    """What is installed against what labkit was tested with."""
+    pins = _pins(requirements)
+    if not pins:
+        found = f"no {requirements} to compare with, and labkit is not installed"
+        return Check(name="versions", level="amber", found=found, mend="pip check")
+    found = {name: version_of(name).partition("+")[0] for name in pins}  # "+cpu", "+cu130" name a build
+    missing = [f"{name} {pins[name]}" for name, version in found.items() if version == "missing"]
+    other = [f"{name} {version}, not {pins[name]}" for name, version in found.items() if version != pins[name]]
+    needed = [f"{name}=={pins[name]}" for name, version in found.items() if version != pins[name]]
+    said = f"-r {requirements}" if requirements.is_file() else " ".join(needed)
+    mend = f"{sys.executable} -m pip install {said}"
+    if missing:
+        return Check(name="versions", level="red", found=f"not installed: {', '.join(missing)}", mend=mend)
+    if other:
+        return Check(name="versions", level="amber", found=f"not as tested: {', '.join(other)}", mend=mend)
+    return Check(name="versions", level="green", found=f"{counted(len(pins), 'package')} as pinned")
+
+
+def _pins(requirements: Path) -> dict[str, str]:
+    """Versions by package: of the file, else of what pip knows labkit to require; empty where neither is there."""
+    try:
+        text = requirements.read_text(encoding="utf-8")
+    except OSError:
+        try:
+            text = "\n".join(metadata.requires("labkit") or [])  # extras have a condition behind the version
+        except metadata.PackageNotFoundError:
+            text = ""
+    return dict(_PIN.findall(text))
+
+
+def check_hub(machine: Machine, needs: Needs) -> list[Check]:
+    """Whether the weights are here or can be fetched. Asks the hub, with a short time-out; never says the token."""
+    model = _model_to_fetch(needs)
+    if needs.config is not None and model is None:
+        return [Check(name="weights", level="green", found="the run has random weights or its own; nothing to fetch")]
+    here = model is not None and _in_cache(machine, model)
+    fetch = f"labkit fetch {model or '--profile ' + needs.profile}"
+    weights = [Check(name="weights", level="green", found=f"{model} is in the cache")] if here else []
+    if model is not None and not here:
+        weights = [Check(name="weights", level="amber", found=f"{model} is not in the cache yet", mend=fetch)]
+    if machine.environment.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "ON", "YES"):
+        found = "HF_HUB_OFFLINE keeps this machine off the hub"
+        level = "green" if here or needs.device == "virtual" else "amber"
+        return [*weights, Check(name="hub", level=level, found=found,
+                                mend="" if level == "green" else f"HF_HUB_OFFLINE=0 {fetch}")]  # fmt: skip
+    token, where = _token(machine)
+    status, answer = _ask(machine, f"/api/models/{model}" if model else "/api/whoami-v2", token)
+    return [*weights, _reachable(status, answer, here, needs, fetch), _token_check(status, answer, token, where, model)]
+
+
+def _reachable(status: int | None, answer: Any, here: bool, needs: Needs, fetch: str) -> Check:
+    if status is not None:
+        return Check(name="hub", level="green", found="the hub answers")
+    unneeded = here or needs.device == "virtual"
+    level = "green" if unneeded else "amber" if needs.config is None else "red"
+    found = f"the hub is out of reach ({answer})" + ("; nothing of it is needed" if unneeded else "")
+    return Check(name="hub", level=level, found=found, mend="" if unneeded else f"{fetch}  # on a node with a network")
+
+
+def _token_check(status: int | None, answer: Any, token: str | None, where: str, model: str | None) -> Check:
+    gated = isinstance(answer, dict) and answer.get("gated")
+    if token is None and (gated or (model and status in (401, 403))):
+        return Check(name="token", level="red", found=f"{model} is gated or private, and there is no token",
+                     mend="hf auth login")  # fmt: skip
+    if token is None:
+        return Check(name="token", level="green", found="none; the models of the course need none")
+    if status in (401, 403):
+        return Check(name="token", level="red", found=f"the hub does not accept the token of {where} (HTTP {status})",
+                     mend="hf auth login")  # fmt: skip
+    said = "accepted" if status == 200 else "not tried"
+    return Check(name="token", level="green" if status == 200 else "amber", found=f"from {where}, {said}",
+                 mend="" if status == 200 else "hf auth whoami")  # fmt: skip
+
+
+def _model_to_fetch(needs: Needs) -> str | None:
+    if needs.config is None or needs.config.weights != "pretrained":
+        return None
+    name = needs.config.model_name
+    return None if name.startswith("tiny/") or Path(name).is_dir() else name
+
+
+def _cache(machine: Machine) -> Path:
+    home = Path(machine.environment.get("HOME") or "/")
+    cache = Path(machine.environment.get("XDG_CACHE_HOME") or home / ".cache")
+    return Path(machine.environment.get("HF_HOME") or cache / "huggingface")
+
+
+def _in_cache(machine: Machine, model: str) -> bool:
+    hub = Path(machine.environment.get("HF_HUB_CACHE") or _cache(machine) / "hub")
+    return any((hub / f"models--{model.replace('/', '--')}").glob("snapshots/*/config.json"))
+
+
+def _token(machine: Machine) -> tuple[str | None, str]:
+    for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        if value := machine.environment.get(variable, "").strip():
+            return value, variable
+    path = Path(machine.environment.get("HF_TOKEN_PATH") or _cache(machine) / "token")
+    try:
+        return path.read_text(encoding="utf-8").strip() or None, str(path)
+    except OSError:
+        return None, ""
+
+
+class _StayHere(urllib.request.HTTPRedirectHandler):
+    """A token is not carried to where a redirect leads."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """Follow none."""
+
+
+def _ask(machine: Machine, path: str, token: str | None) -> tuple[int | None, Any]:
+    """Status and answer of the hub; without a status why it is out of reach."""
+    from huggingface_hub import constants
+
+    endpoint = machine.environment.get("HF_ENDPOINT") or constants._HF_DEFAULT_ENDPOINT
+    try:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        request = urllib.request.Request(endpoint.rstrip("/") + path, headers=headers)
+        with urllib.request.build_opener(_StayHere).open(request, timeout=HUB_TIMEOUT_S) as answer:
+            return answer.status, json.loads(answer.read(2**20))
+    except urllib.error.HTTPError as error:
+        return error.code, None
+    except (OSError, ValueError) as error:  # no way there, a time-out, an endpoint that is no address
+        return None, str(getattr(error, "reason", error)) or type(error).__name__

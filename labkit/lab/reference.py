@@ -1,0 +1,201 @@
+"""Reference: the course's own runs, which ship with it for whoever could not make them.
+
+    python -m labkit.lab.reference              every profile of the workspace
+    python -m labkit.lab.reference tiny         one
+
+writes ``workspace/reference/<profile>.json``: of every run that the course is about its newest record in the ledger; on
+the virtual GPU it is run where there is none, on a GPU it is planned. Only what tables and lessons read is kept.
+"""
+
+import dataclasses
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from labkit.config.errors import ConfigError
+from labkit.config.layers import resolve
+from labkit.config.profiles import load_profile, profile_names
+from labkit.config.secrets import redact
+from labkit.config.versions import version_of
+from labkit.config.workspace import Workspace
+from labkit.lab.lesson import LABS, lesson_of
+from labkit.lab.result import Result, with_prediction
+from labkit.ledger.records import Ledger, Record
+from labkit.ledger.shape import read_object
+from labkit.memory.report import CATEGORIES, MemoryReport, PhaseMemory
+
+COMMAND = "python -m labkit.lab.reference"
+
+PLANNED = "planned"
+"""The id of what was planned and not run."""
+
+_LEFT_OUT = ("diagnosis", "reason", "attempts", "rung", "others_bytes", "exit_code")
+"""Fields of a record that nobody reads in a reference, and that may name places of the machine."""
+
+
+class Shipped(Result):
+    """A run that ships with the course; ``made`` is when, and on what."""
+
+    def __init__(self, record: Record, made: str) -> None:
+        super().__init__(record)
+        self.made = made
+
+    @property
+    def source(self) -> str:
+        """Where the numbers come from, marked as not the student's."""
+        return f"shipped, {super().source}"
+
+    @property
+    def said(self) -> str:
+        """The same as a title says it."""
+        return "shipped with the course (predicted)" if self.planned else f"shipped with the course ({super().source})"
+
+
+def path_of(workspace: Workspace, profile: str) -> Path:
+    """Where the reference of a profile lies."""
+    return workspace.root / "reference" / f"{profile}.json"
+
+
+def read_reference(workspace: Workspace, profile: str) -> list[Shipped]:
+    """The runs that ship for a profile; ``ConfigError`` where there are none or they are damaged."""
+    load_profile(workspace, profile)
+    path = path_of(workspace, profile)
+    try:
+        data = read_object(path)
+        made = f"{data['made'][:10]}, {data['machine']}"
+        return [Shipped(Record.from_dict(_filled(run)), made) for run in data["runs"]]
+    except FileNotFoundError:
+        raise ConfigError(f"no runs ship for the profile {profile}; '{COMMAND} {profile}' makes them.") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{path} is damaged ({error}); '{COMMAND} {profile}' makes it anew.") from None
+
+
+def outdated(workspace: Workspace, profile: str) -> list[str]:
+    """Names of runs that the course has otherwise by now, or that it has and the reference has not."""
+    shipped = {result.name: result.record.config_hash for result in read_reference(workspace, profile)}
+    wanted = {name: resolve(workspace, *_parts(name), profile).config.hash for name in wanted_names(workspace, profile)}
+    return sorted(name for name in {*shipped, *wanted} if shipped.get(name) != wanted.get(name))
+
+
+def wanted_names(workspace: Workspace, profile: str) -> list[str]:
+    """The runs of the course on a profile, and those that lessons are about, as lessons call them.
+
+    Without those on a GPU that nobody has measured yet and that cannot be planned.
+    """
+    from labkit.plan.unplanned import unplanned
+
+    of_the_course = list(load_profile(workspace, profile).expected)
+    lessons = [lesson_of(lab) for lab in LABS]
+    about = [name for lesson in lessons for one in (*lesson.questions, *lesson.checks) for name in one.about]
+    more = sorted({name for name in about if not name.startswith("?") and name not in of_the_course})
+    configs = {name: resolve(workspace, *_parts(name), profile).config for name in (*of_the_course, *more)}
+    return [name for name, one in configs.items() if one.device == "virtual" or unplanned(one) is None]
+
+
+def make(workspace: Workspace, profile: str) -> Path:
+    """Make the reference of one profile; takes minutes where much has to be run or planned."""
+    runs = []
+    for name in wanted_names(workspace, profile):
+        print(f"{profile}: {name}", file=sys.stderr, flush=True)
+        runs.append(_kept(with_prediction(_one(workspace, profile, name)).record))
+    versions = ", ".join(f"{lib} {version_of(lib)}" for lib in ("torch", "transformers", "peft", "bitsandbytes"))
+    data = {
+        "profile": profile, "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": f"{_cpu()}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}",
+    }  # fmt: skip
+    path = path_of(workspace, profile)
+    path.parent.mkdir(exist_ok=True)
+    *head, last = [f'"{key}": {json.dumps(value)}' for key, value in redact({**data, "runs": []}).items()]
+    lines = ",\n".join(json.dumps(redact(run)) for run in runs)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text("{" + ",\n".join([*head, f"{last[:-1]}\n{lines}\n]"]) + "}\n", encoding="utf-8")
+    partial.replace(path)
+    return path
+
+
+def _one(workspace: Workspace, profile: str, name: str) -> Result:
+    """The newest run in the ledger that is as the course has it, else one made now: run, or planned for a GPU."""
+    from labkit.lab.bench import Bench
+
+    experiment, overrides = _parts(name)
+    resolved = resolve(workspace, experiment, overrides, profile)
+    records = Ledger(workspace.runs).records(profile, experiment)
+    same = [r for r in records if r.config_hash == resolved.config.hash and r.status in ("ok", "oom")]
+    if same:
+        return Result(same[-1])
+    bench = Bench(profile)
+    do = bench.run if resolved.config.device == "virtual" else bench.predict
+    found = do(experiment, **overrides)
+    if not isinstance(found, Result) or found.status not in ("ok", "oom"):
+        raise ConfigError(f"{name} on {profile}: {found.text()}")
+    return found
+
+
+def _kept(record: Record) -> dict[str, Any]:
+    """What of a record is read by tables and lessons: of many micro steps the first, the last and the highest."""
+    run = {key: value for key, value in dataclasses.asdict(record).items() if key not in _LEFT_OUT}
+    report = record.report
+    if record.id == PLANNED:
+        del run["memory"]  # what was planned, once more
+    elif report is not None:
+        peaks = report.category_peaks
+        wanted = (0, record.config["accumulate_grad_batches"] - 1)
+        run["memory"]["phases"] = [
+            dataclasses.asdict(phase)
+            for phase in report.phases
+            if (phase.step <= 1 and phase.micro_step in wanted)
+            or phase is report.peak_phase
+            or any(phase is _first_highest(report, category) for category in peaks)
+        ]
+    for phase, key in _breakdowns(run):
+        phase[key] = {category: count for category, count in phase[key].items() if count}
+    return run
+
+
+def _first_highest(report: MemoryReport, category: str) -> PhaseMemory:
+    return max(report.phases, key=lambda phase: phase.highest.get(category, 0))
+
+
+def _parts(name: str) -> tuple[str, dict[str, str]]:
+    experiment, *pairs = name.split()
+    return experiment, dict(pair.split("=", 1) for pair in pairs)
+
+
+def _breakdowns(run: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
+    for report in (run.get("memory"), run.get("prediction")):
+        for phase in (report or {}).get("phases", []):
+            for key in ("end", "peak", "highest"):
+                yield phase, key
+
+
+def _filled(run: dict[str, Any]) -> dict[str, Any]:
+    if run["id"] == PLANNED:
+        run["memory"] = {key: run["prediction"][key] for key in ("source", "capacity_bytes", "phases")}
+    for phase, key in _breakdowns(run):
+        phase[key] = {category: phase[key].get(category, 0) for category in CATEGORIES}
+    return run
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def main(names: list[str]) -> None:
+    """Make the references of these profiles, or of all."""
+    workspace = Workspace.find()
+    for profile in names or profile_names(workspace):
+        path = make(workspace, profile)
+        print(f"{path}: {path.stat().st_size / 1000:.0f} KB")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,114 @@
+"""Read a run's events while it goes on."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from labkit.ledger.own_file import open_own
+from labkit.ledger.shape import Progress, Result, Resumed, Start, misfit
+from labkit.memory.report import PhaseMemory
+
+KINDS = {"start": Start, "phase": PhaseMemory, "progress": Progress, "result": Result, "resumed": Resumed}
+"""The events that a record is made of, and what each of them has to have."""
+
+LONGEST_BYTES = 4 * 2**20
+"""What a line may have; the largest of the course has 2 KB."""
+
+
+LARGEST_LOSS = 1e300
+"""A number above it is taken as infinite: twice of it is, and JSON may hold whole numbers that no float is."""
+
+MARK_BYTES = 256
+"""How much of what was read last is kept, to see that a file is still the same."""
+
+
+class EventReader:
+    """Events of a file that still grows; each call of ``new`` gives those since the last.
+
+    ``offset`` is the byte where the next one begins. ``skipped`` counts the lines that were no event: damaged, too
+    long, of an unknown kind or lacking something. ``more``: whether the last call has left whole lines for the next.
+    ``replaced``: whether the file is another than the one that was read, or was cut; then nothing more comes.
+    """
+
+    def __init__(self, path: Path, offset: int = 0) -> None:
+        self.path = path
+        self.skipped = 0
+        self.offset = offset
+        self.more = self.replaced = False
+        self._inside_long_line = False
+        self._mark = b""
+        self._inode: int | None = None
+        self._read_to_end: tuple[int, int, int] | None = None
+
+    def new(self, most_bytes: int | None = None) -> Iterator[dict[str, Any]]:
+        """Events that have become whole since the last call. A line without an end is left for the next.
+
+        Stops after the line that ``most_bytes`` end in. Raises ``OSError``, and ``ValueError`` for what is no regular
+        file.
+        """
+        try:
+            file = open_own(self.path)
+        except FileNotFoundError:
+            self.replaced = self.replaced or self.offset > 0
+            return
+        with file:
+            found = os.fstat(file.fileno())
+            state = (found.st_ino, found.st_size, found.st_mtime_ns)
+            if state == self._read_to_end:
+                return
+            self.replaced = self.replaced or not self._goes_on(file, found)
+            if not self.replaced:
+                self._inode, self._read_to_end = found.st_ino, None  # whoever takes events may stop at any of them
+                yield from self._read(file, most_bytes)
+                self._read_to_end = None if self.more else state
+
+    def _goes_on(self, file: BinaryIO, found: os.stat_result) -> bool:
+        """Whether the file is the one that was read, and still has what was read last."""
+        if self._inode not in (None, found.st_ino):
+            return False
+        file.seek(self.offset - len(self._mark))
+        return file.read(len(self._mark)) == self._mark
+
+    def _read(self, file: BinaryIO, most_bytes: int | None) -> Iterator[dict[str, Any]]:
+        self.more = False
+        begin = self.offset
+        file.seek(begin)
+        while line := file.readline(LONGEST_BYTES):
+            ended = line.endswith(b"\n")
+            if not ended and len(line) < LONGEST_BYTES:
+                return
+            self.offset += len(line)
+            self._mark = (self._mark + line[-MARK_BYTES:])[-MARK_BYTES:]
+            event = read_event(line) if ended and not self._inside_long_line else None
+            self._inside_long_line = not ended
+            # before the event is given: whoever takes one may stop there
+            self.more = most_bytes is not None and self.offset - begin >= most_bytes
+            if event is not None:
+                yield event
+            elif ended:
+                self.skipped += 1
+            if self.more:
+                return
+
+
+def read_event(line: bytes) -> dict[str, Any] | None:
+    """The event in a line; None for a line that is none. A loss that is not a finite number is None."""
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(event, dict) or not isinstance(event.get("event"), str) or event["event"] not in KINDS:
+        return None
+    values = {key: value for key, value in event.items() if key not in ("event", "time")}
+    if misfit(KINDS[event["event"]], values) is not None:
+        return None
+    for key in ("losses", "validation_losses"):
+        if key in event:
+            event[key] = [_finite(loss) for loss in event[key]]
+    return event
+
+
+def _finite(loss: float | None) -> float | None:
+    return loss if loss is not None and abs(loss) <= LARGEST_LOSS else None  # not so for NaN
