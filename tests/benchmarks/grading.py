@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "lab" / "handin"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "grading"))
 from students import another
 
 from labkit.config.profiles import load_profile
