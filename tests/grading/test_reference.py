@@ -10,7 +10,7 @@ import pytest
 from labkit.config.errors import ConfigError
 from labkit.config.profiles import profile_names
 from labkit.config.workspace import Workspace
-from labkit.grading import reference
+from labkit.lab import reference
 from labkit.lab.bench import Refusal
 from labkit.lab.lab import Lab
 from labkit.lab.lesson import LABS, lesson_of
