@@ -8,7 +8,7 @@ from labkit.config.schema import RunConfig
 from labkit.config.workspace import Workspace
 from labkit.ledger.compare import compare, missing
 from labkit.runs.runner import run
-from labkit.train.models import build_model
+from labkit.train.build import build_model
 
 MARGIN = 0.05
 EXPERIMENTS = list(load_profile(Workspace.find(), "tiny").expected)

@@ -20,7 +20,8 @@ from labkit.plan.semantics import DeviceSemantics
 from labkit.plan.trace import Trace
 from labkit.plan.unplanned import unplanned
 from labkit.train.adapters import add_lora
-from labkit.train.models import build_model, dtype_of
+from labkit.train.build import build_model
+from labkit.train.models import dtype_of
 from labkit.train.module import CaptionModule
 from labkit.train.optimizers import build_optimizer
 from labkit.train.processor import IMAGE, TOKEN_IDS, embedded_processor

@@ -38,13 +38,14 @@ from labkit.memory.sharded import ShardTracker
 from labkit.memory.tracker import Tracker, VirtualOutOfMemoryError, host
 from labkit.train.adapters import add_lora
 from labkit.train.attention import kernels
+from labkit.train.build import build_model
 from labkit.train.checkpoints import find_checkpoint, load_processor
 from labkit.train.data import DataError, build_loader, load_samples
 from labkit.train.errors import CheckpointError
 from labkit.train.events import EventWriter
 from labkit.train.fsdp import ShardedModule
 from labkit.train.layer_split import SplitModule
-from labkit.train.models import build_model, weight_facts
+from labkit.train.models import weight_facts
 from labkit.train.module import CaptionModule
 from labkit.train.processor import embedded_processor
 from labkit.train.progress import Progress, finite

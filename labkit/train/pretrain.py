@@ -26,9 +26,9 @@ from transformers import Blip2ForConditionalGeneration, Blip2Processor
 from labkit import assets
 from labkit.config.architectures import architecture
 from labkit.config.schema import RunConfig
+from labkit.train.build import build_model
 from labkit.train.captions import exact_share, write_captions
 from labkit.train.data import packaged
-from labkit.train.models import build_model
 from labkit.train.processor import embedded_processor
 from labkit.train.step import Collator, step_loss
 

@@ -28,8 +28,8 @@ from labkit.config.schema import RunConfig
 from labkit.memory.capture import MemoryCapture
 from labkit.memory.report import PHASES, on_device
 from labkit.memory.tracker import Tracker
+from labkit.train.build import build_model
 from labkit.train.data import EmojiZip, build_loader
-from labkit.train.models import build_model
 from labkit.train.module import CaptionModule
 from labkit.train.optimizers import build_optimizer
 from labkit.train.processor import embedded_processor

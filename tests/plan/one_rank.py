@@ -23,9 +23,10 @@ from labkit.memory.capture import MemoryCapture
 from labkit.memory.sharded import ShardTracker, follow_gathered
 from labkit.memory.tracker import UNDECIDED, Tracker, host
 from labkit.train.adapters import add_lora
+from labkit.train.build import build_model
 from labkit.train.data import EmojiZip
 from labkit.train.fsdp import let_gloo_finish, shard
-from labkit.train.models import build_model, dtype_of
+from labkit.train.models import dtype_of
 from labkit.train.module import CaptionModule
 from labkit.train.optimizers import build_optimizer
 from labkit.train.processor import IMAGE, TOKEN_IDS, embedded_processor

@@ -19,8 +19,8 @@ from labkit.config.architectures import ARCHITECTURES, architecture
 from labkit.config.schema import RunConfig
 from labkit.plan.cache import TraceCache
 from labkit.plan.predict import predict
+from labkit.train.build import build_model
 from labkit.train.data import EmojiZip
-from labkit.train.models import build_model
 from labkit.train.module import CaptionModule
 from labkit.train.processor import IMAGE, TOKEN_IDS, embedded_processor
 from labkit.train.step import Collator

@@ -10,7 +10,7 @@ from labkit.config.workspace import Workspace
 from labkit.plan.cache import TraceCache
 from labkit.plan.predict import predict
 from labkit.plan.steps import batch_of
-from labkit.train.models import build_model
+from labkit.train.build import build_model
 from labkit.train.optimizers import build_optimizer
 from labkit.train.processor import IMAGE, TOKEN_IDS
 from labkit.train.step import step_loss

@@ -24,8 +24,8 @@ from labkit.memory.tracker import BLOCK_BYTES
 from labkit.plan.errors import PredictionError
 from labkit.plan.steps import trace
 from labkit.train.adapters import add_lora
+from labkit.train.build import build_model
 from labkit.train.fsdp import sharded_modules
-from labkit.train.models import build_model
 
 OPT, T5 = "tiny/blip2-opt-small", "tiny/blip2-t5-small"
 SHARE = 0.02

@@ -8,7 +8,8 @@ from transformers import Blip2ForConditionalGeneration
 
 from labkit.config.architectures import Architecture, architecture
 from labkit.config.schema import RunConfig
-from labkit.train.models import blip2_config, build_model
+from labkit.train.build import build_model
+from labkit.train.models import blip2_config
 from labkit.train.processor import embedded_processor
 
 NAMES = {"opt": "tiny/blip2-opt-small", "t5": "tiny/blip2-t5-small"}

@@ -14,10 +14,10 @@ from labkit.config.workspace import Workspace
 from labkit.plan.semantics import DeviceSemantics
 from labkit.train import captions
 from labkit.train.attention import kernels
+from labkit.train.build import build_model
 from labkit.train.captions import captions_of_run, write_captions
 from labkit.train.events import EventWriter
 from labkit.train.fit import fit
-from labkit.train.models import build_model
 from labkit.train.processor import embedded_processor
 from labkit.train.step import Collator
 

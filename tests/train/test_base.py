@@ -18,8 +18,8 @@ from labkit.config.schema import RunConfig
 from labkit.ledger.records import Ledger
 from labkit.runs.runner import run
 from labkit.train import pretrain, trained
+from labkit.train.build import build_model
 from labkit.train.captions import exact_share, write_captions
-from labkit.train.models import build_model
 from labkit.train.processor import embedded_processor
 
 torch.set_num_threads(1)

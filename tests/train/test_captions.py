@@ -8,8 +8,8 @@ from labkit.config.architectures import architecture
 from labkit.config.errors import ConfigError
 from labkit.config.schema import RunConfig
 from labkit.train.adapters import add_lora
+from labkit.train.build import build_model
 from labkit.train.captions import exact_share, images_of, write_captions
-from labkit.train.models import build_model
 from labkit.train.processor import BOS, IMAGE, TOKEN_IDS, embedded_processor, embedded_tokenizer
 from labkit.train.step import PROMPT, Collator
 

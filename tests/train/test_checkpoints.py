@@ -18,9 +18,9 @@ from labkit.config.architectures import architecture
 from labkit.config.schema import RunConfig
 from labkit.memory.tracker import Tracker
 from labkit.train.adapters import add_lora
+from labkit.train.build import build_model
 from labkit.train.checkpoints import CheckpointError, find_checkpoint, load_model, load_processor, verify
 from labkit.train.data import EmojiZip
-from labkit.train.models import build_model
 from labkit.train.shards import stored_tensors
 from labkit.train.step import Collator, step_loss
 

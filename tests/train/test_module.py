@@ -9,8 +9,8 @@ from lightning.pytorch import Trainer, seed_everything
 
 from labkit.config.architectures import architecture
 from labkit.config.schema import RunConfig
+from labkit.train.build import build_model
 from labkit.train.data import build_loader, load_samples
-from labkit.train.models import build_model
 from labkit.train.module import CaptionModule
 from labkit.train.processor import embedded_processor
 from labkit.train.step import Collator, step_loss

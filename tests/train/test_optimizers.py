@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from labkit.config.schema import RunConfig
-from labkit.train.models import build_model
+from labkit.train.build import build_model
 from labkit.train.optimizers import build_optimizer, build_scheduler
 
 torch.set_num_threads(1)

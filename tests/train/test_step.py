@@ -14,8 +14,8 @@ from transformers import Blip2Processor, PreTrainedTokenizerFast
 from labkit import assets
 from labkit.config.architectures import architecture
 from labkit.config.schema import RunConfig
+from labkit.train.build import build_model
 from labkit.train.data import EmojiZip
-from labkit.train.models import build_model
 from labkit.train.processor import EOS, IMAGE, PAD, TOKEN_IDS, embedded_processor, embedded_tokenizer
 from labkit.train.step import IGNORED, PROMPT, Collator, step_loss
 

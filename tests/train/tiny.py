@@ -6,8 +6,8 @@ from torch import nn
 from labkit import assets
 from labkit.config.architectures import architecture
 from labkit.config.schema import RunConfig
+from labkit.train.build import build_model
 from labkit.train.data import EmojiZip
-from labkit.train.models import build_model
 from labkit.train.processor import embedded_processor
 from labkit.train.step import Collator, step_loss
 

@@ -17,7 +17,7 @@ from labkit.ledger.predicted import prediction_rows
 from labkit.ledger.records import Ledger
 from labkit.runs.ranks.files import side_by_side
 from labkit.runs.runner import run
-from labkit.train.models import build_model
+from labkit.train.build import build_model
 
 WAIT_S = 60.0
 ROUNDING = 1e-5

@@ -1,0 +1,36 @@
+"""Build the model of a run: from its checkpoint or with random weights, in the run's dtype, on the run's device."""
+
+import torch
+from transformers import Blip2ForConditionalGeneration
+
+from labkit.config.schema import RunConfig
+from labkit.train.checkpoints import find_checkpoint, load_model
+from labkit.train.models import PARTS, part_parameters, random_model
+
+
+def build_model(config: RunConfig, device: str | torch.device) -> Blip2ForConditionalGeneration:
+    """The model of a run, in train mode: its checkpoint, or random weights from ``config.seed``.
+
+    Weights are made on ``device`` in the run's dtype, in 4 bits with ``use_qlora``, so there is never a second copy.
+    Random weights on ``meta`` allocate nothing. Parts named by ``freeze_*`` do not require gradients. Raises
+    ``CheckpointError`` for a checkpoint that is not here or cannot be used.
+    """
+    if config.weights == "pretrained":
+        model = load_model(config, find_checkpoint(config.model_name), device)
+    else:
+        model = random_model(config, device)
+    for part in PARTS:
+        if getattr(config, f"freeze_{part}"):
+            for parameter in part_parameters(model, part):
+                parameter.requires_grad_(False)
+    if config.act_ckpt:
+        # renamed in transformers 5.2x; both names are tried, since GPU machines have older releases
+        name = "activation_checkpointing_enable"
+        enable = getattr(model, name if hasattr(model, name) else "gradient_checkpointing_enable")
+        enable({"use_reentrant": False})
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            # in eval mode bitsandbytes would repack the weights for such a CPU: for good, and not those of every size
+            module.support_avx512bf16_for_cpu = False
+    # a model in eval mode skips activation checkpointing without a word
+    return model.train()
