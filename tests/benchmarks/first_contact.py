@@ -717,14 +717,14 @@ def _counted(probes: list[dict[str, Any]]) -> Seen:
 
 
 def _all_shapes(probes: Probes, cudnn: bool) -> None:
-    import torch
+    from labkit.train.attention import kernels
 
-    torch.backends.cuda.enable_cudnn_sdp(cudnn)
     _product(probes.device)  # its workspace is there before anything is counted
     work = _for_the_record if cudnn else _one_shape
-    for shape in shapes(probes.probe("T5's lengths", t5_lengths)):
-        for precision in PRECISIONS:
-            probes.probe(f"{shape.name}, {precision}", work, probes.device, shape, precision)
+    with kernels(cudnn):
+        for shape in shapes(probes.probe("T5's lengths", t5_lengths)):
+            for precision in PRECISIONS:
+                probes.probe(f"{shape.name}, {precision}", work, probes.device, shape, precision)
 
 
 def tensors_of(shape: Shape, precision: str, device: str, batch: int) -> tuple[list[Any], Any]:
