@@ -24,7 +24,7 @@ test: $(READY)  ## lint, then all tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-system: $(READY) $(CHI)/.ready  ## a real OpenStack and a real Slurm, the image built for real, kills, the labs planned and in a browser; root on Debian
-	$(CHI)/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --confcutdir=tests/openstack tests/openstack
+	$(CHI)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --confcutdir=tests/openstack tests/openstack
 	$(BIN)/python -m pytest --confcutdir=tests/image tests/image
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/system
 

@@ -4,10 +4,10 @@
     python /opt/labkit/source/tests/benchmarks/first_contact.py                          in the image, on a node
 
 Ends with ``first_contact.json`` and a page for instructors, ``first_contact.md``, in the workspace's folder
-``results``; both are written after each check. The checks go from the driver up to whole runs, each in a process of
-its own with a time limit: one that fails, hangs, crashes or runs out of memory does not keep the next from running.
-Only a red driver does: without it nothing else says anything. What the budget has no time for is named. The last check,
-which sees whether anything is left on the GPU, has its time kept for it.
+``results``; both are written after each check. The checks go from the driver up to whole runs, each in a process of its
+own with a time limit: one that fails, hangs, crashes or runs out of memory does not keep the next from running. Only a
+driver with which torch cannot compute does: without it nothing else says anything. What the budget has no time for is
+named. The last check, which sees whether anything is left on the GPU, has its time kept for it.
 
 It works with the versions that it finds, needs no network, and skips by name what a missing library keeps from
 running. ``--dry`` does all of it without a GPU: tensors on the CPU, runs on the virtual GPU, and for what only CUDA
@@ -102,7 +102,7 @@ ALL_LABS = "all labs on a GPU (00 to 14)"
 CHECKS = (
     Check(
         name=DRIVER, title="Driver, torch and the GPU find each other", work="first_contact:driver", limit_s=90,
-        means="No run starts on CUDA. Everything after this is skipped for this reason.", labs=ALL_LABS,
+        means="Where torch cannot compute, no run starts on CUDA, and every other check is skipped.", labs=ALL_LABS,
         to_do="Take a driver that torch's CUDA works with (CUDA 13 needs 580 or later), or a torch for the driver's "
         "CUDA; then start this again.",
     ),
@@ -717,14 +717,14 @@ def _counted(probes: list[dict[str, Any]]) -> Seen:
 
 
 def _all_shapes(probes: Probes, cudnn: bool) -> None:
-    import torch
+    from labkit.train.attention import kernels
 
-    torch.backends.cuda.enable_cudnn_sdp(cudnn)
     _product(probes.device)  # its workspace is there before anything is counted
     work = _for_the_record if cudnn else _one_shape
-    for shape in shapes(probes.probe("T5's lengths", t5_lengths)):
-        for precision in PRECISIONS:
-            probes.probe(f"{shape.name}, {precision}", work, probes.device, shape, precision)
+    with kernels(cudnn):
+        for shape in shapes(probes.probe("T5's lengths", t5_lengths)):
+            for precision in PRECISIONS:
+                probes.probe(f"{shape.name}, {precision}", work, probes.device, shape, precision)
 
 
 def tensors_of(shape: Shape, precision: str, device: str, batch: int) -> tuple[list[Any], Any]:
@@ -1029,7 +1029,7 @@ RUN_S = 90.0
 COMPILED_RUN_S = 150.0
 """The same for one whose optimizer is compiled first: 50 to 117 s on two cores (measured)."""
 STOP_S = 30.0
-"""Before the check's own limit such a run is told to stop: it has five seconds to end, its prediction is waited for,
+"""Before the check's own limit such a run is stopped: it has five seconds to end, its prediction is waited for,
 and on a busy machine all of it takes longer."""
 PREDICTION_S = 5.0
 """That the prediction of such a run is waited for; a run waits a minute."""
@@ -1355,7 +1355,7 @@ def _row(profile: str, name: str, out: Path, code: dict[str, Any] | None) -> See
     newest = list(data["setups"])[-1]
     row = next((r for r in data["rows"].values() if r["experiment"] == name and r["setup"] == newest), None)
     if row is None or row["state"] in ("not run", "skipped"):
-        raise Skipped(row["reason"] if row else "not run", "gpu_check.py goes on with the rows that are left.")
+        raise Skipped(row["reason"] if row else "not run", "gpu_check.py continues with the rows that are left.")
     if row["state"] == "failed":
         raise Wrong(row["reason"], {"log": row.get("log")})
     numbers = {key: row[key] for key in ("peak", "reserved", "worst", "agrees", "disagreements", "samples_per_s")}

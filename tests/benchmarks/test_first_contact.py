@@ -254,10 +254,10 @@ def test_no_folder_of_the_machine_is_written(doubles, tmp_path):
 
 
 def test_only_whole_folders_are_shortened():
-    places = {"/root": "~", "/root/course": "<checkout>"}
-    for text in ("/rootfs/a", "/srv/root/a", "/root.d/a", "/root-2"):
+    places = {"/u/ann": "~", "/u/ann/course": "<checkout>"}
+    for text in ("/u/anna/a", "/srv/u/ann/a", "/u/ann.d/a", "/u/ann-2"):
         assert first_contact.shorten(text, places) == text
-    assert first_contact.shorten("at /root. In '/root/course/a' and file:///root/b", places) == (
+    assert first_contact.shorten("at /u/ann. In '/u/ann/course/a' and file:///u/ann/b", places) == (
         "at ~. In '<checkout>/a' and file://~/b"
     )
 

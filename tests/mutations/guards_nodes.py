@@ -176,8 +176,8 @@ GUARDS = (
         "teardown: looked at once more",
         "what a kernel saved meanwhile is lost",
         "provisioning/teardown.py",
-        "            running.stop(stopped[-1])\n            collect.refuse_to_lose(booking)\n",
-        "            running.stop(stopped[-1])\n",
+        " and what is left is asked\n            collect.refuse_to_lose(booking)\n",
+        "\n",
         (f"{HOLD}::test_what_is_saved_after_the_first_look_is_seen_and_the_lab_goes_on",),
     ),
     Guard(

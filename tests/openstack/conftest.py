@@ -19,8 +19,6 @@ HERE = Path(__file__).parent
 VM, LARGE_VM, METAL = "g1.h100.pci.1", "g1.h100.pci.4", "compute_gigaio"
 POLL_S = 0.4
 SSH_TIMEOUT_S = 20
-LONG = ("test_faults", "test_class_failing", "test_class", "test_interleaved", "test_paths", "test_together")
-"""Files of two minutes and more go first: begun last, one would leave the other workers idle at the end."""
 
 
 def pytest_configure() -> None:
@@ -28,7 +26,6 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items) -> None:
-    items.sort(key=lambda item: item.path.stem not in LONG)
     for item in items:
         # python-chi and the clients warn of what they will do next year; a warning of ours stays an error
         item.add_marker(pytest.mark.filterwarnings("default"))
