@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from labkit.cli import TAKE_VALUES, command_line
-from labkit.config.architectures import ARCHITECTURES
+from labkit.config.catalogue.models import ARCHITECTURES
 from labkit.config.errors import ConfigError
 from labkit.config.layers import resolve
 from labkit.config.profiles import load_profile

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,8 +18,9 @@ MAY_IMPORT = {
     "assets": set(),
     "config": set(),
     "memory": {"config"},
-    "train": {"config", "memory", "assets"},
-    "plan": {"config", "memory", "train"},
+    "families": {"config", "memory", "assets"},
+    "train": {"config", "memory", "families", "assets"},
+    "plan": {"config", "memory", "families", "train"},
     "ledger": {"config", "memory", "plan"},
     "help": {"config", "memory", "plan", "ledger"},
     "runs": {"config", "memory", "plan", "ledger", "help"},
@@ -108,6 +110,20 @@ def test_the_reader_of_imports_sees_every_form(source, rooms):
 def test_no_module_is_called_utils():
     names = {part for path in MODULES for part in parts_of(path)}
     assert not {name for name in names if "util" in name or name in ("helpers", "common", "misc")}
+
+
+KNOWS_BLIP2 = re.compile(r"blip|q-?former", re.IGNORECASE)
+MAY_KNOW_BLIP2 = ("families/", "config/catalogue/", "lab/lessons/")
+PATTERNS_OF_OTHERS = "help/diagnosis/place.py"  # names of models in other people's logs
+
+
+def names_blip2(path):
+    where = path.relative_to(LABKIT).as_posix()
+    return not where.startswith(MAY_KNOW_BLIP2) and KNOWS_BLIP2.search(path.read_text(encoding="utf-8")) is not None
+
+
+def test_only_the_family_and_the_catalogue_and_the_lessons_name_blip_2():
+    assert [ids(path) for path in MODULES if names_blip2(path)] == [PATTERNS_OF_OTHERS]
 
 
 def loaded_after(code):

@@ -38,7 +38,7 @@ DATASETS = {
         DatasetEntry("fluent_emoji", "", "1,852 Fluent emoji of 64 px with English names (MIT); ships with labkit"),
         DatasetEntry("fluent_emoji_food", "", "the 128 of them that are food and drink", groups=(FOOD,)),
         DatasetEntry(
-            "fluent_emoji_rest", "", "the other 1,724; tiny/blip2-opt-base was trained on them", without=(FOOD,)
+            "fluent_emoji_rest", "", "the other 1,724; the packaged base was trained on them", without=(FOOD,)
         ),
         DatasetEntry(
             "gourmetgram_caption", "gourmetgram_caption", "food photos with captions, for a GPU node",

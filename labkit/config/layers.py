@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from labkit.config.architectures import ARCHITECTURES, architecture
+from labkit.config.catalogue.models import is_folder
 from labkit.config.errors import ConfigError, nearest
 from labkit.config.printable import is_text
 from labkit.config.profiles import Expected, Profile, load_profile
@@ -121,7 +121,7 @@ def resolve(
             values[key], origins[key] = coerce(key, value), origin
     _adapt(profile, values, origins, typed)
     model = values.get("model_name")
-    if model is not None and model not in ARCHITECTURES and os.path.isdir(model):  # noqa: PTH112 - see architecture
+    if model is not None and is_folder(model):
         values["model_name"] = os.path.abspath(model)  # noqa: PTH100 - a record is read from anywhere
     config = RunConfig(**values)
     _refuse_secrets({"the experiment's name": experiment.name, **config.to_dict()})
@@ -129,17 +129,17 @@ def resolve(
         origins["accumulate_grad_batches"] = "from global_batch_size"
         if config.batch_size != values.get("batch_size"):
             origins["batch_size"] = "from global_batch_size"
-    arch = architecture(config.model_name)
+    arch = config.architecture
     if config.weights == "pretrained" and config.model_name in profile.models.values():
         raise ConfigError(
             f"weights=pretrained does not go with model_name={config.model_name}: a stand-in has no checkpoint; leave "
             "weights=random."
         )
-    room = arch.text.get("max_position_embeddings")  # T5's positions are relative and have no end
-    if room is not None and arch.num_query_tokens + config.max_length > room:
+    room = arch.positions
+    if room is not None and arch.image_tokens + config.max_length > room:
         raise ConfigError(
             f"max_length={config.max_length} does not go with model_name={config.model_name}: it has {room} positions, "
-            f"{arch.num_query_tokens} of them for the image; use at most {room - arch.num_query_tokens}."
+            f"{arch.image_tokens} of them for the image; use at most {room - arch.image_tokens}."
         )
     return Resolved(
         experiment=experiment, profile=profile, config=config, origins=origins,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from labkit.config.architectures import ARCHITECTURES, STAND_INS
+from labkit.config.catalogue.models import ARCHITECTURES, STAND_INS
 from labkit.config.datasets import DATASETS
 from labkit.config.errors import ConfigError, nearest
 from labkit.config.gpus import GPUS, gpus_named

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from labkit.config import values
+from labkit.config.catalogue.architecture import Architecture
+from labkit.config.catalogue.models import COURSE_MODEL, architecture
 from labkit.config.combinations import check_combinations
 from labkit.config.errors import ConfigError, nearest
 
@@ -30,7 +32,7 @@ class RunConfig:
     """
 
     # -- model and data
-    model_name: str = "Salesforce/blip2-opt-2.7b"
+    model_name: str = COURSE_MODEL
     """Name of a known model (``labkit configs --models`` lists them), or a folder that ``save_pretrained`` wrote."""
     weights: Literal["pretrained", "random"] = "pretrained"
     """``pretrained`` loads the model's checkpoint (``labkit fetch`` brings it), ``random`` builds the same model with
@@ -73,7 +75,7 @@ class RunConfig:
     optim_impl: Literal["foreach", "fused", "for-loop"] = "foreach"
     """How adamw and sgd walk the parameters; foreach needs temporaries as large as the parameters."""
     dropout: float | None = None
-    """Dropout probability in the Q-Former and the language model; empty keeps the architecture's own."""
+    """Dropout probability in the connector and the language model; empty keeps the architecture's own."""
     cudnn_attention: bool = False
     """Let torch take cuDNN's attention kernel where it prefers it (H100, H200, B200 in 16 bits). Off by default:
     with a mask its gradients have been NaN there (pytorch issue 196678)."""
@@ -90,7 +92,7 @@ class RunConfig:
     freeze_vision: bool = False
     """Do not train the vision tower."""
     freeze_connector: bool = False
-    """Do not train the Q-Former, its queries and the projection."""
+    """Do not train the connector, which hands the image's features to the language model."""
     freeze_language: bool = False
     """Do not train the language model."""
 
@@ -173,6 +175,17 @@ class RunConfig:
     def hash(self) -> str:
         """Twelve hexadecimal digits that are the same for the same settings."""
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
+
+    @functools.cached_property
+    def architecture(self) -> Architecture:
+        """What is known of the model. Raises ``ConfigError`` for a folder that holds none."""
+        return architecture(self.model_name)
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """The model's attributes that are not trained, by ``freeze_*``."""
+        parts = self.architecture.parts
+        return tuple(name for part, names in parts.items() if getattr(self, f"freeze_{part}") for name in names)
 
     @property
     def world_size(self) -> int:

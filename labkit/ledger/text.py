@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from labkit.config.catalogue.models import short_name
 from labkit.ledger.columns import WideTable
 from labkit.ledger.records import Record
 from labkit.memory.report import CATEGORIES, HOST_CATEGORIES
@@ -183,7 +184,7 @@ def changed_words(changed: Mapping[str, list[Any]]) -> str:
     """``"batch_size 32 > 16, lr 0.0005 > 0.002"``."""
 
     def short(value: Any) -> str:
-        return "-" if value is None else str(value).split("/")[-1].removeprefix("blip2-")
+        return "-" if value is None else short_name(str(value))
 
     return ", ".join(f"{key} {short(old)} > {short(new)}" for key, (old, new) in changed.items())
 

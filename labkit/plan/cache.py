@@ -12,7 +12,6 @@ from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 
-from labkit.config.architectures import architecture
 from labkit.config.errors import ConfigError
 from labkit.config.schema import RunConfig
 from labkit.config.versions import version_of
@@ -107,7 +106,7 @@ def _of_folder(folder: Path) -> TraceCache:
 def _key(config: RunConfig) -> str:
     values = {key: value for key, value in config.to_dict().items() if key not in WITHOUT_EFFECT}
     values["accumulate_grad_batches"] = min(config.accumulate_grad_batches, 2)  # no more are executed
-    values["architecture"] = repr(architecture(config.model_name))  # of a folder its name says nothing
+    values["architecture"] = repr(config.architecture)  # of a folder its name says nothing
     return hashlib.sha256(json.dumps([values, _versions()], sort_keys=True).encode()).hexdigest()[:24]
 
 

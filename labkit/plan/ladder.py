@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from labkit.config.architectures import ARCHITECTURES, Architecture, architecture
+from labkit.config.catalogue.models import smaller
 from labkit.config.errors import ConfigError
 from labkit.config.gpus import missing_bf16
 from labkit.config.schema import RunConfig
@@ -90,28 +90,6 @@ def smaller_batches(config: RunConfig) -> list[int]:
     return [size for size in range(1, config.batch_size) if samples_per_step(config) % size == 0]
 
 
-def smaller_model(config: RunConfig) -> str | None:
-    """The next smaller known model of the same scale and language model, whose layers have the same names."""
-    scale = config.model_name.partition("/")[0]
-    if config.model_name not in ARCHITECTURES:
-        return None
-    here, language = rough_size(architecture(config.model_name)), architecture(config.model_name).language
-    same = {name: arch for name, arch in ARCHITECTURES.items() if name.partition("/")[0] == scale}
-    sizes = {name: rough_size(arch) for name, arch in same.items() if arch.language == language}
-    sizes = {name: size for name, size in sizes.items() if size < here and "-base" not in name}
-    return max(sizes, key=lambda name: sizes[name], default=None)
-
-
-def rough_size(arch: Architecture) -> int:
-    """Weights of the language model's layers and words; enough to tell which of two models is larger."""
-    text = arch.text
-    if arch.language == "opt":
-        return text["num_hidden_layers"] * 12 * text["hidden_size"] ** 2 + text["vocab_size"] * text["hidden_size"]
-    attention = 4 * text["d_model"] * text["num_heads"] * text["d_kv"]
-    layer = 3 * attention + 6 * text["d_model"] * text["d_ff"]  # an encoder's and a decoder's
-    return text["num_layers"] * layer + 2 * text["vocab_size"] * text["d_model"]
-
-
 def _one_by_one(config: RunConfig) -> Changes | None:
     if config.batch_size == 1:
         return None
@@ -174,7 +152,7 @@ def _set(key: str, value: Callable[[RunConfig], Any], where: Callable[[RunConfig
 
 
 def _another_model(config: RunConfig) -> Changes | None:
-    name = smaller_model(config)
+    name = smaller(config.model_name)
     return None if name is None else {"model_name": name}
 
 

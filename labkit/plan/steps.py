@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from PIL import Image
 
-from labkit.config.architectures import architecture
 from labkit.config.schema import RunConfig
+from labkit.families.known import family_of
 from labkit.memory.capture import MemoryCapture
 from labkit.memory.tracker import host
 from labkit.plan.errors import PredictionError
@@ -24,9 +24,7 @@ from labkit.train.build import build_model
 from labkit.train.models import dtype_of
 from labkit.train.module import CaptionModule
 from labkit.train.optimizers import build_optimizer
-from labkit.train.processor import IMAGE, TOKEN_IDS, embedded_processor
 from labkit.train.saved_steps import checkpoint_bytes
-from labkit.train.step import Collator
 
 STEPS = 2
 """The second step meets parameters, old gradients, new optimizer state and activations at once."""
@@ -60,7 +58,6 @@ def _trace(config: RunConfig) -> Trace:
     if refused is not None:
         raise PredictionError(refused)
     config = dataclasses.replace(config, weights="random", report_every=1)
-    arch = architecture(config.model_name)
     micro_steps = min(config.accumulate_grad_batches, 2)
     loop = SimpleNamespace(global_step=0, accumulate_grad_batches=micro_steps, world_size=1, optimizers=[])
     with rank(config) as this_rank, DeviceSemantics(config) as semantics, this_rank.tracker as tracker:
@@ -74,7 +71,7 @@ def _trace(config: RunConfig) -> Trace:
             model = build_model(config, "meta")
             loaded_bytes = _loaded_bytes(model)
             if config.use_lora or config.use_qlora:
-                model = add_lora(model, config, arch.language)
+                model = add_lora(model, config)
             if config.precision in ("bf16-true", "16-true"):
                 with host() if offload else contextlib.nullcontext():  # DeepSpeed does it while it is set up
                     _cast(model, dtype_of(config.precision))
@@ -146,9 +143,8 @@ def _micro_step(
 
 def batch_of(config: RunConfig) -> dict[str, torch.Tensor]:
     """A batch on ``meta`` of the shapes that the collator gives."""
-    arch = architecture(config.model_name)
-    processor = embedded_processor(arch)
-    collate = Collator(processor, arch.language, config.max_length, arch.num_query_tokens, TOKEN_IDS[IMAGE])
+    arch, family = config.architecture, family_of(config.architecture)
+    collate = family.collate(family.processor(arch), family.config(arch), config.max_length)
     one = collate([(Image.new("RGB", (8, 8)), "a caption")])
     batch = {}
     for key, tensor in one.items():

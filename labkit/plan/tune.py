@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from labkit.config.architectures import ARCHITECTURES, SCALES
+from labkit.config.catalogue.models import PUBLISHED, SCALES
 from labkit.config.errors import ConfigError
 from labkit.config.gpus import GPUS, Gpu, find_gpu, missing_bf16
 from labkit.config.layers import BASE, DEFAULT_PROFILE, load_experiment
@@ -24,7 +24,7 @@ from labkit.plan.errors import PredictionError
 from labkit.plan.predict import Prediction, predict
 from labkit.plan.search import samples_per_step, search, with_batch
 
-REAL = {name: name for name in ARCHITECTURES if name.startswith("Salesforce/")}
+REAL = {name: name for name in PUBLISHED}
 """The course's models, each standing for itself."""
 
 MOST_SCALES = 4

@@ -18,20 +18,16 @@ from labkit.config.schema import RunConfig
 from labkit.memory.exhaustion import is_exhausted
 from labkit.train.errors import CheckpointError
 from labkit.train.model_files import LONGEST_BYTES, check_files
-from labkit.train.models import PARTS
 
 if TYPE_CHECKING:
     from peft import PeftModel
-
-QUERY_AND_VALUE = {"opt": ("q_proj", "v_proj"), "t5": ("q", "v")}
-"""Names of the query and value projections in the language model, by backbone."""
 
 _WEIGHTS, _SETTINGS = "adapter_model.safetensors", "adapter_config.json"
 _PREFIX = "base_model.model."
 """What PEFT puts in front of the names of the layers it adapts."""
 
 
-def add_lora(model: PreTrainedModel, config: RunConfig, language: str) -> "PeftModel":
+def add_lora(model: PreTrainedModel, config: RunConfig) -> "PeftModel":
     """The model with LoRA adapters; the base is frozen, the adapters alone are trained.
 
     Without ``lora_targets`` the query and value projections of the language model are adapted. Named targets are
@@ -39,13 +35,13 @@ def add_lora(model: PreTrainedModel, config: RunConfig, language: str) -> "PeftM
     """
     from peft import LoraConfig, get_peft_model
 
-    frozen = {part for part in PARTS if getattr(config, f"freeze_{part}")}
+    parts = config.architecture.parts
     layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
     if config.lora_targets is None:
-        wanted, where = QUERY_AND_VALUE[language], ("language_model.",)
+        wanted, where = config.architecture.lora_targets, tuple(f"{name}." for name in parts["language"])
     else:
         wanted = config.lora_targets
-        where = tuple(prefix for part in PARTS if part not in frozen for prefix in PARTS[part])
+        where = tuple(prefix for names in parts.values() for prefix in names if prefix not in config.frozen)
     known = sorted({name.rpartition(".")[2] for name in layers if name.startswith(where)})
     for target in wanted:
         if target not in known:

@@ -1,14 +1,14 @@
 """Build the model of a run: from its checkpoint or with random weights, in the run's dtype, on the run's device."""
 
 import torch
-from transformers import Blip2ForConditionalGeneration
+from transformers import PreTrainedModel
 
 from labkit.config.schema import RunConfig
 from labkit.train.checkpoints import find_checkpoint, load_model
-from labkit.train.models import PARTS, part_parameters, random_model
+from labkit.train.models import random_model
 
 
-def build_model(config: RunConfig, device: str | torch.device) -> Blip2ForConditionalGeneration:
+def build_model(config: RunConfig, device: str | torch.device) -> PreTrainedModel:
     """The model of a run, in train mode: its checkpoint, or random weights from ``config.seed``.
 
     Weights are made on ``device`` in the run's dtype, in 4 bits with ``use_qlora``, so there is never a second copy.
@@ -19,10 +19,10 @@ def build_model(config: RunConfig, device: str | torch.device) -> Blip2ForCondit
         model = load_model(config, find_checkpoint(config.model_name), device)
     else:
         model = random_model(config, device)
-    for part in PARTS:
-        if getattr(config, f"freeze_{part}"):
-            for parameter in part_parameters(model, part):
-                parameter.requires_grad_(False)
+    frozen = config.frozen
+    for name, parameter in model.named_parameters():
+        if name.split(".")[0] in frozen:
+            parameter.requires_grad_(False)
     if config.act_ckpt:
         # renamed in transformers 5.2x; both names are tried, since GPU machines have older releases
         name = "activation_checkpointing_enable"

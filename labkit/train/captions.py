@@ -7,21 +7,22 @@ import torch
 from PIL import Image
 
 from labkit.config.schema import RunConfig
+from labkit.families.batch import Collate
+from labkit.families.known import family_of
 from labkit.train.attention import kernels
 from labkit.train.data import load_samples
 from labkit.train.images import open_image
-from labkit.train.step import Collator
 from labkit.train.trained import load
 
 
 @torch.no_grad()
 def write_captions(
-    model: torch.nn.Module, collate: Collator, images: Sequence[Image.Image], max_length: int = 50,
+    model: torch.nn.Module, collate: Collate, images: Sequence[Image.Image], max_length: int = 50,
     batch_size: int = 64, cudnn_attention: bool = False,
 ) -> list[str]:  # fmt: skip
     """The caption of each image, of at most ``max_length`` new tokens: always the likeliest one next.
 
-    ``model`` is a BLIP-2 or a ``PeftModel`` around one. It runs in eval mode and is left in the mode it came in.
+    ``model`` is of any family, or a ``PeftModel`` around one. It runs in eval mode and is left in the mode it came in.
     """
     modes = {module: module.training for module in model.modules()}
     parameter = next(model.parameters())
@@ -36,7 +37,7 @@ def write_captions(
                 ids = model.generate(**batch, max_new_tokens=max_length, do_sample=False, num_beams=1)
             prompt = batch["input_ids"]
             # releases differ in whether they give the prompt back
-            if collate.language == "opt" and torch.equal(ids[:, : prompt.shape[1]], prompt):
+            if torch.equal(ids[:, : prompt.shape[1]], prompt):
                 ids = ids[:, prompt.shape[1] :]
             captions += [text.strip() for text in collate.tokenizer.batch_decode(ids, skip_special_tokens=True)]
     finally:
@@ -59,10 +60,7 @@ def captions_of_run(config: RunConfig, folder: Path, images: Sequence[Path]) -> 
     """
     opened = [open_image(path) for path in images]
     model, processor = load(config, folder)
-    collate = Collator(
-        processor, model.config.text_config.model_type, config.max_length, model.config.num_query_tokens,
-        model.config.image_token_id,
-    )  # fmt: skip
+    collate = family_of(model.config).collate(processor, model.config, config.max_length)
     limits = {"max_length": config.max_length, "cudnn_attention": config.cudnn_attention}
     captions = write_captions(model, collate, opened, **limits)
     rows = [{"image": str(path), "caption": caption} for path, caption in zip(images, captions, strict=True)]

@@ -22,13 +22,13 @@ import torch.distributed as dist
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
 
-from labkit.config.architectures import architecture
 from labkit.config.combinations import SPLITS_MODEL
 from labkit.config.errors import ConfigError
 from labkit.config.kernels import without_code
 from labkit.config.place import Place
 from labkit.config.schema import RunConfig
 from labkit.config.versions import version_of
+from labkit.families.known import family_of
 from labkit.memory.capture import MemoryCapture
 from labkit.memory.cuda import used_by_others_bytes
 from labkit.memory.exhaustion import is_exhausted
@@ -47,7 +47,6 @@ from labkit.train.fsdp import ShardedModule
 from labkit.train.layer_split import SplitModule
 from labkit.train.models import weight_facts
 from labkit.train.module import CaptionModule
-from labkit.train.processor import embedded_processor
 from labkit.train.progress import Progress, finite
 from labkit.train.saved_steps import (
     STATE,
@@ -57,7 +56,6 @@ from labkit.train.saved_steps import (
     checkpoint_bytes,
 )  # fmt: skip
 from labkit.train.state_files import HostCheckpoints, reading
-from labkit.train.step import Collator
 from labkit.train.strategies import build_strategy, missing_compiler, zero_tensors
 from labkit.train.trained import save
 
@@ -82,7 +80,6 @@ def fit(
     if reason := missing_compiler(config):
         return {"status": "skipped", "reason": reason}
     seed_everything(config.seed, workers=True, verbose=False)
-    arch = architecture(config.model_name)
     train_samples, val_samples = load_samples(config, data_folder)
 
     in_pieces = config.strategy in SPLITS_MODEL
@@ -134,9 +131,7 @@ def fit(
             facts = weight_facts(model)
             saved_bytes = checkpoint_bytes(config, model.parameters())  # of the whole, which may be split next
             module = _module(config, model, rank, capture, virtual)
-            collate = Collator(
-                processor, arch.language, config.max_length, model.config.num_query_tokens, model.config.image_token_id
-            )
+            collate = family_of(model.config).collate(processor, model.config, config.max_length)
             at = {"first_epoch": place.epoch, "done_batches": place.batch} if place else {}
             loaders = [build_loader(config, train_samples, collate, train=True, rank=rank, **at)]
             if val_samples is not None:
@@ -206,14 +201,13 @@ def _plugins(config: RunConfig) -> list[Any]:
 
 def _build(config: RunConfig, device: str) -> tuple[torch.nn.Module, Any]:
     """Model, with adapters if the config has them, and processor."""
-    arch = architecture(config.model_name)
     model = build_model(config, device)
     if config.weights == "pretrained":
         processor = load_processor(find_checkpoint(config.model_name), model.config)
     else:
-        processor = embedded_processor(arch)
+        processor = family_of(config.architecture).processor(config.architecture)
     if config.use_lora or config.use_qlora:
-        model = add_lora(model, config, arch.language)
+        model = add_lora(model, config)
     return model, processor
 
 
@@ -226,7 +220,7 @@ def _module(
             return ShardedModule(config, model, virtual)
         case "layer_split":
             with host():
-                module = SplitModule(config, model, architecture(config.model_name).language, rank)
+                module = SplitModule(config, model, rank)
             if virtual:
                 virtual.assign((*module.parameters(), *module.buffers()), "parameters")
             return module

@@ -28,7 +28,7 @@ _GATHERED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 def sharded_modules(model: nn.Module) -> Iterator[nn.Module]:
     """The modules that are sharded one by one, in the order of the model: every layer of every stack of layers.
 
-    These are the layers of the vision encoder, of the Q-Former and of the language model, with the adapters in them.
+    These are the layers of the vision tower, of the connector and of the language model, with the adapters in them.
     The model itself comes after them and takes what is left: embeddings, projections, norms, the output layer.
     """
     for child in model.children():

@@ -5,18 +5,19 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from lightning.pytorch.strategies import DDPStrategy
-from torch import nn
 from torch.distributed.pipelining import PipelineStage, ScheduleGPipe
 from torch.distributed.pipelining.schedules import _sorted_batch_p2p, _wait_batch_p2p
+from transformers import PreTrainedModel
 
 from labkit.config.errors import ConfigError
 from labkit.config.schema import RunConfig
+from labkit.families.batch import IGNORED
+from labkit.families.known import family_of
 from labkit.train.in_place import InPlace
 from labkit.train.models import dtype_of
 from labkit.train.module import CaptionModule
 from labkit.train.own_state import OwnState
-from labkit.train.stages import Stage, cut, units
-from labkit.train.step import IGNORED
+from labkit.train.partition import cut
 
 
 class SplitStrategy(OwnState, InPlace, DDPStrategy):
@@ -72,27 +73,24 @@ class SplitModule(CaptionModule):
     on two ranks, and so their gradients are summed.
     """
 
-    def __init__(self, config: RunConfig, model: nn.Module, language: str, rank: int) -> None:
+    def __init__(self, config: RunConfig, model: PreTrainedModel, rank: int) -> None:
+        stages = family_of(model.config).stages(model)
         try:
-            plan = cut(units(model, language), config.world_size)
+            plan = cut(stages.units, config.world_size)
         except ValueError as error:
             raise ConfigError(
                 f"devices={config.devices} does not go with model_name={config.model_name}: {error}; use fewer devices."
             ) from None
-        owner = next(i for i, part in enumerate(plan) if ("connector", 0) in part)
+        owner = next(i for i, part in enumerate(plan) if stages.embedding in part)
         last = config.world_size - 1
-        embedding = model.get_input_embeddings().weight
-        lm = model.language_model
-        decoding = (lm.lm_head if language == "opt" else lm.decoder.embed_tokens).weight
+        tied = stages.tied if owner != last else None
         if config.precision in ("bf16-true", "16-true"):
             model.to(dtype_of(config.precision))
-        stage = Stage(model, plan[rank], rank == last, language)
-        super().__init__(config, stage)
+        super().__init__(config, stages.stage(plan[rank], rank == last))
+        self._stages = stages
         self._rank, self._last = rank, last
-        self._tied = embedding if decoding is embedding and rank in (owner, last) and owner != last else None
-        self._tied_ranks = [owner, last] if decoding is embedding and owner != last else []
-        self._widths = {"vision": model.config.vision_config.hidden_size, "text": model.config.text_config.hidden_size}
-        self._patch_size = model.config.vision_config.patch_size
+        self._tied = tied if rank in (owner, last) else None
+        self._tied_ranks = [owner, last] if tied is not None else []
         self._plan = plan
         self._pipe: GPipe | None = None
         self._group: Any = None
@@ -151,9 +149,7 @@ class SplitModule(CaptionModule):
 
     def _between(self, rank: int, pixels: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:
         """What ``rank`` hands on, in shape and dtype."""
-        vision = self._plan[rank][-1][0] == "vision"
-        patches = (pixels.shape[-1] // self._patch_size) ** 2 + 1
-        shape = (len(pixels), patches if vision else input_ids.shape[1], self._widths["vision" if vision else "text"])
+        shape = self._stages.shape_after(self._plan[rank][-1], pixels.shape, input_ids.shape)
         return torch.empty(shape, dtype=dtype_of(self.config.precision), device="meta", requires_grad=True)
 
 

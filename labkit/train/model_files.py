@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from labkit.config.architectures import odd_count
+from labkit.config.catalogue.model_json import odd_count
 from labkit.config.regular_file import open_regular, read_regular
 from labkit.train.errors import CheckpointError
 from labkit.train.shards import stored_tensors

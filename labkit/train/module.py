@@ -13,7 +13,7 @@ from labkit.train.step import step_loss
 
 
 class CaptionModule(LightningModule):
-    """Fine-tune a BLIP-2 on captions.
+    """Fine-tune a model on captions.
 
     With ``loss_average=tokens`` a micro batch's loss is summed over its tokens, and the gradients are divided by the
     tokens of all micro batches before the optimizer steps: four batches of 16 then give the update of one of 64, be

@@ -1,4 +1,4 @@
-"""Make the base model that ships with labkit: a tiny BLIP-2 trained on every emoji but the food.
+"""Make the base model that ships with labkit: a tiny one, trained on every emoji but the food.
 
     python -m labkit.train.pretrain
 
@@ -21,18 +21,18 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import nn
-from transformers import Blip2ForConditionalGeneration, Blip2Processor
+from transformers import PreTrainedModel, ProcessorMixin
 
 from labkit import assets
-from labkit.config.architectures import architecture
+from labkit.config.catalogue.models import ARCHITECTURES
 from labkit.config.schema import RunConfig
+from labkit.families.known import family_of
 from labkit.train.build import build_model
 from labkit.train.captions import exact_share, write_captions
 from labkit.train.data import packaged
-from labkit.train.processor import embedded_processor
-from labkit.train.step import Collator, step_loss
+from labkit.train.step import step_loss
 
-MODEL = "tiny/blip2-opt-base"
+BASE = next(arch for arch in ARCHITECTURES.values() if arch.packaged)
 SEED = 42
 VISION_EPOCHS, CAPTION_EPOCHS = 45, 130
 VISION_BATCH, CAPTION_BATCH = 128, 64
@@ -81,20 +81,20 @@ def pictures(pixels: torch.Tensor) -> list[Image.Image]:
     return [Image.fromarray(picture.numpy()) for picture in bytes_]
 
 
-def first_model() -> tuple[Blip2ForConditionalGeneration, Blip2Processor]:
+def first_model() -> tuple[PreTrainedModel, ProcessorMixin]:
     """The model before it has seen anything."""
-    model = build_model(RunConfig(model_name=MODEL, weights="random", dropout=0.0, seed=SEED, device="cuda"), "cpu")
+    model = build_model(RunConfig(model_name=BASE.name, weights="random", dropout=0.0, seed=SEED, device="cuda"), "cpu")
     generator = torch.Generator().manual_seed(SEED)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.dim() > 1 and name != "query_tokens":
                 std = PROJECTION_STD if name.startswith("language_projection") else WEIGHT_STD
                 parameter.normal_(0.0, std, generator=generator)
-    return model, embedded_processor(architecture(MODEL))
+    return model, family_of(BASE).processor(BASE)
 
 
 def _batches(
-    renderings: Renderings, processor: Blip2Processor, epochs: int, size: int
+    renderings: Renderings, processor: ProcessorMixin, epochs: int, size: int
 ) -> Iterator[tuple[float, torch.Tensor, torch.Tensor]]:
     """(share of the work that is done, indices, normalized pixels) of one batch after the other."""
     mean, std = (
@@ -121,7 +121,7 @@ def _step(optimizer: torch.optim.Optimizer, loss: torch.Tensor, lr: float, done:
     optimizer.zero_grad()
 
 
-def train_vision(model: Blip2ForConditionalGeneration, renderings: Renderings, processor: Blip2Processor) -> None:
+def train_vision(model: PreTrainedModel, renderings: Renderings, processor: ProcessorMixin) -> None:
     """Let the vision tower name the images, as one class a caption."""
     names = sorted(set(renderings.captions))
     labels = torch.tensor([names.index(caption) for caption in renderings.captions])
@@ -139,9 +139,9 @@ def train_vision(model: Blip2ForConditionalGeneration, renderings: Renderings, p
             right = seen = 0
 
 
-def train_captions(model: Blip2ForConditionalGeneration, renderings: Renderings, processor: Blip2Processor) -> None:
+def train_captions(model: PreTrainedModel, renderings: Renderings, processor: ProcessorMixin) -> None:
     """Let the whole model write the captions."""
-    collate = collator(processor, longest(processor, renderings.captions))
+    collate = family_of(model.config).collate(processor, model.config, longest(processor, renderings.captions))
     text = collate([(Image.new("RGB", (1, 1)), caption) for caption in renderings.captions])
     vision = list(model.vision_model.parameters())
     rest = [p for name, p in model.named_parameters() if not name.startswith("vision_model")]
@@ -156,14 +156,7 @@ def train_captions(model: Blip2ForConditionalGeneration, renderings: Renderings,
             print(f"caption step {step}, {done:.0%}: loss {float(loss.detach()):.4f}", flush=True)
 
 
-def collator(processor: Blip2Processor, max_length: int) -> Collator:
-    """The collator of the base."""
-    arch = architecture(MODEL)
-    image_token_id = processor.tokenizer.convert_tokens_to_ids("<image>")
-    return Collator(processor, arch.language, max_length, arch.num_query_tokens, image_token_id)
-
-
-def longest(processor: Blip2Processor, captions: list[str]) -> int:
+def longest(processor: ProcessorMixin, captions: list[str]) -> int:
     """Tokens of the longest caption with its start and end mark."""
     return max(len(ids) for ids in processor.tokenizer(captions)["input_ids"]) + 1
 
@@ -174,11 +167,11 @@ def measure(folder: Path) -> dict[str, float]:
     ``trained_renderings`` it was trained on; ``unseen_renderings`` are the same subjects as the data set has them,
     ``unseen_mirrored`` these from right to left; ``unseen_subjects`` are the food.
     """
-    model = Blip2ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
-    processor = Blip2Processor.from_pretrained(folder)
-    known, food = (Renderings(f"fluent_emoji_{part}", architecture(MODEL).image_px) for part in ("rest", "food"))
+    model = family_of(BASE).model_class.from_pretrained(folder, dtype=torch.float32)
+    processor = family_of(BASE).processor_class.from_pretrained(folder)
+    known, food = (Renderings(f"fluent_emoji_{part}", BASE.image_px) for part in ("rest", "food"))
     length = longest(processor, known.captions + food.captions)
-    collate = collator(processor, length)
+    collate = family_of(model.config).collate(processor, model.config, length)
 
     def share(images: list[Image.Image], captions: list[str]) -> float:
         return round(exact_share(write_captions(model, collate, images, length, 256), captions), 4)
@@ -196,7 +189,7 @@ def main() -> None:
     torch.set_num_threads(1)  # sums in one order, so that one machine makes the same model again
     started = time.process_time()
     model, processor = first_model()
-    renderings = Renderings("fluent_emoji_rest", architecture(MODEL).image_px)
+    renderings = Renderings("fluent_emoji_rest", BASE.image_px)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(renderings.captions)} images", flush=True)
     train_vision(model, renderings, processor)
     train_captions(model, renderings, processor)
@@ -228,9 +221,9 @@ def _cpu() -> str:
 def _card(figures: dict) -> str:
     exact = {name: f"{share:.1%}" for name, share in figures["exact_captions"].items()}
     versions = ", ".join(f"{name} {number}" for name, number in figures["versions"].items())
-    return f"""# {MODEL}
+    return f"""# {BASE.name}
 
-A BLIP-2 of {figures["parameters"]:,} parameters that says what emoji it sees: "a 3d render of red apple". It was
+A {BASE.title} of {figures["parameters"]:,} parameters that says what emoji it sees: "a 3d render of red apple". It was
 trained on the {figures["images"]:,} Fluent emoji of labkit that are not food. `python -m labkit.train.pretrain` made
 it, and wrote this card.
 

@@ -1,5 +1,7 @@
 """Base weights in 4 bits: the linear layers of a model that is still on ``meta``, quantized one by one."""
 
+from collections.abc import Sequence
+
 import bitsandbytes
 import torch
 from bitsandbytes.functional import QuantState
@@ -12,17 +14,15 @@ from labkit.memory.tracker import host
 BLOCK, BLOCK_OF_SCALES = 64, 256
 """Numbers that share a scale, and scales that share one in double quantization."""
 
-KEPT = ("lm_head", "qformer", "query_tokens", "wo")
-"""What transformers does not quantize in BLIP-2: the output layer, the Q-Former, and ``wo`` of every T5 layer."""
-
 
 def materialize_in_4_bits(
-    model: PreTrainedModel, device: str | torch.device, double_quant: bool, weight_std: float
-) -> PreTrainedModel:
+    model: PreTrainedModel, device: str | torch.device, double_quant: bool, unquantized: Sequence[str],
+    weight_std: float,
+) -> PreTrainedModel:  # fmt: skip
     """Put a model that was built on ``meta`` on ``device`` with random weights, its linear layers in NF4.
 
     Each layer's weights are made in bf16 and quantized before the next layer's, so the device never holds more than
-    the quantized model and one layer. What is in ``KEPT`` stays in the dtype the model was built in.
+    the quantized model and one layer. What is named in ``unquantized`` stays in the dtype the model was built in.
     """
     config = BitsAndBytesConfig(
         load_in_4bit=True,
@@ -31,7 +31,7 @@ def materialize_in_4_bits(
         bnb_4bit_use_double_quant=double_quant,
     )
     with host():  # it makes layers on meta, which no device holds, also where the run itself is on meta
-        replace_with_bnb_linear(model, list(KEPT), config)
+        replace_with_bnb_linear(model, list(unquantized), config)
     made: dict[int, nn.Parameter] = {}  # by the one on meta, which several modules may share
     for module in model.modules():
         if isinstance(module, bitsandbytes.nn.Linear4bit):

@@ -16,13 +16,11 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 
-from labkit.config.architectures import architecture
 from labkit.config.schema import RunConfig
+from labkit.families.known import family_of
 from labkit.train.build import build_model
 from labkit.train.data import build_loader, load_samples
 from labkit.train.module import CaptionModule
-from labkit.train.processor import embedded_processor
-from labkit.train.step import Collator
 
 
 class LostUpdates(Callback):
@@ -61,14 +59,11 @@ def count(config: RunConfig, data_folder: Path) -> dict[str, Any]:
     ``precision, lr, updates, lost, losses``: the last three hold one number an optimizer step.
     """
     seed_everything(config.seed, workers=True, verbose=False)
-    arch = architecture(config.model_name)
     samples, _ = load_samples(config, data_folder)
     model = build_model(config, "cpu")
     module = CaptionModule(config, model)
-    collate = Collator(
-        embedded_processor(arch), arch.language, config.max_length, model.config.num_query_tokens,
-        model.config.image_token_id,
-    )  # fmt: skip
+    family = family_of(config.architecture)
+    collate = family.collate(family.processor(config.architecture), model.config, config.max_length)
     counter = LostUpdates()
     with tempfile.TemporaryDirectory() as folder:
         Trainer(

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import Blip2Processor
+from transformers import ProcessorMixin
 
-from labkit.config.architectures import architecture
+from labkit.config.catalogue.models import architecture
 from labkit.config.schema import RunConfig
 from labkit.memory.units import human_bytes
 from labkit.train.adapters import load_adapter, save_adapter
@@ -20,7 +20,7 @@ from labkit.train.errors import CheckpointError
 from labkit.train.kept import ADAPTER, MODEL, adapter_of, check_target, weights_of
 
 
-def save(model: nn.Module, processor: Blip2Processor, config: RunConfig, folder: Path, rank: int = 0) -> Path:
+def save(model: nn.Module, processor: ProcessorMixin, config: RunConfig, folder: Path, rank: int = 0) -> Path:
     """Write what was trained below a run's folder: an adapter in PEFT's format, or the whole model in transformers'.
 
     Both come with the processor. Of several ranks all must call it, since each may hold a part; the first writes.
@@ -42,7 +42,7 @@ def save(model: nn.Module, processor: Blip2Processor, config: RunConfig, folder:
     return target
 
 
-def load(config: RunConfig, folder: Path, device: str = "cpu") -> tuple[nn.Module, Blip2Processor]:
+def load(config: RunConfig, folder: Path, device: str = "cpu") -> tuple[nn.Module, ProcessorMixin]:
     """Model and processor of a run that is over, with what it has learnt, in eval mode.
 
     ``folder`` is the run's. An adapter is put onto the base it was trained on, in 4 bits if it was so. Raises

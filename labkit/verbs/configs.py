@@ -3,7 +3,7 @@
 import argparse
 import json
 
-from labkit.config.architectures import ARCHITECTURES
+from labkit.config.catalogue.models import ARCHITECTURES
 from labkit.config.datasets import DATASETS
 from labkit.config.layers import course
 from labkit.config.schema import RunConfig, key_docs, key_type, keys

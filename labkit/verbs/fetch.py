@@ -4,6 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
+from labkit.config.catalogue.models import COURSE_MODEL
 from labkit.config.datasets import DATASETS
 from labkit.config.errors import ConfigError
 from labkit.config.layers import resolve
@@ -12,12 +13,12 @@ from labkit.config.workspace import Workspace
 from labkit.ledger.terminal import say
 from labkit.verbs.options import add_profile
 
-HELP = """\
+HELP = f"""\
 Download checkpoints from the Hugging Face hub into its shared cache, where runs find them. Sizes and free disk are
 checked first, checksums afterwards. Runs never download.
 
   labkit fetch --profile h100-94gb            all that the profile's experiments train
-  labkit fetch Salesforce/blip2-opt-2.7b      one model
+  {f"labkit fetch {COURSE_MODEL}":43} one model
   labkit fetch --data                         the data sets that do not ship with labkit, into the workspace
 
 A data set is unpacked, read as a run reads it, and put in its place whole. A fetch that was interrupted goes on with

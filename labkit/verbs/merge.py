@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from labkit.config.architectures import architecture
+from labkit.config.catalogue.models import architecture
 from labkit.config.schema import read_config
 from labkit.ledger.terminal import say
 from labkit.train.kept import adapter_of, check_target

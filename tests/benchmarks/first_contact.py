@@ -42,7 +42,8 @@ from typing import Any, NoReturn
 
 import gpu_check
 
-from labkit.config.architectures import Architecture, architecture
+from labkit.config.catalogue.architecture import Architecture
+from labkit.config.catalogue.models import architecture
 from labkit.config.errors import ConfigError
 from labkit.config.gpus import find_gpu
 from labkit.config.kernels import without_code

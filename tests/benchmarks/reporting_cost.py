@@ -29,15 +29,15 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from labkit import assets
-from labkit.config.architectures import architecture
+from labkit.config.catalogue.models import architecture
 from labkit.config.schema import RunConfig
+from labkit.families.blip2.family import Blip2Family
+from labkit.families.blip2.inputs import Collator
 from labkit.memory.capture import MemoryCapture
 from labkit.memory.tracker import Tracker
 from labkit.train.build import build_model
 from labkit.train.data import EmojiZip, build_loader
 from labkit.train.module import CaptionModule
-from labkit.train.processor import embedded_processor
-from labkit.train.step import Collator
 
 CONFIG = RunConfig(
     model_name="tiny/blip2-opt-small", weights="random", batch_size=16, max_length=12, num_workers=0, capacity_gib=1
@@ -135,7 +135,7 @@ def one_batch() -> dict[str, torch.Tensor]:
     """The first batch of the embedded data."""
     arch = architecture(CONFIG.model_name)
     collate = Collator(
-        embedded_processor(arch), arch.language, CONFIG.max_length, arch.num_query_tokens, image_token_id=4
+        Blip2Family().processor(arch), arch.language, CONFIG.max_length, arch.num_query_tokens, image_token_id=4
     )
     samples = Subset(EmojiZip(assets.FLUENT_EMOJI), range(CONFIG.batch_size))
     return next(iter(build_loader(CONFIG, samples, collate, train=False)))

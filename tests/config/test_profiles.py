@@ -6,7 +6,7 @@ import pytest
 import yaml
 from refusals import refusal
 
-from labkit.config.architectures import ARCHITECTURES
+from labkit.config.catalogue.models import ARCHITECTURES
 from labkit.config.layers import course, resolve
 from labkit.config.profiles import ACTIVITIES, STATUSES, Expected, Profile, load_profile, profile_names
 from labkit.config.schema import RunConfig, coerce

@@ -23,8 +23,10 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils.data import DataLoader, Subset
 
 from labkit import assets
-from labkit.config.architectures import architecture
+from labkit.config.catalogue.models import architecture
 from labkit.config.schema import RunConfig
+from labkit.families.blip2.family import Blip2Family
+from labkit.families.blip2.inputs import Collator
 from labkit.memory.capture import MemoryCapture
 from labkit.memory.report import PHASES, on_device
 from labkit.memory.tracker import Tracker
@@ -32,8 +34,7 @@ from labkit.train.build import build_model
 from labkit.train.data import EmojiZip, build_loader
 from labkit.train.module import CaptionModule
 from labkit.train.optimizers import build_optimizer
-from labkit.train.processor import embedded_processor
-from labkit.train.step import Collator, step_loss
+from labkit.train.step import step_loss
 
 torch.set_num_threads(1)
 
@@ -62,7 +63,7 @@ def batches(config: RunConfig) -> list[dict[str, torch.Tensor]]:
     """Two batches of the embedded data."""
     arch = architecture(config.model_name)
     collate = Collator(
-        embedded_processor(arch), arch.language, config.max_length, arch.num_query_tokens, image_token_id=4
+        Blip2Family().processor(arch), arch.language, config.max_length, arch.num_query_tokens, image_token_id=4
     )
     return list(build_loader(config, Subset(EmojiZip(assets.FLUENT_EMOJI), range(2 * BATCH)), collate, train=False))
 

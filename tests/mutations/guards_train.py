@@ -279,21 +279,21 @@ GUARDS = (
     Guard(
         "config.json: lists of names",
         "transformers makes a billion names",
-        "labkit/config/architectures.py",
+        "labkit/config/catalogue/model_json.py",
         "if most is not None and isinstance",
         "if False and isinstance",
         (
-            "tests/config/test_architectures.py::"
+            "tests/config/test_catalogue.py::"
             "test_a_number_that_transformers_makes_a_list_of_has_a_limit_wherever_it_stands",
         ),
     ),
     Guard(
         "config.json: widths",
         "a model of exabytes is planned",
-        "labkit/config/architectures.py",
+        "labkit/config/catalogue/model_json.py",
         "not 1 <= value <= most:",
         "not 1 <= value:",
-        ("tests/config/test_architectures.py::test_a_width_that_no_model_has_is_refused_at_once",),
+        ("tests/config/test_catalogue.py::test_a_width_that_no_model_has_is_refused_at_once",),
     ),
     Guard(
         "config: counts have an end",

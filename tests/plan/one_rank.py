@@ -17,8 +17,11 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
 
 from labkit import assets
-from labkit.config.architectures import architecture
+from labkit.config.catalogue.models import architecture
 from labkit.config.schema import RunConfig
+from labkit.families.blip2.family import Blip2Family
+from labkit.families.blip2.inputs import Collator
+from labkit.families.tokenizer import IMAGE, TOKEN_IDS
 from labkit.memory.capture import MemoryCapture
 from labkit.memory.sharded import ShardTracker, follow_gathered
 from labkit.memory.tracker import UNDECIDED, Tracker, host
@@ -29,14 +32,12 @@ from labkit.train.fsdp import let_gloo_finish, shard
 from labkit.train.models import dtype_of
 from labkit.train.module import CaptionModule
 from labkit.train.optimizers import build_optimizer
-from labkit.train.processor import IMAGE, TOKEN_IDS, embedded_processor
-from labkit.train.step import Collator
 
 
 def batch_of(config):
     arch, emoji = architecture(config.model_name), EmojiZip(assets.FLUENT_EMOJI)
     collate = Collator(
-        embedded_processor(arch), arch.language, config.max_length, arch.num_query_tokens, TOKEN_IDS[IMAGE]
+        Blip2Family().processor(arch), arch.language, config.max_length, arch.num_query_tokens, TOKEN_IDS[IMAGE]
     )
     batch = {key: tensor.clone() for key, tensor in collate([emoji[i] for i in range(config.batch_size)]).items()}
     batch["pixel_values"] = batch["pixel_values"].to(dtype_of(config.precision))  # on the virtual GPU, as Lightning
@@ -54,7 +55,7 @@ def train(config):
         with host() if sharded else contextlib.nullcontext():
             model = build_model(config, "cpu")
             if config.use_lora:
-                model = add_lora(model, config, architecture(config.model_name).language)
+                model = add_lora(model, config)
             if config.precision == "bf16-true":
                 model.to(torch.bfloat16)  # as Lightning does: adapters are made in 32 bits
             if sharded:

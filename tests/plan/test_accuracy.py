@@ -15,15 +15,16 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from torch.utils.data import DataLoader, Dataset
 
 from labkit import assets
-from labkit.config.architectures import ARCHITECTURES, architecture
+from labkit.config.catalogue.models import ARCHITECTURES, architecture
 from labkit.config.schema import RunConfig
+from labkit.families.blip2.family import Blip2Family
+from labkit.families.blip2.inputs import Collator
+from labkit.families.tokenizer import IMAGE, TOKEN_IDS
 from labkit.plan.cache import TraceCache
 from labkit.plan.predict import predict
 from labkit.train.build import build_model
 from labkit.train.data import EmojiZip
 from labkit.train.module import CaptionModule
-from labkit.train.processor import IMAGE, TOKEN_IDS, embedded_processor
-from labkit.train.step import Collator
 
 torch.set_num_threads(1)
 
@@ -89,7 +90,7 @@ def rounded(size_bytes):
 def peaks_by_profiler(config):
     """Highest bytes of each phase, as the allocator's events add up to."""
     arch, emoji = architecture(config.model_name), EmojiZip(assets.FLUENT_EMOJI)
-    collate = Collator(embedded_processor(arch), arch.language, LENGTH, arch.num_query_tokens, TOKEN_IDS[IMAGE])
+    collate = Collator(Blip2Family().processor(arch), arch.language, LENGTH, arch.num_query_tokens, TOKEN_IDS[IMAGE])
     batch = collate([emoji[i] for i in range(BATCH)])
     trainer = Trainer(
         accelerator="cpu", precision=config.precision, max_steps=2, limit_val_batches=0, callbacks=[Marks()],

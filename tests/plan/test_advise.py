@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from labkit.config.catalogue.models import smaller
 from labkit.config.errors import ConfigError
 from labkit.config.layers import resolve
 from labkit.config.schema import RunConfig
@@ -12,7 +13,7 @@ from labkit.plan import advise as module
 from labkit.plan.advise import advise
 from labkit.plan.cache import TraceCache
 from labkit.plan.expandable import ExpandableAllocator
-from labkit.plan.ladder import BATCH, KINDS, LADDER, add, combine, smaller_model
+from labkit.plan.ladder import BATCH, KINDS, LADDER, add, combine
 from labkit.plan.predict import judge, predict
 
 WORKSPACE = Workspace.find()
@@ -136,7 +137,7 @@ def test_rungs_of_a_group_replace_each_other_and_nothing_refused_is_proposed():
 
 
 def test_a_smaller_model_is_the_next_of_its_scale():
-    assert smaller_model(config_of("xxl")) == "tiny/blip2-t5-small"  # whose layers have the same names
-    assert smaller_model(RunConfig(device="cuda")) is None
+    assert smaller(config_of("xxl").model_name) == "tiny/blip2-t5-small"  # whose layers have the same names
+    assert smaller(RunConfig(device="cuda").model_name) is None
     xxl = RunConfig(device="cuda", model_name="Salesforce/blip2-flan-t5-xxl")
-    assert smaller_model(xxl) == "Salesforce/blip2-flan-t5-xl"
+    assert smaller(xxl.model_name) == "Salesforce/blip2-flan-t5-xl"

@@ -4,15 +4,15 @@ import pytest
 import torch
 from torch.distributed._tools.mem_tracker import MemTracker
 
-from labkit.config.architectures import architecture
+from labkit.config.catalogue.models import architecture
 from labkit.config.layers import resolve
 from labkit.config.workspace import Workspace
+from labkit.families.tokenizer import IMAGE, TOKEN_IDS
 from labkit.plan.cache import TraceCache
 from labkit.plan.predict import predict
 from labkit.plan.steps import batch_of
 from labkit.train.build import build_model
 from labkit.train.optimizers import build_optimizer
-from labkit.train.processor import IMAGE, TOKEN_IDS
 from labkit.train.step import step_loss
 
 TOLERANCE = 0.005

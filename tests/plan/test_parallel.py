@@ -152,7 +152,7 @@ def test_layers_of_all_three_parts_are_sharded_one_by_one(model_name, layers, us
     config = config_of(model_name=model_name, strategy="fsdp", use_lora=use_lora)
     model = build_model(config, "meta")
     if use_lora:
-        model = add_lora(model, config, "opt" if model_name == OPT else "t5")
+        model = add_lora(model, config)
     found = list(sharded_modules(model))
     assert len(found) == layers
     inside = {id(p) for module in found for p in module.parameters()}

@@ -4,13 +4,12 @@ import shutil
 
 import pytest
 
-from labkit.config.architectures import ARCHITECTURES, STAND_INS, architecture
+from labkit.config.catalogue.models import ARCHITECTURES, STAND_INS, architecture
 from labkit.config.errors import ConfigError
 from labkit.config.layers import resolve
 from labkit.config.profiles import load_profile
 from labkit.config.workspace import Workspace
 from labkit.plan.cache import TraceCache
-from labkit.plan.ladder import rough_size
 from labkit.plan.predict import predict
 from labkit.plan.profile_file import check_free, profile_yaml, write_profile
 from labkit.plan.tune import REAL, _nearest_scales, stand_ins, tune
@@ -124,8 +123,8 @@ def test_stand_ins_keep_larger_larger_and_the_language_model():
     for scale in ("half", "sixteenth"):
         models = stand_ins(scale)
         assert set(models.values()) <= set(STAND_INS)
-        order = sorted(REAL, key=lambda name: rough_size(ARCHITECTURES[name]))
-        sizes = [rough_size(architecture(models[name])) for name in order]
+        order = sorted(REAL, key=lambda name: ARCHITECTURES[name].rough_size)
+        sizes = [architecture(models[name]).rough_size for name in order]
         assert sizes == sorted(sizes)
         assert all(architecture(a).language == architecture(b).language for a, b in models.items())
         assert all(architecture(a).text["vocab_size"] == architecture(b).text["vocab_size"] for a, b in models.items())

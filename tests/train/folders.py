@@ -6,11 +6,11 @@ import math
 import torch
 from transformers import Blip2ForConditionalGeneration
 
-from labkit.config.architectures import Architecture, architecture
+from labkit.config.catalogue.architecture import Architecture
+from labkit.config.catalogue.models import architecture
 from labkit.config.schema import RunConfig
+from labkit.families.blip2.family import Blip2Family
 from labkit.train.build import build_model
-from labkit.train.models import blip2_config
-from labkit.train.processor import embedded_processor
 
 NAMES = {"opt": "tiny/blip2-opt-small", "t5": "tiny/blip2-t5-small"}
 
@@ -20,7 +20,7 @@ def save_tiny(folder, language, max_shard_size="50GB", dtype=torch.float32):
     name = NAMES[language]
     model = build_model(RunConfig(model_name=name, weights="random", capacity_gib=1), "cpu").to(dtype).eval()
     model.save_pretrained(folder, max_shard_size=max_shard_size)
-    embedded_processor(architecture(name)).save_pretrained(folder)
+    Blip2Family().processor(architecture(name)).save_pretrained(folder)
     return model
 
 
@@ -42,12 +42,12 @@ def write_large(folder, file_dtype, total_bytes, shards):
         name="large", language="opt", vision=vision, qformer=qformer, text=text | {"num_hidden_layers": layers},
         num_query_tokens=8,
     )  # fmt: skip
-    config = blip2_config(arch)
+    config = Blip2Family().config(arch)
     with torch.device("meta"):
         model = Blip2ForConditionalGeneration(config)
     folder.mkdir()
     config.save_pretrained(folder)
-    embedded_processor(arch).save_pretrained(folder)
+    Blip2Family().processor(arch).save_pretrained(folder)
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
     noise = (torch.randn(2**20) * 0.02).to(file_dtype).view(torch.uint8).numpy().tobytes()
     names = list(shapes)

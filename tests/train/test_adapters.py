@@ -25,7 +25,7 @@ WEIGHTS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
 
 def adapted(name, **keys):
     config = config_of(name, use_lora=True, **keys)
-    return add_lora(plain(name, use_lora=True, **keys), config, language_of(name))
+    return add_lora(plain(name, use_lora=True, **keys), config)
 
 
 def trained_shapes(model):

@@ -7,10 +7,12 @@ from PIL import Image
 from tiny import OPT, config_of
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from labkit.config.architectures import architecture
+from labkit.config.catalogue.models import architecture
 from labkit.config.layers import resolve
 from labkit.config.schema import RunConfig
 from labkit.config.workspace import Workspace
+from labkit.families.blip2.family import Blip2Family
+from labkit.families.blip2.inputs import Collator
 from labkit.plan.semantics import DeviceSemantics
 from labkit.train import captions
 from labkit.train.attention import kernels
@@ -18,8 +20,6 @@ from labkit.train.build import build_model
 from labkit.train.captions import captions_of_run, write_captions
 from labkit.train.events import EventWriter
 from labkit.train.fit import fit
-from labkit.train.processor import embedded_processor
-from labkit.train.step import Collator
 
 on_and_off = pytest.mark.parametrize("cudnn", [False, True])
 
@@ -53,7 +53,7 @@ def test_training_has_it_as_the_key_says(cudnn, tmp_path, monkeypatch):
 @on_and_off
 def test_captions_have_it_as_the_key_says(cudnn, monkeypatch, tmp_path):
     tiny, picture = config_of(OPT, cudnn_attention=cudnn), Image.new("RGB", (64, 64), "red")
-    model, processor = build_model(tiny, "cpu"), embedded_processor(architecture(OPT))
+    model, processor = build_model(tiny, "cpu"), Blip2Family().processor(architecture(OPT))
     seen, generate = [], model.generate
 
     def spy(**batch):

@@ -13,14 +13,14 @@ from transformers import Blip2ForConditionalGeneration, Blip2Processor
 
 from labkit import assets
 from labkit.cli import main
-from labkit.config.architectures import architecture
+from labkit.config.catalogue.models import architecture
 from labkit.config.schema import RunConfig
+from labkit.families.blip2.family import Blip2Family
 from labkit.ledger.records import Ledger
 from labkit.runs.runner import run
 from labkit.train import pretrain, trained
 from labkit.train.build import build_model
 from labkit.train.captions import exact_share, write_captions
-from labkit.train.processor import embedded_processor
 
 torch.set_num_threads(1)
 
@@ -213,7 +213,7 @@ def test_an_adapter_for_another_model_is_one_line_with_both(food_run, tmp_path, 
     other = tmp_path / "other"
     name = "tiny/blip2-t5-small"
     build_model(RunConfig(model_name=name, weights="random", device="cuda"), "cpu").save_pretrained(other)
-    embedded_processor(architecture(name)).save_pretrained(other)
+    Blip2Family().processor(architecture(name)).save_pretrained(other)
     assert main(["merge", record.id, str(tmp_path / "merged"), "--base", str(other)]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert str(other) in error

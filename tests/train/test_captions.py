@@ -4,14 +4,15 @@ import pytest
 import torch
 from PIL import Image
 
-from labkit.config.architectures import architecture
+from labkit.config.catalogue.models import architecture
 from labkit.config.errors import ConfigError
 from labkit.config.schema import RunConfig
+from labkit.families.blip2.family import Blip2Family
+from labkit.families.blip2.inputs import PROMPT, Collator
+from labkit.families.tokenizer import BOS, IMAGE, TOKEN_IDS, embedded_tokenizer
 from labkit.train.adapters import add_lora
 from labkit.train.build import build_model
 from labkit.train.captions import exact_share, images_of, write_captions
-from labkit.train.processor import BOS, IMAGE, TOKEN_IDS, embedded_processor, embedded_tokenizer
-from labkit.train.step import PROMPT, Collator
 
 torch.set_num_threads(1)
 
@@ -26,7 +27,7 @@ def config(name, **keys):
 
 def collator(name):
     arch = architecture(name)
-    return Collator(embedded_processor(arch), arch.language, 12, arch.num_query_tokens, TOKEN_IDS[IMAGE])
+    return Collator(Blip2Family().processor(arch), arch.language, 12, arch.num_query_tokens, TOKEN_IDS[IMAGE])
 
 
 def pictures(count=5):
@@ -106,7 +107,7 @@ def test_no_image_no_caption():
 def test_the_model_is_left_as_it_came(name, adapters):
     model = build_model(config(name), "cpu")
     if adapters:
-        model = add_lora(model, config(name, use_lora=True), architecture(name).language)
+        model = add_lora(model, config(name, use_lora=True))
     next(m for n, m in model.named_modules() if n.endswith("qformer")).eval()
     before = {module: module.training for module in model.modules()}
     assert set(before.values()) == {False, True}
@@ -126,7 +127,7 @@ def test_the_mode_is_restored_after_an_error():
 def test_adapters_are_heard_and_can_be_switched_off(name):
     base, images = seeing(name), pictures()
     before = write_captions(base, collator(name), images, max_length=6)
-    model = add_lora(base, config(name, use_lora=True, lora_dropout=0.5), architecture(name).language)
+    model = add_lora(base, config(name, use_lora=True, lora_dropout=0.5))
     assert write_captions(model, collator(name), images, max_length=6) == before  # lora_B starts at zero
     with torch.no_grad():
         for key, parameter in model.named_parameters():

@@ -14,15 +14,16 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AddedToken, Blip2Config, Blip2Processor
 
 from labkit import assets
-from labkit.config.architectures import architecture
+from labkit.config.catalogue.models import architecture
 from labkit.config.schema import RunConfig
+from labkit.families.blip2.inputs import Collator
 from labkit.memory.tracker import Tracker
 from labkit.train.adapters import add_lora
 from labkit.train.build import build_model
 from labkit.train.checkpoints import CheckpointError, find_checkpoint, load_model, load_processor, verify
 from labkit.train.data import EmojiZip
 from labkit.train.shards import stored_tensors
-from labkit.train.step import Collator, step_loss
+from labkit.train.step import step_loss
 
 torch.set_num_threads(1)
 
@@ -202,7 +203,7 @@ def test_qlora_loads_in_4_bits_what_a_random_model_has_in_4_bits(saved, language
             continue  # bitsandbytes 0.50.2 reads such rows back wrongly on a CPU; the stored bytes are right
         errors.append(((dequantize_4bit(parameter, state).float() - expected).std() / expected.std()).item())
     assert 0 < max(errors) < 0.15  # 4 bits
-    model = add_lora(loaded, config(root, "bf16-true", **keys), language).train()
+    model = add_lora(loaded, config(root, "bf16-true", **keys)).train()
     loss = step_loss(model, batch_of(load_processor(root / language, loaded.config), loaded))[0]
     loss.backward()
     trained = [p for p in model.parameters() if p.requires_grad]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from folders import save_tiny
 
-from labkit.config.architectures import architecture
+from labkit.config.catalogue.models import architecture
 from labkit.config.errors import ConfigError
 from labkit.train.checkpoints import load_processor
 from labkit.train.errors import CheckpointError
@@ -180,9 +180,9 @@ def test_code_that_a_folder_brings_is_refused_and_not_asked_for(folder, monkeypa
     marker = folder.parent / "marker"
     (folder / "evil.py").write_text(f"open({str(marker)!r}, 'w')\nclass Tokenizer: pass\nclass Processor: pass\n")
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it asks"))
-    from labkit.train.models import blip2_config
+    from labkit.families.blip2.family import Blip2Family
 
-    config = blip2_config(architecture("tiny/blip2-opt-small"))
+    config = Blip2Family().config(architecture("tiny/blip2-opt-small"))
     for name, auto in (
         ("tokenizer_config.json", {"AutoTokenizer": ["evil.Tokenizer", None]}),
         ("processor_config.json", {"AutoProcessor": "evil.Processor"}),

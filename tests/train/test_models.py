@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from labkit import assets
-from labkit.config.architectures import architecture
+from labkit.config.catalogue.models import architecture
 from labkit.config.schema import RunConfig
+from labkit.families.blip2.family import Blip2Family
+from labkit.families.blip2.inputs import Collator
 from labkit.train.build import build_model
 from labkit.train.data import EmojiZip
-from labkit.train.processor import embedded_processor
-from labkit.train.step import Collator, step_loss
+from labkit.train.step import step_loss
 
 torch.set_num_threads(1)
 
@@ -40,7 +41,7 @@ def build(name, device="cpu", **keys):
 
 def make_batch(name, model, samples=4):
     arch, emoji = architecture(name), EmojiZip(assets.FLUENT_EMOJI)
-    processor = embedded_processor(arch)
+    processor = Blip2Family().processor(arch)
     collate = Collator(processor, arch.language, 16, arch.num_query_tokens, model.config.image_token_id)
     return collate([emoji[i] for i in range(samples)])
 
@@ -259,7 +260,7 @@ def test_a_saved_model_gives_the_same_logits_in_plain_transformers(tmp_path):
         folder = tmp_path / architecture(name).language
         model = build(name).eval()
         model.save_pretrained(folder)
-        embedded_processor(architecture(name)).save_pretrained(folder)
+        Blip2Family().processor(architecture(name)).save_pretrained(folder)
         batch = make_batch(name, model)
         torch.save(batch, folder / "batch.pt")
         with torch.no_grad():

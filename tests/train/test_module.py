@@ -7,13 +7,14 @@ import pytest
 import torch
 from lightning.pytorch import Trainer, seed_everything
 
-from labkit.config.architectures import architecture
+from labkit.config.catalogue.models import architecture
 from labkit.config.schema import RunConfig
+from labkit.families.blip2.family import Blip2Family
+from labkit.families.blip2.inputs import Collator
 from labkit.train.build import build_model
 from labkit.train.data import build_loader, load_samples
 from labkit.train.module import CaptionModule
-from labkit.train.processor import embedded_processor
-from labkit.train.step import Collator, step_loss
+from labkit.train.step import step_loss
 
 torch.set_num_threads(1)
 
@@ -32,7 +33,7 @@ def make_config(name, **keys):
 
 def loaders_of(config):
     arch = architecture(config.model_name)
-    collate = Collator(embedded_processor(arch), arch.language, config.max_length, arch.num_query_tokens, 4)
+    collate = Collator(Blip2Family().processor(arch), arch.language, config.max_length, arch.num_query_tokens, 4)
     train, held_out = load_samples(config, Path())
     loaders = [build_loader(config, train, collate, train=True)]
     return loaders if held_out is None else [*loaders, build_loader(config, held_out, collate, train=False)]

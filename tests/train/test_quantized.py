@@ -7,14 +7,15 @@ import pytest
 import torch
 from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit
-from tiny import OPT, T5, config_of, language_of, linear_shapes, logits_of, plain, train
+from tiny import OPT, T5, config_of, linear_shapes, logits_of, plain, train
 from torch import nn
 
+from labkit.config.catalogue.blip2 import Blip2
+from labkit.families.blip2.family import Blip2Family
 from labkit.memory.capture import MemoryCapture, quantization_tensors
 from labkit.memory.tracker import Tracker
 from labkit.train.adapters import add_lora
-from labkit.train.models import INITIALIZER_RANGE, weight_facts
-from labkit.train.quantized import KEPT
+from labkit.train.models import weight_facts
 
 torch.set_num_threads(1)
 
@@ -42,7 +43,7 @@ def layers_of(model):
 def in_4_bits(name):
     """Numbers in each layer that is to be quantized, from the shapes of the plain model."""
     shapes = linear_shapes(whole_model(name))
-    return {key: math.prod(shape) for key, shape in shapes.items() if not set(key.split(".")) & set(KEPT)}
+    return {key: math.prod(shape) for key, shape in shapes.items() if not set(key.split(".")) & set(Blip2.unquantized)}
 
 
 def nf4_bytes(numbers, double_quant, dtype):
@@ -156,7 +157,7 @@ def test_bytes_by_kind_add_up(name, precision, double_quant):
     keys = {"use_qlora": True, "precision": precision, "double_quant": double_quant}
     base = plain(name, **keys)
     before = weight_facts(base)
-    model = add_lora(base, config_of(name, **keys), language_of(name))
+    model = add_lora(base, config_of(name, **keys))
     facts = weight_facts(model)
     adapters = [p for key, p in model.named_parameters() if ".lora_" in key]
     assert facts["trainable"] == sum(p.numel() for p in adapters)
@@ -222,7 +223,7 @@ def test_never_more_than_the_quantized_model_and_one_layer_is_held(name, precisi
 def test_memory_capture_finds_the_scales_among_the_parameters(name, double_quant):
     keys = {"use_qlora": True, "double_quant": double_quant}
     with Tracker() as tracker:
-        model = add_lora(plain(name, **keys), config_of(name, **keys), language_of(name))
+        model = add_lora(plain(name, **keys), config_of(name, **keys))
         capture = MemoryCapture(tracker)
         capture._module = model
         capture._assign_state()
@@ -241,7 +242,7 @@ def test_t5_keeps_an_output_layer_of_its_own_and_opt_shares_it():
         assert (head is table) == (name == OPT)
         assert any(key.endswith("lm_head.weight") for key in model.all_tied_weights_keys) == (name == OPT)
         assert torch.equal(head, table) == (name == OPT)
-        assert head.std().item() == pytest.approx(INITIALIZER_RANGE, rel=0.05 if name == T5 else 10)
+        assert head.std().item() == pytest.approx(Blip2Family.weight_std, rel=0.05 if name == T5 else 10)
 
 
 @both
@@ -252,7 +253,7 @@ def test_4_bit_weights_are_as_wide_as_they_were_drawn_and_differ_between_layers(
     for key, layer in layers_of(unchanged(name, precision=precision, double_quant=double_quant)).items():
         weight = dequantize_4bit(layer.weight.data, layer.weight.quant_state).float()
         assert weight.shape == (layer.out_features, layer.in_features)
-        assert weight.std().item() == pytest.approx(INITIALIZER_RANGE, rel=0.05), key
+        assert weight.std().item() == pytest.approx(Blip2Family.weight_std, rel=0.05), key
         assert weight.mean().item() == pytest.approx(0, abs=0.001), key
         for other, before in seen.items():
             if before.shape == weight.shape:
@@ -331,7 +332,7 @@ def test_eval_mode_leaves_the_4_bit_weights_as_they_are(name, precision, double_
 @pytest.mark.parametrize(("double_quant", "act_ckpt"), [(False, False), (True, True)])
 def test_a_step_trains_the_adapters_and_leaves_the_4_bit_weights(name, precision, double_quant, act_ckpt):
     keys = {"use_qlora": True, "precision": precision, "double_quant": double_quant, "act_ckpt": act_ckpt}
-    model = add_lora(plain(name, **keys), config_of(name, **keys), language_of(name))
+    model = add_lora(plain(name, **keys), config_of(name, **keys))
     before = {key: p.clone() for key, p in model.named_parameters()}
     scales = [t.clone() for p in model.parameters() for t in quantization_tensors(p)]
     logits_of(name, model)  # as a validation between steps

@@ -12,12 +12,15 @@ from torch.nn.functional import log_softmax
 from transformers import Blip2Processor, PreTrainedTokenizerFast
 
 from labkit import assets
-from labkit.config.architectures import architecture
+from labkit.config.catalogue.models import architecture
 from labkit.config.schema import RunConfig
+from labkit.families.batch import IGNORED
+from labkit.families.blip2.family import Blip2Family
+from labkit.families.blip2.inputs import PROMPT, Collator
+from labkit.families.tokenizer import EOS, IMAGE, PAD, TOKEN_IDS, embedded_tokenizer
 from labkit.train.build import build_model
 from labkit.train.data import EmojiZip
-from labkit.train.processor import EOS, IMAGE, PAD, TOKEN_IDS, embedded_processor, embedded_tokenizer
-from labkit.train.step import IGNORED, PROMPT, Collator, step_loss
+from labkit.train.step import step_loss
 
 torch.set_num_threads(1)
 
@@ -34,7 +37,7 @@ def build(name, **keys):
 
 def collator(name, max_length=24):
     arch = architecture(name)
-    return Collator(embedded_processor(arch), arch.language, max_length, arch.num_query_tokens, TOKEN_IDS[IMAGE])
+    return Collator(Blip2Family().processor(arch), arch.language, max_length, arch.num_query_tokens, TOKEN_IDS[IMAGE])
 
 
 def blank(*captions):
@@ -83,7 +86,7 @@ def test_t5_reads_the_whole_prompt_whatever_captions_are_cut_to(max_length):
 
 
 def test_opt_reads_what_the_processor_of_transformers_makes_and_the_end_mark():
-    processor = embedded_processor(architecture(OPT))
+    processor = Blip2Family().processor(architecture(OPT))
     caption = "a 3d render of a red apple"
     made = processor(images=Image.new("RGB", (64, 64)), text=caption)["input_ids"][0]
     ids = collator(OPT)(blank(caption))["input_ids"][0].tolist()
@@ -246,7 +249,7 @@ def old_processor(language, folder):
     tokenizer.post_processor = processors.TemplateProcessing(single=single, special_tokens=[(mark, vocabulary[mark])])
     marks = {"pad_token": "<pad>", "eos_token": "</s>", "bos_token": "<s>", "unk_token": "<unk>"}
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, **marks).save_pretrained(folder)
-    embedded_processor(architecture(OPT)).image_processor.save_pretrained(folder)
+    Blip2Family().processor(architecture(OPT)).image_processor.save_pretrained(folder)
     return Blip2Processor.from_pretrained(folder)
 
 

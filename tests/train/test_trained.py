@@ -7,14 +7,14 @@ from collections import namedtuple
 import pytest
 import torch
 from peft import PeftModel
-from tiny import OPT, T5, config_of, language_of, logits_of, plain
+from tiny import OPT, T5, config_of, logits_of, plain
 from transformers import Blip2ForConditionalGeneration, Blip2Processor
 
-from labkit.config.architectures import architecture
+from labkit.config.catalogue.models import architecture
+from labkit.families.blip2.family import Blip2Family
 from labkit.train import trained
 from labkit.train.adapters import add_lora
 from labkit.train.errors import CheckpointError
-from labkit.train.processor import embedded_processor
 
 torch.set_num_threads(1)
 
@@ -23,13 +23,13 @@ Usage = namedtuple("Usage", "total used free")
 
 
 def processor_of(name):
-    return embedded_processor(architecture(name))
+    return Blip2Family().processor(architecture(name))
 
 
 def saved_adapter(name, folder, **keys):
     """A run's folder with an adapter that does something, and the model it is on."""
     config = config_of(name, use_lora=True, **keys)
-    model = add_lora(plain(name, use_lora=True, **keys), config, language_of(name))
+    model = add_lora(plain(name, use_lora=True, **keys), config)
     with torch.no_grad():
         for key, parameter in model.named_parameters():
             if "lora_B" in key:

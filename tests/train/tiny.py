@@ -4,12 +4,13 @@ import torch
 from torch import nn
 
 from labkit import assets
-from labkit.config.architectures import architecture
+from labkit.config.catalogue.models import architecture
 from labkit.config.schema import RunConfig
+from labkit.families.blip2.family import Blip2Family
+from labkit.families.blip2.inputs import Collator
 from labkit.train.build import build_model
 from labkit.train.data import EmojiZip
-from labkit.train.processor import embedded_processor
-from labkit.train.step import Collator, step_loss
+from labkit.train.step import step_loss
 
 OPT, T5 = "tiny/blip2-opt-small", "tiny/blip2-t5-large"
 
@@ -31,7 +32,7 @@ def language_of(name):
 def make_batch(name, model, samples=4):
     """Emoji and their names."""
     arch, emoji = architecture(name), EmojiZip(assets.FLUENT_EMOJI)
-    processor = embedded_processor(arch)
+    processor = Blip2Family().processor(arch)
     collate = Collator(processor, arch.language, 16, arch.num_query_tokens, model.config.image_token_id)
     batch = collate([emoji[i] for i in range(samples)])
     batch["pixel_values"] = batch["pixel_values"].to(model.query_tokens.dtype)

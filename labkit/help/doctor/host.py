@@ -6,7 +6,6 @@ import re
 import shutil
 from pathlib import Path
 
-from labkit.config.architectures import architecture
 from labkit.config.workspace import Workspace
 from labkit.help.doctor.machine import Check, Machine, Needs
 from labkit.memory.host import HostMemory
@@ -110,7 +109,7 @@ def check_shared_memory(machine: Machine, needs: Needs) -> Check:
         level = "green" if free >= GIB or config is not None else "amber"
         found += "; not needed without loader workers" if config else ""
         return Check(name="shared memory", level=level, found=found, mend="" if level == "green" else _more(machine))
-    px = architecture(config.model_name).image_px
+    px = config.architecture.image_px
     batch_bytes = config.batch_size * (3 * px * px * 4 + 3 * config.max_length * 8)
     need = config.num_workers * BATCHES_A_WORKER * batch_bytes * (2 if config.val_fraction else 1)
     found += f"; needed for batches {human_bytes(need)} (computed, num_workers={config.num_workers})"

@@ -1,4 +1,4 @@
-"""Stages: BLIP-2 in pieces of consecutive layers, one for each rank, which hand hidden states on."""
+"""Stages of BLIP-2: pieces of consecutive layers, one for each rank, which hand hidden states on."""
 
 import functools
 from collections.abc import Sequence
@@ -8,56 +8,51 @@ import torch
 from torch import nn
 from transformers import Blip2ForConditionalGeneration
 
-from labkit.train.step import IGNORED
-
-Unit = tuple[str, int]
-"""What is never cut: a layer of the vision tower, the Q-Former with the text's embeddings, a layer of OPT, and of T5
-the encoder or the decoder, whose layers share the position bias of their first."""
+from labkit.families.batch import IGNORED
+from labkit.families.family import Stages, Unit
 
 
-def units(model: Blip2ForConditionalGeneration, language: str) -> list[tuple[Unit, int]]:
-    """The units in the order of the forward, with their parameters."""
-    vision = model.vision_model.encoder.layers
-    found = [(("vision", i), _count(layer)) for i, layer in enumerate(vision)]
-    connector = _count(model.qformer) + _count(model.language_projection) + _count(model.get_input_embeddings())
-    found.append((("connector", 0), connector))
-    if language == "opt":
-        layers = model.language_model.model.decoder.layers
-    else:
-        layers = [model.language_model.encoder, model.language_model.decoder]
-    return found + [(("language", i), _count(layer)) for i, layer in enumerate(layers)]
+class Blip2Stages(Stages):
+    """BLIP-2 as a pipeline has it.
 
-
-def cut(sized: Sequence[tuple[Unit, int]], parts: int) -> list[list[Unit]]:
-    """So many runs of consecutive units that the largest has as few parameters as can be.
-
-    Raises ``ValueError`` when there are fewer units than parts.
+    Units: the layers of the vision tower, the Q-Former with the text's embeddings, and the layers of OPT. Of T5 the
+    encoder and the decoder are whole, because their layers share the position bias of their first.
     """
-    if parts > len(sized):
-        raise ValueError(f"{len(sized)} units cannot be cut into {parts} parts")
-    sizes = [size for _, size in sized]
 
-    @functools.cache
-    def best(start: int, left: int) -> tuple[int, tuple[int, ...]]:
-        if left == 1:
-            return sum(sizes[start:]), (len(sizes),)
-        tried = []
-        for end in range(start + 1, len(sizes) - left + 2):
-            rest, ends = best(end, left - 1)
-            tried.append((max(sum(sizes[start:end]), rest), (end, *ends)))
-        return min(tried)
+    embedding = ("connector", 0)
 
-    ends = best(0, parts)[1]
-    starts = (0, *ends[:-1])
-    return [[unit for unit, _ in sized[a:b]] for a, b in zip(starts, ends, strict=True)]
+    def __init__(self, model: Blip2ForConditionalGeneration) -> None:
+        self._model: Blip2ForConditionalGeneration | None = model
+        self._config, self._language = model.config, model.config.text_config.model_type
+        language = model.language_model
+        vision = model.vision_model.encoder.layers
+        found: list[tuple[Unit, int]] = [(("vision", i), _count(layer)) for i, layer in enumerate(vision)]
+        connector = _count(model.qformer) + _count(model.language_projection) + _count(model.get_input_embeddings())
+        found.append((self.embedding, connector))
+        if self._language == "opt":
+            layers, decoding = language.model.decoder.layers, language.lm_head
+        else:
+            layers, decoding = [language.encoder, language.decoder], language.decoder.embed_tokens
+        self.units = found + [(("language", i), _count(layer)) for i, layer in enumerate(layers)]
+        embedding = model.get_input_embeddings().weight
+        self.tied = embedding if decoding.weight is embedding else None
+
+    def stage(self, mine: Sequence[Unit], is_last: bool) -> "Stage":
+        """Take the units' modules out of the model, and let go of it: the other ranks' layers take memory too."""
+        model, self._model, self.tied = self._model, None, None
+        return Stage(model, mine, is_last, self._language)
+
+    def shape_after(self, unit: Unit, pixel_values: torch.Size, input_ids: torch.Size) -> tuple[int, ...]:
+        """The image's patches and its class token after the vision tower, the positions of the text after that."""
+        config = self._config
+        if unit[0] == "vision":
+            patches = (pixel_values[-1] // config.vision_config.patch_size) ** 2 + 1
+            return pixel_values[0], patches, config.vision_config.hidden_size
+        return pixel_values[0], input_ids[1], config.text_config.hidden_size
 
 
 class Stage(nn.Module):
-    """The units of one rank. It takes the modules out of ``model``, which is of no use afterwards.
-
-    The first stage is given ``pixel_values``, the others what the one before them has returned; all see the rest of
-    the batch. The last returns the loss, summed over the scored tokens and divided by ``divisor``.
-    """
+    """The units of one rank, as ``Stages.stage`` describes them."""
 
     def __init__(
         self, model: Blip2ForConditionalGeneration, mine: Sequence[Unit], is_last: bool, language: str

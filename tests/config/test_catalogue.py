@@ -5,7 +5,8 @@ import json
 import pytest
 from refusals import refusal
 
-from labkit.config.architectures import ARCHITECTURES, Architecture, architecture
+from labkit.config.catalogue.architecture import Architecture
+from labkit.config.catalogue.models import ARCHITECTURES, architecture
 from labkit.config.errors import ConfigError
 from labkit.config.layers import resolve
 from labkit.config.workspace import Workspace

@@ -1,11 +1,9 @@
-"""The processor: images to pixels, captions to tokens, with placeholders for the image in front."""
+"""The tokenizer that ships with labkit, for models with random weights: there is nothing to download."""
 
 from tokenizers import Tokenizer, processors
-from transformers import Blip2Processor, PreTrainedTokenizerFast
-from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+from transformers import PreTrainedTokenizerFast
 
 from labkit import assets
-from labkit.config.architectures import Architecture
 
 PAD, EOS, BOS, UNKNOWN, IMAGE = "<pad>", "</s>", "<s>", "<unk>", "<image>"
 TOKEN_IDS = {PAD: 0, EOS: 1, BOS: 2, UNKNOWN: 3, IMAGE: 4}
@@ -25,9 +23,3 @@ def embedded_tokenizer(language: str) -> PreTrainedTokenizerFast:
         pad_token=PAD, eos_token=EOS, bos_token=BOS, unk_token=UNKNOWN,
         padding_side="right",
     )  # fmt: skip
-
-
-def embedded_processor(arch: Architecture) -> Blip2Processor:
-    """A processor for ``weights=random``: real image processing, and nothing to download."""
-    images = BlipImageProcessorPil(size={"height": arch.image_px, "width": arch.image_px})
-    return Blip2Processor(images, embedded_tokenizer(arch.language), num_query_tokens=arch.num_query_tokens)

@@ -1,0 +1,1 @@
+"""Catalogue: facts of models and their families. Imports nothing heavy."""

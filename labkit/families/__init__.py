@@ -1,0 +1,1 @@
+"""Families: what needs torch of a family of models. Facts that need none are in ``config.catalogue``."""
