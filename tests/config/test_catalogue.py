@@ -5,7 +5,7 @@ import json
 import pytest
 from refusals import refusal
 
-from labkit.config.catalogue.architecture import Architecture
+from labkit.config.catalogue.blip2 import Blip2
 from labkit.config.catalogue.models import ARCHITECTURES, architecture
 from labkit.config.errors import ConfigError
 from labkit.config.layers import resolve
@@ -129,7 +129,7 @@ def test_a_folder_gives_the_architecture_that_is_written_in_it(name, tmp_path):
         for part in ("vision", "qformer", "text")
     )
     assert (qformer["hidden_dropout_prob"] == 0) == (name in BASE_MILLIONS)  # whose checkpoint has none
-    assert architecture(folder) == Architecture(
+    assert architecture(folder) == Blip2(
         name=folder, language=known.language, vision=vision | known.vision, qformer=qformer | known.qformer,
         text=text | known.text, num_query_tokens=known.num_query_tokens,
     )  # fmt: skip

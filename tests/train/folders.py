@@ -6,7 +6,7 @@ import math
 import torch
 from transformers import Blip2ForConditionalGeneration
 
-from labkit.config.catalogue.architecture import Architecture
+from labkit.config.catalogue.blip2 import Blip2
 from labkit.config.catalogue.models import architecture
 from labkit.config.schema import RunConfig
 from labkit.families.blip2.family import Blip2Family
@@ -38,7 +38,7 @@ def write_large(folder, file_dtype, total_bytes, shards):
     per_layer = 12 * 2048**2
     rest = 6 * 12 * 1024**2 + 20000 * 2048
     layers = round((total_bytes / file_dtype.itemsize - rest) / per_layer)
-    arch = Architecture(
+    arch = Blip2(
         name="large", language="opt", vision=vision, qformer=qformer, text=text | {"num_hidden_layers": layers},
         num_query_tokens=8,
     )  # fmt: skip
