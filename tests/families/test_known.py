@@ -8,7 +8,7 @@ import torch
 from transformers import LlamaConfig
 
 from labkit import assets
-from labkit.config.catalogue.models import ARCHITECTURES, FAMILIES, PUBLISHED, STAND_INS, smaller
+from labkit.config.catalogue.models import ARCHITECTURES, FAMILIES, PUBLISHED, smaller
 from labkit.config.schema import RunConfig
 from labkit.families import known
 from labkit.train.checkpoints import find_checkpoint, load_model
@@ -36,16 +36,20 @@ def test_a_familys_facts_are_those_of_the_model_that_transformers_builds(model_t
     assert set(arch.lora_targets) <= adapted
 
 
-@pytest.mark.parametrize("name", [*PUBLISHED, *STAND_INS])
-def test_the_pieces_of_a_pipeline_are_all_of_the_model(name):
-    arch = (PUBLISHED | STAND_INS)[name]
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_pipeline_has_every_layer_of_vision_and_language_once_and_in_order(name):
+    arch = PUBLISHED[name]
     family = known.family_of(arch)
     with torch.device("meta"):
         model = family.model_class(family.config(arch))
-    stages = family.stages(model)
-    assert stages.embedding in dict(stages.units)
-    # what belongs to no unit are norms, position embeddings and the like
-    assert 0.97 < sum(size for _, size in stages.units) / sum(p.numel() for p in model.parameters()) <= 1
+    units = [unit for unit, _ in family.stages(model).units]
+    parts = [part for part, _ in units]
+    assert parts == sorted(parts, key=["vision", "connector", "language"].index)
+    assert family.stages(model).embedding in units
+    for part in arch.parts:
+        layers = [layer for one, layer in units if one == part]
+        assert layers == list(range(len(layers))) and layers, part
+    assert all(size > 0 for _, size in family.stages(model).units)
 
 
 def test_a_smaller_model_has_the_same_language_model_and_is_never_the_packaged_one():
