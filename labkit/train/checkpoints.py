@@ -13,7 +13,7 @@ from transformers.utils import logging
 from labkit import assets
 from labkit.config.catalogue.models import ARCHITECTURES, FAMILIES, is_tiny
 from labkit.config.schema import RunConfig
-from labkit.families.family import Family
+from labkit.families.family import AnyFamily
 from labkit.families.known import family_of
 from labkit.memory.exhaustion import is_exhausted
 from labkit.train.errors import CheckpointError
@@ -125,7 +125,7 @@ def load_processor(folder: Path, model_config: PretrainedConfig) -> ProcessorMix
     return processor
 
 
-def _family_in(folder: Path) -> Family:
+def _family_in(folder: Path) -> AnyFamily:
     """By the folder's own config: the one it was trained from may be gone."""
     found = read_json(folder / "config.json")
     model_type = found.get("model_type") if isinstance(found, dict) else None

@@ -203,7 +203,7 @@ def test_qlora_loads_in_4_bits_what_a_random_model_has_in_4_bits(saved, language
             continue  # bitsandbytes 0.50.2 reads such rows back wrongly on a CPU; the stored bytes are right
         errors.append(((dequantize_4bit(parameter, state).float() - expected).std() / expected.std()).item())
     assert 0 < max(errors) < 0.15  # 4 bits
-    model = add_lora(loaded, config(root, "bf16-true", **keys)).train()
+    model = add_lora(loaded, config(root / f"{language}-shards", "bf16-true", **keys)).train()
     loss = step_loss(model, batch_of(load_processor(root / language, loaded.config), loaded))[0]
     loss.backward()
     trained = [p for p in model.parameters() if p.requires_grad]

@@ -1,6 +1,7 @@
 """Model JSON: the ``config.json`` of a model's folder, read with limits, since a student may be given any folder."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def odd_count(data: Any) -> str | None:
     return None
 
 
-def numbers(where: str, part: str, data: dict[str, Any], defaults: dict[str, int | None]) -> dict[str, Any]:
+def numbers(where: str, part: str, data: dict[str, Any], defaults: Mapping[str, int | None]) -> dict[str, Any]:
     """The values of one part's keys: sizes, with the ``defaults`` of transformers, rates of dropout, what else counts.
 
     A default of None stands for the value of the key before it. Raises ``ConfigError`` for a size that no model has.

@@ -16,14 +16,14 @@ from transformers.models.blip.image_processing_pil_blip import BlipImageProcesso
 
 from labkit.config.catalogue.blip2 import Blip2
 from labkit.families.blip2.inputs import Collator
-from labkit.families.blip2.stages import Blip2Stages
+from labkit.families.blip2.stages import Blip2Stages, part_of
 from labkit.families.family import Family
 from labkit.families.tokenizer import BOS, EOS, IMAGE, PAD, TOKEN_IDS, embedded_tokenizer
 
 _OWN_HEAD = "language_model.lm_head.weight"
 
 
-class Blip2Family(Family):
+class Blip2Family(Family[Blip2, Blip2Config, Blip2ForConditionalGeneration, Blip2Processor]):
     """BLIP-2 of transformers."""
 
     model_class = Blip2ForConditionalGeneration
@@ -45,7 +45,7 @@ class Blip2Family(Family):
 
     def set_dropout(self, config: Blip2Config, rate: float) -> None:
         """In the Q-Former and the language model; the vision tower has none."""
-        text, qformer = config.text_config, config.qformer_config
+        text, qformer = part_of(config, "text"), part_of(config, "qformer")
         for key in ("dropout_rate",) if text.model_type == "t5" else ("dropout", "attention_dropout"):
             setattr(text, key, rate)
         qformer.hidden_dropout_prob = qformer.attention_probs_dropout_prob = rate
@@ -54,14 +54,14 @@ class Blip2Family(Family):
         """The queries, and T5's output layer: transformers ties it, flan-t5 checkpoints hold one of their own."""
         with torch.no_grad():
             model.query_tokens.normal_(0.0, 0.5)  # zeros make all queries the same, and no image can be told apart
-            if model.config.text_config.model_type == "t5":
+            if part_of(model.config, "text").model_type == "t5":
                 head = model.language_model.lm_head
                 head.weight = nn.Parameter(torch.empty_like(head.weight).normal_(0.0, self.weight_std))
                 _forget_tie(model)
 
     def own_head(self, config: Blip2Config) -> str | None:
         """T5 v1.1 has an output layer of its own; the second key says what ``tie_word_embeddings`` does not."""
-        return None if getattr(config.text_config, "scale_decoder_outputs", True) else _OWN_HEAD
+        return None if getattr(part_of(config, "text"), "scale_decoder_outputs", True) else _OWN_HEAD
 
     def untie_head(self, model: Blip2ForConditionalGeneration) -> None:
         """transformers ties any T5's, unless both differ in the checkpoint."""
@@ -81,7 +81,7 @@ class Blip2Family(Family):
         The number of placeholders is ``config.num_query_tokens``; a processor saved by an older release does not know
         it.
         """
-        tokenizer, text = processor.tokenizer, config.text_config
+        tokenizer, text = processor.tokenizer, part_of(config, "text")
         if tokenizer.pad_token_id != text.pad_token_id:
             return f"it pads with id {tokenizer.pad_token_id}, the model with {text.pad_token_id}"
         if tokenizer.eos_token_id is None:
@@ -99,7 +99,7 @@ class Blip2Family(Family):
     def collate(self, processor: Blip2Processor, config: Blip2Config, max_length: int) -> Collator:
         """Placeholders for the image, as many as there are queries, and the caption."""
         return Collator(
-            processor, config.text_config.model_type, max_length, config.num_query_tokens, config.image_token_id
+            processor, part_of(config, "text").model_type, max_length, config.num_query_tokens, config.image_token_id
         )
 
     def stages(self, model: Blip2ForConditionalGeneration) -> Blip2Stages:

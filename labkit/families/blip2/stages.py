@@ -2,14 +2,19 @@
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
-from transformers import Blip2ForConditionalGeneration
+from transformers import Blip2Config, Blip2ForConditionalGeneration
 
 from labkit.families.batch import IGNORED
 from labkit.families.family import Stages, Unit
+
+
+def part_of(config: Blip2Config, part: Literal["vision", "qformer", "text"]) -> Any:
+    """The config of a part, which transformers types as any or none."""
+    return getattr(config, f"{part}_config")
 
 
 class Blip2Stages(Stages):
@@ -23,8 +28,8 @@ class Blip2Stages(Stages):
 
     def __init__(self, model: Blip2ForConditionalGeneration) -> None:
         self._model: Blip2ForConditionalGeneration | None = model
-        self._config, self._language = model.config, model.config.text_config.model_type
-        language = model.language_model
+        self._config, self._language = model.config, part_of(model.config, "text").model_type
+        language: Any = model.language_model
         vision = model.vision_model.encoder.layers
         found: list[tuple[Unit, int]] = [(("vision", i), _count(layer)) for i, layer in enumerate(vision)]
         connector = _count(model.qformer) + _count(model.language_projection) + _count(model.get_input_embeddings())
@@ -34,21 +39,23 @@ class Blip2Stages(Stages):
         else:
             layers, decoding = [language.encoder, language.decoder], language.decoder.embed_tokens
         self.units = found + [(("language", i), _count(layer)) for i, layer in enumerate(layers)]
-        embedding = model.get_input_embeddings().weight
+        embedding: Any = model.get_input_embeddings().weight
         self.tied = embedding if decoding.weight is embedding else None
 
     def stage(self, mine: Sequence[Unit], is_last: bool) -> "Stage":
         """Take the units' modules out of the model, and let go of it: the other ranks' layers take memory too."""
         model, self._model, self.tied = self._model, None, None
+        if model is None:
+            raise RuntimeError("a stage was taken already, and the model is in pieces")
         return Stage(model, mine, is_last, self._language)
 
     def shape_after(self, unit: Unit, pixel_values: torch.Size, input_ids: torch.Size) -> tuple[int, ...]:
         """The image's patches and its class token after the vision tower, the positions of the text after that."""
         config = self._config
         if unit[0] == "vision":
-            patches = (pixel_values[-1] // config.vision_config.patch_size) ** 2 + 1
-            return pixel_values[0], patches, config.vision_config.hidden_size
-        return pixel_values[0], input_ids[1], config.text_config.hidden_size
+            patches = (pixel_values[-1] // part_of(config, "vision").patch_size) ** 2 + 1
+            return pixel_values[0], patches, part_of(config, "vision").hidden_size
+        return pixel_values[0], input_ids[1], part_of(config, "text").hidden_size
 
 
 class Stage(nn.Module):
@@ -70,11 +77,14 @@ class Stage(nn.Module):
             self.query_tokens, self.language_projection = model.query_tokens, model.language_projection
             self.text_embeddings = model.get_input_embeddings()
             self.image_token_id = model.config.image_token_id
-        self.decoder = self.encoder = self.language_model = self.lm_head = None
+        self.decoder: Any = None
+        self.encoder: Any = None
+        self.language_model: Any = None
+        self.lm_head: Any = None
         if by_part["language"]:
             take = self._take_opt if language == "opt" else self._take_t5
             take(model, by_part["language"])
-        self._loss = functools.partial(model.loss_function, vocab_size=model.config.text_config.vocab_size)
+        self._loss = functools.partial(model.loss_function, vocab_size=part_of(model.config, "text").vocab_size)
 
     def _take_opt(self, model: Blip2ForConditionalGeneration, mine: list[int]) -> None:
         decoder = model.language_model.model.decoder
