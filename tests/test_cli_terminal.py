@@ -13,7 +13,7 @@ import pytest
 from labkit.cli import main
 from labkit.config.printable import printable
 from labkit.ledger.columns import WideTable
-from labkit.ledger.records import Ledger
+from labkit.ledger.ledger import Ledger
 from labkit.ledger.terminal import console, wrapped
 from labkit.ledger.text import plan_table, room_words
 from labkit.memory.units import counted

@@ -61,7 +61,7 @@ class Form(View):
 
     def predict(self) -> str:
         """What is predicted of the values as they are now, in a line; what is wrong where they cannot work."""
-        from labkit.ledger.records import RunFolder
+        from labkit.ledger.run_folder import RunFolder
         from labkit.runs.prediction import Background
 
         resolved = self._resolved

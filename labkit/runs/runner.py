@@ -20,8 +20,11 @@ from labkit.config.workspace import Workspace
 from labkit.help.diagnosis.diagnose import diagnose, with_cause
 from labkit.help.diagnosis.log_file import read_log
 from labkit.help.diagnosis.log_text import read_tail
+from labkit.ledger.errors import LedgerError
 from labkit.ledger.events import EventReader
-from labkit.ledger.records import Ledger, LedgerError, Record, RunFolder
+from labkit.ledger.ledger import Ledger
+from labkit.ledger.records import Record
+from labkit.ledger.run_folder import RunFolder
 from labkit.memory.exhaustion import ends_exhausted
 from labkit.memory.host import HostMemory
 from labkit.runs.fork_server import Process, environment, libraries, start

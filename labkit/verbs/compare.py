@@ -7,7 +7,7 @@ from typing import Any
 from labkit.config.profiles import load_profile
 from labkit.config.workspace import Workspace
 from labkit.ledger.compare import compare, missing
-from labkit.ledger.records import Ledger
+from labkit.ledger.ledger import Ledger
 from labkit.ledger.terminal import console, say
 from labkit.verbs.options import EXIT_FAILED, add_profile, say_skipped
 

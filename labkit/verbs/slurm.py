@@ -14,7 +14,7 @@ from labkit.config.errors import ConfigError
 from labkit.config.layers import resolve
 from labkit.config.schema import RunConfig
 from labkit.config.workspace import Workspace
-from labkit.ledger.records import Ledger
+from labkit.ledger.ledger import Ledger
 from labkit.ledger.terminal import say
 from labkit.verbs.options import EXIT_FAILED, add_profile, pairs
 from labkit.verbs.run import BAD

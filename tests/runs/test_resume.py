@@ -17,7 +17,8 @@ from labkit.cli import main
 from labkit.config.errors import ConfigError
 from labkit.config.layers import resolve
 from labkit.config.workspace import Workspace
-from labkit.ledger.records import Ledger, LedgerError
+from labkit.ledger.errors import LedgerError
+from labkit.ledger.ledger import Ledger
 from labkit.runs.resume import unfinished
 from labkit.runs.runner import resume, run
 

@@ -15,7 +15,7 @@ from labkit import assets
 from labkit.cli import main
 from labkit.config.architectures import architecture
 from labkit.config.schema import RunConfig
-from labkit.ledger.records import Ledger
+from labkit.ledger.ledger import Ledger
 from labkit.runs.runner import run
 from labkit.train import pretrain, trained
 from labkit.train.build import build_model

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 from labkit.lab.figures import SHOWN
 from labkit.lab.panel.curve import Curve
+from labkit.ledger.errors import LedgerError
 from labkit.ledger.events import EventReader
-from labkit.ledger.records import UNWATCHED, LedgerError, RunFolder
+from labkit.ledger.run_folder import UNWATCHED, RunFolder
 from labkit.memory.report import PHASES
 
 BYTES_AT_ONCE = 4 * 2**20

@@ -19,7 +19,10 @@ from labkit.config.errors import ConfigError
 from labkit.config.launcher import check_launcher
 from labkit.config.schema import RunConfig
 from labkit.config.secrets import child_environment, redact_file
-from labkit.ledger.records import Ledger, LedgerError, Record, RunFolder
+from labkit.ledger.errors import LedgerError
+from labkit.ledger.ledger import Ledger
+from labkit.ledger.records import Record
+from labkit.ledger.run_folder import RunFolder
 from labkit.runs.ranks.files import log_of
 from labkit.runs.ranks.meeting import Meeting, Word
 

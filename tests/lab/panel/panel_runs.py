@@ -5,7 +5,8 @@ from dataclasses import asdict
 
 from labkit.config.layers import resolve
 from labkit.config.workspace import Workspace
-from labkit.ledger.records import Record, RunFolder
+from labkit.ledger.records import Record
+from labkit.ledger.run_folder import RunFolder
 from labkit.memory.report import CATEGORIES
 
 TOKEN = "only-for-this-test"
