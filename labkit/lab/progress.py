@@ -6,6 +6,7 @@ from typing import Any
 from labkit.lab.panel import Panel
 from labkit.lab.result import visible
 from labkit.lab.views import Table, View
+from labkit.ledger.events import phase_of
 from labkit.memory.report import CATEGORIES, HOST_CATEGORIES, PhaseMemory
 from labkit.memory.units import human_bytes
 
@@ -58,7 +59,7 @@ class Progress(View):
                     f"({model['trainable']:,} trainable), {self._steps} optimizer steps"
                 )
             case "phase" if event["micro_step"] == self._last_micro_step and event["step"] < 2:
-                self._phase(PhaseMemory(**{k: v for k, v in event.items() if k not in ("event", "time")}))
+                self._phase(phase_of(event))
             case "progress" if event["losses"]:
                 self._progress(event)
             case "result" if event["status"] != "ok":

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from labkit.ledger.errors import NewerError
+from labkit.ledger.measured import add_phase, forget_from, highest, started
 from labkit.ledger.shape import (
     Attempt,
     Config,
@@ -18,7 +19,7 @@ from labkit.ledger.shape import (
     Unpredicted,
     misfit,
 )
-from labkit.memory.report import CATEGORIES, MemoryReport, PhaseMemory
+from labkit.memory.report import MemoryReport
 
 SCHEMA = 4
 """Version of a record's form, raised when a field comes or goes. Version 1 had no number, attempts, rung, diagnosis;
@@ -98,12 +99,9 @@ class Record:
             case "start":
                 self.device, self.versions, self.model = event["device"], event["versions"], event["model"]
                 self.others_bytes = event.get("others_bytes")
-                phases = self.memory["phases"] if self.memory else []  # of a run that goes on
-                self.memory = {"source": event["source"], "capacity_bytes": event["capacity_bytes"], "phases": phases}
+                self.memory = started(self.memory, event)
             case "phase" if self.memory is not None:
-                phase = {key: value for key, value in event.items() if key not in ("event", "time")}
-                self.memory["phases"].append(phase)
-                self.peak_bytes = max(self.peak_bytes, PhaseMemory(**phase).peak_bytes)
+                self.peak_bytes = max(self.peak_bytes, add_phase(self.memory, event))
             case "progress":
                 self.losses += event["losses"]
                 self.samples, self.train_seconds = event["samples"], event["train_seconds"]
@@ -126,13 +124,11 @@ class Record:
         self.validation_losses = event["validation_losses"]
         self.job = event.get("job")
         if self.memory:
-            self.memory["phases"] = [phase for phase in self.memory["phases"] if phase["step"] < step]
+            forget_from(self.memory, step)
         self.status, self.exit_code = "running", None
         self.reason = self.died_in = self.out_of_memory = self.as_expected = self.ended_by_rank = None
 
     @property
     def category_peaks(self) -> dict[str, int]:
         """Highest bytes of each category, in a reported phase or when memory ran out."""
-        report, held = self.report, (self.out_of_memory or {}).get("held", {})
-        reported = report.category_peaks if report else {}
-        return {c: max(reported.get(c, 0), held.get(c, 0)) for c in CATEGORIES}
+        return highest(self.memory, (self.out_of_memory or {}).get("held", {}))

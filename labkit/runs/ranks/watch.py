@@ -30,7 +30,7 @@ from typing import Any
 
 from labkit.help.diagnosis.log_text import clean, read_tail
 from labkit.help.diagnosis.sequence import find_end
-from labkit.ledger.events import EventReader
+from labkit.ledger.events import EventReader, values_of
 from labkit.memory.exhaustion import ends_exhausted
 from labkit.runs.ranks.files import events_of, log_of, logs
 from labkit.runs.ranks.forked import MODULE, PASSED_ON, ForkedRank, can_fork, fork_rank
@@ -211,7 +211,7 @@ class Ranks:
             result["died_in"]["rank"] = first.number
         if result["status"] == "failed" and first.process:  # another's watcher has said so
             result["reason"] = f"rank {first.number}: {result.get('reason')}"
-        return code, {key: value for key, value in result.items() if key not in ("event", "time")}
+        return code, values_of(result)
 
 
 def free_port() -> int:
