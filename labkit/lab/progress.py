@@ -7,7 +7,8 @@ from labkit.lab.panel import Panel
 from labkit.lab.result import visible
 from labkit.lab.views import Table, View
 from labkit.ledger.events import phase_of
-from labkit.memory.report import CATEGORIES, HOST_CATEGORIES, PhaseMemory
+from labkit.memory.categories import CATEGORIES, HOST_CATEGORIES
+from labkit.memory.report import PhaseMemory
 from labkit.memory.units import human_bytes
 
 _ENDS = {"oom": "out of memory"}

@@ -28,7 +28,8 @@ from labkit.lab.result import Result, with_prediction
 from labkit.ledger.ledger import Ledger
 from labkit.ledger.records import Record
 from labkit.ledger.shape import read_object
-from labkit.memory.report import CATEGORIES, MemoryReport, PhaseMemory
+from labkit.memory.categories import CATEGORIES
+from labkit.memory.report import MemoryReport, PhaseMemory
 
 COMMAND = "python -m labkit.lab.reference"
 

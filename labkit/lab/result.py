@@ -10,7 +10,8 @@ from labkit.config.schema import read_config
 from labkit.lab.views import Lines, View
 from labkit.ledger.predicted import prediction_of
 from labkit.ledger.records import Record
-from labkit.memory.report import HOST_CATEGORIES, MemoryReport, PhaseMemory
+from labkit.memory.categories import HOST_CATEGORIES
+from labkit.memory.report import MemoryReport, PhaseMemory
 
 if TYPE_CHECKING:
     from labkit.plan.predict import Prediction

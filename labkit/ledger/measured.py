@@ -5,7 +5,8 @@ from typing import Any
 
 from labkit.ledger.events import phase_of, values_of
 from labkit.ledger.shape import Memory
-from labkit.memory.report import CATEGORIES, MemoryReport
+from labkit.memory.categories import CATEGORIES
+from labkit.memory.report import MemoryReport
 
 
 def started(memory: Memory | None, event: dict[str, Any]) -> Memory:

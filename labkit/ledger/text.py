@@ -5,7 +5,7 @@ from typing import Any
 
 from labkit.ledger.columns import WideTable
 from labkit.ledger.records import Record
-from labkit.memory.report import CATEGORIES, HOST_CATEGORIES
+from labkit.memory.categories import CATEGORIES, HOST_CATEGORIES
 from labkit.memory.units import counted, human_bytes
 
 _SHORT = {

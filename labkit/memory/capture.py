@@ -8,9 +8,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 from torch.utils._pytree import tree_iter
 
+from labkit.memory.categories import HOST_CATEGORIES, on_device
 from labkit.memory.cuda import AllocatorCounters, settle
 from labkit.memory.exhaustion import is_exhausted
-from labkit.memory.report import HOST_CATEGORIES, MemoryReport, PhaseMemory, on_device
+from labkit.memory.report import MemoryReport, PhaseMemory
 from labkit.memory.tracker import UNDECIDED, Tracker
 
 

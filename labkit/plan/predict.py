@@ -10,7 +10,8 @@ from typing import Any
 from labkit.config.combinations import SPLITS_MODEL
 from labkit.config.gpus import find_gpu, refusal
 from labkit.config.schema import RunConfig
-from labkit.memory.report import HOST_CATEGORIES, MemoryReport
+from labkit.memory.categories import HOST_CATEGORIES
+from labkit.memory.report import MemoryReport
 from labkit.plan.allocator import CachingAllocator, VirtualAllocator
 from labkit.plan.cache import TraceCache
 from labkit.plan.errors import PredictionError

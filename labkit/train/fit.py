@@ -30,10 +30,10 @@ from labkit.config.place import Place
 from labkit.config.schema import RunConfig
 from labkit.config.versions import version_of
 from labkit.memory.capture import MemoryCapture
+from labkit.memory.categories import on_device
 from labkit.memory.cuda import used_by_others_bytes
 from labkit.memory.exhaustion import is_exhausted
 from labkit.memory.obstacle import Obstacle, find_obstacle
-from labkit.memory.report import on_device
 from labkit.memory.sharded import ShardTracker
 from labkit.memory.tracker import Tracker, VirtualOutOfMemoryError, host
 from labkit.train.adapters import add_lora

@@ -16,7 +16,7 @@ from labkit.ledger.errors import LedgerError
 from labkit.ledger.ledger import Ledger
 from labkit.ledger.records import SCHEMA, Record
 from labkit.ledger.whole_file import write_whole
-from labkit.memory.report import CATEGORIES
+from labkit.memory.categories import CATEGORIES
 from labkit.runs.ranks.files import other_ranks
 
 

@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 from labkit.lab.lesson import Runs
 from labkit.lab.result import Result, visible
-from labkit.memory.report import HOST_CATEGORIES, MemoryReport
+from labkit.memory.categories import HOST_CATEGORIES
+from labkit.memory.report import MemoryReport
 from labkit.memory.units import human_bytes
 from labkit.runs.ranks.files import side_by_side
 
