@@ -9,7 +9,7 @@ from rich.table import Column
 from labkit.config.printable import printable
 from labkit.ledger.events import phase_of
 from labkit.ledger.terminal import width, wrapped
-from labkit.ledger.text import loss_words, parts
+from labkit.ledger.words import loss_words, parts
 from labkit.memory.units import counted, human_bytes
 
 _TITLE = Column(max_width=30, no_wrap=True)

@@ -49,7 +49,7 @@ def _rows(workspace: Workspace, profile: str) -> list[dict[str, Any]]:
 
 
 def _print(workspace: Workspace, profile: str, rows: list[dict[str, Any]]) -> None:
-    from labkit.ledger.text import compare_table
+    from labkit.ledger.tables import compare_table
 
     wrong = missing(workspace, profile, rows)
     total = len(load_profile(workspace, profile).expected)

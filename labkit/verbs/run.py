@@ -185,7 +185,7 @@ def _climb(name: str, overrides: dict[str, str], args: argparse.Namespace) -> in
 
 
 def _shown(title: str, micro_steps: int, start: Callable[[OnEvent], Record]) -> Record:
-    from labkit.ledger.text import summary
+    from labkit.ledger.summary import summary
     from labkit.runs.progress import ProgressPrinter
 
     with ProgressPrinter(console(), title, micro_steps) as printer:

@@ -114,7 +114,7 @@ def _config(workspace: Workspace, args: argparse.Namespace, overrides: dict[str,
 
 def _follow(job: str, args: argparse.Namespace) -> int:
     """Wait for the job, and print the record of its run."""
-    from labkit.ledger.text import summary
+    from labkit.ledger.summary import summary
 
     follow(job, lambda line: say(line, error=args.json))
     folder = run_of(job, Ledger(Workspace.find().runs))
