@@ -11,9 +11,7 @@ import contextlib
 import json
 import os
 import platform
-import signal
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ from labkit.config.architectures import architecture
 from labkit.config.combinations import SPLITS_MODEL
 from labkit.config.errors import ConfigError
 from labkit.config.kernels import without_code
+from labkit.config.parent import end_with_parent
 from labkit.config.place import Place
 from labkit.config.schema import RunConfig
 from labkit.config.versions import version_of
@@ -275,22 +274,9 @@ def _start(config: RunConfig, steps: int) -> dict[str, Any]:
     }
 
 
-def _end_with_parent() -> None:
-    """Leave when standard input ends, which it does when the parent closes it or is no more."""
-
-    def watch() -> None:
-        while os.read(0, 1):
-            pass
-        if os.getpgrp() == os.getpid():  # as the watcher starts it: its loader workers are in the group
-            os.killpg(0, signal.SIGKILL)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 def main() -> None:
     """Run the folder named on the command line; a named error becomes a result, any other also prints its trace."""
-    _end_with_parent()
+    end_with_parent()
     folder = Path(sys.argv[1])
     saved = Path(sys.argv[2]) if len(sys.argv) > 2 else None
     request = json.loads((folder / "config.json").read_text(encoding="utf-8"))

@@ -71,7 +71,7 @@ GUARDS = (
     Guard(
         "run: a child ends with who watches it",
         "training that nobody can stop holds the GPU",
-        "labkit/train/fit.py",
+        "labkit/config/parent.py",
         "        while os.read(0, 1):\n            pass\n",
         "        while True:\n            signal.pause() if os.read(0, 1) else threading.Event().wait()\n",
         ("tests/runs/test_runner.py::test_a_child_ends_with_the_process_that_watches_it",),
@@ -103,9 +103,9 @@ GUARDS = (
     Guard(
         "ranks: nothing outlives who watches",
         "ranks wait for each other for ever",
-        "labkit/runs/ranks/watch.py",
-        "        os.killpg(0, signal.SIGKILL)\n",
-        "        pass\n",
+        "labkit/config/parent.py",
+        "            os.killpg(0, signal.SIGKILL)\n",
+        "            pass\n",
         (f"{RANKS}::test_nothing_outlives_who_watches",),
     ),
     Guard(
