@@ -21,11 +21,11 @@ from labkit.plan.trace import Trace
 from labkit.plan.unplanned import unplanned
 from labkit.train.adapters import add_lora
 from labkit.train.build import build_model
+from labkit.train.disk_room import checkpoint_bytes
 from labkit.train.models import dtype_of
 from labkit.train.module import CaptionModule
 from labkit.train.optimizers import build_optimizer
 from labkit.train.processor import IMAGE, TOKEN_IDS, embedded_processor
-from labkit.train.saved_steps import checkpoint_bytes
 from labkit.train.step import Collator
 
 STEPS = 2

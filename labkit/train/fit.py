@@ -40,6 +40,7 @@ from labkit.train.attention import kernels
 from labkit.train.build import build_model
 from labkit.train.checkpoints import find_checkpoint, load_processor
 from labkit.train.data import DataError, build_loader, load_samples
+from labkit.train.disk_room import check_room, checkpoint_bytes
 from labkit.train.errors import CheckpointError
 from labkit.train.events import EventWriter
 from labkit.train.fsdp import ShardedModule
@@ -48,13 +49,7 @@ from labkit.train.models import weight_facts
 from labkit.train.module import CaptionModule
 from labkit.train.processor import embedded_processor
 from labkit.train.progress import Progress, finite
-from labkit.train.saved_steps import (
-    STATE,
-    Interrupted,
-    SavedSteps,
-    check_room,
-    checkpoint_bytes,
-)  # fmt: skip
+from labkit.train.saved_steps import STATE, Interrupted, SavedSteps
 from labkit.train.state_files import HostCheckpoints, reading
 from labkit.train.step import Collator
 from labkit.train.strategies import build_strategy, missing_compiler, zero_tensors
