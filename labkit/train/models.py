@@ -9,7 +9,7 @@ from transformers import AutoConfig, Blip2Config, Blip2ForConditionalGeneration,
 
 from labkit.config.architectures import Architecture, architecture
 from labkit.config.schema import RunConfig
-from labkit.memory.capture import quantization_tensors
+from labkit.memory.owners import quantization_tensors
 from labkit.memory.tracker import host
 from labkit.train.processor import BOS, EOS, IMAGE, PAD, TOKEN_IDS
 

@@ -10,7 +10,8 @@ from bitsandbytes.nn import Linear4bit
 from tiny import OPT, T5, config_of, language_of, linear_shapes, logits_of, plain, train
 from torch import nn
 
-from labkit.memory.capture import MemoryCapture, quantization_tensors
+from labkit.memory.capture import MemoryCapture
+from labkit.memory.owners import quantization_tensors
 from labkit.memory.tracker import Tracker
 from labkit.train.adapters import add_lora
 from labkit.train.models import INITIALIZER_RANGE, weight_facts
