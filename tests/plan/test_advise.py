@@ -12,8 +12,10 @@ from labkit.plan import advise as module
 from labkit.plan.advise import advise
 from labkit.plan.cache import TraceCache
 from labkit.plan.expandable import ExpandableAllocator
-from labkit.plan.ladder import BATCH, KINDS, LADDER, add, combine, smaller_model
+from labkit.plan.ladder import BATCH, LADDER
 from labkit.plan.predict import judge, predict
+from labkit.plan.rung import KINDS, add, combine
+from labkit.plan.smaller import smaller_model
 
 WORKSPACE = Workspace.find()
 CACHE = TraceCache(None)

@@ -10,9 +10,9 @@ from labkit.config.layers import resolve
 from labkit.config.profiles import load_profile
 from labkit.config.workspace import Workspace
 from labkit.plan.cache import TraceCache
-from labkit.plan.ladder import rough_size
 from labkit.plan.predict import predict
 from labkit.plan.profile_file import check_free, profile_yaml, write_profile
+from labkit.plan.smaller import rough_size
 from labkit.plan.tune import REAL, _nearest_scales, stand_ins, tune
 
 COURSE = list(load_profile(Workspace.find(), "tiny").expected)
