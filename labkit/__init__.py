@@ -9,7 +9,7 @@ from typing import Any
 
 _HOMES = {
     "ConfigError": "labkit.config.errors",
-    "Ledger": "labkit.ledger.records",
+    "Ledger": "labkit.ledger.ledger",
     "MemoryCapture": "labkit.memory.capture",
     "MemoryReport": "labkit.memory.report",
     "Record": "labkit.ledger.records",

@@ -7,7 +7,7 @@ from labkit.cluster.queue import SlurmError
 from labkit.config.errors import ConfigError
 from labkit.config.secrets import redact
 from labkit.config.versions import version_of
-from labkit.ledger.records import LedgerError
+from labkit.ledger.errors import LedgerError
 from labkit.ledger.terminal import say
 from labkit.train.errors import CheckpointError, DataError
 from labkit.verbs import (

@@ -16,7 +16,8 @@ os.environ.pop("COLUMNS", None)  # the processes of xdist have one, and tables w
 
 from labkit.config.profiles import load_profile
 from labkit.config.workspace import Workspace
-from labkit.ledger.records import Ledger, Record
+from labkit.ledger.ledger import Ledger
+from labkit.ledger.records import Record
 from labkit.runs.runner import run
 
 

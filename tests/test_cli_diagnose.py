@@ -9,7 +9,7 @@ import pytest
 from labkit.cli import main
 from labkit.config.workspace import Workspace
 from labkit.help.diagnosis.diagnose import diagnose
-from labkit.ledger.records import Ledger
+from labkit.ledger.ledger import Ledger
 from labkit.runs.runner import run
 
 HEAVY = ("torch", "lightning", "transformers", "bitsandbytes", "datasets", "numpy", "PIL", "tokenizers", "rich")

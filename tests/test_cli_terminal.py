@@ -12,10 +12,11 @@ import pytest
 
 from labkit.cli import main
 from labkit.config.printable import printable
-from labkit.ledger.columns import WideTable
-from labkit.ledger.records import Ledger
+from labkit.ledger.ledger import Ledger
+from labkit.ledger.table import Table, numbers, words
+from labkit.ledger.tables import plan_table
 from labkit.ledger.terminal import console, wrapped
-from labkit.ledger.text import plan_table, room_words
+from labkit.ledger.words import room_words
 from labkit.memory.units import counted
 from labkit.runs.runner import run
 
@@ -92,10 +93,8 @@ def test_a_plan_of_the_whole_course_fits(monkeypatch, capsys):
 @pytest.mark.parametrize("width", [20, 33, 40, 57])
 def test_a_terminal_without_room_for_one_column_folds_and_cuts_nothing(width, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", str(width))
-    table = WideTable("title", keys=1)
-    table.add_text("experiment")
-    table.add_numbers("peak", "of")
-    table.add_row("e" * 300, "12345.678", "94.8")
+    columns = [*words("experiment"), *numbers("peak", "of")]
+    table = Table("title", columns, [["e" * 300, "12345.678", "94.8"]], keys=1)
     console().print(table)
     out = capsys.readouterr().out
     assert max(map(len, out.splitlines())) <= width
@@ -106,10 +105,8 @@ def test_a_terminal_without_room_for_one_column_folds_and_cuts_nothing(width, mo
 
 def test_columns_are_shared_out_evenly(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "80")
-    table = WideTable("title")
-    table.add_text("name")
-    table.add_numbers(*(f"column{number}" for number in range(9)))
-    table.add_row("x", *"123456789")
+    columns = [*words("name"), *numbers(*(f"column{number}" for number in range(9)))]
+    table = Table("title", columns, [["x", *"123456789"]])
     console().print(table)
     heads = [line for line in capsys.readouterr().out.splitlines() if "name" in line]
     assert [line.count("column") for line in heads] == [5, 4]

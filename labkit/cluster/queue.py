@@ -8,7 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from labkit.ledger.records import Ledger, LedgerError, RunFolder
+from labkit.ledger.errors import LedgerError
+from labkit.ledger.ledger import Ledger
+from labkit.ledger.run_folder import RunFolder
 
 POLL_S = 2.0
 COMMAND_S = 60.0

@@ -1,4 +1,4 @@
-"""Place: where in a run a saved step is, and which steps a run has saved."""
+"""Place: where in a run a saved step is, which steps a run has saved, and how many lie between two of them."""
 
 import json
 import math
@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from labkit.config.regular_file import read_regular
+from labkit.config.schema import RunConfig
 
 FOLDER = "checkpoints"
 """Below a run's folder: one folder a saved step, ``step-000012``, whole or not there."""
 
 PLACE = "place.json"
 """In the folder of a saved step: its ``Place``."""
+
+SHARE = 0.05
+"""Share of a run's steps between two saved ones, unless ``save_every`` says otherwise."""
 
 LONGEST_BYTES = 2**20
 """What the file of a place may have: it holds a number for every epoch."""
@@ -69,6 +73,11 @@ def saved_steps(run: Path) -> list[Path]:
     """Folders of the steps that a run has saved, oldest first."""
     found = [(step, path) for path in (run / FOLDER).glob("step-*") if (step := step_of(path)) is not None]
     return [path for _, path in sorted(found)]
+
+
+def steps_between(config: RunConfig, steps: int) -> int:
+    """Optimizer steps from one saved step to the next, in a run of so many."""
+    return config.save_every or max(1, round(steps * SHARE))
 
 
 def _is_number(value: Any) -> bool:

@@ -8,8 +8,7 @@ from typing import Any
 
 from labkit.grading.archive import NAME_LENGTH
 from labkit.grading.grade import Row
-from labkit.lab.views import NO_NUMBER
-from labkit.ledger.columns import WideTable
+from labkit.ledger.table import NO_NUMBER, Table, numbers, words
 from labkit.ledger.terminal import console
 from labkit.memory.units import counted
 
@@ -40,15 +39,10 @@ def table(rows: Sequence[Row]) -> str:
     broken = [f"not read: {clean(row.file, 60)}: {clean(row.error)}" for row in rows if row.error]
     if not cells:
         return "\n".join(["no student's work could be read", *broken])
-    wide = WideTable(counted(len(cells), "student"))
-    wide.add_text("student")
-    wide.add_numbers(*_NUMBERS)
-    wide.add_text("to look at")
-    for row in cells:
-        wide.add_row(*row)
+    columns = [*words("student"), *numbers(*_NUMBERS), *words("to look at")]
     out = console()
     with out.capture() as drawn:
-        out.print(wide)
+        out.print(Table(counted(len(cells), "student"), columns, cells))
     return "\n".join([*(line.rstrip() for line in drawn.get().splitlines()), *_NOTES, *broken])
 
 

@@ -28,7 +28,7 @@ from labkit.grading.archive import (
 )
 from labkit.grading.notebook import fault
 from labkit.grading.redaction import Redaction
-from labkit.ledger.records import Ledger
+from labkit.ledger.ledger import Ledger
 
 NOTEBOOK_NAME_BYTES = 90
 """A header of a tar file has room for 100."""

@@ -11,8 +11,11 @@ from labkit.config.schema import coerce
 from labkit.config.workspace import Workspace
 from labkit.lab.machine import find_machine
 from labkit.lab.result import NOT_PLANNED, Blank, Evidence, Result, name_of, planned, with_prediction
-from labkit.lab.views import Lines, View
-from labkit.ledger.records import Ledger, LedgerError, Record
+from labkit.lab.views import Lines
+from labkit.ledger.errors import LedgerError
+from labkit.ledger.ledger import Ledger
+from labkit.ledger.records import Record
+from labkit.ledger.view import View
 from labkit.runs.fork_server import environment, warm_up
 
 

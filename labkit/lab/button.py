@@ -5,7 +5,8 @@ from typing import Any
 from labkit.config.errors import ConfigError
 from labkit.config.workspace import Workspace
 from labkit.lab.processes import submitted
-from labkit.lab.views import Lines, View
+from labkit.lab.views import Lines
+from labkit.ledger.view import View
 
 COMMAND = "labkit submit --name YOUR-NETID"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit.lab.result import Evidence, Result
-from labkit.lab.views import Picture, Table
+from labkit.ledger.table import Picture, Table
 
 SHOWN_CAPTIONS = 8
 

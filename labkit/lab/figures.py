@@ -12,19 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from labkit.config.errors import ConfigError, nearest
 from labkit.lab.result import NOT_PLANNED, Result
-from labkit.lab.views import Lines, View
+from labkit.lab.views import Lines
+from labkit.ledger.view import View
+from labkit.memory.categories import NAMES, STACKED_CATEGORIES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Drawing
 
-SHOWN = ("parameters", "gradients", "optimizer_gpu", "activations", "temporaries", "inputs", "unattributed")
-"""Categories that take device memory, as they are stacked."""
-
-LABELS = {
-    "parameters": "parameters", "gradients": "gradients", "optimizer_gpu": "optimizer state",
-    "activations": "activations", "temporaries": "temporaries", "inputs": "inputs", "unattributed": "unattributed",
-}  # fmt: skip
+LABELS = {category: NAMES[category] for category in STACKED_CATEGORIES}
 COLOURS = {
     "parameters": "#0072B2", "gradients": "#E69F00", "optimizer_gpu": "#009E73", "activations": "#56B4E9",
     "temporaries": "#CC79A7", "inputs": "#F0E442", "unattributed": "#999999",
@@ -120,7 +116,7 @@ def stack(
 ) -> None:  # fmt: skip
     """One bar of categories on top of each other; ``flat`` ones lie. Labels each category once."""
     base = 0.0
-    for category in SHOWN:
+    for category in STACKED_CATEGORIES:
         size = by_category.get(category, 0) / unit_bytes
         if not by_category.get(category, 0) > _VISIBLE * sum(by_category.values()):
             continue

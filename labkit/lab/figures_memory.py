@@ -2,17 +2,13 @@
 
 from collections.abc import Sequence
 
-from labkit.lab.figures import SHOWN, Figure, canvas, capacity_line, legend, stack, unit_of
+from labkit.lab.figures import Figure, canvas, capacity_line, legend, stack, unit_of
 from labkit.lab.result import Result, sources
 from labkit.ledger.predicted import prediction_of
+from labkit.ledger.words import activity
+from labkit.memory.categories import STACKED_CATEGORIES
 from labkit.memory.report import PhaseMemory
 from labkit.memory.units import human_bytes
-
-_ACTIVITY = {
-    "before_forward": "load batch", "after_forward": "forward", "after_backward": "backward",
-    "after_optimizer_step": "optimizer step",
-}  # fmt: skip
-"""What happens in the time that ends with a phase."""
 
 
 def phases(results: Sequence[Result]) -> Figure:
@@ -39,7 +35,7 @@ def phases(results: Sequence[Result]) -> Figure:
         _death(axes, result, places[-1] + 1, unit_bytes, labelled)
         places = [*places, places[-1] + 1]
     capacity_line(axes, report.capacity_bytes, unit_bytes)
-    names = [_ACTIVITY[p.phase].replace(" ", "\n") for p in shown]
+    names = [activity(p.phase).replace(" ", "\n") for p in shown]
     names += [_death_words(result)] * (len(places) - len(shown))
     many = any(p.micro_step for p in shown)
     axes.set_xticks(places, names, fontsize=8 if many else 9, rotation=45 if many else 0)
@@ -54,7 +50,7 @@ def phases(results: Sequence[Result]) -> Figure:
     assert highest is not None
     alt = (
         f"Stacked bars of device memory by category for each phase of {result.name}, {result.said}{stands}. The "
-        f"highest phase has {human_bytes(peak_bytes)}, in the {_ACTIVITY[highest.phase]} of step {highest.step}. "
+        f"highest phase has {human_bytes(peak_bytes)}, in the {activity(highest.phase)} of step {highest.step}. "
         + ("The last bar is what was held when memory ran out. " if result.record.out_of_memory else "")
         + _capacity_words(result)
     )
@@ -80,12 +76,12 @@ def beside(results: Sequence[Result]) -> Figure:
         top = max(pair["predicted_bytes"], pair["measured_bytes"]) / unit_bytes
         axes.annotate(f"{pair['error']:+z.2%}", (at, top), ha="center", va="bottom", fontsize=9)
     capacity_line(axes, result.capacity_bytes, unit_bytes)
-    axes.set_xticks(range(len(pairs)), [_ACTIVITY[phase] for phase in pairs])
+    axes.set_xticks(range(len(pairs)), [activity(phase) for phase in pairs])
     axes.set_ylabel(f"peak in {unit}")
     axes.set_ylim(0, 1.15 * max(highest, result.capacity_bytes or 0) / unit_bytes)
     legend(axes)
     said = ", ".join(
-        f"{_ACTIVITY[phase]} {human_bytes(pair['measured_bytes'])}, error {pair['error']:+z.2%}"
+        f"{activity(phase)} {human_bytes(pair['measured_bytes'])}, error {pair['error']:+z.2%}"
         for phase, pair in pairs.items()
     )
     alt = f"Pairs of bars, predicted and {result.said}, for each phase of {result.name}: {said}."
@@ -95,7 +91,7 @@ def beside(results: Sequence[Result]) -> Figure:
 def bars(results: Sequence[Result]) -> Figure:
     """A lying bar a run, in the order given: its highest moment by category, against the capacity."""
     moments = [_highest_moment(result) for result in results]
-    totals = [sum(moment.get(c, 0) for c in SHOWN) for moment in moments]
+    totals = [sum(moment.get(c, 0) for c in STACKED_CATEGORIES) for moment in moments]
     unit, unit_bytes = unit_of(*totals, *(r.capacity_bytes for r in results))
     source = sources(results)
     drawing, axes = canvas(9.5, 1.5 + 0.55 * len(results), "Highest moment of each run, by category", source)
@@ -149,8 +145,8 @@ def _death(axes: object, result: Result, at: float, unit_bytes: int, labelled: s
 
 
 def _death_words(result: Result) -> str:
-    activity = (result.record.died_in or {}).get("phase", "").replace("_", "\n")
-    return f"{activity}:\nout of\nmemory"
+    died = (result.record.died_in or {}).get("phase", "").replace("_", "\n")
+    return f"{died}:\nout of\nmemory"
 
 
 def _highest_moment(result: Result) -> dict[str, int]:

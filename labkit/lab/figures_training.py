@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from labkit.lab.figures import DASHES, MARKERS, SERIES, Figure, canvas, capacity_line, legend, unit_of
 from labkit.lab.result import Result, sources
-from labkit.lab.views import Lines, View
+from labkit.lab.views import Lines
+from labkit.ledger.view import View
 from labkit.memory.units import counted, human_bytes
 
 if TYPE_CHECKING:

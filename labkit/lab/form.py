@@ -11,7 +11,8 @@ from labkit.config.layers import Resolved, resolve
 from labkit.config.schema import RunConfig, key_choices, key_docs, key_type, keys
 from labkit.config.values import pairs
 from labkit.config.workspace import Workspace
-from labkit.lab.views import View
+from labkit.ledger.view import View
+from labkit.ledger.words import activity
 from labkit.memory.units import human_bytes
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class Form(View):
 
     def predict(self) -> str:
         """What is predicted of the values as they are now, in a line; what is wrong where they cannot work."""
-        from labkit.ledger.records import RunFolder
+        from labkit.ledger.run_folder import RunFolder
         from labkit.runs.prediction import Background
 
         resolved = self._resolved
@@ -168,7 +169,6 @@ def verdict(prediction: dict[str, Any]) -> str:
     """A prediction, as ``Background.result`` gives it, in a line."""
     if "error" in prediction:
         return f"cannot be predicted: {prediction['error']}"
-    from labkit.ledger.text import activity
     from labkit.memory.report import MemoryReport
 
     report = MemoryReport.from_dict(prediction)

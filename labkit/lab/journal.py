@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from labkit.ledger.records import LedgerError
+from labkit.ledger.errors import LedgerError
 
 
 class Journal:

@@ -9,7 +9,8 @@ from labkit.lab.bench import Bench, Refusal, empty_keys, refusing
 from labkit.lab.journal import Journal
 from labkit.lab.lesson import Check, lesson_of
 from labkit.lab.result import Blank, Evidence, Result, name_of, sources
-from labkit.lab.views import Lines, Several, View
+from labkit.lab.views import Lines, Several
+from labkit.ledger.view import View
 
 EMPTY = (..., None)
 """What stands in a cell that the student has not filled in."""

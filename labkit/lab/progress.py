@@ -5,12 +5,15 @@ from typing import Any
 
 from labkit.lab.panel import Panel
 from labkit.lab.result import visible
-from labkit.lab.views import Table, View
-from labkit.memory.report import CATEGORIES, HOST_CATEGORIES, PhaseMemory
+from labkit.ledger.events import phase_of
+from labkit.ledger.table import Table
+from labkit.ledger.view import View
+from labkit.ledger.words import activity, loss_words, parts
+from labkit.memory.categories import CATEGORIES, HOST_CATEGORIES, MAIN_CATEGORIES
+from labkit.memory.report import PhaseMemory
 from labkit.memory.units import human_bytes
 
 _ENDS = {"oom": "out of memory"}
-_ALWAYS = ("parameters", "gradients", "optimizer_gpu", "activations", "temporaries")
 
 
 class Progress(View):
@@ -58,7 +61,7 @@ class Progress(View):
                     f"({model['trainable']:,} trainable), {self._steps} optimizer steps"
                 )
             case "phase" if event["micro_step"] == self._last_micro_step and event["step"] < 2:
-                self._phase(PhaseMemory(**{k: v for k, v in event.items() if k not in ("event", "time")}))
+                self._phase(phase_of(event))
             case "progress" if event["losses"]:
                 self._progress(event)
             case "result" if event["status"] != "ok":
@@ -78,19 +81,15 @@ class Progress(View):
         return f"<details{state}><summary>{escape(self.title)}: {head}</summary>{self._table().html()}</details>"
 
     def _table(self) -> Table:
-        from labkit.ledger.text import activity
-
         unit_bytes, unit = (2**30, "GiB") if max(p.peak_bytes for p in self._phases) >= 2**30 else (2**20, "MiB")
         visible = {c for p in self._phases for c, n in p.peak.items() if n > p.peak_bytes / 100} - HOST_CATEGORIES
-        shown = [c for c in CATEGORIES if c in _ALWAYS or c in visible]
+        shown = [c for c in CATEGORIES if c in MAIN_CATEGORIES or c in visible]
         bytes_of = [(p, (p.peak_bytes, *(p.peak[c] for c in shown))) for p in self._phases]
         rows = [[str(p.step), activity(p.phase), *(f"{n / unit_bytes:.1f}" for n in found)] for p, found in bytes_of]
         names = [c.removesuffix("_gpu").replace("_", " ") for c in shown]
         return Table(self.lines[-1], ["step", "phase", f"peak in {unit}", *names], rows)
 
     def _phase(self, phase: PhaseMemory) -> None:
-        from labkit.ledger.text import activity, parts
-
         self._phases.append(phase)
         held = parts(visible(phase.peak))
         self._show(f"  step {phase.step} {activity(phase.phase):15} peak {human_bytes(phase.peak_bytes):>10}: {held}")
@@ -98,9 +97,8 @@ class Progress(View):
     def _progress(self, event: dict[str, Any]) -> None:
         done, loss = event["step"], event["losses"][-1]
         left_s = (self._steps - done) * event["train_seconds"] / done if done else 0.0
-        said = "not a number" if loss is None else f"{loss:.3f}"
         self._left = f", {left_s:.0f} s left" if done < self._steps else ""
-        self.now = f"  step {done} of {self._steps}, loss {said}"
+        self.now = f"  step {done} of {self._steps}, loss {loss_words(loss)}"
         self._show(self.now + self._left)
 
     def _line(self, text: str) -> None:

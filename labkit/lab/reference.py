@@ -25,9 +25,11 @@ from labkit.config.versions import version_of
 from labkit.config.workspace import Workspace
 from labkit.lab.lesson import LABS, lesson_of
 from labkit.lab.result import Result, with_prediction
-from labkit.ledger.records import Ledger, Record
+from labkit.ledger.ledger import Ledger
+from labkit.ledger.records import Record
 from labkit.ledger.shape import read_object
-from labkit.memory.report import CATEGORIES, MemoryReport, PhaseMemory
+from labkit.memory.categories import CATEGORIES
+from labkit.memory.report import MemoryReport, PhaseMemory
 
 COMMAND = "python -m labkit.lab.reference"
 

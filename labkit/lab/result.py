@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING, Any
 from labkit.config.errors import ConfigError
 from labkit.config.layers import Resolved
 from labkit.config.schema import read_config
-from labkit.lab.views import Lines, View
+from labkit.lab.views import Lines
 from labkit.ledger.predicted import prediction_of
 from labkit.ledger.records import Record
-from labkit.memory.report import HOST_CATEGORIES, MemoryReport, PhaseMemory
+from labkit.ledger.summary import summary
+from labkit.ledger.view import View
+from labkit.ledger.words import activity, error_words, parts
+from labkit.memory.categories import HOST_CATEGORIES
+from labkit.memory.report import MemoryReport, PhaseMemory
 
 if TYPE_CHECKING:
     from labkit.plan.predict import Prediction
@@ -126,8 +130,6 @@ class Result(Evidence):
 
     def lines(self) -> list[str]:
         """How it ended, in a few lines."""
-        from labkit.ledger.text import error_words, summary
-
         if self.planned:
             return _planned_lines(self)
         found = summary(self.record).splitlines()
@@ -208,7 +210,6 @@ def _settings(config: Mapping[str, Any]) -> str:
 
 
 def _planned_lines(result: Result) -> list[str]:
-    from labkit.ledger.text import activity, parts
     from labkit.memory.units import human_bytes
 
     record, report = result.record, result.report

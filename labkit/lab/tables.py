@@ -6,20 +6,18 @@ from typing import TYPE_CHECKING
 from labkit.config.layers import Resolved
 from labkit.lab.figures import unit_of
 from labkit.lab.result import Result, sources
-from labkit.lab.views import NO_NUMBER, Lines, Table, View
+from labkit.lab.views import Lines
 from labkit.ledger.compare import compare
 from labkit.ledger.predicted import prediction_of
+from labkit.ledger.table import NO_NUMBER, Table
+from labkit.ledger.view import View
+from labkit.memory.categories import MAIN_CATEGORIES, SHORT_NAMES, on_host
 from labkit.memory.units import counted, human_bytes
 from labkit.runs.ranks.files import side_by_side
 
 if TYPE_CHECKING:
     from labkit.lab.lab import Lab
     from labkit.plan.advise import Advice
-
-_COLUMNS = {
-    "parameters": "params", "gradients": "grads", "optimizer_gpu": "optim", "activations": "activ",
-    "temporaries": "temp",
-}  # fmt: skip
 
 _OWN_HIGHEST = "Each category shows its own highest; they need not fall together."
 _OF_PREDICTED = (
@@ -32,8 +30,8 @@ def results(found: Sequence[Result], unit: tuple[str, int], title: str = "") -> 
     """One line a result."""
     word, unit_bytes = unit_of(*(r.peak_bytes for r in found), *(r.capacity_bytes for r in found)) if found else unit
     columns = [
-        "experiment", "source", "status", "peak", "of", "predicted", "error", *_COLUMNS.values(), "host",
-        "samples/s", "samples", "loss",
+        "experiment", "source", "status", "peak", "of", "predicted", "error",
+        *(SHORT_NAMES[c] for c in MAIN_CATEGORIES), "host", "samples/s", "samples", "loss",
     ]  # fmt: skip
     rows = [row for result in found for row in (_row(result, unit_bytes), *_other_ranks(result, unit_bytes))]
     cells = {name: {row[at] for row in rows} for at, name in enumerate(columns)}
@@ -132,8 +130,8 @@ def _row(result: Result, unit_bytes: int) -> list[str]:
     return [
         result.name, result.source, result.status + place, size(result.peak_bytes or None), size(result.capacity_bytes),
         size(told["peak_bytes"] if told else None), NO_NUMBER if error is None else f"{error:+z.2%}",
-        *(size(peaks[c] if result.peak_bytes else None) for c in _COLUMNS),
-        size(peaks["parameters_cpu"] + peaks["optimizer_cpu"] if result.peak_bytes else None),
+        *(size(peaks[c] if result.peak_bytes else None) for c in MAIN_CATEGORIES),
+        size(on_host(peaks) if result.peak_bytes else None),
         NO_NUMBER if speed is None else f"{speed:.1f}", NO_NUMBER if result.planned else str(record.samples),
         NO_NUMBER if loss is None else f"{loss:.3f}",
     ]  # fmt: skip
@@ -144,8 +142,8 @@ def _other_ranks(result: Result, unit_bytes: int) -> list[list[str]]:
         [
             f"\u00a0\u00a0rank {row['rank']}", result.source, row["status"] or "",
             f"{row['peak_bytes'] / unit_bytes:.1f}",
-            *[NO_NUMBER] * 3, *(f"{row['by_category'][c] / unit_bytes:.1f}" for c in _COLUMNS),
-            f"{(row['by_category']['parameters_cpu'] + row['by_category']['optimizer_cpu']) / unit_bytes:.1f}",
+            *[NO_NUMBER] * 3, *(f"{row['by_category'][c] / unit_bytes:.1f}" for c in MAIN_CATEGORIES),
+            f"{on_host(row['by_category']) / unit_bytes:.1f}",
             *[NO_NUMBER] * 3,
         ]
         for row in side_by_side(result.record)[1:]

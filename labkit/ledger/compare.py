@@ -7,9 +7,11 @@ from typing import Any
 from labkit.config.layers import Experiment, Resolved, course, resolve
 from labkit.config.profiles import load_profile
 from labkit.config.workspace import Workspace
+from labkit.ledger.errors import LedgerError
+from labkit.ledger.ledger import Ledger
 from labkit.ledger.newest import newest
 from labkit.ledger.predicted import prediction_of
-from labkit.ledger.records import Ledger, LedgerError, Record
+from labkit.ledger.records import Record
 
 
 def compare(

@@ -101,13 +101,22 @@ def read_event(line: bytes) -> dict[str, Any] | None:
         return None
     if not isinstance(event, dict) or not isinstance(event.get("event"), str) or event["event"] not in KINDS:
         return None
-    values = {key: value for key, value in event.items() if key not in ("event", "time")}
-    if misfit(KINDS[event["event"]], values) is not None:
+    if misfit(KINDS[event["event"]], values_of(event)) is not None:
         return None
     for key in ("losses", "validation_losses"):
         if key in event:
             event[key] = [_finite(loss) for loss in event[key]]
     return event
+
+
+def values_of(event: dict[str, Any]) -> dict[str, Any]:
+    """What an event says, without its kind and its time."""
+    return {key: value for key, value in event.items() if key not in ("event", "time")}
+
+
+def phase_of(event: dict[str, Any]) -> PhaseMemory:
+    """The phase that an event ``phase`` tells of."""
+    return PhaseMemory(**values_of(event))
 
 
 def _finite(loss: float | None) -> float | None:

@@ -5,8 +5,11 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from labkit.ledger.errors import LedgerError
+from labkit.ledger.ledger import Ledger
 from labkit.ledger.own_file import open_own
-from labkit.ledger.records import Ledger, LedgerError, Record, RunFolder
+from labkit.ledger.records import Record
+from labkit.ledger.run_folder import RunFolder
 
 _HEAD_BYTES = 4096
 _HEAD = re.compile(

@@ -3,7 +3,8 @@
 from typing import Any
 
 from labkit.ledger.records import Record
-from labkit.memory.report import CATEGORIES, MemoryReport
+from labkit.memory.categories import CATEGORIES
+from labkit.memory.report import MemoryReport
 
 TEMPORARY = frozenset({"temporaries", "unattributed"})
 """Categories that are no claim of a prediction: what is not born in the step, or not assigned."""

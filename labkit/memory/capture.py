@@ -1,6 +1,6 @@
 """MemoryCapture: a Lightning callback that reports memory phase by phase, for any LightningModule."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -8,9 +8,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 from torch.utils._pytree import tree_iter
 
+from labkit.memory.categories import on_device
 from labkit.memory.cuda import AllocatorCounters, settle
 from labkit.memory.exhaustion import is_exhausted
-from labkit.memory.report import HOST_CATEGORIES, MemoryReport, PhaseMemory, on_device
+from labkit.memory.owners import OwnedBy, assign_state, attributes
+from labkit.memory.report import MemoryReport, PhaseMemory
 from labkit.memory.tracker import UNDECIDED, Tracker
 
 
@@ -37,7 +39,7 @@ class MemoryCapture(Callback):
         tracker: Tracker | None = None,
         report_every: int = 50,
         on_phase: Callable[[PhaseMemory], None] | None = None,
-        owned_by: Callable[[Any], Mapping[str, Iterable[torch.Tensor]]] | None = None,
+        owned_by: OwnedBy | None = None,
     ) -> None:
         if report_every < 1:
             raise ValueError(f"report_every={report_every} must be at least 1.")
@@ -124,7 +126,7 @@ class MemoryCapture(Callback):
             # what forward has left in the module is no activation any more; the rest waits for the graph, which lives
             # as long as the loss: frozen layers that are checkpointed leave it what they have computed again
             forward = ("activations", UNDECIDED)
-            kept = [t for t in _attributes(pl_module) if self._tracker.category(t) in forward]
+            kept = [t for t in attributes(pl_module) if self._tracker.category(t) in forward]
             self._tracker.assign(kept, "unattributed")
             self._end_phase("after_backward", "activations")
 
@@ -225,23 +227,8 @@ class MemoryCapture(Callback):
             self._counters.begin_phase()
 
     def _assign_state(self) -> None:
-        """Find parameters, gradients and optimizer state where they hang, and say so to the tracker."""
-        if self._module is None:
-            return
-        for optimizer in self._optimizers:
-            owned = self._owned_by(optimizer) if self._owned_by else _state(optimizer)
-            for category, tensors in owned.items():
-                self._tracker.assign(tensors, category)
-        parameters = list(self._module.parameters())
-        self._assign_on_device(parameters, "parameters")
-        self._assign_on_device(self._module.buffers(), "parameters")
-        for parameter in parameters:
-            self._assign_on_device(quantization_tensors(parameter), "parameters")
-        self._assign_on_device((p.grad for p in parameters if p.grad is not None), "gradients")
-
-    def _assign_on_device(self, tensors: Iterable[torch.Tensor], category: str) -> None:
-        # where nothing is moved, a parameter of ZeRO's stage 3 is a view of what it keeps in host memory
-        self._tracker.assign((t for t in tensors if self._tracker.category(t) not in HOST_CATEGORIES), category)
+        if self._module is not None:
+            assign_state(self._tracker, self._module, self._optimizers, self._owned_by)
 
     def _assign_before_error(self) -> str:
         self._assign_state()
@@ -260,40 +247,3 @@ def _tracker_of(module: LightningModule) -> Tracker:
     tracker = ShardTracker(device_type=kind)
     follow_gathered(module, tracker)
     return tracker
-
-
-def quantization_tensors(parameter: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Scales and code books of a weight that bitsandbytes has quantized; they hang beside it, and are no parameters.
-
-    With double quantization the scales have scales of their own.
-    """
-    state = getattr(parameter, "quant_state", None)
-    while state is not None:
-        yield from (value for value in vars(state).values() if isinstance(value, torch.Tensor))
-        state = getattr(state, "state2", None)
-
-
-def _state(optimizer: torch.optim.Optimizer) -> dict[str, list[torch.Tensor]]:
-    """Optimizer state by category."""
-    found: dict[str, list[torch.Tensor]] = {"optimizer_cpu": [], "optimizer_gpu": []}
-    fused = any(group.get("fused") or group.get("capturable") for group in optimizer.param_groups)
-    for state in optimizer.state.values():
-        for key, value in state.items():
-            # torch keeps the step counters of adamw in host memory, unless it is fused or capturable
-            in_host_memory = (key == "step" and not fused) or getattr(value, "is_paged", False)  # bitsandbytes' mark
-            category = "optimizer_cpu" if in_host_memory else "optimizer_gpu"
-            found[category] += [leaf for leaf in tree_iter(value) if isinstance(leaf, torch.Tensor)]
-    return found
-
-
-_PLAIN = {bool, int, float, str, type(None)}
-"""Most attributes, which hold no tensor; passing them by takes half of the time."""
-
-
-def _attributes(module: torch.nn.Module) -> Iterator[torch.Tensor]:
-    """Tensors in plain attributes of a module and its parts, lists and dictionaries included."""
-    for part in module.modules():
-        for name, value in vars(part).items():
-            # parameters and buffers have their category; Lightning hangs the trainer, which leads everywhere
-            if type(value) not in _PLAIN and name not in ("_parameters", "_buffers", "_modules", "_trainer", "_fabric"):
-                yield from (leaf for leaf in tree_iter(value) if type(leaf) is torch.Tensor)

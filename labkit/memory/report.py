@@ -5,34 +5,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from labkit.memory.categories import CATEGORIES, on_device
+
 PHASES = ("before_forward", "after_forward", "after_backward", "after_optimizer_step")
 """The four points of a step that are reported. A phase is the time that ends at its point."""
-
-CATEGORIES = (
-    "parameters",
-    "parameters_cpu",
-    "gradients",
-    "optimizer_gpu",
-    "optimizer_cpu",
-    "inputs",
-    "activations",
-    "temporaries",
-    "unattributed",
-)
-"""``parameters`` (buffers too) and optimizer state by where they live (offload keeps them, master weights and
-gradients on their way to those, in host memory: ``_cpu``), ``gradients``, ``inputs`` (the batch),
-``activations`` (born in forward and kept for backward), ``temporaries`` (born and gone inside one phase) and
-``unattributed``: alive, and none of the others."""
-
-HOST_CATEGORIES = frozenset({"parameters_cpu", "optimizer_cpu"})
-"""Categories that live in the host's memory and take nothing from the device."""
 
 Source = Literal["predicted", "virtual GPU", "CUDA"]
 
 
-def on_device(by_category: Mapping[str, int]) -> int:
-    """Bytes that a breakdown takes from the device: all categories but those in host memory."""
-    return sum(n for category, n in by_category.items() if category not in HOST_CATEGORIES)
+def activity_of(phase: str) -> str:
+    """What is done in the time that a phase's report is about, as ``died_in`` names it."""
+    return "load_batch" if phase == "before_forward" else phase.removeprefix("after_")
 
 
 @dataclass(frozen=True, kw_only=True)

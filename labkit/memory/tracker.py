@@ -9,7 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_iter
 
-from labkit.memory.report import CATEGORIES, HOST_CATEGORIES, on_device
+from labkit.memory.categories import CATEGORIES, HOST_CATEGORIES, on_device
 from labkit.memory.units import human_bytes
 
 BLOCK_BYTES = 512

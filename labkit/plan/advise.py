@@ -13,8 +13,9 @@ from labkit.plan.allocator import CachingAllocator, VirtualAllocator
 from labkit.plan.cache import TraceCache
 from labkit.plan.errors import PredictionError
 from labkit.plan.expandable import ExpandableAllocator
-from labkit.plan.ladder import BATCH, KINDS, Kind, Rung, add, combine, ladder, overrides, smaller_batches
+from labkit.plan.ladder import BATCH, ladder
 from labkit.plan.predict import Prediction, judge, warm_up_bytes
+from labkit.plan.rung import KINDS, Kind, Rung, add, combine, overrides, smaller_batches
 from labkit.plan.search import LargestBatch, largest_batch, search, with_batch
 
 State = tuple[Rung, ...]

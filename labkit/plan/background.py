@@ -9,10 +9,10 @@ import contextlib
 import json
 import os
 import sys
-import threading
 from pathlib import Path
 
 from labkit.config.errors import ConfigError
+from labkit.config.parent import end_with_parent
 from labkit.config.schema import RunConfig
 from labkit.plan.cache import TraceCache
 from labkit.plan.errors import PredictionError
@@ -21,17 +21,11 @@ EXIT_REFUSED = 3
 """Exit code when the last line printed says why there is no prediction."""
 
 
-def _end_with_parent() -> None:
-    while os.read(0, 1):
-        pass
-    os._exit(1)
-
-
 def main() -> None:
     """Read the folder's config and fill the cache, when nobody else needs the cores."""
     with contextlib.suppress(OSError):
         os.nice(10)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     config = json.loads((Path(sys.argv[1]) / "config.json").read_text(encoding="utf-8"))["config"]
     import torch
 

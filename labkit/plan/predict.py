@@ -10,7 +10,8 @@ from typing import Any
 from labkit.config.combinations import SPLITS_MODEL
 from labkit.config.gpus import find_gpu, refusal
 from labkit.config.schema import RunConfig
-from labkit.memory.report import HOST_CATEGORIES, MemoryReport
+from labkit.memory.categories import on_host
+from labkit.memory.report import MemoryReport, activity_of
 from labkit.plan.allocator import CachingAllocator, VirtualAllocator
 from labkit.plan.cache import TraceCache
 from labkit.plan.errors import PredictionError
@@ -20,12 +21,6 @@ from labkit.plan.trace import Event, Trace
 
 BORDERLINE = 0.05
 """Share of the capacity within which nobody should rely on a prediction: no GPU has been compared with yet."""
-
-_ACTIVITY = {
-    "before_forward": "load_batch", "after_forward": "forward", "after_backward": "backward",
-    "after_optimizer_step": "optimizer_step",
-}  # fmt: skip
-"""What a run is doing in the time that ends with a phase."""
 
 
 @dataclass(kw_only=True)
@@ -56,7 +51,7 @@ class Prediction(MemoryReport):
     @property
     def host_bytes(self) -> int:
         """Most host memory that offload takes; 0 without."""
-        return max((sum(p.highest[c] for c in HOST_CATEGORIES) for p in self.phases), default=0)
+        return max((on_host(p.highest) for p in self.phases), default=0)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON; ``MemoryReport.from_dict`` reads the report in it."""
@@ -185,5 +180,5 @@ def _place(trace: Trace, event: int) -> dict[str, Any]:
     place: dict[str, Any] = {"step": 0, "micro_step": 0, "phase": "load_model"}
     if passed:
         phase = trace.report.phases[passed - 1]
-        place = {"step": phase.step, "micro_step": phase.micro_step, "phase": _ACTIVITY[phase.phase]}
+        place = {"step": phase.step, "micro_step": phase.micro_step, "phase": activity_of(phase.phase)}
     return place | {"operation": trace.operation_of(move)}

@@ -21,10 +21,10 @@ from labkit.plan.trace import Trace
 from labkit.plan.unplanned import unplanned
 from labkit.train.adapters import add_lora
 from labkit.train.build import build_model
+from labkit.train.disk_room import checkpoint_bytes
 from labkit.train.models import dtype_of
 from labkit.train.module import CaptionModule
 from labkit.train.optimizers import build_optimizer
-from labkit.train.saved_steps import checkpoint_bytes
 
 STEPS = 2
 """The second step meets parameters, old gradients, new optimizer state and activations at once."""

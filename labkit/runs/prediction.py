@@ -8,7 +8,7 @@ from typing import Any
 
 from labkit.config.errors import ConfigError
 from labkit.config.schema import RunConfig
-from labkit.ledger.records import RunFolder
+from labkit.ledger.run_folder import RunFolder
 from labkit.runs.fork_server import Process, environment, libraries, start
 
 WAIT_S = 60.0

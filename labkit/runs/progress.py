@@ -7,9 +7,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column
 
 from labkit.config.printable import printable
+from labkit.ledger.events import phase_of
 from labkit.ledger.terminal import width, wrapped
-from labkit.ledger.text import loss_words, parts
-from labkit.memory.report import PhaseMemory
+from labkit.ledger.words import loss_words, parts
 from labkit.memory.units import counted, human_bytes
 
 _TITLE = Column(max_width=30, no_wrap=True)
@@ -52,7 +52,7 @@ class ProgressPrinter:
                     f"({event['model']['trainable']:,} trainable), {counted(event['steps'], 'optimizer step')}"
                 )
             case "phase" if event["micro_step"] == self._last_micro_step:
-                phase = PhaseMemory(**{k: v for k, v in event.items() if k not in ("event", "time")})
+                phase = phase_of(event)
                 name = phase.phase.replace("_", " ")
                 self._say(
                     f"  step {phase.step} {name:21} {human_bytes(phase.end_bytes):>10}, "

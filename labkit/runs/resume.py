@@ -9,7 +9,10 @@ from typing import Any
 
 from labkit.config.layers import Resolved
 from labkit.config.place import Place
-from labkit.ledger.records import Ledger, LedgerError, Record, RunFolder
+from labkit.ledger.errors import LedgerError
+from labkit.ledger.ledger import Ledger
+from labkit.ledger.records import Record
+from labkit.ledger.run_folder import RunFolder
 from labkit.runs.ranks.files import events_of_others
 
 DONE = ("ok", "skipped")

@@ -20,9 +20,11 @@ from labkit.config.workspace import Workspace
 from labkit.help.diagnosis.diagnose import diagnose, with_cause
 from labkit.help.diagnosis.log_file import read_log
 from labkit.help.diagnosis.log_text import read_tail
+from labkit.ledger.errors import LedgerError
 from labkit.ledger.events import EventReader
-from labkit.ledger.records import Ledger, LedgerError, Record, RunFolder
-from labkit.memory.exhaustion import ends_exhausted
+from labkit.ledger.ledger import Ledger
+from labkit.ledger.records import Record
+from labkit.ledger.run_folder import RunFolder
 from labkit.memory.host import HostMemory
 from labkit.runs.fork_server import Process, environment, libraries, start
 from labkit.runs.prediction import WAIT_S, in_background
@@ -30,6 +32,7 @@ from labkit.runs.ranks.files import log_of, logs, other_ranks
 from labkit.runs.ranks.launched import Launched
 from labkit.runs.resume import prepare, unfinished
 from labkit.runs.room import refuse_too_many
+from labkit.runs.silent_end import silent_end
 from labkit.runs.told import ToldToStop
 
 POLL_S = 0.1
@@ -278,15 +281,8 @@ def _interrupted(told: KeyboardInterrupt, folder: RunFolder) -> tuple[str, str]:
 
 def _silent_end(returncode: int, folder: RunFolder, log_start: int) -> tuple[str, str]:
     """Status and reason of a child that ended without a result."""
-    if returncode < 0:
-        name = signal.Signals(-returncode).name
-        hint = "; the kernel sends it when host memory runs out" if name == "SIGKILL" else ""
-        return "killed", f"killed by signal {-returncode} ({name}){hint}{_goes_on(folder)}"
-    printed = read_tail(folder.log, log_start)
-    lines = printed.strip().splitlines()
-    last = lines[-1] if lines else "no output"
-    status = "oom" if ends_exhausted(printed) else "failed"
-    return status, f"ended with exit code {returncode}: {last} (log: {folder.log})"
+    status, reason = silent_end(returncode, lambda: read_tail(folder.log, log_start))
+    return status, f"{reason}{_goes_on(folder)}" if status == "killed" else f"{reason} (log: {folder.log})"
 
 
 def _goes_on(folder: RunFolder) -> str:

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from labkit.config.catalogue.models import FAMILIES
 from labkit.config.schema import RunConfig
 from labkit.families.known import family_of
-from labkit.memory.capture import quantization_tensors
+from labkit.memory.owners import quantization_tensors
 from labkit.memory.tracker import host
 
 

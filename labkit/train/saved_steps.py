@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,10 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
-from labkit.config.place import FOLDER, PLACE, Place, saved_steps
+from labkit.config.place import FOLDER, PLACE, Place, saved_steps, steps_between
 from labkit.config.schema import RunConfig
 from labkit.memory.tracker import host
-from labkit.memory.units import human_bytes
-from labkit.train.errors import CheckpointError
+from labkit.train.disk_room import room_for
 from labkit.train.optimizers import count_up
 from labkit.train.own_state import RANDOM, of_rank, random_state, set_random_state
 from labkit.train.progress import finite
@@ -26,9 +25,6 @@ from labkit.train.state_files import HostCheckpoints, reading
 
 STATE = "state.ckpt"
 """In the folder of a saved step: Lightning's file, or DeepSpeed's folder."""
-
-SHARE = 0.05
-"""Share of a run's steps between two saved ones, unless ``save_every`` says otherwise."""
 
 
 class Interrupted(Exception):
@@ -52,7 +48,7 @@ class SavedSteps(Callback):
     def __init__(self, folder: Path, config: RunConfig, steps: int, before_saving: Any, rank: int = 0) -> None:
         self.folder = folder / FOLDER
         self._rank, self._several = rank, config.world_size > 1
-        self._every = _every(config, steps)
+        self._every = steps_between(config, steps)
         self._keep = config.keep_checkpoints
         self._before_saving = before_saving
         self._was_asked = False
@@ -127,7 +123,7 @@ class SavedSteps(Callback):
         )  # fmt: skip
         target = self.folder / f"step-{place.step:06}"
         partial = self.folder / f".{target.name}.partial"
-        with _room(partial):
+        with room_for(partial):
             if not self._rank:
                 shutil.rmtree(partial, ignore_errors=True)
                 partial.mkdir(parents=True)
@@ -167,68 +163,6 @@ def trained_names(module: nn.Module) -> set[str]:
     return {name for name, parameter in module.named_parameters() if parameter.requires_grad}
 
 
-def checkpoint_bytes(config: RunConfig, parameters: Iterable[nn.Parameter]) -> int:
-    """What one saved step takes on disk: the trained parameters and the optimizer's state for them."""
-    trained = [p for p in parameters if p.requires_grad]
-    state = {
-        # two moments in the parameters' dtype
-        "adamw": lambda p: 2 * p.nbytes,
-        "sgd": lambda p: 0,
-        # a byte each, and a scale for every 256 of them; small tensors keep 32 bits (bitsandbytes' min_8bit_size)
-        "adam_8bit": lambda p: 8 * p.numel() if p.numel() < 4096 else 2 * p.numel() + 8 * -(-p.numel() // 256),
-        # ZeRO keeps master weights and two moments in 32 bits
-        "deepspeed_cpu": lambda p: 12 * p.numel(),
-    }
-    size = state[config.optim.removeprefix("paged_")]
-    return sum(p.nbytes + size(p) for p in trained)
-
-
-def check_room(config: RunConfig, folder: Path, size_bytes: int, steps: int) -> None:
-    """``CheckpointError`` when the disk cannot hold what a run of so many steps saves, with what could be deleted."""
-    # one more while the newest is written; a short run saves fewer, and perhaps one because it was asked to stop
-    at_once = min(config.keep_checkpoints + 1, steps // _every(config, steps) + 1)
-    needed_bytes = at_once * size_bytes
-    held_bytes = sum(_size_bytes(saved) for saved in saved_steps(folder))
-    free_bytes = shutil.disk_usage(folder).free + held_bytes
-    if free_bytes < needed_bytes:
-        raise CheckpointError(
-            f"the run's checkpoints need {human_bytes(needed_bytes)} on disk (keep_checkpoints="
-            f"{config.keep_checkpoints}, one more while it is written), and {human_bytes(free_bytes)} are free in "
-            f"{folder}. {deletable(folder)}"
-        )
-
-
-def _every(config: RunConfig, steps: int) -> int:
-    return config.save_every or max(1, round(steps * SHARE))
-
-
-def deletable(folder: Path) -> str:
-    """What takes room beside this run: the other runs with the largest checkpoints."""
-    others = [path for path in folder.parents[2].glob(f"*/*/*/{FOLDER}") if path.parent != folder]
-    sizes = sorted(((_size_bytes(path), path) for path in others), reverse=True)[:3]
-    if not sizes:
-        return "Make room, set keep_checkpoints=1, or set LABKIT_RUNS to a folder on another disk."
-    words = ", ".join(f"{path} ({human_bytes(size)})" for size, path in sizes)
-    return f"Delete checkpoints that nobody needs: {words}; or set LABKIT_RUNS to a folder on another disk."
-
-
-@contextlib.contextmanager
-def _room(partial: Path) -> Iterator[None]:
-    """Leave nothing half written behind, and say what fills the disk."""
-    try:
-        yield
-    except (OSError, RuntimeError) as error:  # torch tells of a full disk as a RuntimeError of its zip writer
-        shutil.rmtree(partial, ignore_errors=True)
-        if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
-            raise
-        run = partial.parents[1]
-        reason = getattr(error, "strerror", None) or "the disk is full, or cannot be written"
-        raise CheckpointError(
-            f"{partial.stem.strip('.')} of {run} could not be saved: {reason}. The saved steps before it are kept. "
-            f"{deletable(run)}"
-        ) from error
-
-
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
@@ -248,11 +182,3 @@ def _sync(path: Path) -> None:
         os.fsync(number)
     finally:
         os.close(number)
-
-
-def _size_bytes(folder: Path) -> int:
-    size = 0
-    with contextlib.suppress(FileNotFoundError):  # another run may delete its oldest meanwhile
-        for path in folder.rglob("*"):
-            size += path.stat().st_size if path.is_file() else 0
-    return size

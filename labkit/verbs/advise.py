@@ -69,7 +69,7 @@ def _facts(advice: "Advice", args: argparse.Namespace, typed: dict[str, str]) ->
 
 
 def _lines(advice: "Advice", args: argparse.Namespace, typed: dict[str, str]) -> list[str]:
-    from labkit.ledger.text import room_words
+    from labkit.ledger.words import room_words
     from labkit.memory.units import human_bytes
 
     base = advice.prediction
@@ -107,7 +107,7 @@ def _lack(advice: "Advice") -> str:
 
 
 def _proposal(proposal: "Proposal") -> str:
-    from labkit.ledger.text import room_words
+    from labkit.ledger.words import room_words
     from labkit.memory.units import human_bytes
 
     found = proposal.prediction

@@ -7,7 +7,7 @@ from typing import Any
 from labkit.config.profiles import load_profile
 from labkit.config.workspace import Workspace
 from labkit.ledger.compare import compare, missing
-from labkit.ledger.records import Ledger
+from labkit.ledger.ledger import Ledger
 from labkit.ledger.terminal import console, say
 from labkit.verbs.options import EXIT_FAILED, add_profile, say_skipped
 
@@ -49,7 +49,7 @@ def _rows(workspace: Workspace, profile: str) -> list[dict[str, Any]]:
 
 
 def _print(workspace: Workspace, profile: str, rows: list[dict[str, Any]]) -> None:
-    from labkit.ledger.text import compare_table
+    from labkit.ledger.tables import compare_table
 
     wrong = missing(workspace, profile, rows)
     total = len(load_profile(workspace, profile).expected)

@@ -40,7 +40,7 @@ def main(args: argparse.Namespace) -> int:
         text = [f"{a.name:34} {a.language}" for a in ARCHITECTURES.values()]
         text += [f"{d.name:34} {d.about}" for d in DATASETS.values()]
     else:
-        from labkit.ledger.text import changed_words
+        from labkit.ledger.words import changed_words
 
         workspace = Workspace.find()
         rows = [

@@ -14,7 +14,8 @@ from labkit.help.diagnosis.cuda_message import read_cuda_message
 from labkit.help.diagnosis.diagnose import GPU_MEMORY, diagnose, diagnose_log
 from labkit.help.diagnosis.diagnosis import Diagnosis
 from labkit.help.diagnosis.log_file import read_log
-from labkit.ledger.records import Record, RunFolder
+from labkit.ledger.records import Record
+from labkit.ledger.run_folder import RunFolder
 from labkit.ledger.terminal import say
 from labkit.verbs.advise import proposal_lines
 from labkit.verbs.options import add_run, find_run, quiet_libraries

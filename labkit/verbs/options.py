@@ -11,8 +11,10 @@ from labkit.config.layers import DEFAULT_PROFILE, course
 from labkit.config.profiles import profile_names
 from labkit.config.values import pairs as typed
 from labkit.config.workspace import Workspace
+from labkit.ledger.errors import LedgerError
+from labkit.ledger.ledger import Ledger
 from labkit.ledger.newest import as_it_is
-from labkit.ledger.records import Ledger, LedgerError, RunFolder
+from labkit.ledger.run_folder import RunFolder
 from labkit.ledger.terminal import say
 from labkit.plan.quiet import quiet_warnings
 

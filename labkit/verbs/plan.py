@@ -73,7 +73,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _print_table(rows: list[dict[str, Any]], gpu: str) -> None:
-    from labkit.ledger.text import plan_table
+    from labkit.ledger.tables import plan_table
 
     console().print(plan_table(rows, gpu))
     say("\npeak: with memory enough. free: at that peak. reserved: by the caching allocator, at most.")
@@ -98,7 +98,7 @@ def _facts(found: "Prediction", resolved: Resolved) -> dict[str, Any]:
 
 
 def _line(row: dict[str, Any]) -> str:
-    from labkit.ledger.text import activity, parts, room_words
+    from labkit.ledger.words import activity, parts, room_words
     from labkit.memory.units import human_bytes
 
     if "error" in row:

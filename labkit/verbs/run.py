@@ -11,7 +11,9 @@ from labkit.config.errors import ConfigError
 from labkit.config.layers import Resolved, resolve
 from labkit.config.profiles import load_profile
 from labkit.config.workspace import Workspace
-from labkit.ledger.records import Ledger, Record, RunFolder
+from labkit.ledger.ledger import Ledger
+from labkit.ledger.records import Record
+from labkit.ledger.run_folder import RunFolder
 from labkit.ledger.terminal import console, say
 from labkit.runs.ranks.launched import Launched
 from labkit.runs.runner import OnEvent, resume, run
@@ -183,7 +185,7 @@ def _climb(name: str, overrides: dict[str, str], args: argparse.Namespace) -> in
 
 
 def _shown(title: str, micro_steps: int, start: Callable[[OnEvent], Record]) -> Record:
-    from labkit.ledger.text import summary
+    from labkit.ledger.summary import summary
     from labkit.runs.progress import ProgressPrinter
 
     with ProgressPrinter(console(), title, micro_steps) as printer:

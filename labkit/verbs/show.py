@@ -28,7 +28,8 @@ def main(args: argparse.Namespace) -> int:
         print(json.dumps(asdict(record), indent=1))
         return 0
     from labkit.ledger.predicted import prediction_rows
-    from labkit.ledger.text import beside_table, phase_table, summary
+    from labkit.ledger.summary import summary
+    from labkit.ledger.tables import beside_table, phase_table
     from labkit.runs.ranks.text import rank_table
 
     out = console()

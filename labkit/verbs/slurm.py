@@ -14,7 +14,7 @@ from labkit.config.errors import ConfigError
 from labkit.config.layers import resolve
 from labkit.config.schema import RunConfig
 from labkit.config.workspace import Workspace
-from labkit.ledger.records import Ledger
+from labkit.ledger.ledger import Ledger
 from labkit.ledger.terminal import say
 from labkit.verbs.options import EXIT_FAILED, add_profile, pairs
 from labkit.verbs.run import BAD
@@ -114,7 +114,7 @@ def _config(workspace: Workspace, args: argparse.Namespace, overrides: dict[str,
 
 def _follow(job: str, args: argparse.Namespace) -> int:
     """Wait for the job, and print the record of its run."""
-    from labkit.ledger.text import summary
+    from labkit.ledger.summary import summary
 
     follow(job, lambda line: say(line, error=args.json))
     folder = run_of(job, Ledger(Workspace.find().runs))

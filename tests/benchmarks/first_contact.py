@@ -52,7 +52,9 @@ from labkit.config.profiles import load_profile, profile_names
 from labkit.config.schema import RunConfig
 from labkit.config.secrets import redact
 from labkit.config.workspace import Workspace
-from labkit.ledger.records import LedgerError, Record, write_whole
+from labkit.ledger.errors import LedgerError
+from labkit.ledger.records import Record
+from labkit.ledger.whole_file import write_whole
 from labkit.memory.report import MemoryReport
 from labkit.memory.units import human_bytes
 from labkit.runs.runner import run

@@ -43,8 +43,11 @@ try:
     from labkit.config.profiles import Expected, Profile, load_profile
     from labkit.config.schema import RunConfig
     from labkit.config.workspace import Workspace
-    from labkit.ledger.records import LedgerError, Record, write_whole
-    from labkit.memory.report import CATEGORIES, MemoryReport, PhaseMemory
+    from labkit.ledger.errors import LedgerError
+    from labkit.ledger.records import Record
+    from labkit.ledger.whole_file import write_whole
+    from labkit.memory.categories import CATEGORIES
+    from labkit.memory.report import MemoryReport, PhaseMemory
     from labkit.memory.units import human_bytes
     from labkit.plan.predict import Prediction, predict
     from labkit.runs.runner import run

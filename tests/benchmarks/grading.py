@@ -26,7 +26,7 @@ from labkit.grading.submit import submit_to
 from labkit.lab.journal import Journal
 from labkit.lab.lab import Lab
 from labkit.lab.lesson import LABS
-from labkit.ledger.records import Ledger
+from labkit.ledger.ledger import Ledger
 from labkit.runs.runner import run
 
 STUDENTS, RUNS, LIMIT_S = 200, 25, 30.0

@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from labkit.ledger.records import Ledger
+from labkit.ledger.ledger import Ledger
 from labkit.runs.runner import run
 
 RECORDS, MANY, REPEATS = 1000, 5000, 5
@@ -24,7 +24,7 @@ LABKIT = str(Path(sys.executable).with_name("labkit"))
 WRITER = """
 from labkit.config.layers import resolve
 from labkit.config.workspace import Workspace
-from labkit.ledger.records import Ledger
+from labkit.ledger.ledger import Ledger
 resolved = resolve(Workspace.find(), "baseline")
 for _ in range(100):
     with Ledger(Workspace.find().runs).open_run(resolved, {}, {}) as folder:

@@ -35,7 +35,8 @@ import psutil
 
 from labkit.config.layers import resolve
 from labkit.config.workspace import Workspace
-from labkit.ledger.records import Record, RunFolder
+from labkit.ledger.records import Record
+from labkit.ledger.run_folder import RunFolder
 from labkit.runs.runner import run
 
 ROOT = Path(__file__).parents[2]

@@ -20,7 +20,8 @@ from first_contact import MIB, Check, Probes, Shape, Skipped, Wrong
 
 from labkit.config.gpus import find_gpu
 from labkit.memory import cuda
-from labkit.memory.report import CATEGORIES, PhaseMemory
+from labkit.memory.categories import CATEGORIES
+from labkit.memory.report import PhaseMemory
 from labkit.runs import runner
 from labkit.train.attention import kernels
 

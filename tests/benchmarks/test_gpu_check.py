@@ -19,7 +19,8 @@ from labkit.config.profiles import Expected, load_profile
 from labkit.config.workspace import Workspace
 from labkit.ledger.records import Record
 from labkit.memory import cuda
-from labkit.memory.report import CATEGORIES, MemoryReport, PhaseMemory
+from labkit.memory.categories import CATEGORIES
+from labkit.memory.report import MemoryReport, PhaseMemory
 from labkit.plan.predict import Prediction
 
 SCRIPT = Path(gpu_check.__file__)

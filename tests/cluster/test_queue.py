@@ -7,7 +7,8 @@ import pytest
 
 from labkit.cluster import queue
 from labkit.cluster.queue import SlurmError, follow, look, run_of, submit
-from labkit.ledger.records import Ledger, LedgerError
+from labkit.ledger.errors import LedgerError
+from labkit.ledger.ledger import Ledger
 from labkit.runs.runner import run
 
 SHOWN = "JobId=7 JobName=x JobState={state} Reason={reason} StdIn=/dev/null StdOut={output} TresPerNode=gres:gpu:2"

@@ -16,8 +16,8 @@ from labkit.lab.lab import Lab
 from labkit.lab.lesson import LABS, lesson_of
 from labkit.lab.reference import COMMAND, outdated, path_of, read_reference, wanted_names
 from labkit.lab.result import Result
+from labkit.ledger.ledger import Ledger
 from labkit.ledger.predicted import prediction_of
-from labkit.ledger.records import Ledger
 
 WORKSPACE = Workspace.find()
 SHIPPED = sorted(path.stem for path in (WORKSPACE.root / "reference").glob("*.json"))

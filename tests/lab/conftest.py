@@ -24,7 +24,7 @@ def lab(ledger, monkeypatch):
 def add_run(ledger, monkeypatch):
     """A function that puts a run into the ledger, as if it had ended like this."""
     numbers = itertools.count()  # runs of one second are in the order of these
-    monkeypatch.setattr("labkit.ledger.records.secrets.token_hex", lambda size: f"{next(numbers):04x}")
+    monkeypatch.setattr("labkit.ledger.ledger.secrets.token_hex", lambda size: f"{next(numbers):04x}")
 
     def add(experiment, overrides=None, memory=None, **values):
         resolved = resolve(Workspace.find(), experiment, overrides, "tiny")

@@ -1,6 +1,7 @@
 """Reports that nobody measured, for tests of what is shown of them."""
 
-from labkit.memory.report import CATEGORIES, PHASES, MemoryReport, PhaseMemory
+from labkit.memory.categories import CATEGORIES
+from labkit.memory.report import PHASES, MemoryReport, PhaseMemory
 
 MIB = 2**20
 

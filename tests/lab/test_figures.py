@@ -14,6 +14,7 @@ from labkit.lab import figures
 from labkit.lab.figures import Figure, canvas
 from labkit.lab.figures_training import _numbered, _samples_seen
 from labkit.lab.result import Result
+from labkit.memory.categories import STACKED_CATEGORIES
 
 TOLD = {"verdict": "fits", "died_in": None} | report("predicted").to_dict()
 RAN = {"losses": [3.0, None, 2.0], "samples": 192, "train_seconds": 4.0, "prediction": TOLD}
@@ -107,7 +108,7 @@ def test_one_run_draws_a_tradeoff_too(results):
 
 def test_categories_differ_in_colour_and_in_hatch():
     for looks in (figures.COLOURS, figures.HATCHES, figures.LABELS):
-        assert list(looks) == list(figures.SHOWN)
+        assert list(looks) == list(STACKED_CATEGORIES)
         assert len(set(looks.values())) == len(looks)
 
 

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from labkit.lab.journal import Journal
-from labkit.ledger.records import LedgerError
+from labkit.ledger.errors import LedgerError
 
 
 def test_lines_are_added_and_found_by_their_values(tmp_path):

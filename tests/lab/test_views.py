@@ -2,7 +2,8 @@
 
 from PIL import Image
 
-from labkit.lab.views import Lines, Picture, Several, Table
+from labkit.lab.views import Lines, Several
+from labkit.ledger.table import Picture, Table
 
 
 def test_lines_have_a_mark():

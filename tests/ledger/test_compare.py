@@ -8,8 +8,10 @@ from rich.console import Console
 from labkit.config.layers import course
 from labkit.config.workspace import Workspace
 from labkit.ledger.compare import changes, compare, missing
-from labkit.ledger.text import compare_table, phase_table, summary
-from labkit.memory.report import CATEGORIES, PHASES
+from labkit.ledger.summary import summary
+from labkit.ledger.tables import compare_table, phase_table
+from labkit.memory.categories import CATEGORIES
+from labkit.memory.report import PHASES
 from labkit.memory.units import human_bytes
 from labkit.runs.runner import run
 

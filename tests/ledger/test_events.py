@@ -7,7 +7,7 @@ import pytest
 
 from labkit.ledger import events
 from labkit.ledger.events import EventReader
-from labkit.memory.report import CATEGORIES
+from labkit.memory.categories import CATEGORIES
 from labkit.train.events import EventWriter
 
 PROGRESS = {"step": 1, "losses": [1.0, None], "samples": 8, "train_seconds": 0.5}

@@ -11,8 +11,10 @@ from labkit.config.layers import resolve
 from labkit.config.workspace import Workspace
 from labkit.ledger import newest as module
 from labkit.ledger.compare import compare
+from labkit.ledger.errors import LedgerError
+from labkit.ledger.ledger import Ledger
 from labkit.ledger.newest import newest
-from labkit.ledger.records import Ledger, LedgerError, RunFolder
+from labkit.ledger.run_folder import RunFolder
 from labkit.runs.runner import run
 
 

@@ -12,8 +12,11 @@ from labkit.cli import main
 from labkit.config.layers import resolve
 from labkit.config.workspace import Workspace
 from labkit.ledger import shape
-from labkit.ledger.records import SCHEMA, Ledger, LedgerError, Record, write_whole
-from labkit.memory.report import CATEGORIES
+from labkit.ledger.errors import LedgerError
+from labkit.ledger.ledger import Ledger
+from labkit.ledger.records import SCHEMA, Record
+from labkit.ledger.whole_file import write_whole
+from labkit.memory.categories import CATEGORIES
 from labkit.runs.ranks.files import other_ranks
 
 
@@ -293,7 +296,7 @@ def test_a_record_is_opened_once_and_nothing_else_of_a_run_that_is_over(ledger, 
 WRITE_A_HUNDRED = """
 from labkit.config.layers import resolve
 from labkit.config.workspace import Workspace
-from labkit.ledger.records import Ledger
+from labkit.ledger.ledger import Ledger
 workspace = Workspace.find()
 resolved = resolve(workspace, "baseline")
 for _ in range(100):

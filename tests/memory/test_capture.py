@@ -13,7 +13,8 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, TensorDataset
 
 from labkit.memory.capture import MemoryCapture
-from labkit.memory.report import CATEGORIES, PHASES, MemoryReport, on_device
+from labkit.memory.categories import CATEGORIES, on_device
+from labkit.memory.report import PHASES, MemoryReport
 from labkit.memory.tracker import Tracker
 
 torch.set_num_threads(1)

@@ -10,8 +10,9 @@ from lightning.pytorch.demos.boring_classes import BoringModel
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from labkit.memory.capture import MemoryCapture
+from labkit.memory.categories import CATEGORIES, on_device
 from labkit.memory.cuda import AllocatorCounters, Counters, settle, used_by_others_bytes
-from labkit.memory.report import CATEGORIES, PHASES, on_device
+from labkit.memory.report import PHASES
 from labkit.memory.tracker import Tracker
 
 torch.set_num_threads(1)

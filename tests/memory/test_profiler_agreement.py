@@ -28,7 +28,8 @@ from labkit.config.schema import RunConfig
 from labkit.families.blip2.family import Blip2Family
 from labkit.families.blip2.inputs import Collator
 from labkit.memory.capture import MemoryCapture
-from labkit.memory.report import PHASES, on_device
+from labkit.memory.categories import on_device
+from labkit.memory.report import PHASES
 from labkit.memory.tracker import Tracker
 from labkit.train.build import build_model
 from labkit.train.data import EmojiZip, build_loader

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from labkit.memory.report import CATEGORIES, PHASES, MemoryReport, PhaseMemory, on_device
+from labkit.memory.categories import CATEGORIES, on_device
+from labkit.memory.report import PHASES, MemoryReport, PhaseMemory
 
 
 def phase(name: str, step: int = 0, micro_step: int = 0, end: int = 0, peak: int = 0, **highest: int) -> PhaseMemory:

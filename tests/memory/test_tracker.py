@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labkit.memory.report import CATEGORIES, HOST_CATEGORIES, on_device
+from labkit.memory.categories import CATEGORIES, HOST_CATEGORIES, on_device
 from labkit.memory.tracker import BLOCK_BYTES, Tracker, host
 from labkit.memory.units import human_bytes
 

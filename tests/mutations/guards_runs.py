@@ -46,7 +46,7 @@ GUARDS = (
     Guard(
         "secrets: records",
         "a reason may quote one",
-        "labkit/ledger/records.py",
+        "labkit/ledger/whole_file.py",
         "json.dump(redact(data), file, indent=1)",
         "json.dump(data, file, indent=1)",
         (f"{RECORDS}::test_a_secret_that_comes_into_a_record_is_not_written",),
@@ -71,7 +71,7 @@ GUARDS = (
     Guard(
         "run: a child ends with who watches it",
         "training that nobody can stop holds the GPU",
-        "labkit/train/fit.py",
+        "labkit/config/parent.py",
         "        while os.read(0, 1):\n            pass\n",
         "        while True:\n            signal.pause() if os.read(0, 1) else threading.Event().wait()\n",
         ("tests/runs/test_runner.py::test_a_child_ends_with_the_process_that_watches_it",),
@@ -103,9 +103,9 @@ GUARDS = (
     Guard(
         "ranks: nothing outlives who watches",
         "ranks wait for each other for ever",
-        "labkit/runs/ranks/watch.py",
-        "        os.killpg(0, signal.SIGKILL)\n",
-        "        pass\n",
+        "labkit/config/parent.py",
+        "            os.killpg(0, signal.SIGKILL)\n",
+        "            pass\n",
         (f"{RANKS}::test_nothing_outlives_who_watches",),
     ),
     Guard(
@@ -144,7 +144,7 @@ GUARDS = (
     Guard(
         "ledger: whole or not there",
         "a crash leaves half a record",
-        "labkit/ledger/records.py",
+        "labkit/ledger/whole_file.py",
         'partial = path.with_name(f".{path.name}.partial")',
         "partial = path",
         (f"{RECORDS}::test_a_crash_while_writing_leaves_what_was_there",),
@@ -152,16 +152,16 @@ GUARDS = (
     Guard(
         "ledger: the lock of a run",
         "nobody can tell a run from one whose watcher was killed",
-        "labkit/ledger/records.py",
-        "                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)\n                request",
-        "                request",
+        "labkit/ledger/lock.py",
+        "        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
+        "",
         (f"{RECORDS}::test_a_run_is_running_while_it_is_watched_and_killed_when_nobody_does",),
     ),
     Guard(
         "ledger: one that runs is not resumed",
         "two processes train into one folder",
-        "labkit/ledger/records.py",
-        "                _lock(lock)\n",
+        "labkit/ledger/lock.py",
+        "        _lock(lock)\n",
         "",
         (f"{RESUME}::test_a_run_that_goes_on_still_cannot_be_resumed",),
     ),

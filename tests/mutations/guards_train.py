@@ -422,7 +422,7 @@ GUARDS = (
         "gpu: full before the trainer cleans up",
         "a handle that found no room is a failure",
         "labkit/train/fit.py",
-        "if capture.died_in is None and not is_exhausted(error):",
+        "if self.capture.died_in is None and not is_exhausted(error):",
         "if not is_exhausted(error):",
         ("tests/train/test_exhausted.py::test_a_full_gpu_is_out_of_memory_with_its_place",),
     ),

@@ -13,8 +13,9 @@ from labkit.plan import advise as module
 from labkit.plan.advise import advise
 from labkit.plan.cache import TraceCache
 from labkit.plan.expandable import ExpandableAllocator
-from labkit.plan.ladder import BATCH, KINDS, LADDER, add, combine
+from labkit.plan.ladder import BATCH, LADDER
 from labkit.plan.predict import judge, predict
+from labkit.plan.rung import KINDS, add, combine
 
 WORKSPACE = Workspace.find()
 CACHE = TraceCache(None)

@@ -4,7 +4,7 @@ import pytest
 
 from labkit.config.layers import resolve
 from labkit.config.workspace import Workspace
-from labkit.memory.report import CATEGORIES
+from labkit.memory.categories import CATEGORIES
 from labkit.plan.cache import TraceCache
 from labkit.plan.errors import PredictionError
 from labkit.plan.predict import predict

@@ -11,7 +11,8 @@ from labkit.config.layers import resolve
 from labkit.config.profiles import load_profile
 from labkit.config.schema import RunConfig
 from labkit.config.workspace import Workspace
-from labkit.memory.report import CATEGORIES, PHASES
+from labkit.memory.categories import CATEGORIES
+from labkit.memory.report import PHASES
 from labkit.plan.allocator import VirtualAllocator
 from labkit.plan.cache import TraceCache
 from labkit.plan.errors import PredictionError

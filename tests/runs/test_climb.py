@@ -17,7 +17,7 @@ SHORT = {"max_steps": 2, "num_train_samples": 64}
 @pytest.fixture(scope="module")
 def climbed(tmp_path_factory):
     """``baseline`` dies in its second step, and what came after it."""
-    from labkit.ledger.records import Ledger
+    from labkit.ledger.ledger import Ledger
 
     with pytest.MonkeyPatch.context() as patch:
         root = tmp_path_factory.mktemp("climb")

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from labkit.config.workspace import Workspace
-from labkit.ledger.records import LedgerError
+from labkit.ledger.errors import LedgerError
 from labkit.runs.runner import run
 
 ONE_STEP = {"max_steps": 1, "num_train_samples": 32}

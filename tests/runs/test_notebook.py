@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from labkit.ledger.records import Ledger
+from labkit.ledger.ledger import Ledger
 
 LONG = """
 import signal

@@ -10,7 +10,8 @@ import pytest
 from pieces import stopped_at
 from planted import plants_in_every_file
 
-from labkit.ledger.records import Ledger, LedgerError
+from labkit.ledger.errors import LedgerError
+from labkit.ledger.ledger import Ledger
 from labkit.runs.runner import resume, run
 
 SHORT = {"num_train_samples": 48, "max_steps": 3, "num_workers": 0, "enable_checkpointing": True, "save_every": 1,

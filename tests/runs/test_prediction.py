@@ -12,8 +12,8 @@ import pytest
 from labkit.config.layers import resolve
 from labkit.config.workspace import Workspace
 from labkit.ledger.compare import compare
+from labkit.ledger.ledger import Ledger
 from labkit.ledger.predicted import prediction_of, prediction_rows
-from labkit.ledger.records import Ledger
 from labkit.plan.cache import TraceCache
 from labkit.plan.predict import predict
 from labkit.runs.prediction import Background
@@ -152,7 +152,7 @@ from labkit.config.errors import ConfigError
 from labkit.config.layers import resolve
 from labkit.config.workspace import Workspace
 from labkit.runs.prediction import Background
-from labkit.ledger.records import Ledger
+from labkit.ledger.ledger import Ledger
 workspace = Workspace.find()
 resolved = resolve(workspace, "reduced_batch")
 with Ledger(workspace.runs).open_run(resolved, {}, {}) as folder:

@@ -17,7 +17,8 @@ from labkit.cli import main
 from labkit.config.errors import ConfigError
 from labkit.config.layers import resolve
 from labkit.config.workspace import Workspace
-from labkit.ledger.records import Ledger, LedgerError
+from labkit.ledger.errors import LedgerError
+from labkit.ledger.ledger import Ledger
 from labkit.runs.resume import unfinished
 from labkit.runs.runner import resume, run
 
@@ -289,8 +290,8 @@ def test_each_attempt_has_its_own_time_and_its_own_log(whole):
 def test_a_disk_without_room_for_checkpoints_is_said_before_the_run(whole, tmp_path):
     """A real full disk is in tests/system; here the room is asked for and not there."""
     from labkit.config.schema import RunConfig
+    from labkit.train.disk_room import check_room
     from labkit.train.errors import CheckpointError
-    from labkit.train.saved_steps import check_room
 
     _, folder = whole
     config = RunConfig(capacity_gib=1, enable_checkpointing=True, keep_checkpoints=5)

@@ -15,7 +15,7 @@ from PIL import Image
 from labkit.config.errors import ConfigError
 from labkit.config.workspace import Workspace
 from labkit.help.diagnosis.log_file import read_log
-from labkit.ledger.records import LedgerError
+from labkit.ledger.errors import LedgerError
 from labkit.runs import runner
 from labkit.runs.runner import _stop, run
 

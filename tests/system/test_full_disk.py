@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from labkit.ledger.records import Ledger
+from labkit.ledger.ledger import Ledger
 from labkit.runs.runner import run
 
 VALUES = {

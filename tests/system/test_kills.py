@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from labkit.ledger.records import Ledger
+from labkit.ledger.ledger import Ledger
 
 VALUES = [
     "num_train_samples=160", "val_fraction=0.2", "batch_size=8", "accumulate_grad_batches=2", "dropout=0.1",
@@ -26,7 +26,7 @@ WAIT_S = 180
 
 KILL_IN_FSYNC = """
 import os, signal, sys
-import labkit.ledger.records as records
+import labkit.ledger.whole_file as whole_file
 from labkit.cli import main
 
 calls = 0
@@ -40,7 +40,7 @@ class Os:
     def __getattr__(self, name):
         return kill if name == "fsync" else getattr(os, name)
 
-records.os = Os()
+whole_file.os = Os()
 sys.exit(main(sys.argv[1:]))
 """
 """The command, whose process is killed in the middle of its first or second file: config.json and record.json."""

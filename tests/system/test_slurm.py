@@ -16,7 +16,9 @@ from slurm_rig import GPUS, Cluster
 from labkit.cluster.examine import examine_script
 from labkit.config.workspace import Workspace
 from labkit.help.diagnosis.diagnose import diagnose_log
-from labkit.ledger.records import Ledger, Record, RunFolder
+from labkit.ledger.ledger import Ledger
+from labkit.ledger.records import Record
+from labkit.ledger.run_folder import RunFolder
 
 WAIT_S = 420
 LABKIT = str(Path(sys.executable).with_name("labkit"))

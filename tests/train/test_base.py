@@ -16,7 +16,7 @@ from labkit.cli import main
 from labkit.config.catalogue.models import architecture
 from labkit.config.schema import RunConfig
 from labkit.families.blip2.family import Blip2Family
-from labkit.ledger.records import Ledger
+from labkit.ledger.ledger import Ledger
 from labkit.runs.runner import run
 from labkit.train import pretrain, trained
 from labkit.train.build import build_model

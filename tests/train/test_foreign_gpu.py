@@ -7,7 +7,8 @@ from labkit.config.errors import ConfigError
 from labkit.config.layers import resolve
 from labkit.config.workspace import Workspace
 from labkit.train.events import EventWriter
-from labkit.train.fit import _refuse_foreign_gpu, fit
+from labkit.train.fit import fit
+from labkit.train.gpu import refuse_foreign_gpu
 
 
 @pytest.fixture
@@ -41,4 +42,4 @@ def test_a_gpu_without_code_is_refused_by_its_capability(gpu, tmp_path, precisio
 @pytest.mark.parametrize(("capability", "architectures"), [((8, 6), ["sm_80"]), ((12, 0), ["sm_80", "compute_90"])])
 def test_a_gpu_that_runs_older_code_or_ptx_is_used(gpu, capability, architectures):
     gpu(capability, architectures)
-    assert _refuse_foreign_gpu() is None
+    assert refuse_foreign_gpu() is None

@@ -12,7 +12,8 @@ from torch import nn
 
 from labkit.config.catalogue.blip2 import Blip2
 from labkit.families.blip2.family import Blip2Family
-from labkit.memory.capture import MemoryCapture, quantization_tensors
+from labkit.memory.capture import MemoryCapture
+from labkit.memory.owners import quantization_tensors
 from labkit.memory.tracker import Tracker
 from labkit.train.adapters import add_lora
 from labkit.train.models import weight_facts

@@ -14,8 +14,8 @@ from transformers import Blip2ForConditionalGeneration
 
 from labkit.cli import main
 from labkit.config.schema import RunConfig
-from labkit.ledger.records import Ledger
-from labkit.memory.report import CATEGORIES
+from labkit.ledger.ledger import Ledger
+from labkit.memory.categories import CATEGORIES
 from labkit.runs.runner import run
 from labkit.train.errors import CheckpointError
 from labkit.train.in_place import OneDevice

@@ -4,7 +4,9 @@ from collections.abc import Callable
 
 from labkit.lab.lesson import Runs
 from labkit.lab.result import Result, visible
-from labkit.memory.report import HOST_CATEGORIES, MemoryReport
+from labkit.ledger.words import parts
+from labkit.memory.categories import HOST_CATEGORIES
+from labkit.memory.report import MemoryReport
 from labkit.memory.units import human_bytes
 from labkit.runs.ranks.files import side_by_side
 
@@ -143,6 +145,4 @@ def times(number: float | None) -> str:
 
 def sorted_parts(by_category: dict[str, int]) -> str:
     """A breakdown, the largest first, without what is too small to see."""
-    from labkit.ledger.text import parts
-
     return parts(visible(by_category))

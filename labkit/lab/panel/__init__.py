@@ -12,7 +12,7 @@ from typing import Any
 
 from labkit.config.workspace import Workspace
 from labkit.lab.panel.names import NAME, lies_in
-from labkit.lab.views import View
+from labkit.ledger.view import View
 
 PLACE = "LABKIT_PANEL"
 """Environment variable that kernels of the server get: where the panel is, such as ``/labkit/panel``."""

@@ -8,9 +8,10 @@ from typing import Any
 from jupyter_server.base.handlers import APIHandler, JupyterHandler
 from tornado import web
 
-from labkit.lab.figures import COLOURS, LABELS, SHOWN
+from labkit.lab.figures import COLOURS, LABELS
 from labkit.lab.panel.feed import Feed
 from labkit.lab.panel.gpus import Gpus
+from labkit.memory.categories import STACKED_CATEGORIES
 
 PAGE = Path(__file__).with_name("page.html")
 
@@ -30,7 +31,7 @@ def handlers(place: str, runs: Path) -> list[tuple[str, type[JupyterHandler], di
 
 def page(place: str, run: str, nonce: str) -> str:
     """The page of a run of the panel that is at ``place``; ``nonce`` is what its script may run by."""
-    stack = [{"category": c, "label": LABELS[c], "colour": COLOURS[c]} for c in SHOWN]
+    stack = [{"category": c, "label": LABELS[c], "colour": COLOURS[c]} for c in STACKED_CATEGORIES]
     facts = json.dumps({"place": place, "run": run, "stack": stack}).replace("<", "\\u003c")  # no text ends the script
     return PAGE.read_text(encoding="utf-8").replace("{nonce}", nonce).replace("{facts}", facts)
 

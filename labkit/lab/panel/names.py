@@ -3,7 +3,8 @@
 import re
 from pathlib import Path
 
-from labkit.ledger.records import Ledger, RunFolder
+from labkit.ledger.ledger import Ledger
+from labkit.ledger.run_folder import RunFolder
 
 NEWEST = 20
 

@@ -5,10 +5,11 @@ import secrets
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from labkit.lab.figures import SHOWN
 from labkit.lab.panel.curve import Curve
+from labkit.ledger.errors import LedgerError
 from labkit.ledger.events import EventReader
-from labkit.ledger.records import UNWATCHED, LedgerError, RunFolder
+from labkit.ledger.run_folder import UNWATCHED, RunFolder
+from labkit.memory.categories import STACKED_CATEGORIES
 from labkit.memory.report import PHASES
 
 BYTES_AT_ONCE = 4 * 2**20
@@ -164,7 +165,7 @@ def _state(path: Path) -> tuple[int, ...] | None:
 
 
 def _shown(categories: dict[str, int]) -> dict[str, int]:
-    return {category: categories[category] for category in SHOWN if category in categories}
+    return {category: categories[category] for category in STACKED_CATEGORIES if category in categories}
 
 
 def _plain(value: Any) -> Any:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit.ledger.events import EventReader
-from labkit.memory.report import CATEGORIES, MemoryReport, PhaseMemory
+from labkit.ledger.measured import add_phase, forget_from, highest, started
 
 
 def events_of(folder: Path, rank: int) -> Path:
@@ -50,23 +50,19 @@ def _apply(seen: dict[str, Any], event: dict[str, Any]) -> None:
     match event["event"]:
         case "start":
             seen["device"] = event["device"]
-            phases = seen["memory"]["phases"] if seen["memory"] else []  # of a run that goes on
-            seen["memory"] = {"source": event["source"], "capacity_bytes": event["capacity_bytes"], "phases": phases}
+            seen["memory"] = started(seen["memory"], event)
         case "phase" if seen["memory"] is not None:
-            phase = {key: value for key, value in event.items() if key not in ("event", "time")}
-            seen["memory"]["phases"].append(phase)
-            seen["peak_bytes"] = max(seen["peak_bytes"], PhaseMemory(**phase).peak_bytes)
+            seen["peak_bytes"] = max(seen["peak_bytes"], add_phase(seen["memory"], event))
         case "result":
             seen["status"] = event["status"]
             seen["peak_bytes"] = max(seen["peak_bytes"], event.get("peak_bytes", 0))
             if (ran_out := event.get("out_of_memory")) is not None:
                 seen["held"] = ran_out["held"]
-        case "resumed":  # what came behind the saved step is forgotten, as Record does it
+        case "resumed":
             seen["status"] = None
             seen.pop("held", None)
             if seen["memory"] is not None:
-                phases = seen["memory"]["phases"]
-                seen["memory"]["phases"] = [phase for phase in phases if phase["step"] < event["step"]]
+                forget_from(seen["memory"], event["step"])
 
 
 def side_by_side(record: Any) -> list[dict[str, Any]]:
@@ -79,8 +75,6 @@ def side_by_side(record: Any) -> list[dict[str, Any]]:
     first = {"rank": 0, "status": None, "peak_bytes": record.peak_bytes, "memory": record.memory}
     rows = []
     for one in (first, *record.ranks):
-        peaks = MemoryReport.from_dict(one["memory"]).category_peaks if one["memory"] else {}
-        held = one.get("held") or {}
-        by_category = {name: max(peaks.get(name, 0), held.get(name, 0)) for name in CATEGORIES}
+        by_category = highest(one["memory"], one.get("held") or {})
         rows.append({key: one[key] for key in ("rank", "status", "peak_bytes")} | {"by_category": by_category})
     return rows

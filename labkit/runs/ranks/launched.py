@@ -9,8 +9,6 @@ own words.
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +17,11 @@ from labkit.config.errors import ConfigError
 from labkit.config.launcher import check_launcher
 from labkit.config.schema import RunConfig
 from labkit.config.secrets import child_environment, redact_file
-from labkit.ledger.records import Ledger, LedgerError, Record, RunFolder
+from labkit.ledger.errors import LedgerError
+from labkit.ledger.ledger import Ledger
+from labkit.ledger.records import Record
+from labkit.ledger.run_folder import RunFolder
+from labkit.runs.fork_server import Process, start
 from labkit.runs.ranks.files import log_of
 from labkit.runs.ranks.meeting import Meeting, Word
 
@@ -120,10 +122,7 @@ class Launched:
             return folder.read()
         arguments = [str(folder.path), *([str(word.saved)] if word.saved else [])]
         with log_of(folder.path, self.rank).open("ab") as log:
-            child = subprocess.Popen(
-                [sys.executable, "-m", "labkit.runs.ranks.watch", *arguments], stdin=subprocess.PIPE, stdout=log,
-                stderr=subprocess.STDOUT, start_new_session=True, env=child_environment(),
-            )  # fmt: skip
+            child = start("labkit.runs.ranks.watch", arguments, child_environment(), log.fileno(), forks=False)
         try:
             try:
                 _wait(child, folder)
@@ -187,7 +186,7 @@ def _refuse_one_of_many(world_size: str) -> None:
         )
 
 
-def _wait(child: subprocess.Popen, folder: RunFolder) -> None:
+def _wait(child: Process, folder: RunFolder) -> None:
     """Until the child has ended, or rank 0's watcher is gone, and with it whoever could use this."""
     while child.poll() is None and folder.is_watched:
         time.sleep(POLL_S)

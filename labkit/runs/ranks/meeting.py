@@ -5,7 +5,9 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-from labkit.ledger.records import LedgerError, RunFolder, write_whole
+from labkit.ledger.errors import LedgerError
+from labkit.ledger.run_folder import RunFolder
+from labkit.ledger.whole_file import write_whole
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,19 +22,19 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from labkit.config.parent import end_with_parent
 from labkit.help.diagnosis.log_text import clean, read_tail
 from labkit.help.diagnosis.sequence import find_end
-from labkit.ledger.events import EventReader
-from labkit.memory.exhaustion import ends_exhausted
+from labkit.ledger.events import EventReader, values_of
 from labkit.runs.ranks.files import events_of, log_of, logs
 from labkit.runs.ranks.forked import MODULE, PASSED_ON, ForkedRank, can_fork, fork_rank
 from labkit.runs.ranks.launched import Launched
+from labkit.runs.silent_end import silent_end
 
 POLL_S = 0.05
 GRACE_S = 5.0
@@ -211,7 +211,7 @@ class Ranks:
             result["died_in"]["rank"] = first.number
         if result["status"] == "failed" and first.process:  # another's watcher has said so
             result["reason"] = f"rank {first.number}: {result.get('reason')}"
-        return code, {key: value for key, value in result.items() if key not in ("event", "time")}
+        return code, values_of(result)
 
 
 def free_port() -> int:
@@ -222,24 +222,8 @@ def free_port() -> int:
 
 
 def _silent_end(code: int, rank: Rank) -> dict[str, Any]:
-    if code < 0:
-        name = signal.Signals(-code).name
-        hint = "; the kernel sends it when host memory runs out" if name == "SIGKILL" else ""
-        return {"status": "killed", "reason": f"rank {rank.number} was killed by signal {-code} ({name}){hint}"}
-    lines = rank.printed().strip().splitlines()
-    status = "oom" if ends_exhausted(rank.printed()) else "failed"
-    return {"status": status, "reason": f"ended with exit code {code}: {lines[-1] if lines else 'no output'}"}
-
-
-def _end_with_parent() -> None:
-    """End the whole group when standard input ends, which it does when the watcher closes it or is no more."""
-
-    def watch() -> None:
-        while os.read(0, 1):
-            pass
-        os.killpg(0, signal.SIGKILL)
-
-    threading.Thread(target=watch, daemon=True).start()
+    status, reason = silent_end(code, rank.printed)
+    return {"status": status, "reason": f"rank {rank.number} was {reason}" if status == "killed" else reason}
 
 
 def main() -> None:
@@ -260,7 +244,7 @@ def main() -> None:
         importlib.import_module(MODULE).main()
         return
     if os.getpgrp() == os.getpid():  # as the watcher starts it
-        _end_with_parent()  # a thread, so after the forks
+        end_with_parent()  # a thread, so after the forks
     ranks.wait()
     code, result = ranks.verdict()
     if result is not None and not ranks.told_to_stop:

@@ -14,7 +14,7 @@ import pytest
 from panel_runs import TOKEN, Runs
 
 from labkit.config.workspace import Workspace
-from labkit.ledger.records import Ledger
+from labkit.ledger.ledger import Ledger
 
 ROOT = Path(__file__).parents[3]
 WAIT_S = 60

@@ -5,8 +5,9 @@ from dataclasses import asdict
 
 from labkit.config.layers import resolve
 from labkit.config.workspace import Workspace
-from labkit.ledger.records import Record, RunFolder
-from labkit.memory.report import CATEGORIES
+from labkit.ledger.records import Record
+from labkit.ledger.run_folder import RunFolder
+from labkit.memory.categories import CATEGORIES
 
 TOKEN = "only-for-this-test"
 CREATED = "2026-01-01T00:00:00+00:00"

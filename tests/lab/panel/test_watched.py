@@ -11,7 +11,7 @@ from panel_runs import BYTES, Runs, line, phase, progress, result, resumed, star
 from labkit.lab.panel import watched
 from labkit.lab.panel.watched import Watched
 from labkit.ledger import events
-from labkit.ledger.records import UNWATCHED
+from labkit.ledger.run_folder import UNWATCHED
 
 ANSWER_BYTES = 100_000
 pytestmark = pytest.mark.usefixtures("in_time")

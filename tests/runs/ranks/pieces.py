@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from labkit.ledger.records import Ledger, RunFolder
+from labkit.ledger.ledger import Ledger
+from labkit.ledger.run_folder import RunFolder
 from labkit.runs.runner import resume, run
 
 SAVING = {"devices": 2, "batch_size": 4, "enable_checkpointing": True, "save_every": 1, "keep_checkpoints": 100}

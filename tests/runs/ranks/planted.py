@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from pieces import stopped_at
 
-from labkit.ledger.records import Ledger, LedgerError, RunFolder
+from labkit.ledger.errors import LedgerError
+from labkit.ledger.ledger import Ledger
+from labkit.ledger.run_folder import RunFolder
 from labkit.runs.runner import resume, run
 
 

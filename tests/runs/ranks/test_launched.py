@@ -16,7 +16,9 @@ from trainers import trainers
 from labkit.cli import main
 from labkit.config.errors import ConfigError
 from labkit.config.workspace import Workspace
-from labkit.ledger.records import Ledger, LedgerError, RunFolder
+from labkit.ledger.errors import LedgerError
+from labkit.ledger.ledger import Ledger
+from labkit.ledger.run_folder import RunFolder
 from labkit.runs.ranks import launched as launched_module
 from labkit.runs.ranks.launched import Launched
 from labkit.runs.ranks.watch import free_port

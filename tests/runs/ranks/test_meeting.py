@@ -4,7 +4,7 @@ import fcntl
 
 import pytest
 
-from labkit.ledger.records import RunFolder
+from labkit.ledger.run_folder import RunFolder
 from labkit.runs.ranks.meeting import Meeting
 
 

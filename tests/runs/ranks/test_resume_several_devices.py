@@ -13,7 +13,7 @@ import torch
 from pieces import SAVING, differences, state, stopped_at, weights
 from trainers import trainers
 
-from labkit.ledger.records import Ledger
+from labkit.ledger.ledger import Ledger
 from labkit.runs.runner import resume, run
 
 DDP = SAVING | {

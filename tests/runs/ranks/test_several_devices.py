@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from trainers import trainers
 
 from labkit.config.schema import read_config
+from labkit.ledger.ledger import Ledger
 from labkit.ledger.predicted import prediction_rows
-from labkit.ledger.records import Ledger
 from labkit.runs.ranks.files import side_by_side
 from labkit.runs.runner import run
 from labkit.train.build import build_model

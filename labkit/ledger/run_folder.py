@@ -1,0 +1,112 @@
+"""The folder of a run: what lies in it, and its record, which is whole or not there."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from labkit.config.place import PLACE, saved_steps
+from labkit.ledger.errors import LedgerError, NewerError
+from labkit.ledger.events import EventReader
+from labkit.ledger.lock import is_locked
+from labkit.ledger.own_file import refuse_link
+from labkit.ledger.records import Record
+from labkit.ledger.shape import read_object
+from labkit.ledger.whole_file import write_whole
+from labkit.memory.units import counted
+
+UNWATCHED = "the process that watched it was killed; no record was written"
+"""The reason of a run that nobody saw end."""
+
+
+class RunFolder:
+    """One run on disk: ``config.json`` from the start, ``events.jsonl`` and ``log.txt`` while it runs,
+    ``record.json`` at the end. While somebody watches the run, the folder is locked."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.json"
+        self.events = path / "events.jsonl"
+        self.log = path / "log.txt"
+        self.record = path / "record.json"
+        self.lock: int | None = None
+        """File descriptor of the lock, while this process holds it; the child keeps it too."""
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether a process is alive that watches this run, or is it."""
+        return is_locked(self.path)
+
+    def read(self) -> Record:
+        """The record; of a run without one what is known: ``running``, or ``killed`` when nobody watches it.
+
+        Raises ``LedgerError`` for a folder that is damaged.
+        """
+        return self._read(watched=None)
+
+    def read_ended(self) -> Record:
+        """The record of a run that nobody watches; the same as ``read`` for whoever holds its lock."""
+        return self._read(watched=False)
+
+    def read_begun(self) -> Record:
+        """The record as it was when the run began, of its config alone; ``LedgerError`` for a damaged folder."""
+        with self._damage():
+            return self._begun()
+
+    def _begun(self) -> Record:
+        refuse_link(self.config)
+        return Record.from_dict(read_object(self.config).get("record"))
+
+    def _read(self, watched: bool | None) -> Record:
+        with self._damage():
+            if watched is None:
+                watched = not self.record.exists() and self.is_watched
+            if self.record.exists():  # asked again: a run that ended in between has one by now
+                refuse_link(self.record)
+                return Record.from_dict(read_object(self.record))
+            record = self._begun()
+            reader = EventReader(self.events)
+            for event in reader.new():
+                if event["event"] != "result":  # how it ended is known when somebody has seen it end
+                    record.apply(event)
+            if not watched:
+                record.status, record.reason = "killed", UNWATCHED
+            if reader.skipped:
+                said = f"skipped {counted(reader.skipped, 'line')} of events.jsonl that cannot be read"
+                record.reason = f"{record.reason}; {said}" if record.reason else said
+            return record
+
+    @contextlib.contextmanager
+    def _damage(self) -> Iterator[None]:
+        """What is wrong with the folder, as a ``LedgerError``."""
+        try:
+            yield
+        except NewerError as error:
+            raise LedgerError(f"{self.path} cannot be read ({error}); update labkit.") from None
+        except FileNotFoundError:
+            if not self.path.is_dir():
+                raise LedgerError(f"{self.path} is gone: somebody moved or removed the run's folder.") from None
+            raise LedgerError(f"{self.path} holds no run, for it has no config.json; move the folder away.") from None
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            raise LedgerError(f"{self.path} holds no readable run ({why}); move the folder away.") from None
+
+    def saved_step(self) -> Path | None:
+        """The place of the newest step that the run has saved; None when there is none."""
+        found = [place for saved in saved_steps(self.path) if (place := saved / PLACE).exists()]
+        return found[-1] if found else None
+
+    def write(self, record: Record) -> None:
+        """Put the record there, whole or not at all; ``LedgerError`` when the disk does not take it."""
+        try:
+            write_whole(self.record, asdict(record))
+        except OSError as error:
+            if not self.path.is_dir():
+                raise LedgerError(
+                    f"{self.path} is gone: somebody moved or removed the run's folder while it ran. It ended with "
+                    f"'{record.status}', and no record of it is left; run it again."
+                ) from None
+            raise LedgerError(
+                f"{self.record} cannot be written: {error.strerror}. How the run ended ({record.status}) is in "
+                f"{self.events.name} beside it; make room, or set LABKIT_RUNS to another disk."
+            ) from None

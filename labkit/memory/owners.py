@@ -1,0 +1,74 @@
+"""Owners: which tensor is a parameter, a gradient, or state of an optimizer; each is found where it hangs."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_iter
+
+from labkit.memory.categories import HOST_CATEGORIES
+from labkit.memory.tracker import Tracker
+
+OwnedBy = Callable[[Any], Mapping[str, Iterable[torch.Tensor]]]
+"""Gives the tensors of an optimizer by category."""
+
+
+def assign_state(
+    tracker: Tracker,
+    module: torch.nn.Module,
+    optimizers: Iterable[torch.optim.Optimizer],
+    owned_by: OwnedBy | None = None,
+) -> None:
+    """Find parameters, gradients and optimizer state where they hang, and say so to the tracker."""
+
+    def assign_on_device(tensors: Iterable[torch.Tensor], category: str) -> None:
+        # where nothing is moved, a parameter of ZeRO's stage 3 is a view of what it keeps in host memory
+        tracker.assign((t for t in tensors if tracker.category(t) not in HOST_CATEGORIES), category)
+
+    for optimizer in optimizers:
+        owned = owned_by(optimizer) if owned_by else optimizer_state(optimizer)
+        for category, tensors in owned.items():
+            tracker.assign(tensors, category)
+    parameters = list(module.parameters())
+    assign_on_device(parameters, "parameters")
+    assign_on_device(module.buffers(), "parameters")
+    for parameter in parameters:
+        assign_on_device(quantization_tensors(parameter), "parameters")
+    assign_on_device((p.grad for p in parameters if p.grad is not None), "gradients")
+
+
+def quantization_tensors(parameter: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Scales and code books of a weight that bitsandbytes has quantized; they hang beside it, and are no parameters.
+
+    With double quantization the scales have scales of their own.
+    """
+    state = getattr(parameter, "quant_state", None)
+    while state is not None:
+        yield from (value for value in vars(state).values() if isinstance(value, torch.Tensor))
+        state = getattr(state, "state2", None)
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, list[torch.Tensor]]:
+    """Optimizer state by category."""
+    found: dict[str, list[torch.Tensor]] = {"optimizer_cpu": [], "optimizer_gpu": []}
+    fused = any(group.get("fused") or group.get("capturable") for group in optimizer.param_groups)
+    for state in optimizer.state.values():
+        for key, value in state.items():
+            # torch keeps the step counters of adamw in host memory, unless it is fused or capturable
+            in_host_memory = (key == "step" and not fused) or getattr(value, "is_paged", False)  # bitsandbytes' mark
+            category = "optimizer_cpu" if in_host_memory else "optimizer_gpu"
+            found[category] += [leaf for leaf in tree_iter(value) if isinstance(leaf, torch.Tensor)]
+    return found
+
+
+_PLAIN = {bool, int, float, str, type(None)}
+"""Most attributes, which hold no tensor; passing them by takes half of the time."""
+
+
+def attributes(module: torch.nn.Module) -> Iterator[torch.Tensor]:
+    """Tensors in plain attributes of a module and its parts, lists and dictionaries included."""
+    for part in module.modules():
+        for name, value in vars(part).items():
+            # parameters and buffers have their category; Lightning hangs the trainer, which leads everywhere
+            if type(value) not in _PLAIN and name not in ("_parameters", "_buffers", "_modules", "_trainer", "_fabric"):
+                yield from (leaf for leaf in tree_iter(value) if type(leaf) is torch.Tensor)
