@@ -57,4 +57,4 @@ def test_what_the_command_says_is_passed_on(ledger):
 
 def test_json_is_found_behind_what_libraries_print():
     code = "print('[warning] hello'); print('{}'); import json; print(json.dumps([{'a': 1}], indent=1))"
-    assert processes._json_of(["-c", code]) == [{"a": 1}]
+    assert processes._last_list(processes._said(["-c", code], Workspace.find())) == [{"a": 1}]
