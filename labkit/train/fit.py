@@ -23,7 +23,6 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
 
 from labkit.config.architectures import architecture
-from labkit.config.combinations import SPLITS_MODEL
 from labkit.config.errors import ConfigError
 from labkit.config.kernels import without_code
 from labkit.config.place import Place
@@ -73,7 +72,7 @@ def fit(
     ``DataError``, ``ConfigError`` and ``CheckpointError`` for input that cannot be used.
     """
     others_bytes = None
-    if config.device == "cuda":
+    if config.on_cuda:
         local = os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") if config.world_size > 1 else None
         others_bytes = used_by_others_bytes(int(local or 0))  # before this process is one of them
         if (obstacle := find_obstacle(int(local or 0))) is not None:
@@ -85,15 +84,15 @@ def fit(
     arch = architecture(config.model_name)
     train_samples, val_samples = load_samples(config, data_folder)
 
-    in_pieces = config.strategy in SPLITS_MODEL
-    kind = ShardTracker if config.strategy == "fsdp" else Tracker
-    virtual = kind(config.capacity_bytes) if config.device == "virtual" else None
+    in_pieces = config.placement.divides_model
+    kind = ShardTracker if config.placement.shards else Tracker
+    virtual = kind(config.capacity_bytes) if config.simulated else None
     if virtual is None and config.capacity_bytes:
         whole = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, config.capacity_bytes / whole))
     capture = MemoryCapture(
         virtual, config.report_every, on_phase=lambda phase: events.write("phase", **phase.__dict__),
-        owned_by=zero_tensors if config.strategy.startswith("deepspeed") else None,
+        owned_by=zero_tensors if config.placement.uses_zero else None,
     )  # fmt: skip
     place = _place(saved) if saved is not None else None
     progress = Progress(events, place.train_seconds if place else 0.0)
@@ -198,7 +197,7 @@ def _refuse_foreign_gpu() -> None:
 
 def _plugins(config: RunConfig) -> list[Any]:
     """Saved steps of our own, and who has started the ranks: this is not left to guesses about the machine."""
-    found: list[Any] = [] if config.strategy.startswith("deepspeed") else [HostCheckpoints()]
+    found: list[Any] = [] if config.placement.uses_zero else [HostCheckpoints()]
     tasks = config.world_size > 1 and "RANK" not in os.environ
     # the watcher hears of the end of a job, and queues it again
     return [*found, SLURMEnvironment(auto_requeue=False) if tasks else LightningEnvironment()]
@@ -221,17 +220,15 @@ def _module(
     config: RunConfig, model: torch.nn.Module, rank: int, capture: MemoryCapture, virtual: Tracker | None
 ) -> CaptionModule:
     """What trains the model, as the strategy has it."""
-    match config.strategy:
-        case "fsdp":
-            return ShardedModule(config, model, virtual)
-        case "layer_split":
-            with host():
-                module = SplitModule(config, model, architecture(config.model_name).language, rank)
-            if virtual:
-                virtual.assign((*module.parameters(), *module.buffers()), "parameters")
-            return module
-        case _:
-            return CaptionModule(config, model)
+    if config.placement.shards:
+        return ShardedModule(config, model, virtual)
+    if config.placement.splits_layers:
+        with host():
+            module = SplitModule(config, model, architecture(config.model_name).language, rank)
+        if virtual:
+            virtual.assign((*module.parameters(), *module.buffers()), "parameters")
+        return module
+    return CaptionModule(config, model)
 
 
 def _out_of_memory(config: RunConfig, error: RuntimeError, capture: MemoryCapture) -> dict[str, Any]:
@@ -261,16 +258,16 @@ def _steps(config: RunConfig, samples: int) -> int:
 
 
 def _start(config: RunConfig, steps: int) -> dict[str, Any]:
-    device = torch.cuda.get_device_name() if config.device == "cuda" else f"virtual GPU on {platform.machine()} CPU"
+    device = torch.cuda.get_device_name() if config.on_cuda else f"virtual GPU on {platform.machine()} CPU"
     return {
         "steps": steps,
-        "source": "CUDA" if config.device == "cuda" else "virtual GPU",
+        "source": "CUDA" if config.on_cuda else "virtual GPU",
         "capacity_bytes": config.capacity_bytes,
         "device": device,
         "versions": {
             "python": platform.python_version(),
             **{name: version_of(name) for name in ("torch", "lightning", "transformers", "bitsandbytes")},
-            **({"cudnn": str(torch.backends.cudnn.version())} if config.device == "cuda" else {}),
+            **({"cudnn": str(torch.backends.cudnn.version())} if config.on_cuda else {}),
         },
     }
 

@@ -84,7 +84,7 @@ class SplitModule(CaptionModule):
         embedding = model.get_input_embeddings().weight
         lm = model.language_model
         decoding = (lm.lm_head if language == "opt" else lm.decoder.embed_tokens).weight
-        if config.precision in ("bf16-true", "16-true"):
+        if config.dtypes.weights_in_16_bits:
             model.to(dtype_of(config.precision))
         stage = Stage(model, plan[rank], rank == last, language)
         super().__init__(config, stage)

@@ -8,6 +8,7 @@ from torch import nn
 from transformers import AutoConfig, Blip2Config, Blip2ForConditionalGeneration, Blip2QFormerConfig, Blip2VisionConfig
 
 from labkit.config.architectures import Architecture, architecture
+from labkit.config.precision import DTYPES
 from labkit.config.schema import RunConfig
 from labkit.memory.capture import quantization_tensors
 from labkit.memory.tracker import host
@@ -26,7 +27,13 @@ PARTS = {
 
 def dtype_of(precision: str) -> torch.dtype:
     """The dtype that weights are kept in under one of Lightning's precisions."""
-    return {"bf16-true": torch.bfloat16, "16-true": torch.float16}.get(precision, torch.float32)
+    return getattr(torch, DTYPES[precision].weights)
+
+
+def autocast_dtype_of(precision: str) -> torch.dtype | None:
+    """The dtype that autocast computes in under one of them; None where nothing is cast."""
+    name = DTYPES[precision].autocast
+    return None if name is None else getattr(torch, name)
 
 
 def blip2_config(arch: Architecture, dropout: float | None = None) -> Blip2Config:
