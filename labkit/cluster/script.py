@@ -88,7 +88,7 @@ def write_script(
     ``labkit`` is the command outside a container. S2's rules hold: tasks and GPUs are told by node, caches leave the
     home folder, every process is started by ``srun``.
     """
-    virtual, saves = config.device == "virtual", config.enable_checkpointing
+    virtual, saves = config.simulated, config.enable_checkpointing
     logs = workspace / "slurm" / "logs"
     warning_s = min(WARNING_S, limit_s(request.time) // 4)
     asked = [

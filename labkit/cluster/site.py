@@ -10,6 +10,7 @@ from labkit.cluster.batch_script import BatchScript
 from labkit.cluster.script import CACHES
 from labkit.config.gpus import GPUS
 from labkit.config.kernels import BUILDS, LOCKED, capability_of, has_code
+from labkit.config.precision import DTYPES
 from labkit.help.doctor.machine import Check
 
 _FAMILIES = {gpu.name.partition("-")[0]: gpu.compute_capability for gpu in GPUS.values() if gpu.compute_capability}
@@ -55,7 +56,7 @@ def check_kind(script: BatchScript, precision: str | None, cuda: str | None) -> 
 
     ``cuda`` is that of the torch here, None for a CPU build.
     """
-    bf16 = script.mentions("bf16") if precision is None else "bf16" in precision
+    bf16 = script.mentions("bf16") if precision is None else DTYPES[precision].bf16
     asked = ",".join(script.options.get(key, "") for key in ("gres", "gpus-per-node", "gpus", "gpus-per-task"))
     kinds = [part.rpartition("gpu:")[2] if "gpu:" in part else part for part in asked.split(",")]
     words = [kinds, re.split(r"[|&,\[\]()*]+", script.options.get("constraint", ""))]

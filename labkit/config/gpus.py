@@ -204,7 +204,7 @@ def has_bf16(name: str) -> bool:
 
 def missing_bf16(config: "RunConfig") -> str | None:
     """The key and value of a run that a GPU without bf16 cannot do; None for a run that it can."""
-    if config.precision.startswith("bf16"):
+    if config.dtypes.bf16:
         return f"precision={config.precision}"
     return "use_qlora=true" if config.use_qlora else None  # whose 4-bit weights are multiplied in bf16
 

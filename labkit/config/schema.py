@@ -14,13 +14,11 @@ from labkit.config import values
 from labkit.config.catalogue.architecture import Architecture
 from labkit.config.catalogue.models import COURSE_MODEL, architecture
 from labkit.config.combinations import check_combinations
+from labkit.config.device import SIMULATED, Device, is_cuda, is_simulated
 from labkit.config.errors import ConfigError, nearest
+from labkit.config.precision import DTYPES, Dtypes, Precision
+from labkit.config.strategy import PLACEMENTS, Placement, Strategy
 
-Precision = Literal["32-true", "bf16-true", "bf16-mixed", "16-mixed", "16-true"]
-Strategy = Literal[
-    "auto", "ddp", "fsdp", "layer_split", "deepspeed_stage_2", "deepspeed_stage_3", "deepspeed_stage_2_offload",
-    "deepspeed_stage_3_offload",
-]  # fmt: skip
 Optim = Literal["adamw", "sgd", "adam_8bit", "paged_adam_8bit", "deepspeed_cpu"]
 
 
@@ -113,7 +111,7 @@ class RunConfig:
     """Names of the layers that get adapters; empty takes the query and value projections."""
 
     # -- machine
-    device: Literal["virtual", "cuda"] = "virtual"
+    device: Device = SIMULATED
     """``virtual`` is the CPU with a hard memory capacity; ``cuda`` a GPU."""
     capacity_gib: float | None = None
     """Memory of the device in GiB. A virtual GPU needs it; on CUDA it caps what PyTorch reserves,
@@ -188,6 +186,26 @@ class RunConfig:
         return tuple(name for part, names in parts.items() if getattr(self, f"freeze_{part}") for name in names)
 
     @property
+    def placement(self) -> Placement:
+        """What ``strategy`` means."""
+        return PLACEMENTS[self.strategy]
+
+    @property
+    def dtypes(self) -> Dtypes:
+        """What ``precision`` means."""
+        return DTYPES[self.precision]
+
+    @property
+    def simulated(self) -> bool:
+        """``device`` is the CPU with a hard memory capacity."""
+        return is_simulated(self.device)
+
+    @property
+    def on_cuda(self) -> bool:
+        """``device`` is a real GPU."""
+        return is_cuda(self.device)
+
+    @property
     def world_size(self) -> int:
         """Ranks of the run: one for each device of each node."""
         return self.devices * self.num_nodes
@@ -195,7 +213,7 @@ class RunConfig:
     @property
     def shares(self) -> int:
         """Parts that each global batch is divided into; where layers are split, every rank sees all of it."""
-        return 1 if self.strategy == "layer_split" else self.world_size
+        return 1 if self.placement.splits_layers else self.world_size
 
     @property
     def scaled_lr(self) -> float:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from labkit.config.device import is_cuda, is_simulated
 from labkit.config.errors import ConfigError
 from labkit.config.workspace import Workspace
 from labkit.grading.archive import ANSWERS, SUFFIXES, ArchiveError, read_archive
@@ -146,12 +147,12 @@ def judged(judge: Judge, work: Work, file: str, price_per_hour: float | None, no
         and run.record.experiment in names  # never a path, which would be read
         and run.record.config_hash == judge.course_hash(run.record.experiment, run.record.profile)
     }
-    gpu_minutes = sum(_minutes(run) for run in work.runs if run.device == "cuda")
+    gpu_minutes = sum(_minutes(run) for run in work.runs if is_cuda(run.device))
     return Row(
         student=work.submission.name, file=file, created=work.submission.created, labkit=work.submission.labkit,
         runs=sum(run.record.status not in ("running", "skipped") for run in work.runs),
         course_runs=len(done & {*names}), course=len(names), answers=answers, checks=checks, gpu_minutes=gpu_minutes,
-        virtual_minutes=sum(_minutes(run) for run in work.runs if run.device == "virtual"),
+        virtual_minutes=sum(_minutes(run) for run in work.runs if is_simulated(run.device)),
         cost=None if price_per_hour is None else gpu_minutes / 60 * price_per_hour,
         notebooks=work.submission.notebooks, left_out=work.submission.left_out,
         signs=[*signs_of(work, now), *of_answers, *of_checks],

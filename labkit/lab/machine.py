@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 from typing import Literal
 
+from labkit.config.device import is_cuda
 from labkit.config.errors import ConfigError, nearest
 from labkit.config.launcher import check_launcher
 from labkit.config.layers import DEFAULT_PROFILE
@@ -80,6 +81,6 @@ def profile_for(workspace: Workspace, total_bytes: int) -> str | None:
     for name in profile_names(workspace):
         values = load_profile(workspace, name).values
         capacity_bytes = (values.get("capacity_gib") or 0) * 2**30
-        if values.get("device") == "cuda" and capacity_bytes <= total_bytes:
+        if is_cuda(values.get("device")) and capacity_bytes <= total_bytes:
             fitting.append((capacity_bytes, name))
     return max(fitting)[1] if fitting else None

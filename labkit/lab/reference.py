@@ -96,7 +96,7 @@ def wanted_names(workspace: Workspace, profile: str) -> list[str]:
     about = [name for lesson in lessons for one in (*lesson.questions, *lesson.checks) for name in one.about]
     more = sorted({name for name in about if not name.startswith("?") and name not in of_the_course})
     configs = {name: resolve(workspace, *_parts(name), profile).config for name in (*of_the_course, *more)}
-    return [name for name, one in configs.items() if one.device == "virtual" or unplanned(one) is None]
+    return [name for name, one in configs.items() if one.simulated or unplanned(one) is None]
 
 
 def make(workspace: Workspace, profile: str) -> Path:
@@ -131,7 +131,7 @@ def _one(workspace: Workspace, profile: str, name: str) -> Result:
     if same:
         return Result(same[-1])
     bench = Bench(profile)
-    do = bench.run if resolved.config.device == "virtual" else bench.predict
+    do = bench.run if resolved.config.simulated else bench.predict
     found = do(experiment, **overrides)
     if not isinstance(found, Result) or found.status not in ("ok", "oom"):
         raise ConfigError(f"{name} on {profile}: {found.text()}")

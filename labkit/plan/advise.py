@@ -161,7 +161,7 @@ class _Plans:
         return judge(trace, config.capacity_bytes, self._kind(expandable), warm_up_bytes(config, trace))
 
     def _kind(self, expandable: bool) -> type[CachingAllocator]:
-        if self.config.device != "cuda":
+        if not self.config.on_cuda:
             return VirtualAllocator
         return ExpandableAllocator if expandable else CachingAllocator
 

@@ -60,17 +60,13 @@ def _optimizer(name: str) -> Callable[[RunConfig], Changes | None]:
     return change
 
 
-def _precision(name: str, *before: str) -> Callable[[RunConfig], Changes | None]:
-    return lambda config: {"precision": name} if config.precision in before else None
-
-
 def _adapters(quantized: bool) -> Callable[[RunConfig], Changes | None]:
     def change(config: RunConfig) -> Changes | None:
         if config.use_qlora or (config.use_lora and not quantized):
             return None
         if not quantized:
             return {"use_lora": True}
-        precision = "32-true" if config.precision.endswith("-true") else config.precision  # of what is not in 4 bits
+        precision = config.precision if config.dtypes.mixed else "32-true"  # of what is not in 4 bits
         return {"use_lora": False, "use_qlora": True, "act_ckpt": True, "precision": precision}
 
     return change
@@ -105,7 +101,7 @@ LADDER: tuple[Rung, ...] = (
     ),
     Rung(
         name="expandable", kind="none", cost="nothing: segments that grow leave fewer holes",
-        change=lambda config: {} if config.device == "cuda" else None, environment=EXPANDABLE,
+        change=lambda config: {} if config.on_cuda else None, environment=EXPANDABLE,
     ),
     BATCH,
     Rung(
@@ -125,12 +121,12 @@ LADDER: tuple[Rung, ...] = (
     Rung(
         name="mixed precision", kind="numerics", group="precision",
         cost="arithmetic in bf16, weights stay in 32 bits; time falls",
-        change=_precision("bf16-mixed", "32-true"),
+        change=_set("precision", lambda c: "bf16-mixed", lambda c: c.dtypes.full),
     ),
     Rung(
         name="mixed precision, fp16", kind="numerics", group="precision",
         cost="arithmetic in fp16 with a scaled loss, weights stay in 32 bits; time falls",
-        change=lambda c: {"precision": "16-mixed"} if c.precision == "32-true" and c.device == "cuda" else None,
+        change=_set("precision", lambda c: "16-mixed", lambda c: c.dtypes.full and c.on_cuda),
     ),
     Rung(
         name="double quantization", kind="numerics", cost="the scales of 4-bit blocks are rounded too",
@@ -147,7 +143,9 @@ LADDER: tuple[Rung, ...] = (
     Rung(
         name="bf16 weights", kind="numerics", group="precision",
         cost="weights in bf16: small updates are rounded away; time falls",
-        change=_precision("bf16-true", "32-true", "bf16-mixed"),
+        change=_set(
+            "precision", lambda c: "bf16-true", lambda c: not c.dtypes.half and not c.dtypes.weights_in_16_bits
+        ),
     ),
     Rung(
         name="shorter captions", kind="quality", reach="activations", cost="longer captions are cut",

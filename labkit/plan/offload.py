@@ -24,7 +24,7 @@ _NORM_NUMBERS = 250_000_000
 
 
 class ZeroOffload:
-    """The optimizer of a run with offload, on one device; stage 2 or 3 by ``config.strategy``.
+    """The optimizer of a run with offload, on one device; stage 2 or 3 by ``config.placement``.
 
     Makes its buffers when it is made, and a flat one of all trained weights. ``begin_backward`` and ``end_backward``
     stand around each backward, gradients are taken as they arrive, ``step`` happens in host memory. ``tensors`` says
@@ -32,14 +32,14 @@ class ZeroOffload:
     """
 
     def __init__(self, config: RunConfig, module: nn.Module) -> None:
-        self._stage = 3 if "stage_3" in config.strategy else 2
+        self._stage = config.placement.zero_stage
         self._bucket_numbers = zero_sizes(config)["reduce_bucket_size"]
         self._trained = [p for p in module.parameters() if p.requires_grad]
         self._dtype = self._trained[0].dtype
         # in stage 2 sums of gradients have buffers of their own; in stage 3 they are brought back to be added to,
         # which moves nothing on the virtual GPU
         self._keeps_sums = self._stage == 2 and config.accumulate_grad_batches > 1
-        self._brings_sums = self._stage == 3 and config.device == "cuda"
+        self._brings_sums = self._stage == 3 and config.on_cuda
         self._summed: set[int] = set()
         self._norms: list[torch.Tensor] = []  # each in a block of the allocator's
         self._is_last = True
@@ -68,7 +68,7 @@ class ZeroOffload:
             with host():
                 for parameter in self._weights:
                     parameter.data = torch.empty_like(parameter)
-            if config.device == "cuda":  # on the virtual GPU weights in host memory are used where they are
+            if config.on_cuda:  # on the virtual GPU weights in host memory are used where they are
                 self._gathering = Gathering(module, zero_sizes(config))
         for parameter in self._trained:
             parameter.register_post_accumulate_grad_hook(self._take)

@@ -31,12 +31,12 @@ class Rank(Protocol):
 @contextlib.contextmanager
 def rank(config: RunConfig) -> Iterator[Rank]:
     """The first rank of ``config.strategy`` and ``config.devices``, on ``meta``."""
-    if config.strategy == "fsdp":
+    if config.placement.shards:
         from labkit.plan.fsdp import ShardedModel  # takes half a second to import
 
         with ShardedModel(config) as sharded:
             yield sharded
-    elif config.strategy == "ddp":
+    elif config.placement.replicates:
         yield BucketedGradients(ShapeTracker())
     else:
         yield _Single(ShapeTracker())

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from labkit.config.combinations import SPLITS_MODEL
 from labkit.config.gpus import find_gpu, refusal
 from labkit.config.schema import RunConfig
 from labkit.memory.categories import on_host
@@ -90,13 +89,13 @@ def warm_up_bytes(config: RunConfig, trace: Trace) -> int:
     5.23), so that loading asks the driver once. The allocator keeps it as one segment, and the weights are cut from it.
     A run that splits the model builds it in host memory, and has none.
     """
-    loads = config.device == "cuda" and config.weights == "pretrained" and config.strategy not in SPLITS_MODEL
+    loads = config.on_cuda and config.weights == "pretrained" and not config.placement.divides_model
     return trace.loaded_bytes if loads else 0
 
 
 def _allocator(config: RunConfig) -> type[CachingAllocator]:
     """What the run will have: on CUDA as the environment sets it, which a run inherits."""
-    if config.device != "cuda":
+    if not config.on_cuda:
         return VirtualAllocator
     names = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
     settings = ",".join(os.environ.get(name, "") for name in names).replace(" ", "").lower()

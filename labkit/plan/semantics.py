@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from labkit.config.schema import RunConfig
-
-_AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+from labkit.train.models import autocast_dtype_of
 
 _LOWER = (
     (F, "linear"), (F, "conv2d"), (torch, "conv2d"), (torch, "matmul"), (torch.Tensor, "matmul"),
@@ -41,9 +40,9 @@ class DeviceSemantics:
     """
 
     def __init__(self, config: RunConfig) -> None:
-        self._cuda = config.device == "cuda"
+        self._cuda = config.on_cuda
         self._cudnn = config.cudnn_attention
-        self._lower_dtype = _AUTOCAST.get(config.precision)
+        self._lower_dtype = autocast_dtype_of(config.precision)
         self._casting = False
         self._replaced: list[tuple[Any, str, Any]] = []
 

@@ -48,8 +48,8 @@ def trace(config: RunConfig) -> Trace:
 
 
 def _trace(config: RunConfig) -> Trace:
-    offload = config.strategy.startswith("deepspeed")
-    if offload and "mixed" in config.precision:
+    offload = config.placement.uses_zero
+    if offload and config.dtypes.mixed:
         raise PredictionError(
             f"precision={config.precision} with strategy={config.strategy} cannot be predicted; "
             "set precision=bf16-true."
@@ -72,7 +72,7 @@ def _trace(config: RunConfig) -> Trace:
             loaded_bytes = _loaded_bytes(model)
             if config.use_lora or config.use_qlora:
                 model = add_lora(model, config)
-            if config.precision in ("bf16-true", "16-true"):
+            if config.dtypes.weights_in_16_bits:
                 with host() if offload else contextlib.nullcontext():  # DeepSpeed does it while it is set up
                     _cast(model, dtype_of(config.precision))
         this_rank.apply(model)
@@ -149,7 +149,7 @@ def batch_of(config: RunConfig) -> dict[str, torch.Tensor]:
     batch = {}
     for key, tensor in one.items():
         made = torch.empty(config.batch_size, *tensor.shape[1:], dtype=tensor.dtype, device="meta")
-        if tensor.is_floating_point() and config.device == "virtual":
+        if tensor.is_floating_point() and config.simulated:
             made = made.to(dtype_of(config.precision))  # Lightning casts in host memory, which is all a CPU has
         elif tensor.is_floating_point():
             with host():

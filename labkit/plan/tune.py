@@ -166,7 +166,7 @@ class _Attempt:
             return lesson
         no_bf16 = f"{self.gpu.name} has no bf16"
         # DeepSpeed with mixed precision is not planned; in 32 bits it shows the same
-        precision = "32-true" if lesson.config.strategy.startswith("deepspeed") else "16-mixed"
+        precision = "32-true" if lesson.config.placement.uses_zero else "16-mixed"
         if lesson.experiment in _ABOUT_16_BITS or lesson.config.use_qlora:
             return dataclasses.replace(lesson, reason=f"needs {lacking}, and {no_bf16}")
         config = dataclasses.replace(lesson.config, precision=precision)

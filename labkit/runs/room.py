@@ -19,7 +19,7 @@ def refuse_too_many(config: RunConfig) -> None:
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     most = max(ALWAYS, RANKS_PER_CORE * cores)
-    if config.device == "virtual" and config.devices > most:
+    if config.simulated and config.devices > most:
         raise ConfigError(
             f"devices={config.devices} are as many processes, and this machine has {cores} cores: set devices={most} "
             "or less, or add --oversubscribe if you mean it."

@@ -78,7 +78,7 @@ def run(
     resolved = resolve(workspace, experiment, overrides, profile)
     read = {key: coerce(key, value) for key, value in (overrides or {}).items()}
     typed = {key: list(value) if isinstance(value, tuple) else value for key, value in read.items()}
-    if resolved.config.device == "cuda" and (reason := refusal(resolved.config, profile)):
+    if resolved.config.on_cuda and (reason := refusal(resolved.config, profile)):
         raise ConfigError(reason)
     ledger = Ledger(workspace.runs)
     launched = _launched(resolved.config)
@@ -241,7 +241,7 @@ def _watch(
 @contextlib.contextmanager
 def _child(folder: RunFolder, record: Record, config: RunConfig, saved: Path | None) -> Any:
     """The training process, in a session of its own; nothing of it is left when the context ends."""
-    virtual = config.device == "virtual"
+    virtual = config.simulated
     env = environment() if virtual else child_environment() | {"TOKENIZERS_PARALLELISM": "false"}
     env |= (record.rung or {}).get("environment", {})
     arguments = [str(folder.path), *([str(saved)] if saved else [])]

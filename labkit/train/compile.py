@@ -21,7 +21,7 @@ def main() -> None:
     if reason is not None:
         print(f"xxl_cpu_offload will be skipped: {reason}", file=sys.stderr)
         return
-    set_environment("virtual")
+    set_environment(simulated=True)
     from deepspeed.ops.op_builder.cpu import CPUAdamBuilder, ShareMemCommBuilder  # reads the environment
 
     with alone():

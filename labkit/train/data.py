@@ -232,6 +232,6 @@ def build_loader(
         num_workers=config.num_workers,
         persistent_workers=config.num_workers > 0,
         timeout=WORKER_TIMEOUT_S if config.num_workers else 0,
-        pin_memory=config.device == "cuda",
+        pin_memory=config.on_cuda,
         collate_fn=collate,
     )

@@ -19,7 +19,6 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback, seed_everything
 
-from labkit.config.combinations import SPLITS_MODEL
 from labkit.config.errors import ConfigError
 from labkit.config.parent import end_with_parent
 from labkit.config.place import Place
@@ -64,7 +63,7 @@ def fit(
     ``DataError``, ``ConfigError`` and ``CheckpointError`` for input that cannot be used.
     """
     others_bytes = None
-    if config.device == "cuda":
+    if config.on_cuda:
         index = local_rank(config)
         others_bytes = used_by_others_bytes(index)  # before this process is one of them
         if (ended := without_gpu(index)) is not None:
@@ -85,11 +84,11 @@ class Training:
         self.folder, self.config, self.events, self.saved, self.rank = folder, config, events, saved, rank
         self.train_samples, self.val_samples = load_samples(config, data_folder)
         self.steps = _steps(config, len(self.train_samples))
-        self.in_pieces = config.strategy in SPLITS_MODEL
+        self.in_pieces = config.placement.divides_model
         self.virtual = _virtual_gpu(config)
         self.capture = MemoryCapture(
             self.virtual, config.report_every, on_phase=lambda phase: events.write("phase", **phase.__dict__),
-            owned_by=zero_tensors if config.strategy.startswith("deepspeed") else None,
+            owned_by=zero_tensors if config.placement.uses_zero else None,
         )  # fmt: skip
         self.place = _place(saved) if saved is not None else None
         self.progress = Progress(events, self.place.train_seconds if self.place else 0.0)
@@ -168,8 +167,8 @@ class Training:
 
 def _virtual_gpu(config: RunConfig) -> Tracker | None:
     """The virtual GPU of a run; None on CUDA, where torch keeps the process below the capacity."""
-    if config.device == "virtual":
-        kind = ShardTracker if config.strategy == "fsdp" else Tracker
+    if config.simulated:
+        kind = ShardTracker if config.placement.shards else Tracker
         return kind(config.capacity_bytes)
     if config.capacity_bytes:
         whole = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
@@ -198,17 +197,15 @@ def _module(
     config: RunConfig, model: torch.nn.Module, rank: int, capture: MemoryCapture, virtual: Tracker | None
 ) -> CaptionModule:
     """What trains the model, as the strategy has it."""
-    match config.strategy:
-        case "fsdp":
-            return ShardedModule(config, model, virtual)
-        case "layer_split":
-            with host():
-                module = SplitModule(config, model, rank)
-            if virtual:
-                virtual.assign((*module.parameters(), *module.buffers()), "parameters")
-            return module
-        case _:
-            return CaptionModule(config, model)
+    if config.placement.shards:
+        return ShardedModule(config, model, virtual)
+    if config.placement.splits_layers:
+        with host():
+            module = SplitModule(config, model, rank)
+        if virtual:
+            virtual.assign((*module.parameters(), *module.buffers()), "parameters")
+        return module
+    return CaptionModule(config, model)
 
 
 def _steps(config: RunConfig, samples: int) -> int:
@@ -219,16 +216,16 @@ def _steps(config: RunConfig, samples: int) -> int:
 
 
 def _start(config: RunConfig, steps: int) -> dict[str, Any]:
-    device = torch.cuda.get_device_name() if config.device == "cuda" else f"virtual GPU on {platform.machine()} CPU"
+    device = torch.cuda.get_device_name() if config.on_cuda else f"virtual GPU on {platform.machine()} CPU"
     return {
         "steps": steps,
-        "source": "CUDA" if config.device == "cuda" else "virtual GPU",
+        "source": "CUDA" if config.on_cuda else "virtual GPU",
         "capacity_bytes": config.capacity_bytes,
         "device": device,
         "versions": {
             "python": platform.python_version(),
             **{name: version_of(name) for name in ("torch", "lightning", "transformers", "bitsandbytes")},
-            **({"cudnn": str(torch.backends.cudnn.version())} if config.device == "cuda" else {}),
+            **({"cudnn": str(torch.backends.cudnn.version())} if config.on_cuda else {}),
         },
     }
 

@@ -18,11 +18,9 @@ from torch.utils._pytree import tree_map
 from labkit.config.schema import RunConfig
 from labkit.memory.sharded import ShardTracker, follow_gathered, local
 from labkit.memory.tracker import Tracker, host
-from labkit.train.models import dtype_of
+from labkit.train.models import autocast_dtype_of, dtype_of
 from labkit.train.module import CaptionModule
 from labkit.train.own_state import OwnState
-
-_GATHERED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
 def sharded_modules(model: nn.Module) -> Iterator[nn.Module]:
@@ -45,8 +43,8 @@ def shard(model: nn.Module, config: RunConfig, mesh: DeviceMesh) -> None:
     Lightning's ``ModelParallelStrategy`` leaves the policy to the module. The root stays gathered after forward.
     """
     policy = MixedPrecisionPolicy()
-    if config.precision in _GATHERED:
-        policy = MixedPrecisionPolicy(param_dtype=_GATHERED[config.precision], reduce_dtype=torch.float32)
+    if (gathered := autocast_dtype_of(config.precision)) is not None:
+        policy = MixedPrecisionPolicy(param_dtype=gathered, reduce_dtype=torch.float32)
     for module in (*sharded_modules(model), model):
         fully_shard(module, mesh=mesh, mp_policy=policy)
 
@@ -119,7 +117,7 @@ class ShardedModule(CaptionModule):
             return
         self._is_sharded = True
         with host():
-            if self.config.precision in ("bf16-true", "16-true"):
+            if self.config.dtypes.weights_in_16_bits:
                 self.model.to(dtype_of(self.config.precision))  # Lightning would do it when the whole is gone
             shard(self.model, self.config, self.device_mesh["data_parallel"])
         if isinstance(self._tracker, ShardTracker):

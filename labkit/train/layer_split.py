@@ -84,7 +84,7 @@ class SplitModule(CaptionModule):
         owner = next(i for i, part in enumerate(plan) if stages.embedding in part)
         last = config.world_size - 1
         tied = stages.tied if owner != last else None
-        if config.precision in ("bf16-true", "16-true"):
+        if config.dtypes.weights_in_16_bits:
             model.to(dtype_of(config.precision))
         super().__init__(config, stages.stage(plan[rank], rank == last))
         self._stages = stages

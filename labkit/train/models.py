@@ -8,6 +8,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from labkit.config.catalogue.models import FAMILIES
+from labkit.config.precision import DTYPES
 from labkit.config.schema import RunConfig
 from labkit.families.known import family_of
 from labkit.memory.owners import quantization_tensors
@@ -16,7 +17,13 @@ from labkit.memory.tracker import host
 
 def dtype_of(precision: str) -> torch.dtype:
     """The dtype that weights are kept in under one of Lightning's precisions."""
-    return {"bf16-true": torch.bfloat16, "16-true": torch.float16}.get(precision, torch.float32)
+    return getattr(torch, DTYPES[precision].weights)
+
+
+def autocast_dtype_of(precision: str) -> torch.dtype | None:
+    """The dtype that autocast computes in under one of them; None where nothing is cast."""
+    name = DTYPES[precision].autocast
+    return None if name is None else getattr(torch, name)
 
 
 def random_model(config: RunConfig, device: str | torch.device) -> PreTrainedModel:

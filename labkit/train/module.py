@@ -48,7 +48,7 @@ class CaptionModule(LightningModule):
         Lightning has divided each micro batch's loss by ``accumulate_grad_batches`` whatever their number, and what
         several ranks have summed was divided by their number.
         """
-        if self.config.strategy.startswith("deepspeed"):
+        if self.config.placement.uses_zero:
             return  # it has the gradients in buffers of its own, and divides them there
         factor = self.trainer.accumulate_grad_batches * self.ranks
         if self.config.loss_average == "tokens":

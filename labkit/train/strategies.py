@@ -109,27 +109,29 @@ def _in_host_memory(work: Callable[..., Any]) -> Callable[..., Any]:
 def build_strategy(config: RunConfig, capture: MemoryCapture | None = None) -> Strategy:
     """The strategy of a run. One that spreads it over ranks tells ``capture`` what its memory is for."""
     ranks = {"timeout": timedelta(seconds=config.collective_timeout_s)}
-    ranks |= {"process_group_backend": "gloo"} if config.device == "virtual" else {}
-    if config.strategy == "ddp":
+    ranks |= {"process_group_backend": "gloo"} if config.simulated else {}
+    placement = config.placement
+    if placement.replicates:
         # torch orders its buckets anew behind the first backward, but not where it looks for unused parameters: a run
         # that goes on would sum the gradients of three ranks and more in another order, and round otherwise
         stays = config.enable_checkpointing and config.world_size > 2
         return BucketedDDP(capture or MemoryCapture(), find_unused_parameters=stays, **ranks)
-    if config.strategy == "layer_split":
+    if placement.splits_layers:
         return SplitStrategy(**ranks)
-    if config.strategy == "fsdp":
+    if placement.shards:
         return ShardedStrategy(config.world_size, **ranks)
-    if not config.strategy.startswith("deepspeed"):
-        return OneDevice("cuda:0" if config.device == "cuda" else "cpu")
-    set_environment(config.device)
-    stage, offload = 3 if "stage_3" in config.strategy else 2, config.strategy.endswith("offload")
+    if not placement.uses_zero:
+        return OneDevice("cuda:0" if config.on_cuda else "cpu")
+    set_environment(simulated=config.simulated)
     options: dict[str, Any] = {
-        "stage": stage, "offload_optimizer": offload, "offload_parameters": offload and stage == 3,
+        "stage": placement.zero_stage, "offload_optimizer": placement.offloads,
+        "offload_parameters": placement.offloads_weights,
         "logging_level": logging.WARNING, "exclude_frozen_parameters": True, **ranks,
     }  # fmt: skip
-    strategy = Zero(**options) if config.device == "cuda" else ZeroOnCPU(**options)
-    sizes = zero_sizes(config)
-    strategy.config["zero_optimization"] |= {key: n for key, n in sizes.items() if stage == 3 or "stage3" not in key}
+    strategy = Zero(**options) if config.on_cuda else ZeroOnCPU(**options)
+    of_stage_3 = placement.zero_stage == 3
+    sizes = {key: n for key, n in zero_sizes(config).items() if of_stage_3 or "stage3" not in key}
+    strategy.config["zero_optimization"] |= sizes
     return strategy
 
 
@@ -138,7 +140,7 @@ def zero_sizes(config: RunConfig) -> dict[str, int]:
 
     As the models of the virtual GPU are a thousandth of the real ones, so are these there.
     """
-    scale = 1 if config.device == "cuda" else 1000
+    scale = 1 if config.on_cuda else 1000
     return {
         "reduce_bucket_size": 200_000_000 // scale,
         "allgather_bucket_size": 200_000_000 // scale,
@@ -149,13 +151,13 @@ def zero_sizes(config: RunConfig) -> dict[str, int]:
     }
 
 
-def set_environment(device: str) -> None:
+def set_environment(*, simulated: bool) -> None:
     """Tell DeepSpeed, before it is imported, where to keep what it compiles, where ``ninja`` is, and what a CPU is."""
     set_folder()
     programs = str(Path(sys.executable).parent)
     if programs not in os.environ["PATH"].split(os.pathsep):
         os.environ["PATH"] = f"{programs}{os.pathsep}{os.environ['PATH']}"
-    if device == "virtual":
+    if simulated:
         os.environ["DS_ACCELERATOR"] = "cpu"
 
 

@@ -29,7 +29,7 @@ def save(model: nn.Module, processor: ProcessorMixin, config: RunConfig, folder:
     adapted = config.use_lora or config.use_qlora
     target = folder / (ADAPTER if adapted else MODEL)
     with _whole_parameters(model, config):
-        whole = _gathered(model) if config.strategy == "fsdp" else None
+        whole = _gathered(model) if config.placement.shards else None
         if rank:
             return target
         needed_bytes = sum(p.nbytes for p in model.parameters() if p.requires_grad or not adapted)
@@ -88,7 +88,7 @@ def merge(config: RunConfig, folder: Path, target: Path, base: str | None = None
 @contextlib.contextmanager
 def _whole_parameters(model: nn.Module, config: RunConfig) -> Iterator[None]:
     """ZeRO's stage 3 has the parameters in pieces, which are put together while this lasts."""
-    if not config.strategy.startswith("deepspeed_stage_3"):
+    if config.placement.zero_stage != 3:
         yield
         return
     import deepspeed

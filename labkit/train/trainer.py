@@ -16,7 +16,7 @@ from labkit.train.strategies import build_strategy
 def build_trainer(config: RunConfig, folder: Path, capture: MemoryCapture, callbacks: list[Callback]) -> Trainer:
     """The trainer of a run, or of one rank of it."""
     return Trainer(
-        accelerator="cpu" if config.device == "virtual" else "gpu",
+        accelerator="cpu" if config.simulated else "gpu",
         devices=config.devices,
         num_nodes=config.num_nodes,
         strategy=build_strategy(config, capture),
@@ -39,7 +39,7 @@ def build_trainer(config: RunConfig, folder: Path, capture: MemoryCapture, callb
 
 def _plugins(config: RunConfig) -> list[Any]:
     """Saved steps of our own, and who has started the ranks: this is not left to guesses about the machine."""
-    found: list[Any] = [] if config.strategy.startswith("deepspeed") else [HostCheckpoints()]
+    found: list[Any] = [] if config.placement.uses_zero else [HostCheckpoints()]
     tasks = config.world_size > 1 and "RANK" not in os.environ
     # the watcher hears of the end of a job, and queues it again
     return [*found, SLURMEnvironment(auto_requeue=False) if tasks else LightningEnvironment()]

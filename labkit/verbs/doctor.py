@@ -10,6 +10,7 @@ from pathlib import Path
 
 from labkit.cluster.examine import examine_script
 from labkit.config.datasets import find_dataset
+from labkit.config.device import is_cuda
 from labkit.config.errors import ConfigError
 from labkit.config.gpus import find_gpu
 from labkit.config.layers import resolve
@@ -97,7 +98,7 @@ def _needs(workspace: Workspace, args: argparse.Namespace) -> Needs:
     profile = load_profile(workspace, args.profile)
     device = profile.values.get("device", "cuda")
     gpu = None
-    if device == "cuda":
+    if is_cuda(device):
         try:
             gpu = find_gpu(args.profile)
         except ConfigError:  # a profile that is not named after its GPU

@@ -1194,7 +1194,7 @@ def _offload(dry: bool, experiment: str, values: dict[str, Any], ends: float) ->
     need_libraries()
     from labkit.train.strategies import set_environment
 
-    set_environment("virtual" if dry else "cuda")
+    set_environment(simulated=dry)
     built = Path(os.environ["TORCH_EXTENSIONS_DIR"]) / "cpu_adam"
     timeout_s = min(COMPILED_RUN_S, ends - time.monotonic() - STOP_S)
     if timeout_s < LEAST_S:

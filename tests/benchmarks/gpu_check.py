@@ -111,7 +111,7 @@ def missing(modules: Iterable[str]) -> list[str]:
 def needs(config: RunConfig) -> list[str]:
     """Libraries that this run takes beside those that all take."""
     found = ["bitsandbytes"] if "8bit" in config.optim or config.use_qlora else []
-    return found + (["deepspeed"] if config.strategy.startswith("deepspeed") else [])
+    return found + (["deepspeed"] if config.placement.uses_zero else [])
 
 
 def versions() -> dict[str, str | None]:
@@ -728,7 +728,7 @@ def check(args: argparse.Namespace, begun: float) -> int:
 
 
 def _machine(rows: list[Row]) -> dict[str, Any]:
-    if all(row.config.device == "virtual" for row in rows):
+    if all(row.config.simulated for row in rows):
         return virtual_facts()
     found = in_child(cuda_facts)
     if found is None:

@@ -240,7 +240,7 @@ def test_a_saved_step_that_names_a_folder_beside_it_is_refused(tmp_path, named):
 
 @pytest.mark.filterwarnings("ignore")  # what deepspeed says when it is imported
 def test_the_cpu_optimizer_steps_as_adamw_does(compiler):
-    set_environment("virtual")
+    set_environment(simulated=True)
     config = RunConfig(**(OFFLOAD | {"lr": 1e-3}))
     torch.manual_seed(0)
     ours = [torch.nn.Parameter(torch.randn(size)) for size in ((1000, 7), (33,), (1,))]

@@ -5,6 +5,7 @@ import signal
 from collections.abc import Iterable
 from dataclasses import replace
 
+from labkit.config.device import is_simulated
 from labkit.help.diagnosis.cuda_message import NOTICED, CudaMessage, read_cuda_message, tried_bytes
 from labkit.help.diagnosis.diagnosis import Diagnosis
 from labkit.help.diagnosis.log_text import around, clean, last_lines
@@ -46,7 +47,7 @@ class Case:
         if (message := read_cuda_message(self.text)) is not None:
             return self.cuda(message, place_of(self.text, len(self.log)))
         oom = self.record.out_of_memory or {}
-        virtual = self.record.config.get("device") == "virtual"
+        virtual = is_simulated(self.record.config.get("device"))
         kind, name = ("virtual_gpu_full", "virtual GPU") if virtual else ("gpu_full", "GPU")
         asked, capacity = oom.get("requested_bytes"), oom.get("capacity_bytes")
         happened = f"The {name}'s memory ran out in {place(self.record.died_in)}."

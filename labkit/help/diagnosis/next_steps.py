@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 
+from labkit.config.precision import DTYPES
 from labkit.config.values import pairs
 from labkit.help.diagnosis.frameworks import Levers
 from labkit.ledger.records import Record
@@ -109,7 +110,8 @@ class NextSteps:
         steps = [f"{{run:lr={'...' if lr is None else f'{lr / 10:g}'}}}  # smaller steps"]
         if not self._config.get("warmup_steps"):
             steps.append("{run:warmup_steps=10}  # the first steps small")
-        if str(self._config.get("precision", "16")).startswith("16"):
+        dtypes = DTYPES.get(str(self._config.get("precision")))
+        if "precision" not in self._config or (dtypes is not None and dtypes.half):
             steps.append("{run:precision=bf16-mixed}  # the range of 32 bits; 16-bit floats end at 65504")
         return self.fill(steps, {})
 

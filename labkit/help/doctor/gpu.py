@@ -24,7 +24,7 @@ def check_gpu(machine: Machine, needs: Needs) -> list[Check]:
     """All checks of the GPU; of one that the run does not need only whether torch could use it."""
     listed, why_not = list_devices(lambda *arguments: machine.output("nvidia-smi", *arguments))
     seen = visible_devices(listed, machine.environment.get("CUDA_VISIBLE_DEVICES"))
-    if needs.device == "virtual":
+    if needs.simulated:
         unneeded = Check(name="gpu", level="green", found=f"{needs.profile} has a virtual GPU; no real one is needed")
         return [unneeded, *(_torch(machine, needs) if seen else [])]
     if not seen:
@@ -80,7 +80,7 @@ def _torch(machine: Machine, needs: Needs) -> list[Check]:
     reason = machine.torch_says.get("reason")
     if reason is None:
         return [Check(name="torch on the GPU", level="green", found=f"torch {torch[0]} can use it")]
-    level = "amber" if needs.device == "virtual" else "red"
+    level = "amber" if needs.simulated else "red"
     mend = next((mend for words, mend in _WHEN_TORCH_CANNOT if words in reason), "sudo dmesg | grep -i nvrm | tail")
     return [Check(name="torch on the GPU", level=level, found=reason, mend=mend.format(branch=_branch(machine)))]
 
@@ -136,7 +136,7 @@ def _bf16(seen: list[Device], needs: Needs) -> Check:
     if needs.config.use_qlora:
         return Check(name="bf16", level="red", found=f"{found}, and QLoRA multiplies in bf16",
                      mend=needs.run("use_qlora=false", "use_lora=true", "precision=16-mixed"))  # fmt: skip
-    if needs.config.precision.startswith("bf16"):
+    if needs.config.dtypes.bf16:
         return Check(name="bf16", level="red", found=f"{found}, and the run has precision={needs.config.precision}",
                      mend=needs.run("precision=16-mixed"))  # fmt: skip
     return Check(name="bf16", level="green", found=f"{found}, and the run needs none")

@@ -13,7 +13,7 @@ from labkit.memory.units import human_bytes
 
 GIB = 2**30
 
-PROCESS_BYTES = {"virtual": 1 * GIB, "cuda": 4 * GIB}
+PROCESS_BYTES, CUDA_PROCESS_BYTES = 1 * GIB, 4 * GIB
 """Host memory of a training process before it does anything. On a CPU its imports take 0.43 GiB (torch 2.13, measured);
 what the CUDA context and its libraries take is assumed."""
 
@@ -70,13 +70,11 @@ def check_memory(machine: Machine, needs: Needs) -> Check:
 
 def _host_need(needs: Needs) -> tuple[int, str]:
     config = needs.config
-    workers, on_gpu = config.num_workers if config else 0, needs.device == "cuda"
+    workers, on_gpu = config.num_workers if config else 0, not needs.simulated
     rows = {
-        "process, assumed": PROCESS_BYTES[needs.device],
+        "process, assumed": CUDA_PROCESS_BYTES if on_gpu else PROCESS_BYTES,
         "offload, predicted": needs.host_bytes if on_gpu else 0,
-        "the virtual GPU": (config.capacity_bytes or 0) + needs.host_bytes
-        if config and needs.device == "virtual"
-        else 0,
+        "the virtual GPU": (config.capacity_bytes or 0) + needs.host_bytes if config and not on_gpu else 0,
         f"loader workers ({workers}), assumed": workers * WORKER_BYTES,
     }
     return sum(rows.values()), ", ".join(f"{name} {human_bytes(n)}" for name, n in rows.items() if n >= 2**20)

@@ -64,7 +64,7 @@ def check_hub(machine: Machine, needs: Needs) -> list[Check]:
         weights = [Check(name="weights", level="amber", found=f"{model} is not in the cache yet", mend=fetch)]
     if machine.environment.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "ON", "YES"):
         found = "HF_HUB_OFFLINE keeps this machine off the hub"
-        level = "green" if here or needs.device == "virtual" else "amber"
+        level = "green" if here or needs.simulated else "amber"
         return [*weights, Check(name="hub", level=level, found=found,
                                 mend="" if level == "green" else f"HF_HUB_OFFLINE=0 {fetch}")]  # fmt: skip
     token, where = _token(machine)
@@ -75,7 +75,7 @@ def check_hub(machine: Machine, needs: Needs) -> list[Check]:
 def _reachable(status: int | None, answer: Any, here: bool, needs: Needs, fetch: str) -> Check:
     if status is not None:
         return Check(name="hub", level="green", found="the hub answers")
-    unneeded = here or needs.device == "virtual"
+    unneeded = here or needs.simulated
     level = "green" if unneeded else "amber" if needs.config is None else "red"
     found = f"the hub is out of reach ({answer})" + ("; nothing of it is needed" if unneeded else "")
     return Check(name="hub", level=level, found=found, mend="" if unneeded else f"{fetch}  # on a node with a network")

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from labkit.config.device import is_simulated
 from labkit.config.gpus import Gpu
 from labkit.config.kernels import BUILDS
 from labkit.config.schema import RunConfig
@@ -75,6 +76,11 @@ class Needs:
     saved_bytes: int = 0
     not_predicted: str | None = None
     data: tuple[DataFound, ...] = ()
+
+    @property
+    def simulated(self) -> bool:
+        """No real GPU is needed."""
+        return is_simulated(self.device)
 
     @property
     def name(self) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from labkit.config.layers import resolve
+from labkit.config.precision import DTYPES
 from labkit.config.workspace import Workspace
 from labkit.help.diagnosis.cuda_message import read_cuda_message
 from labkit.help.diagnosis.diagnose import diagnose, diagnose_log, with_cause
@@ -547,6 +548,16 @@ def test_what_to_do_is_a_command_with_its_reason(symptom, record):
         assert re.match(r"#SBATCH |@?[A-Za-z_][\w.]*[=(]|@?[a-z]", command)
         assert not re.search(r"(?<!\$)\{[a-z_]+[:}]", command)
         assert why or command.startswith("labkit doctor")
+
+
+@pytest.mark.parametrize("precision", [*DTYPES, None, "8-true"])
+def test_a_loss_that_is_nan_in_half_precision_is_told_the_range_of_32_bits(precision):
+    record = a_record()
+    record.config |= {"precision": precision}
+    if precision is None:  # of an old version, which had no such key
+        del record.config["precision"]
+    said = any("range of 32 bits" in step for step in NextSteps(record).nan())
+    assert said == (precision in (None, "16-mixed", "16-true"))
 
 
 def test_the_reason_of_a_record_begins_with_the_cause_in_its_log():

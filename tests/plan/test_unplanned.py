@@ -1,0 +1,46 @@
+"""What is not planned: for every strategy, on one device and on several, and for what is no strategy."""
+
+import pytest
+
+from labkit.config.schema import RunConfig, key_choices
+from labkit.plan.unplanned import unplanned, unplanned_strategy
+
+NEAREST = {
+    "auto": "strategy=ddp or strategy=fsdp",
+    "ddp": None,
+    "fsdp": None,
+    "layer_split": "strategy=fsdp, which divides the weights too",
+    "deepspeed_stage_2": "strategy=ddp, which holds more, and strategy=fsdp, which holds less",
+    "deepspeed_stage_3": "strategy=fsdp, which divides weights, gradients and optimizer state alike",
+    "deepspeed_stage_2_offload": "devices=1 with strategy=deepspeed_stage_2_offload",
+    "deepspeed_stage_3_offload": "devices=1 with strategy=deepspeed_stage_3_offload",
+}
+"""On two devices; None where it is planned."""
+NEVER = {"layer_split", "deepspeed_stage_2", "deepspeed_stage_3"}
+"""Not planned on one device either."""
+
+
+@pytest.mark.parametrize("strategy", NEAREST)
+@pytest.mark.parametrize(("devices", "nodes"), [(1, 1), (2, 1), (1, 2)])
+def test_what_is_said_of_a_strategy(strategy, devices, nodes):
+    nearest = NEAREST[strategy] if devices * nodes > 1 or strategy in NEVER else None
+    said = f"devices={devices} with strategy={strategy} cannot be predicted; nearest: {nearest}."
+    assert unplanned_strategy(strategy, devices, devices * nodes) == (said if nearest else None)
+
+
+def test_every_strategy_of_the_schema_is_in_the_table():
+    assert tuple(NEAREST) == key_choices("strategy")
+
+
+@pytest.mark.parametrize("strategy", ["", "fspd", "deepspeed", "offload"])
+def test_what_is_no_strategy_is_taken_as_auto(strategy):
+    assert unplanned_strategy(strategy, 1, 1) is None
+    said = f"devices=2 with strategy={strategy} cannot be predicted; nearest: strategy=ddp or strategy=fsdp."
+    assert unplanned_strategy(strategy, 2, 2) == said
+
+
+def test_fsdp_is_planned_but_not_with_qlora():
+    fsdp = {"capacity_gib": 1.0, "strategy": "fsdp", "devices": 2}
+    assert unplanned(RunConfig(**fsdp)) is None
+    said = "use_qlora with strategy=fsdp cannot be predicted yet; nearest: strategy=ddp."
+    assert unplanned(RunConfig(**fsdp, use_qlora=True)) == said
