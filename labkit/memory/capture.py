@@ -5,9 +5,10 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
-from torch.utils._pytree import tree_iter
 
+from labkit.borrowed.bitsandbytes import is_paged, quant_state
+from labkit.borrowed.lightning import TRAINER
+from labkit.borrowed.torch import MODULE_TABLES, entered_modes, is_sharded, tree_iter
 from labkit.memory.cuda import AllocatorCounters, settle
 from labkit.memory.exhaustion import is_exhausted
 from labkit.memory.report import HOST_CATEGORIES, MemoryReport, PhaseMemory, on_device
@@ -87,7 +88,7 @@ class MemoryCapture(Callback):
         self._counters = self._allocator_counters()
         self.activity = "load_batch"
         if self._always:
-            if self._tracker not in _get_current_dispatch_mode_stack():
+            if self._tracker not in entered_modes():
                 raise ValueError("the tracker given to MemoryCapture is not entered; put 'with tracker:' around fit.")
             self._assign_state()
             self._tracker.begin_phase()
@@ -253,7 +254,7 @@ class MemoryCapture(Callback):
 def _tracker_of(module: LightningModule) -> Tracker:
     """A tracker for where the module is; one that looks through FSDP's shards, if it is sharded."""
     kind = module.device.type
-    if not any(hasattr(parameter, "_local_tensor") for parameter in module.parameters()):
+    if not any(is_sharded(parameter) for parameter in module.parameters()):
         return Tracker(device_type=kind)
     from labkit.memory.sharded import ShardTracker, follow_gathered  # takes half a second to import
 
@@ -267,10 +268,10 @@ def quantization_tensors(parameter: torch.Tensor) -> Iterator[torch.Tensor]:
 
     With double quantization the scales have scales of their own.
     """
-    state = getattr(parameter, "quant_state", None)
+    state = quant_state(parameter)
     while state is not None:
         yield from (value for value in vars(state).values() if isinstance(value, torch.Tensor))
-        state = getattr(state, "state2", None)
+        state = state.state2
 
 
 def _state(optimizer: torch.optim.Optimizer) -> dict[str, list[torch.Tensor]]:
@@ -280,7 +281,7 @@ def _state(optimizer: torch.optim.Optimizer) -> dict[str, list[torch.Tensor]]:
     for state in optimizer.state.values():
         for key, value in state.items():
             # torch keeps the step counters of adamw in host memory, unless it is fused or capturable
-            in_host_memory = (key == "step" and not fused) or getattr(value, "is_paged", False)  # bitsandbytes' mark
+            in_host_memory = (key == "step" and not fused) or is_paged(value)
             category = "optimizer_cpu" if in_host_memory else "optimizer_gpu"
             found[category] += [leaf for leaf in tree_iter(value) if isinstance(leaf, torch.Tensor)]
     return found
@@ -294,6 +295,6 @@ def _attributes(module: torch.nn.Module) -> Iterator[torch.Tensor]:
     """Tensors in plain attributes of a module and its parts, lists and dictionaries included."""
     for part in module.modules():
         for name, value in vars(part).items():
-            # parameters and buffers have their category; Lightning hangs the trainer, which leads everywhere
-            if type(value) not in _PLAIN and name not in ("_parameters", "_buffers", "_modules", "_trainer", "_fabric"):
+            # parameters and buffers have their category; Lightning's trainer leads everywhere
+            if type(value) not in _PLAIN and name not in MODULE_TABLES + TRAINER:
                 yield from (leaf for leaf in tree_iter(value) if type(leaf) is torch.Tensor)

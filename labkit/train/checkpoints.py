@@ -4,20 +4,14 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from unittest import mock
 
 import torch
 from torch import nn
-from transformers import (
-    Blip2Config,
-    Blip2ForConditionalGeneration,
-    Blip2Processor,
-    GenerationConfig,
-    core_model_loading,
-)
+from transformers import Blip2Config, Blip2ForConditionalGeneration, Blip2Processor, GenerationConfig
 from transformers.utils import logging
 
 from labkit import assets
+from labkit.borrowed.transformers import conversion_errors
 from labkit.config.schema import RunConfig
 from labkit.memory.exhaustion import is_exhausted
 from labkit.train.errors import CheckpointError
@@ -109,7 +103,7 @@ def load_model(config: RunConfig, folder: Path, device: str | torch.device) -> B
             parameter.data = parameter.data.to(dtype)
     if needs_head:
         _untie_head(model)
-    model.config._name_or_path = str(folder)
+    model.config.name_or_path = str(folder)
     return model
 
 
@@ -197,9 +191,8 @@ def _one_tensor_at_a_time() -> Iterator[None]:
     os.environ[key] = "1"
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    raised = mock.patch.object(core_model_loading, "log_conversion_errors", lambda *_, **__: contextlib.nullcontext())
     try:
-        with raised:
+        with conversion_errors():
             yield
     finally:
         logging.set_verbosity(verbosity)

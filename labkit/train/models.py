@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, Blip2Config, Blip2ForConditionalGeneration, Blip2QFormerConfig, Blip2VisionConfig
 
+from labkit.borrowed.bitsandbytes import quant_state
 from labkit.config.architectures import Architecture, architecture
 from labkit.config.schema import RunConfig
 from labkit.memory.capture import quantization_tensors
@@ -82,7 +83,7 @@ def weight_facts(model: nn.Module) -> dict[str, Any]:
     quantized_bytes, others = 0, {}
     owners = dict(model.named_modules())
     for name, parameter in model.named_parameters():
-        state = getattr(parameter, "quant_state", None)
+        state = quant_state(parameter)
         size_bytes = parameter.nbytes + sum(t.nbytes for t in quantization_tensors(parameter))
         numbers = parameter.numel() if state is None else state.shape.numel()
         facts["parameters"] += numbers
