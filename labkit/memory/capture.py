@@ -5,9 +5,8 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
-from torch.utils._pytree import tree_iter
 
+from labkit.borrowed.torch import entered_modes, is_sharded, tree_iter
 from labkit.memory.categories import on_device
 from labkit.memory.cuda import AllocatorCounters, settle
 from labkit.memory.exhaustion import is_exhausted
@@ -89,7 +88,7 @@ class MemoryCapture(Callback):
         self._counters = self._allocator_counters()
         self.activity = "load_batch"
         if self._always:
-            if self._tracker not in _get_current_dispatch_mode_stack():
+            if self._tracker not in entered_modes():
                 raise ValueError("the tracker given to MemoryCapture is not entered; put 'with tracker:' around fit.")
             self._assign_state()
             self._tracker.begin_phase()
@@ -240,7 +239,7 @@ class MemoryCapture(Callback):
 def _tracker_of(module: LightningModule) -> Tracker:
     """A tracker for where the module is; one that looks through FSDP's shards, if it is sharded."""
     kind = module.device.type
-    if not any(hasattr(parameter, "_local_tensor") for parameter in module.parameters()):
+    if not any(is_sharded(parameter) for parameter in module.parameters()):
         return Tracker(device_type=kind)
     from labkit.memory.sharded import ShardTracker, follow_gathered  # takes half a second to import
 

@@ -4,8 +4,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_iter
 
+from labkit.borrowed.bitsandbytes import is_paged, quant_state
+from labkit.borrowed.lightning import TRAINER
+from labkit.borrowed.torch import MODULE_TABLES, tree_iter
 from labkit.memory.categories import HOST_CATEGORIES
 from labkit.memory.tracker import Tracker
 
@@ -42,10 +44,10 @@ def quantization_tensors(parameter: torch.Tensor) -> Iterator[torch.Tensor]:
 
     With double quantization the scales have scales of their own.
     """
-    state = getattr(parameter, "quant_state", None)
+    state = quant_state(parameter)
     while state is not None:
         yield from (value for value in vars(state).values() if isinstance(value, torch.Tensor))
-        state = getattr(state, "state2", None)
+        state = state.state2
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, list[torch.Tensor]]:
@@ -55,7 +57,7 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, list[torch.Te
     for state in optimizer.state.values():
         for key, value in state.items():
             # torch keeps the step counters of adamw in host memory, unless it is fused or capturable
-            in_host_memory = (key == "step" and not fused) or getattr(value, "is_paged", False)  # bitsandbytes' mark
+            in_host_memory = (key == "step" and not fused) or is_paged(value)
             category = "optimizer_cpu" if in_host_memory else "optimizer_gpu"
             found[category] += [leaf for leaf in tree_iter(value) if isinstance(leaf, torch.Tensor)]
     return found
@@ -69,6 +71,6 @@ def attributes(module: torch.nn.Module) -> Iterator[torch.Tensor]:
     """Tensors in plain attributes of a module and its parts, lists and dictionaries included."""
     for part in module.modules():
         for name, value in vars(part).items():
-            # parameters and buffers have their category; Lightning hangs the trainer, which leads everywhere
-            if type(value) not in _PLAIN and name not in ("_parameters", "_buffers", "_modules", "_trainer", "_fabric"):
+            # parameters and buffers have their category; Lightning's trainer leads everywhere
+            if type(value) not in _PLAIN and name not in MODULE_TABLES + TRAINER:
                 yield from (leaf for leaf in tree_iter(value) if type(leaf) is torch.Tensor)

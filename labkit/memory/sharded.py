@@ -8,11 +8,9 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
+from labkit.borrowed.torch import ON_LISTS, local
+from labkit.borrowed.torch_fsdp import GATHERING, parameter_groups
 from labkit.memory.tracker import Tracker
-
-_ELEMENTWISE = ("_foreach_", "_fused_")
-"""Operations of optimizers on lists of tensors, each on its own shard. DTensor works out where each result lies, which
-takes time that grows with the square of their number: half a minute for 1,250 parameters."""
 
 
 class ShardTracker(Tracker):
@@ -21,7 +19,9 @@ class ShardTracker(Tracker):
     def _compute(self, func: Any, args: Any, kwargs: Any) -> Any:
         if not any(_is_sharded(value) for value in args):
             return super()._compute(func, args, kwargs)
-        if not func.__name__.startswith(_ELEMENTWISE):
+        # on lists each tensor's own shard is meant. DTensor works out where each result lies, which takes time that
+        # grows with the square of their number: half a minute for 1,250 parameters
+        if not func.__name__.startswith(ON_LISTS):
             return NotImplemented  # a sharded tensor then asks for the operation on its shard, which comes here
         return super()._compute(func, [_locals(value) for value in args], kwargs)
 
@@ -43,12 +43,11 @@ class ShardTracker(Tracker):
 def follow_gathered(model: nn.Module, tracker: ShardTracker) -> None:
     """Tell the tracker of gathered parameters: FSDP frees and refills them by resizing storages, without an operation.
 
-    A call to ``alloc_all_gather_outputs`` or ``free_unsharded_param`` (torch 2.13, ``_fsdp_param.py``) is all there is
-    to see.
+    A call to one of its methods ``GATHERING`` is all there is to see.
     """
     for group in groups(model):
         for parameter in group.fsdp_params:
-            for name in ("alloc_all_gather_outputs", "free_unsharded_param"):
+            for name in GATHERING:
                 setattr(parameter, name, _then_tell(getattr(parameter, name), parameter, tracker))
 
 
@@ -56,12 +55,7 @@ def groups(model: nn.Module) -> Iterator[Any]:
     """FSDP's groups of parameters that are gathered together."""
     for module in model.modules():
         if isinstance(module, FSDPModule):
-            yield from module._get_fsdp_state()._fsdp_param_groups
-
-
-def local(tensor: torch.Tensor) -> torch.Tensor:
-    """What this rank keeps of a tensor."""
-    return tensor._local_tensor if isinstance(tensor, DTensor) else tensor
+            yield from parameter_groups(module)
 
 
 def _then_tell(method: Any, parameter: Any, tracker: ShardTracker) -> Any:

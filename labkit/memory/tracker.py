@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
-from torch.utils._pytree import tree_iter
 
+from labkit.borrowed.torch import TorchDispatchMode, sparse_parts, storage_key, tree_iter, without_modes
 from labkit.memory.categories import CATEGORIES, HOST_CATEGORIES, on_device
 from labkit.memory.units import human_bytes
 
@@ -103,7 +102,7 @@ class Tracker(TorchDispatchMode):
         if tensor.device.type != self.device_type and category not in HOST_CATEGORIES:
             return None
         storage = tensor.untyped_storage()
-        key = storage._cdata
+        key = storage_key(storage)
         size_bytes = -(-storage.nbytes() // BLOCK_BYTES) * BLOCK_BYTES
         block = self._live.get(key)
         if block is not None and block.size_bytes == size_bytes:
@@ -168,7 +167,7 @@ class Tracker(TorchDispatchMode):
     def category(self, tensor: torch.Tensor) -> str | None:
         """What a tensor's storage is for; None for one that was never seen."""
         parts = _parts(tensor)
-        block = self._live.get(parts[0].untyped_storage()._cdata) if parts else None
+        block = self._live.get(storage_key(parts[0].untyped_storage())) if parts else None
         return block.category if block else None
 
     def reassign(self, category: str, into: str) -> None:
@@ -228,7 +227,7 @@ class Tracker(TorchDispatchMode):
 
 def host() -> Any:
     """A context in which operations are not followed: work that happens in host memory on a real machine."""
-    return _disable_current_modes()
+    return without_modes()
 
 
 def _sum(blocks: Iterable[_Block]) -> dict[str, int]:
@@ -243,7 +242,7 @@ def _parts(tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
     if tensor.layout is torch.strided:
         return (tensor,)
     if tensor.layout is torch.sparse_coo:
-        return tensor._indices(), tensor._values()
+        return sparse_parts(tensor)
     if tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
         return tensor.crow_indices(), tensor.col_indices(), tensor.values()
     if tensor.layout in (torch.sparse_csc, torch.sparse_bsc):

@@ -114,7 +114,7 @@ def _key(config: RunConfig) -> str:
 def _versions() -> list[str]:
     """The libraries whose operations are executed, and the text of the rooms that do."""
     text = hashlib.sha256()
-    for room in ("config", "memory", "plan", "train"):
+    for room in ("borrowed", "config", "memory", "plan", "train"):
         for path in sorted((Path(__file__).parents[1] / room).glob("*.py")):
             text.update(path.read_bytes())
     names = ("torch", "transformers", "peft", "bitsandbytes")

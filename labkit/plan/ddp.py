@@ -5,9 +5,9 @@ import sys
 from collections.abc import Sequence
 
 import torch
-import torch.distributed as dist
 from torch import nn
 
+from labkit.borrowed.torch import bucket_assignment
 from labkit.memory.tracker import Tracker
 
 BUCKET_BYTES = 25 * 2**20
@@ -64,8 +64,7 @@ class BucketedGradients:
             self._make_buckets(self._arrived, [FIRST_BUCKET_BYTES, BUCKET_BYTES])
 
     def _make_buckets(self, parameters: Sequence[nn.Parameter], limits_bytes: list[int]) -> None:
-        buckets, _ = dist._compute_bucket_assignment_by_size(list(parameters), limits_bytes)
-        for indices in buckets:
+        for indices in bucket_assignment(parameters, limits_bytes):
             self._make_bucket([parameters[i] for i in indices])
 
     def _make_bucket(self, parameters: Sequence[nn.Parameter]) -> None:

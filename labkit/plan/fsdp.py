@@ -10,8 +10,9 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule
-from torch.distributed.fsdp._fully_shard._fsdp_api import AllGather, ReduceScatter
 
+from labkit.borrowed.torch import fake_store
+from labkit.borrowed.torch_fsdp import AllGather, ReduceScatter, keep_on_meta
 from labkit.config.schema import RunConfig
 from labkit.memory.sharded import ShardTracker, follow_gathered, groups
 from labkit.memory.tracker import Tracker, host
@@ -44,10 +45,7 @@ class ShardedModel:
         self._warnings.__enter__()
         # OPT's layers end in a view; nothing works in place on it, so FSDP's hooks on it stay
         warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor", UserWarning)
-        # registers the backend "fake"; torch has no public name for it
-        from torch.testing._internal.distributed.fake_pg import FakeStore
-
-        dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=self.config.world_size)
+        dist.init_process_group("fake", store=fake_store(), rank=0, world_size=self.config.world_size)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -68,9 +66,7 @@ class ShardedModel:
                     module.set_custom_all_gather(_Gather())
                     module.set_custom_reduce_scatter(_Reduce(self.tracker))
             for group in groups(model):
-                group._validate_no_meta_params = lambda: None  # weights are to stay on meta here
-                for parameter in group.fsdp_params:
-                    parameter.device = torch.device("meta")
+                keep_on_meta(group)
         follow_gathered(model, self.tracker)
 
     def before_forward(self, last_micro_step: bool) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 import torch
 
+from labkit.borrowed.bitsandbytes import set_state_buffers
 from labkit.config.schema import RunConfig
 from labkit.memory.tracker import host
 from labkit.train.optimizers import build_optimizer
@@ -19,7 +20,7 @@ def build_paged(config: RunConfig, parameters: Iterable[torch.nn.Parameter]) -> 
     The allocator holds nothing of it. What the driver has brought to the GPU at a time is not planned.
     """
     optimizer = build_optimizer(dataclasses.replace(config, optim="adam_8bit"), parameters)
-    optimizer.get_state_buffer = _state_buffer  # type: ignore[attr-defined]
+    set_state_buffers(optimizer, _state_buffer)
     return optimizer
 
 

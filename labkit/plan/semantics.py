@@ -2,13 +2,20 @@
 
 import contextlib
 import functools
-import importlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
+from labkit.borrowed.torch import (
+    ATTENTION_BY_MATH,
+    CUDNN_ATTENTION,
+    EFFICIENT_ATTENTION,
+    FLASH_ATTENTION,
+    FLASH_ATTENTION_ON_CPU,
+    FUSED_DEVICES,
+)
 from labkit.config.schema import RunConfig
 from labkit.train.models import autocast_dtype_of
 
@@ -26,9 +33,6 @@ _FULL_ON_CUDA = (
     (torch.Tensor, "exp"), (torch, "log"), (torch.Tensor, "log"),
 )  # fmt: skip
 """Functions that CUDA's autocast runs in 32 bits; a CPU's leaves these as they come."""
-
-
-_OPTIMIZER = importlib.import_module("torch.optim.optimizer")  # torch.optim takes the name away
 
 
 class DeviceSemantics:
@@ -49,7 +53,7 @@ class DeviceSemantics:
     def __enter__(self) -> "DeviceSemantics":
         self._replace(torch.Tensor, "__bool__", _mask_bool)
         self._replace(F, "scaled_dot_product_attention", self._attention)
-        self._replace(_OPTIMIZER, "_get_fused_kernels_supported_devices", _with_meta)
+        self._replace(*FUSED_DEVICES, _with_meta)
         if self._lower_dtype is not None:
             for owner, name in _LOWER:
                 self._replace(owner, name, self._casts(self._lower))
@@ -141,12 +145,8 @@ def _attention_on_cpu(
     """A CPU's choice: the flash kernel without dropout and without a mask that is learnt, else plain operations."""
     mask = _additive(attn_mask, query.dtype)
     if dropout_p == 0.0 and not (mask is not None and mask.requires_grad and torch.is_grad_enabled()):
-        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            query, key, value, dropout_p, is_causal, attn_mask=mask, scale=scale
-        )[0]
-    return torch.ops.aten._scaled_dot_product_attention_math(
-        query, key, value, mask, dropout_p, is_causal, scale=scale
-    )[0]
+        return FLASH_ATTENTION_ON_CPU(query, key, value, dropout_p, is_causal, attn_mask=mask, scale=scale)[0]
+    return ATTENTION_BY_MATH(query, key, value, mask, dropout_p, is_causal, scale=scale)[0]
 
 
 def _attention_on_cuda(
@@ -165,13 +165,9 @@ def _attention_on_cuda(
     if cudnn and half and not learnt and size <= 256 and size % 8 == 0:
         grad = torch.is_grad_enabled() and any(t.requires_grad for t in (query, key, value))
         mask = _additive(attn_mask, query.dtype)
-        return torch.ops.aten._scaled_dot_product_cudnn_attention(
-            query, key, value, mask, grad, dropout_p, is_causal, False, scale=scale
-        )[0]
+        return CUDNN_ATTENTION(query, key, value, mask, grad, dropout_p, is_causal, False, scale=scale)[0]
     if half and attn_mask is None and size <= 256 and size % 8 == 0:
-        return torch.ops.aten._scaled_dot_product_flash_attention(
-            query, key, value, dropout_p, is_causal, False, scale=scale
-        )[0]
+        return FLASH_ATTENTION(query, key, value, dropout_p, is_causal, False, scale=scale)[0]
     mask = _additive(attn_mask, query.dtype)
     if size % (8 if half else 4) == 0:
         if mask is not None:
@@ -180,12 +176,8 @@ def _attention_on_cuda(
                 mask = F.pad(mask, (0, 8 - length % 8))[..., :length]
             mask = mask.expand(*query.shape[:3], key.shape[2])
         grad = torch.is_grad_enabled() and any(t.requires_grad for t in (query, key, value))
-        return torch.ops.aten._scaled_dot_product_efficient_attention(
-            query, key, value, mask, grad, dropout_p, is_causal, scale=scale
-        )[0]
-    return torch.ops.aten._scaled_dot_product_attention_math(
-        query, key, value, mask, dropout_p, is_causal, scale=scale
-    )[0]
+        return EFFICIENT_ATTENTION(query, key, value, mask, grad, dropout_p, is_causal, scale=scale)[0]
+    return ATTENTION_BY_MATH(query, key, value, mask, dropout_p, is_causal, scale=scale)[0]
 
 
 def _additive(mask: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:

@@ -8,8 +8,8 @@ shapes, strides, types and numbers going in. Views, and whatever else shares sto
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_iter
 
+from labkit.borrowed.torch import FUSED_SGD, ON_LISTS, schema, storage_key, tree_iter
 from labkit.memory.tracker import Tracker
 from labkit.plan.errors import PredictionError
 
@@ -44,7 +44,7 @@ class ShapeTracker(Tracker):
         return out
 
 
-_WITHOUT_META = {torch.ops.aten._fused_sgd_.default, torch.ops.aten._fused_sgd_.tensor_lr}
+_WITHOUT_META = set(FUSED_SGD)
 """Operations that write into their arguments, make nothing, and that torch has not written down for ``meta``."""
 
 
@@ -90,16 +90,16 @@ def _nothing(known: Any, args: Any) -> Any:
 
 
 def _answer(func: Any) -> Any:
-    schema = func._schema
-    aliased = [argument.alias_info for argument in schema.arguments if argument.alias_info is not None]
-    results = schema.returns
+    told = schema(func)
+    aliased = [argument.alias_info for argument in told.arguments if argument.alias_info is not None]
+    results = told.returns
     if not aliased and results and all(r.alias_info is None for r in results):
         return _new
-    first = schema.arguments[0] if schema.arguments else None
+    first = told.arguments[0] if told.arguments else None
     written = len(aliased) == 1 and aliased[0].is_write and first.alias_info is not None
     # other operations in place, such as transposing, may change the tensor's own shape
-    name = schema.name.removeprefix("aten::")
-    if not written or not (torch.Tag.pointwise in func.tags or name.startswith("_foreach_") or name in _FILLING):
+    name = told.name.removeprefix("aten::")
+    if not written or not (torch.Tag.pointwise in func.tags or name.startswith(ON_LISTS[0]) or name in _FILLING):
         return _ask
     return _first if results else _nothing
 
@@ -131,12 +131,13 @@ def _like(out: Any) -> Any:
 
 def _shares(out: Any, args: Any) -> bool:
     """Whether an output shares storage with an input or another output."""
-    seen = {t.untyped_storage()._cdata for t in tree_iter(args) if isinstance(t, torch.Tensor)}
+    seen = {storage_key(t.untyped_storage()) for t in tree_iter(args) if isinstance(t, torch.Tensor)}
     for tensor in tree_iter(out):
         if isinstance(tensor, torch.Tensor):
-            if tensor.untyped_storage()._cdata in seen:
+            key = storage_key(tensor.untyped_storage())
+            if key in seen:
                 return True
-            seen.add(tensor.untyped_storage()._cdata)
+            seen.add(key)
     return False
 
 

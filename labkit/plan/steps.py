@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from labkit.borrowed.torch import is_persistent
 from labkit.config.schema import RunConfig
 from labkit.families.known import family_of
 from labkit.memory.capture import MemoryCapture
@@ -101,7 +102,7 @@ def _loaded_bytes(model: torch.nn.Module) -> int:
     """What a checkpoint of this model brings: its weights, each once, and the buffers that are saved."""
     buffers = [  # not by state_dict, which reads a number of weights in 4 bits, and meta tensors have none
         buffer for module in model.modules() for name, buffer in module.named_buffers(recurse=False)
-        if name not in module._non_persistent_buffers_set
+        if is_persistent(module, name)
     ]  # fmt: skip
     return sum(tensor.nbytes for tensor in (*model.parameters(), *buffers))
 

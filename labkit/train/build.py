@@ -3,6 +3,8 @@
 import torch
 from transformers import PreTrainedModel
 
+from labkit.borrowed.bitsandbytes import keep_packing
+from labkit.borrowed.transformers import checkpoint_activations
 from labkit.config.schema import RunConfig
 from labkit.train.checkpoints import find_checkpoint, load_model
 from labkit.train.models import random_model
@@ -24,13 +26,7 @@ def build_model(config: RunConfig, device: str | torch.device) -> PreTrainedMode
         if name.split(".")[0] in frozen:
             parameter.requires_grad_(False)
     if config.act_ckpt:
-        # renamed in transformers 5.2x; both names are tried, since GPU machines have older releases
-        name = "activation_checkpointing_enable"
-        enable = getattr(model, name if hasattr(model, name) else "gradient_checkpointing_enable")
-        enable({"use_reentrant": False})
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            # in eval mode bitsandbytes would repack the weights for such a CPU: for good, and not those of every size
-            module.support_avx512bf16_for_cpu = False
+        checkpoint_activations(model, {"use_reentrant": False})
+    keep_packing(model)
     # a model in eval mode skips activation checkpointing without a word
     return model.train()

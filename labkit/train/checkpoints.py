@@ -4,13 +4,13 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from unittest import mock
 
 import torch
-from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel, ProcessorMixin, core_model_loading
+from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel, ProcessorMixin
 from transformers.utils import logging
 
 from labkit import assets
+from labkit.borrowed.transformers import conversion_errors
 from labkit.config.catalogue.models import ARCHITECTURES, FAMILIES, is_tiny
 from labkit.config.schema import RunConfig
 from labkit.families.family import AnyFamily
@@ -102,7 +102,7 @@ def load_model(config: RunConfig, folder: Path, device: str | torch.device) -> P
             parameter.data = parameter.data.to(dtype)
     if own_head is not None:
         family.untie_head(model)
-    model.config._name_or_path = str(folder)
+    model.config.name_or_path = str(folder)
     return model
 
 
@@ -159,9 +159,8 @@ def _one_tensor_at_a_time() -> Iterator[None]:
     os.environ[key] = "1"
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    raised = mock.patch.object(core_model_loading, "log_conversion_errors", lambda *_, **__: contextlib.nullcontext())
     try:
-        with raised:
+        with conversion_errors():
             yield
     finally:
         logging.set_verbosity(verbosity)

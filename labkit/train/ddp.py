@@ -2,15 +2,14 @@
 
 from typing import Any
 
-from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
+from labkit.borrowed.lightning import OpenDDP
 from labkit.memory.capture import MemoryCapture
 from labkit.train.in_place import InPlace
 
 
-class BucketedDDP(InPlace, DDPStrategy):
+class BucketedDDP(InPlace, OpenDDP):
     """Lightning's strategy, with gradients that are views into DDP's buckets, as the prediction has them.
 
     Buckets are made in C++ and hang on no gradient before the first backward, so the memory report is told what they
@@ -21,9 +20,10 @@ class BucketedDDP(InPlace, DDPStrategy):
         super().__init__(gradient_as_bucket_view=True, **options)
         self._capture = capture
 
-    def _setup_model(self, model: nn.Module) -> DistributedDataParallel:
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """As Lightning's; what it allocates are buckets."""
         self._capture.claim("parameters")
-        wrapped = super()._setup_model(model)
+        wrapped = super().wrap(model)
         self._capture.claim("gradients")
         model.register_forward_pre_hook(lambda *_: self._capture.claim("gradients"))
         return wrapped

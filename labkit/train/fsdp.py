@@ -10,13 +10,13 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.fsdp._fully_shard._fsdp_collectives import DefaultAllGather, DefaultReduceScatter
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
-from torch.utils._pytree import tree_map
 
+from labkit.borrowed.torch import local, storage_uses, tree_map
+from labkit.borrowed.torch_fsdp import DefaultAllGather, DefaultReduceScatter
 from labkit.config.schema import RunConfig
-from labkit.memory.sharded import ShardTracker, follow_gathered, local
+from labkit.memory.sharded import ShardTracker, follow_gathered
 from labkit.memory.tracker import Tracker, host
 from labkit.train.models import autocast_dtype_of, dtype_of
 from labkit.train.module import CaptionModule
@@ -154,8 +154,8 @@ class _Reduce(DefaultReduceScatter):
 def _let_go(tensor: torch.Tensor) -> Iterator[None]:
     """Wait until nobody else holds the tensor's storage: gloo's thread does, some microseconds longer than needed."""
     storage = tensor.untyped_storage()
-    before = torch._C._storage_Use_Count(storage._cdata)
+    before = storage_uses(storage)
     yield
     until = time.monotonic() + 5
-    while torch._C._storage_Use_Count(storage._cdata) > before and time.monotonic() < until:
+    while storage_uses(storage) > before and time.monotonic() < until:
         time.sleep(1e-5)

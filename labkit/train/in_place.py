@@ -2,6 +2,8 @@
 
 from lightning.pytorch.strategies import SingleDeviceStrategy, Strategy
 
+from labkit.borrowed.lightning import set_module
+
 
 class InPlace(Strategy):
     """Part of a strategy that moves nothing to host memory at the end of training.
@@ -14,11 +16,11 @@ class InPlace(Strategy):
     def teardown(self) -> None:
         """As Lightning's, with nothing there to be moved."""
         module, self.optimizers = self.lightning_module, []
-        self._lightning_module = None
+        set_module(self, None)
         try:
             super().teardown()
         finally:
-            self._lightning_module = module
+            set_module(self, module)
 
 
 class OneDevice(InPlace, SingleDeviceStrategy):

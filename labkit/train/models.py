@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from labkit.borrowed.bitsandbytes import quant_state
 from labkit.config.catalogue.models import FAMILIES
 from labkit.config.precision import DTYPES
 from labkit.config.schema import RunConfig
@@ -64,7 +65,7 @@ def weight_facts(model: nn.Module) -> dict[str, Any]:
     owners = dict(model.named_modules())
     unquantized = FAMILIES[model.config.model_type].unquantized
     for name, parameter in model.named_parameters():
-        state = getattr(parameter, "quant_state", None)
+        state = quant_state(parameter)
         size_bytes = parameter.nbytes + sum(t.nbytes for t in quantization_tensors(parameter))
         numbers = parameter.numel() if state is None else state.shape.numel()
         facts["parameters"] += numbers

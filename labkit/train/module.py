@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch import LightningModule
 
+from labkit.borrowed.torch import local, multiply_all
 from labkit.config.schema import RunConfig
 from labkit.train.optimizers import build_optimizer, build_scheduler
 from labkit.train.step import step_loss
@@ -56,8 +57,7 @@ class CaptionModule(LightningModule):
         elif (divisor := len(self._pending) * self.ranks) == factor:
             return
         grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        grads = [getattr(grad, "_local_tensor", grad) for grad in grads]  # of a sharded one this rank's part
-        torch._foreach_mul_(grads, factor / divisor)
+        multiply_all([local(grad) for grad in grads], factor / divisor)
 
     def _sums(self) -> torch.Tensor:
         """Of the step's micro batches on all ranks: their losses, each times its weight, and the weights; summed once.

@@ -1,5 +1,6 @@
 """Optimizers and learning-rate schedules by config value."""
 
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -52,13 +53,10 @@ def count_up(optimizer: Any, steps: int) -> None:
     It multiplies its bias correction up step by step, outside of its state; computed as a power, as it does when a step
     number does not follow the last, the result differs in the last bit.
     """
-    adam = getattr(optimizer, "optimizer", optimizer)  # ZeRO has it inside
-    if not hasattr(adam, "ds_opt_adam"):
+    if "deepspeed" not in sys.modules:  # so this optimizer is none of its own, and its seconds of import are saved
         return
-    nothing = torch.zeros(1)
-    for group in adam.param_groups[:1]:
-        for step in range(1, steps + 1):
-            adam.ds_opt_adam.adam_update(
-                adam.opt_id, step, 0.0, *group["betas"], group["eps"], 0.0, group["bias_correction"],
-                nothing, nothing, nothing, nothing,
-            )  # fmt: skip
+    from labkit.borrowed.deepspeed import count_to, cpu_adam
+
+    adam = cpu_adam(optimizer)
+    if adam is not None:
+        count_to(adam, steps)

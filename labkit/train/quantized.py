@@ -9,6 +9,7 @@ from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 
+from labkit.borrowed.transformers import mark_initialized
 from labkit.memory.tracker import host
 
 BLOCK, BLOCK_OF_SCALES = 64, 256
@@ -45,7 +46,7 @@ def materialize_in_4_bits(
             del weight  # or it is still there when the next one is made
             if module.bias is not None:
                 module.bias = nn.Parameter(torch.zeros_like(module.bias, device=device), requires_grad=False)
-            module._is_hf_initialized = module.weight._is_hf_initialized = True  # transformers would draw it again
+            mark_initialized(module)
         else:
             for name, parameter in module.named_parameters(recurse=False):
                 if id(parameter) not in made:

@@ -14,8 +14,9 @@ from typing import Any
 
 import torch
 from lightning.pytorch.strategies import DeepSpeedStrategy, Strategy
-from torch.utils._pytree import tree_iter
 
+from labkit.borrowed.lightning import OpenDeepSpeed
+from labkit.borrowed.torch import tree_iter
 from labkit.config.schema import RunConfig
 from labkit.memory.capture import MemoryCapture
 from labkit.memory.tracker import host
@@ -27,7 +28,7 @@ from labkit.train.layer_split import SplitStrategy
 from labkit.train.state_files import reading
 
 
-class Zero(InPlace, DeepSpeedStrategy):
+class Zero(InPlace, OpenDeepSpeed):
     """DeepSpeed, which reads the files of a saved step as data."""
 
     def init_deepspeed(self) -> None:
@@ -50,8 +51,8 @@ class Zero(InPlace, DeepSpeedStrategy):
 class ZeroOnCPU(Zero):
     """Real DeepSpeed on a machine without a GPU.
 
-    Lightning's strategy asks for CUDA in four places; each is overridden here with what a CPU needs. The private
-    methods are those of the pinned Lightning. ``set_environment`` must come before deepspeed is imported.
+    Lightning's strategy asks for CUDA in four places; each is overridden here with what a CPU needs.
+    ``set_environment`` must come before deepspeed is imported.
 
     DeepSpeed's own set-up is not counted on the virtual GPU: all of its buffers are CPU tensors, and whose they are is
     known only when it is done. In stage 3 a layer that is gathered for its turn is the tensor that host memory keeps,
@@ -69,20 +70,20 @@ class ZeroOnCPU(Zero):
 
         with alone():
             ShareMemCommBuilder().load(verbose=False)  # here, and not while the ranks wait for each other
-        self._init_deepspeed_distributed()
+        self.connect_ranks()
 
     def init_deepspeed(self) -> None:
         """Make the engine in host memory, and let it work there where it would on a machine with a GPU."""
         with host():
             super().init_deepspeed()
-        zero = self.deepspeed_engine.optimizer
-        if not _offloads(zero):
-            return
-        for name in ("_optimizer_step", "async_accumulate_grad_in_cpu_via_gpu"):
-            if hasattr(zero, name):  # the second is stage 2's: it sums the micro batches' gradients
-                setattr(zero, name, _in_host_memory(getattr(zero, name)))
+        from labkit.borrowed import deepspeed as borrowed
 
-    def _setup_model_and_optimizer(self, model: Any, optimizer: Any, lr_scheduler: Any = None) -> tuple[Any, Any]:
+        zero = self.deepspeed_engine.optimizer
+        if borrowed.offloads(zero):
+            borrowed.replace_in_host_memory(zero, _in_host_memory)
+
+    def make_engine(self, model: Any, optimizer: Any, lr_scheduler: Any = None) -> tuple[Any, Any]:
+        """As Lightning's, without the index of a GPU."""
         import deepspeed
 
         trainable = [p for p in model.parameters() if p.requires_grad]
@@ -92,9 +93,10 @@ class ZeroOnCPU(Zero):
         )  # fmt: skip
         return engine, wrapped
 
-    def _configure_launcher(self) -> None:
+    def choose_launcher(self) -> None:
+        """None for one rank, as for one GPU."""
         if self.num_processes > 1 or self.num_nodes > 1:
-            super()._configure_launcher()
+            super().choose_launcher()
 
 
 def _in_host_memory(work: Callable[..., Any]) -> Callable[..., Any]:
@@ -190,36 +192,20 @@ def zero_tensors(optimizer: Any) -> dict[str, list[torch.Tensor]]:
     (``optimizer_cpu``), and in stage 3 the weights (``parameters_cpu``). The device has the buckets that gradients
     are collected in. Without, the device has all of it, of each rank's share.
     """
-    offloads = _offloads(optimizer)
-    summed = [] if offloads else [name for name in _IN_HOST_MEMORY if "grad" in name]
-    in_host_memory = _leaves(getattr(optimizer, name, None) for name in _IN_HOST_MEMORY if name not in summed)
-    in_host_memory += [t.grad for t in in_host_memory if t.is_leaf and t.grad is not None]
-    in_host_memory += _leaves(optimizer.state.values())
-    buckets = [vars(bucket) for bucket in getattr(optimizer, "ipg_buckets", {}).values()]
-    averaged = [getattr(optimizer, name, None) for name in ("averaged_gradients", "all_grad_tensors", *summed)]
+    from labkit.borrowed import deepspeed as borrowed  # which imports deepspeed
+
+    offloads, pieces = borrowed.offloads(optimizer), borrowed.pieces(optimizer)
+    sums, gradients = borrowed.values(optimizer, borrowed.SUMS), borrowed.values(optimizer, borrowed.GRADIENTS)
+    stepped = _leaves(borrowed.values(optimizer, borrowed.MASTERS) + (sums if offloads else []))
+    stepped += [t.grad for t in stepped if t.is_leaf and t.grad is not None]
+    stepped += _leaves(optimizer.state.values())
     found = {
-        "optimizer_cpu" if offloads else "optimizer_gpu": in_host_memory,
-        "gradients": _leaves([buckets, getattr(optimizer, "temp_grad_buffer_for_gpu_offload", None), averaged]),
+        "optimizer_cpu" if offloads else "optimizer_gpu": stepped,
+        "gradients": _leaves([borrowed.buckets(optimizer), gradients, [] if offloads else sums]),
     }
-    module = getattr(optimizer, "module", None)  # stage 3, which keeps frozen weights in pieces too
-    if module is not None:
-        pieces = [p.ds_tensor for p in module.parameters() if hasattr(p, "ds_tensor")]
+    if pieces is not None:
         found["parameters_cpu" if offloads else "parameters"] = pieces
     return found
-
-
-_IN_HOST_MEMORY = (
-    # stage 2
-    "single_partition_of_fp32_groups", "param_buffer_of_bit16_for_cpu_offload_groups", "accumulated_grads_in_cpu",
-    "temp_grad_buffer_for_cpu_offload",
-    # stage 3
-    "fp32_partitioned_groups_flat", "grad_partitions_flat_buffer", "param_groups_fp16_flat_cpu_memory",
-)  # fmt: skip
-"""Attributes of DeepSpeed's optimizers (0.19) that lie in host memory under offload."""
-
-
-def _offloads(optimizer: Any) -> bool:
-    return bool(getattr(optimizer, "cpu_offload", False) or getattr(optimizer, "offload_optimizer", False))
 
 
 def _leaves(tree: Any) -> list[torch.Tensor]:

@@ -134,9 +134,9 @@ class _StayHere(urllib.request.HTTPRedirectHandler):
 
 def _ask(machine: Machine, path: str, token: str | None) -> tuple[int | None, Any]:
     """Status and answer of the hub; without a status why it is out of reach."""
-    from huggingface_hub import constants
+    from labkit.borrowed.huggingface_hub import DEFAULT_ENDPOINT
 
-    endpoint = machine.environment.get("HF_ENDPOINT") or constants._HF_DEFAULT_ENDPOINT
+    endpoint = machine.environment.get("HF_ENDPOINT") or DEFAULT_ENDPOINT
     try:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         request = urllib.request.Request(endpoint.rstrip("/") + path, headers=headers)

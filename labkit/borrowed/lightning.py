@@ -1,0 +1,48 @@
+"""Private names of Lightning, read in Lightning 2.6: steps of its strategies under public names, to be overridden."""
+
+from typing import Any
+
+from lightning.pytorch import LightningModule
+from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, Strategy
+from torch import nn
+
+TRAINER = ("_trainer", "_fabric")
+"""Attributes that Lightning hangs on a module; they lead to everything that the trainer has."""
+
+
+def set_module(strategy: Strategy, module: LightningModule | None) -> None:
+    """Give a strategy a module, or take it away; ``lightning_module`` can only be read."""
+    strategy._lightning_module = module
+
+
+class OpenDDP(DDPStrategy):
+    """Lightning's DDP, whose wrapping of the model can be overridden."""
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """Put the model into ``DistributedDataParallel``; Lightning has no hook before or after."""
+        return super()._setup_model(model)
+
+    def _setup_model(self, model: nn.Module) -> nn.Module:
+        return self.wrap(model)
+
+
+class OpenDeepSpeed(DeepSpeedStrategy):
+    """Lightning's DeepSpeed, whose demands for CUDA can be overridden; they are in methods that are private."""
+
+    def make_engine(self, model: Any, optimizer: Any, lr_scheduler: Any = None) -> tuple[Any, Any]:
+        """DeepSpeed's engine and optimizer around a model and its optimizer."""
+        return super()._setup_model_and_optimizer(model, optimizer, lr_scheduler)
+
+    def choose_launcher(self) -> None:
+        """Take the launcher that starts the other ranks."""
+        super()._configure_launcher()
+
+    def connect_ranks(self) -> None:
+        """Have DeepSpeed join the group of the ranks."""
+        self._init_deepspeed_distributed()
+
+    def _setup_model_and_optimizer(self, model: Any, optimizer: Any, lr_scheduler: Any = None) -> tuple[Any, Any]:
+        return self.make_engine(model, optimizer, lr_scheduler)
+
+    def _configure_launcher(self) -> None:
+        self.choose_launcher()

@@ -1,0 +1,116 @@
+"""Private names of torch, read in torch 2.13; all are the same in 2.11."""
+
+import importlib
+import operator
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.utils import _python_dispatch, _pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+__all__ = [
+    "ATTENTION_BY_MATH", "CUDNN_ATTENTION", "EFFICIENT_ATTENTION", "FLASH_ATTENTION", "FLASH_ATTENTION_ON_CPU",
+    "FUSED_DEVICES", "FUSED_SGD", "MODULE_TABLES", "ON_LISTS", "TorchDispatchMode", "bucket_assignment",
+    "entered_modes", "fake_store", "is_persistent", "is_sharded", "local", "multiply_all", "schema", "sparse_parts",
+    "storage_key", "storage_uses", "tree_iter", "tree_map", "without_modes",
+]  # fmt: skip
+
+# -- modes: ``TorchDispatchMode`` sees every operation, and lies in a private module, though torch's docs name it
+
+without_modes = _python_dispatch._disable_current_modes
+"""A context in which no mode sees what is done; ``torch.utils`` has none that is public."""
+
+entered_modes = _python_dispatch._get_current_dispatch_mode_stack
+"""The modes that are entered now, the innermost last."""
+
+# -- trees: lists, tuples and dictionaries in each other; ``torch.utils.pytree`` is not there yet
+
+tree_iter = _pytree.tree_iter
+"""The leaves of a tree, one by one."""
+
+tree_map = _pytree.tree_map
+"""A tree of the same form with each leaf put through a function."""
+
+# -- tensors and their storages
+
+storage_key = operator.attrgetter("_cdata")
+"""A number that no other storage has while this one lives: the address of its C++ object. Two Python objects may stand
+for one storage, so ``id`` does not tell them apart."""
+
+
+def storage_uses(storage: torch.UntypedStorage) -> int:
+    """How many hold a storage, C++ code included, which ``sys.getrefcount`` does not know of."""
+    return torch._C._storage_Use_Count(storage._cdata)  # type: ignore[attr-defined]
+
+
+def sparse_parts(tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Indices and values of a sparse tensor as they are; the public ``indices`` refuses one that is not coalesced."""
+    return tensor._indices(), tensor._values()
+
+
+def is_sharded(tensor: Any) -> bool:
+    """Whether a tensor is a part of one that several ranks have (``DTensor``)."""
+    loaded = sys.modules.get("torch.distributed.tensor")  # takes half a second; without it there is no such tensor
+    return loaded is not None and isinstance(tensor, loaded.DTensor)
+
+
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    """What this rank keeps of a tensor, without the detour of ``DTensor.to_local`` through autograd."""
+    return tensor._local_tensor if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
+
+
+# -- operations
+
+schema = operator.attrgetter("_schema")
+"""Of an operation what it takes and returns, and which of these share memory."""
+
+ON_LISTS = ("_foreach_", "_fused_")
+"""What names of operations on lists of tensors begin with: one function for many tensors, and one kernel for all that
+an optimizer does."""
+
+FUSED_SGD = (torch.ops.aten._fused_sgd_.default, torch.ops.aten._fused_sgd_.tensor_lr)
+"""The fused step of SGD, which torch has not written down for ``meta``."""
+
+multiply_all = torch._foreach_mul_
+"""Multiply many tensors in place, in one operation."""
+
+FLASH_ATTENTION_ON_CPU = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+FLASH_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention
+CUDNN_ATTENTION = torch.ops.aten._scaled_dot_product_cudnn_attention
+EFFICIENT_ATTENTION = torch.ops.aten._scaled_dot_product_efficient_attention
+ATTENTION_BY_MATH = torch.ops.aten._scaled_dot_product_attention_math
+"""The kernels behind ``scaled_dot_product_attention``, by name: what it would choose for a ``meta`` tensor is not what
+it chooses on a device."""
+
+FUSED_DEVICES = (importlib.import_module("torch.optim.optimizer"), "_get_fused_kernels_supported_devices")
+"""Module and name of what optimizers ask for the devices that have fused kernels. ``torch.optim.optimizer`` by import:
+``torch.optim`` takes the name away."""
+
+# -- modules
+
+MODULE_TABLES = ("_parameters", "_buffers", "_modules")
+"""Attributes of every module that hold its parameters, buffers and parts, which it has public iterators for."""
+
+
+def is_persistent(module: nn.Module, name: str) -> bool:
+    """Whether a buffer of a module is saved; otherwise only its state dict tells, which reads what ``meta`` has not."""
+    return name not in module._non_persistent_buffers_set
+
+
+# -- ranks
+
+
+def bucket_assignment(parameters: Sequence[nn.Parameter], limits_bytes: Sequence[int]) -> list[list[int]]:
+    """The parameters that DDP puts into a bucket together, by their places; in C++ and without a public name."""
+    return dist._compute_bucket_assignment_by_size(list(parameters), list(limits_bytes))[0]
+
+
+def fake_store() -> dist.Store:
+    """A store for the backend ``fake``, which communicates nothing; importing it registers that backend."""
+    from torch.testing._internal.distributed.fake_pg import FakeStore  # not needed in a run
+
+    return FakeStore()
