@@ -43,7 +43,7 @@ def environment():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DS_ACCELERATOR", "cpu")  # put back afterwards
-        set_environment("virtual")
+        set_environment(simulated=True)
         yield
 
 
