@@ -1,4 +1,4 @@
-"""Parent: a process that was started to be watched ends when nobody watches it any more."""
+"""Parent: a process that another one has started and watches ends with it."""
 
 import os
 import signal

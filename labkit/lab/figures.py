@@ -79,11 +79,6 @@ def draw(kind: str, results: Sequence[Result]) -> View:
     return drawing_of(shown)
 
 
-def unit_of(*numbers: int | float | None) -> tuple[str, int]:
-    """GiB, or MiB where all of these are below one."""
-    return ("GiB", 2**30) if max((n or 0 for n in numbers), default=0) >= 2**30 else ("MiB", 2**20)
-
-
 def canvas(width_in: float, height_in: float, title: str, source: str) -> tuple["Drawing", "Axes"]:
     """An empty figure with one pair of axes; the source stands below the title."""
     from matplotlib.figure import Figure as Drawing

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-from labkit.lab.figures import Figure, canvas, capacity_line, legend, stack, unit_of
+from labkit.lab.figures import Figure, canvas, capacity_line, legend, stack
 from labkit.lab.result import Result, sources
 from labkit.ledger.predicted import prediction_of
 from labkit.ledger.words import activity
 from labkit.memory.categories import STACKED_CATEGORIES
 from labkit.memory.report import PhaseMemory
-from labkit.memory.units import human_bytes
+from labkit.memory.units import human_bytes, unit_of
 
 
 def phases(results: Sequence[Result]) -> Figure:

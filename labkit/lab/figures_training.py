@@ -4,11 +4,11 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from labkit.lab.figures import DASHES, MARKERS, SERIES, Figure, canvas, capacity_line, legend, unit_of
+from labkit.lab.figures import DASHES, MARKERS, SERIES, Figure, canvas, capacity_line, legend
 from labkit.lab.result import Result, sources
 from labkit.lab.views import Lines
 from labkit.ledger.view import View
-from labkit.memory.units import counted, human_bytes
+from labkit.memory.units import counted, human_bytes, unit_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

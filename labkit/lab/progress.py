@@ -11,7 +11,7 @@ from labkit.ledger.view import View
 from labkit.ledger.words import activity, loss_words, parts
 from labkit.memory.categories import CATEGORIES, HOST_CATEGORIES, MAIN_CATEGORIES
 from labkit.memory.report import PhaseMemory
-from labkit.memory.units import human_bytes
+from labkit.memory.units import human_bytes, unit_of
 
 _ENDS = {"oom": "out of memory"}
 
@@ -81,7 +81,7 @@ class Progress(View):
         return f"<details{state}><summary>{escape(self.title)}: {head}</summary>{self._table().html()}</details>"
 
     def _table(self) -> Table:
-        unit_bytes, unit = (2**30, "GiB") if max(p.peak_bytes for p in self._phases) >= 2**30 else (2**20, "MiB")
+        unit, unit_bytes = unit_of(*(p.peak_bytes for p in self._phases))
         visible = {c for p in self._phases for c, n in p.peak.items() if n > p.peak_bytes / 100} - HOST_CATEGORIES
         shown = [c for c in CATEGORIES if c in MAIN_CATEGORIES or c in visible]
         bytes_of = [(p, (p.peak_bytes, *(p.peak[c] for c in shown))) for p in self._phases]

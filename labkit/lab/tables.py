@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from labkit.config.layers import Resolved
-from labkit.lab.figures import unit_of
 from labkit.lab.result import Result, sources
 from labkit.lab.views import Lines
 from labkit.ledger.compare import compare
@@ -12,7 +11,7 @@ from labkit.ledger.predicted import prediction_of
 from labkit.ledger.table import NO_NUMBER, Table
 from labkit.ledger.view import View
 from labkit.memory.categories import MAIN_CATEGORIES, SHORT_NAMES, on_host
-from labkit.memory.units import counted, human_bytes
+from labkit.memory.units import counted, human_bytes, unit_of
 from labkit.runs.ranks.files import side_by_side
 
 if TYPE_CHECKING:

@@ -43,7 +43,7 @@ def is_locked(folder: Path) -> bool:
 
 
 def _at_once(path: str, flags: int) -> int:
-    """Open a lock, unless it is a link; where it is a pipe that nobody reads this fails, and does not wait."""
+    """Open a lock, unless it is a link; where it is a pipe without a reader this fails, and does not wait."""
     return os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW, 0o666)
 
 

@@ -16,7 +16,7 @@ from labkit.ledger.whole_file import write_whole
 from labkit.memory.units import counted
 
 UNWATCHED = "the process that watched it was killed; no record was written"
-"""The reason of a run that nobody saw end."""
+"""The reason of a run whose end was not seen."""
 
 
 class RunFolder:
@@ -38,14 +38,14 @@ class RunFolder:
         return is_locked(self.path)
 
     def read(self) -> Record:
-        """The record; of a run without one what is known: ``running``, or ``killed`` when nobody watches it.
+        """The record; of a run without one what is known: ``running``, or ``killed`` when no process watches it.
 
         Raises ``LedgerError`` for a folder that is damaged.
         """
         return self._read(watched=None)
 
     def read_ended(self) -> Record:
-        """The record of a run that nobody watches; the same as ``read`` for whoever holds its lock."""
+        """The record of a run that no process watches; the same as ``read`` for the one that holds its lock."""
         return self._read(watched=False)
 
     def read_begun(self) -> Record:

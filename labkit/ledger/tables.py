@@ -7,6 +7,7 @@ from labkit.ledger.records import Record
 from labkit.ledger.table import NO_NUMBER, Table, numbers, words
 from labkit.ledger.words import changed_words, error_words, loss_words, place_words
 from labkit.memory.categories import CATEGORIES, HOST_CATEGORIES, MAIN_CATEGORIES, SHORT_NAMES, on_host
+from labkit.memory.units import unit_of
 
 _VISIBLE = 2**20 // 200
 """Bytes that a table in MiB with two digits shows."""
@@ -87,8 +88,7 @@ def beside_table(rows: list[dict[str, Any]]) -> Table:
 
 def plan_table(rows: list[dict[str, Any]], gpu: str) -> Table:
     """One line a prediction; in GiB, or in MiB where the GPU holds less than one. Each category's own peak."""
-    large = max((row.get("capacity_bytes") or row.get("peak_bytes", 0) for row in rows), default=0) >= 2**30
-    unit, unit_name = (2**30, "GiB") if large else (2**20, "MiB")
+    unit, unit_bytes = unit_of(*(row.get("capacity_bytes") or row.get("peak_bytes") for row in rows))
     of_numbers = numbers("peak", "of", "free", "reserved", *_MAIN, "host")
     lines = []
     for row in rows:
@@ -98,10 +98,10 @@ def plan_table(rows: list[dict[str, Any]], gpu: str) -> Table:
         found = row["peak_by_category"]
         counts = [row["peak_bytes"], row["capacity_bytes"], None, row["reserved_bytes"]]
         counts += [*(found[c] for c in MAIN_CATEGORIES), row["host_bytes"]]
-        cells = [NO_NUMBER if n is None else f"{n / unit:.1f}" for n in counts]
-        cells[2] = _free_cell(row["peak_bytes"], row["capacity_bytes"], unit)
+        cells = [NO_NUMBER if n is None else f"{n / unit_bytes:.1f}" for n in counts]
+        cells[2] = _free_cell(row["peak_bytes"], row["capacity_bytes"], unit_bytes)
         lines.append([row["experiment"], row["verdict"], place_words(row["died_in"]), *cells])
-    return Table(f"predicted for {gpu}, {unit_name}", [*words("experiment", "verdict", "dies in"), *of_numbers], lines)
+    return Table(f"predicted for {gpu}, {unit}", [*words("experiment", "verdict", "dies in"), *of_numbers], lines)
 
 
 def _against(row: dict[str, Any], number_of: Mapping[str, int]) -> str:
@@ -110,11 +110,11 @@ def _against(row: dict[str, Any], number_of: Mapping[str, int]) -> str:
     return f"vs {number_of.get(other, other)}: {changed}" if other else changed
 
 
-def _free_cell(peak_bytes: int, capacity_bytes: int | None, unit: int) -> str:
+def _free_cell(peak_bytes: int, capacity_bytes: int | None, unit_bytes: int) -> str:
     if capacity_bytes is None:
         return NO_NUMBER
     lacking = peak_bytes - capacity_bytes
-    return f"lacks {lacking / unit:.1f}" if lacking > 0 else f"{-lacking / capacity_bytes:.0%}"
+    return f"lacks {lacking / unit_bytes:.1f}" if lacking > 0 else f"{-lacking / capacity_bytes:.0%}"
 
 
 def _expected_cell(row: dict[str, Any]) -> str:

@@ -43,7 +43,7 @@ def activity(phase: str) -> str:
 
 
 def place_words(died: Mapping[str, Any] | None) -> str:
-    """Where a run died; empty where it did not, or nobody saw."""
+    """Where a run died; empty where it did not, or where that is not known."""
     if not died or died.get("phase") is None:
         return ""
     return f"{died['phase'].replace('_', ' ')}, step {died['step']}"

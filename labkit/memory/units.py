@@ -13,3 +13,8 @@ def human_bytes(count: int | float) -> str:
 def counted(count: int, noun: str) -> str:
     """``"1 run"``, ``"2 runs"``: a count with what is counted, of which ``noun`` is one."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def unit_of(*numbers: int | float | None) -> tuple[str, int]:
+    """GiB, or MiB where all of these are below one."""
+    return ("GiB", 2**30) if max((n or 0 for n in numbers), default=0) >= 2**30 else ("MiB", 2**20)

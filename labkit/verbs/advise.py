@@ -9,7 +9,7 @@ from labkit.config.gpus import has_bf16
 from labkit.config.layers import DEFAULT_PROFILE
 from labkit.config.workspace import Workspace
 from labkit.ledger.terminal import say
-from labkit.verbs.options import EXIT_FAILED, pairs, quiet_libraries
+from labkit.verbs.options import EXIT_FAILED, add_experiment, pairs, quiet_libraries
 from labkit.verbs.planned import resolve_planned
 
 if TYPE_CHECKING:
@@ -29,8 +29,7 @@ changes are combined. Predicted for a GPU, not compared with one yet.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of this verb."""
-    parser.add_argument("experiment", help="name or YAML file of an experiment")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="values that differ from the experiment's")
+    add_experiment(parser, needed=True)
     parser.add_argument("--gpu", default=DEFAULT_PROFILE, metavar="GPU", help="profile, GPU or size (%(default)s)")
 
 

@@ -21,7 +21,7 @@ from labkit.help.doctor.examine import examine, worst
 from labkit.help.doctor.machine import Check, DataFound, Machine, Needs
 from labkit.ledger.terminal import console, say, width, wrapped
 from labkit.train.errors import DataError
-from labkit.verbs.options import EXIT_FAILED, add_profile, pairs, quiet_libraries
+from labkit.verbs.options import EXIT_FAILED, add_experiment, add_profile, pairs, quiet_libraries
 
 HELP = """\
 Is this machine ready? Before a run or a class: GPU, driver, host memory, disk, libraries, data, hub.
@@ -43,8 +43,7 @@ COLOURS = {"green": "green", "amber": "yellow", "red": "red"}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of this verb."""
-    parser.add_argument("experiment", nargs="?", help="name or YAML file of an experiment")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="values that differ from the experiment's")
+    add_experiment(parser)
     add_profile(parser)
     parser.add_argument("--slurm", type=Path, metavar="SCRIPT", help="examine a batch script of Slurm's instead")
 

@@ -42,6 +42,12 @@ def add_profile(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--profile", default=DEFAULT_PROFILE, help="machine to run on (default: %(default)s)")
 
 
+def add_experiment(parser: argparse.ArgumentParser, needed: bool = False) -> None:
+    """An experiment and values that are typed after it; without ``needed`` both may be left out."""
+    parser.add_argument("experiment", nargs=None if needed else "?", help="name or YAML file of an experiment")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="values that differ from the experiment's")
+
+
 def add_run(parser: argparse.ArgumentParser) -> None:
     """The name of a run, and the profile it was on."""
     parser.add_argument("run", help="id of a run, its beginning, or the name of an experiment")

@@ -10,7 +10,7 @@ from labkit.config.layers import DEFAULT_PROFILE, Resolved, resolve
 from labkit.config.profiles import load_profile
 from labkit.config.workspace import Workspace
 from labkit.ledger.terminal import console, say
-from labkit.verbs.options import EXIT_FAILED, pairs, quiet_libraries
+from labkit.verbs.options import EXIT_FAILED, add_experiment, pairs, quiet_libraries
 from labkit.verbs.planned import resolve_planned
 
 if TYPE_CHECKING:
@@ -30,8 +30,7 @@ Not compared with a GPU yet. On the profile tiny it agrees with the virtual GPU 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of this verb."""
-    parser.add_argument("experiment", nargs="?", help="name or YAML file of an experiment")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="values that differ from the experiment's")
+    add_experiment(parser)
     parser.add_argument("--gpu", default=DEFAULT_PROFILE, metavar="GPU", help="profile, GPU or size (%(default)s)")
     parser.add_argument("--all", action="store_true", help="every experiment of the course")
 

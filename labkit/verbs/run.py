@@ -19,7 +19,7 @@ from labkit.runs.ranks.launched import Launched
 from labkit.runs.runner import OnEvent, resume, run
 from labkit.runs.told import ToldToStop, listening
 from labkit.verbs import compare
-from labkit.verbs.options import EXIT_FAILED, add_profile, find_run, pairs, quiet_libraries
+from labkit.verbs.options import EXIT_FAILED, add_experiment, add_profile, find_run, pairs, quiet_libraries
 
 BAD = ("failed", "killed", "timeout")
 
@@ -45,8 +45,7 @@ enable_checkpointing saves its step, and 75 says that there is more to do.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of this verb."""
-    parser.add_argument("experiment", nargs="?", help="name or YAML file of an experiment")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="values that differ from the experiment's")
+    add_experiment(parser)
     add_profile(parser)
     parser.add_argument("--all", action="store_true", help="run every experiment of the profile")
     parser.add_argument("--show-config", action="store_true", help="print the values and where they come from")

@@ -16,7 +16,7 @@ from labkit.config.schema import RunConfig
 from labkit.config.workspace import Workspace
 from labkit.ledger.ledger import Ledger
 from labkit.ledger.terminal import say
-from labkit.verbs.options import EXIT_FAILED, add_profile, pairs
+from labkit.verbs.options import EXIT_FAILED, add_experiment, add_profile, pairs
 from labkit.verbs.run import BAD
 
 HELP = """\
@@ -35,8 +35,7 @@ again. 'labkit doctor --slurm SCRIPT' examines a script, this or another.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of this verb."""
-    parser.add_argument("experiment", nargs="?", help="name or YAML file of an experiment")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="values that differ from the experiment's")
+    add_experiment(parser)
     add_profile(parser)
     parser.add_argument("--nodes", type=int, default=1, metavar="N", help="nodes (default: %(default)s)")
     parser.add_argument("--gpus", type=int, default=1, metavar="N", help="GPUs of each node (default: %(default)s)")

@@ -15,6 +15,7 @@ from labkit.lab.figures import Figure, canvas
 from labkit.lab.figures_training import _numbered, _samples_seen
 from labkit.lab.result import Result
 from labkit.memory.categories import STACKED_CATEGORIES
+from labkit.memory.units import unit_of
 
 TOLD = {"verdict": "fits", "died_in": None} | report("predicted").to_dict()
 RAN = {"losses": [3.0, None, 2.0], "samples": 192, "train_seconds": 4.0, "prediction": TOLD}
@@ -113,5 +114,5 @@ def test_categories_differ_in_colour_and_in_hatch():
 
 
 def test_the_unit_is_that_of_the_largest_number():
-    assert figures.unit_of(2 * MIB, None) == ("MiB", MIB)
-    assert figures.unit_of(2 * MIB, 2**31) == ("GiB", 2**30)
+    assert unit_of(2 * MIB, None) == ("MiB", MIB)
+    assert unit_of(2 * MIB, 2**31) == ("GiB", 2**30)
