@@ -197,13 +197,13 @@ MIRRORS = (
     ),
     Mirror(
         "transformers.models.blip_2.modeling_blip_2:Blip2ForConditionalGeneration.forward",
-        "labkit/train/stages.py",
+        "labkit/families/blip2/stages.py",
         "the forward in pieces",
         {"transformers 5.23.0": "cad42980c44591d8", "transformers 5.17.0": "b90901af25702cc6"},
     ),
     Mirror(
         "transformers.models.blip_2.modeling_blip_2:Blip2ForConditionalGeneration.get_image_features",
-        "labkit/train/stages.py",
+        "labkit/families/blip2/stages.py",
         "the connector",
         {"transformers 5.23.0": "0e9db1b9560853d7", "transformers 5.17.0": "138810407ca17841"},
     ),
