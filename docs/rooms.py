@@ -63,7 +63,7 @@ def draw() -> str:
     """The picture, as SVG."""
     rooms, size, arrows = in_order(), lines(), importing()
     whole, largest = sum(size.values()), max(size.values())
-    left = EDGE + NAME + BAR + 64  # where the columns begin
+    left = EDGE + NAME + BAR + 80  # where the columns begin
     width, height = left + CELL * len(rooms) + 3 * EDGE, HEAD + ROW * len(rooms) + 56
     drawn = [_box(0, 0, width, height, "#ffffff"), _text(EDGE, 30, "The rooms of labkit", 18)]
     drawn.append(_text(EDGE, 52, f"{whole:,} lines of Python, to the nearest {ROUNDED_TO}", 12, FAINT))

@@ -15,6 +15,7 @@ from typing import IO, Any
 
 from labkit.config.layers import Resolved
 from labkit.config.place import PLACE, saved_steps
+from labkit.config.schema import hash_today
 from labkit.config.secrets import redact
 from labkit.ledger.events import EventReader
 from labkit.ledger.own_file import open_own, refuse_link
@@ -112,7 +113,8 @@ class Record:
             raise _NewerError(f"its record has version {schema}, and this labkit reads {SCHEMA}")
         if wrong := misfit(cls, data):
             raise ValueError(f"its record does not fit: {wrong}")
-        return cls(**data | {"schema": SCHEMA})
+        now = {"schema": SCHEMA, "config_hash": hash_today(data["config"], data["config_hash"])}
+        return cls(**data | now)
 
     @property
     def report(self) -> MemoryReport | None:
