@@ -1,9 +1,9 @@
 """A run that is interrupted in a notebook: the kernel lives, the run is recorded, and nothing goes on."""
 
 import time
-from pathlib import Path
 
 from labkit.ledger.ledger import Ledger
+from labkit.runs.processes import processes_of
 
 LONG = """
 import signal
@@ -36,7 +36,7 @@ def test_an_interrupted_cell_stops_the_run_and_the_kernel_goes_on(tmp_path, monk
         record = folder.read()
         assert (record.status, record.diagnosis["kind"]) == ("killed", "interrupted")
         assert not folder.is_watched  # no process of the run holds its lock
-        assert str(folder.path) not in commands()
+        assert processes_of(folder.path) == []
         printed = []
         reply = client.execute_interactive(
             NEXT, timeout=120, output_hook=lambda message: printed.append(message["content"].get("text", ""))
@@ -46,14 +46,3 @@ def test_an_interrupted_cell_stops_the_run_and_the_kernel_goes_on(tmp_path, monk
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
-
-
-def commands() -> str:
-    """The command lines of all processes."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            found.append(path.read_bytes().decode(errors="replace"))
-        except OSError:
-            continue
-    return "\n".join(found)
