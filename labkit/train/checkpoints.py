@@ -66,7 +66,8 @@ def load_model(config: RunConfig, folder: Path, device: str | torch.device) -> B
     for name in shards(folder):
         stored |= stored_tensors(folder / name, dtype, device)
     model_config = _model_config(config, folder)
-    needs_head = not getattr(model_config.text_config, "scale_decoder_outputs", True)
+    text = model_config.text_config
+    needs_head = text.model_type == "t5" and not text.scale_decoder_outputs
     if needs_head and _OWN_HEAD not in stored:
         # transformers would take the embedding in its place without a word
         raise CheckpointError(f"{folder} has no weights for {_OWN_HEAD}; {remedy(folder)}.")
