@@ -133,8 +133,8 @@ def test_no_process_of_a_run_has_a_secret_in_its_environment(planted):
 
     record = run("reduced_batch", {"max_steps": 1, "num_train_samples": 32}, on_event=look)
     assert record.status == "ok"
-    assert seen.keys() > {"train.fit", "plan.background"}
-    assert len(seen) == 3  # the third is the server, which is called as Python is
+    server = Path(sys.executable).name[:15]
+    assert seen.keys() - {"pt_data_worker"} == {server, "train.fit", "plan.background"}  # torch names loader workers
     for environment in seen.values():
         assert "PATH=" in environment
         assert [value for value in PLANTED.values() if value in environment] == []
