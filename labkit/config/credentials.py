@@ -186,8 +186,14 @@ def _named(text: str, low: str) -> Iterator[Span]:
                 continue
             group = "u" if match["v"] is None else "v"
             if _fits(name[0], match) if group == "v" else _is_bare(text, name[0], match):
-                at = match.end(group) if group == "v" else _MORE.match(text, match.end(group)).end()
+                at = match.end(group) if group == "v" else end_of(_MORE, text, match.end(group))
                 yield Span(match.start(group), at, f"value of {name[0][:40]}")
+
+
+def end_of(pattern: re.Pattern[str], text: str, start: int) -> int:
+    """Where what ``pattern`` finds at ``start`` ends; ``start`` itself where there is nothing."""
+    found = pattern.match(text, start)
+    return start if found is None else found.end()
 
 
 def _hints(low: str) -> list[int]:

@@ -21,7 +21,7 @@ class ConfigError(ValueError):
         super().__init__(clean if len(clean) <= LONGEST else clean[: LONGEST // 2] + middle + clean[-LONGEST // 2 :])
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def nearest(word: object, known: Iterable[str]) -> str:
     """``" Did you mean 'x'?"`` for the known word closest to ``word``, or an empty string."""
     found = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.5)
     return f" Did you mean '{found[0]}'?" if found else ""

@@ -115,7 +115,8 @@ def resolve(
         (f"{machine}, {experiment.name}", profile.experiments.get(experiment.name, {})),
         ("command line", typed),
     ]
-    values, origins = {}, dict.fromkeys(keys(), "default")
+    values: dict[str, Any] = {}
+    origins = dict.fromkeys(keys(), "default")
     for origin, layer in layers:
         for key, value in layer.items():
             values[key], origins[key] = coerce(key, value), origin

@@ -1,6 +1,7 @@
 """Profiles: the facts of a machine, and what each experiment does on it."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ class Expected:
     step: int | None = None
     phase: str | None = None
 
-    def matches(self, status: str, died_in: dict[str, Any] | None) -> bool:
+    def matches(self, status: str, died_in: Mapping[str, Any] | None) -> bool:
         """Whether a run ended like this."""
         if status != self.status:
             return False
@@ -101,9 +102,10 @@ def load_profile(workspace: Workspace, name: str) -> Profile:
     for experiment in (*data.get("experiments", {}), *data.get("skip", {})):
         if experiment not in known:
             raise ConfigError(f"{path}: no experiment {experiment!r}.{nearest(experiment, known)}")
-    experiments, expected = {}, {}
+    experiments: dict[str, dict[str, Any]] = {}
+    expected: dict[str, Expected] = {}
     for experiment, values in data.pop("experiments", {}).items():
-        if not isinstance(values, dict | None):
+        if values is not None and not isinstance(values, dict):
             raise ConfigError(f"{path}: {experiment} must hold 'key: value' lines; it is {values!r}.")
         values = dict(values or {})
         expected[experiment] = _expected(path, experiment, values.pop("expect", {"status": "ok"}))

@@ -7,6 +7,7 @@ import hashlib
 import inspect
 import json
 import typing
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -226,7 +227,7 @@ class RunConfig:
         return None if self.capacity_gib is None else int(self.capacity_gib * 2**30)
 
 
-def read_config(values: dict[str, Any]) -> RunConfig:
+def read_config(values: Mapping[str, Any]) -> RunConfig:
     """The config of a record; ``ConfigError`` for one that another version of labkit has written."""
     if unknown := values.keys() - set(keys()):
         raise ConfigError(f"the run's config has the key {min(unknown)!r}, unknown to this labkit; run it anew.")
@@ -259,12 +260,13 @@ def keys() -> tuple[str, ...]:
 @functools.cache
 def key_docs() -> dict[str, str]:
     """The documentation of every key, read from the class itself."""
-    body = ast.parse(inspect.getsource(RunConfig)).body[0].body  # type: ignore[attr-defined]
-    return {
-        field.target.id: inspect.cleandoc(text.value.value).replace("\n", " ")
-        for field, text in zip(body, body[1:], strict=False)
-        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr)
-    }
+    (body,) = (node.body for node in ast.parse(inspect.getsource(RunConfig)).body if isinstance(node, ast.ClassDef))
+    docs: dict[str, str] = {}
+    for pair in zip(body, body[1:], strict=False):
+        match pair:
+            case ast.AnnAssign(target=ast.Name(id=key)), ast.Expr(value=ast.Constant(value=str(text))):
+                docs[key] = inspect.cleandoc(text).replace("\n", " ")
+    return docs
 
 
 def key_type(key: str) -> str:
@@ -316,8 +318,10 @@ _BELOW_ONE = ("val_fraction", "dropout", "lora_dropout")
 
 
 def _check_ranges(config: RunConfig) -> None:
-    limits = [(_AT_LEAST_ONE, lambda v: v >= 1, "at least 1"), (_NOT_NEGATIVE, lambda v: v >= 0, "0 or more")]
-    limits += [(_ABOVE_ZERO, lambda v: v > 0, "above 0"), (_BELOW_ONE, lambda v: 0 <= v < 1, "from 0 to below 1")]
+    limits: list[tuple[tuple[str, ...], Callable[[float], bool], str]] = [
+        (_AT_LEAST_ONE, lambda v: v >= 1, "at least 1"), (_NOT_NEGATIVE, lambda v: v >= 0, "0 or more"),
+        (_ABOVE_ZERO, lambda v: v > 0, "above 0"), (_BELOW_ONE, lambda v: 0 <= v < 1, "from 0 to below 1"),
+    ]  # fmt: skip
     for names, holds, words in limits:
         for key in names:
             value = getattr(config, key)

@@ -49,7 +49,7 @@ class Redactor:
             text = "".join(data)
             clean = self._text(text)
             return data if clean == text else _LINE.findall(clean)
-        if isinstance(data, list | tuple):
+        if isinstance(data, (list, tuple)):
             return type(data)(self.clean(item) for item in data)
         return data
 
@@ -69,7 +69,8 @@ class Redactor:
         found = self._find(text)
         if not found:
             return text
-        parts, at = [], 0
+        parts: list[str] = []
+        at = 0
         for start, end, kind in _merged(found):
             self.seen.add(text[start:end])
             self.kinds.append(kind)

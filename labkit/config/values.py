@@ -49,7 +49,7 @@ def words(kind: Any) -> str:
     """The type in words, for help and error texts."""
     inner = without_none(kind)
     if allowed := choices(kind):
-        said = "one of " + ", ".join(str(choice) for choice in allowed)
+        said = "one of " + ", ".join(allowed)
     else:
         plain = {int: "a whole number", float: "a number", bool: "true or false", str: "a name"}
         said = plain.get(inner, "a list of names")
@@ -73,14 +73,14 @@ def without_none(kind: Any) -> Any:
 def _typed(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, list | tuple):
+    if isinstance(value, (list, tuple)):
         return ",".join(value)
     return "" if value is None else str(value)
 
 
 def _read_names(value: Any) -> tuple[str, ...]:
     items = value.strip("[]()").split(",") if isinstance(value, str) else value
-    if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
+    if not isinstance(items, (list, tuple)) or not all(isinstance(item, str) for item in items):
         raise ValueError
     if any(_UNPRINTABLE.search(item) for item in items):
         raise ValueError

@@ -33,6 +33,13 @@ class RunFolder:
         """File descriptor of the lock, while this process holds it; the child keeps it too."""
 
     @property
+    def held_lock(self) -> int:
+        """The ``lock`` of a run that this process has opened."""
+        if self.lock is None:
+            raise RuntimeError(f"{self.path} is not locked by this process, which is about to work in it")
+        return self.lock
+
+    @property
     def is_watched(self) -> bool:
         """Whether a process is alive that watches this run, or is it."""
         return is_locked(self.path)

@@ -7,10 +7,12 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict, TypeVar
 
 from labkit.config.regular_file import read_regular
 from labkit.memory.report import PhaseMemory
+
+T = TypeVar("T")
 
 LARGEST_BYTES = 64 * 2**20
 """What a JSON file may have to be read at once; the largest record of the course has 60 KB."""
@@ -190,6 +192,13 @@ def misfit(kind: type, data: Any) -> str | None:
         elif not fits[key](value):
             return f"{key} is not what it must be"
     return None
+
+
+def shaped(kind: type[T], data: Any) -> T:
+    """``data``, which this program has made as a ``kind``; ``ValueError`` says what keeps it from being one."""
+    if wrong := misfit(kind, data):
+        raise ValueError(f"no {kind.__name__}: {wrong}")
+    return data
 
 
 @functools.cache

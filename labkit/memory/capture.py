@@ -51,7 +51,7 @@ class MemoryCapture(Callback):
         self.activity = "load_model"
         self.step = 0
         self.micro_step = 0
-        self._tracker = tracker
+        self._found = tracker
         self._always = tracker is not None
         self._entered = False
         self._report_every = report_every
@@ -82,8 +82,8 @@ class MemoryCapture(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the module over; what was made while it was built is known from now on."""
         self._module, self._optimizers = pl_module, list(trainer.optimizers)
-        if self._tracker is None:
-            self._tracker = _tracker_of(pl_module)
+        if self._found is None:
+            self._found = _tracker_of(pl_module)
             self.report.source = "CUDA" if self._tracker.device_type == "cuda" else "virtual GPU"
         self._counters = self._allocator_counters()
         self.activity = "load_batch"
@@ -184,8 +184,14 @@ class MemoryCapture(Callback):
     # -- how a phase ends
 
     @property
+    def _tracker(self) -> Tracker:
+        if self._found is None:
+            raise RuntimeError("MemoryCapture has no tracker before on_train_start: it finds one for the module there.")
+        return self._found
+
+    @property
     def _following(self) -> bool:
-        return self._tracker is not None and (self._always or self._entered)
+        return self._always or self._entered
 
     def _allocator_counters(self) -> AllocatorCounters | None:
         return AllocatorCounters() if self._tracker.device_type == "cuda" else None
@@ -197,11 +203,12 @@ class MemoryCapture(Callback):
 
     def _let_go(self) -> None:
         # who keeps the report should not keep the model: neither here nor in what Lightning hangs on every callback
-        self._module, self._optimizers = None, []
+        self._module = None
+        self._optimizers = []
         for name in ("log", "log_dict"):
             self.__dict__.pop(name, None)
-        if self._tracker is not None:
-            self._tracker.stop_phase()
+        if self._found is not None:
+            self._found.stop_phase()
 
     def _end_phase(self, name: str, survivors: str) -> None:
         if not self.reports(self.step):

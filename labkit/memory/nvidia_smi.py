@@ -119,10 +119,11 @@ def _device(line: str) -> Device | None:
     if len(parts) != len(FIELDS.split(",")) or not (parts[0].isdigit() and parts[3].isdigit()):
         return None
     index, uuid, name, total, used, driver, capability, mig = parts
+    version = re.fullmatch(r"(\d+)\.(\d+)", capability)
     return Device(
         index=int(index), uuid=uuid, name=name, total_bytes=int(total) * 2**20,
         used_bytes=int(used) * 2**20 if used.isdigit() else None, driver=driver,
-        capability=tuple(map(int, capability.split("."))) if re.fullmatch(r"\d+\.\d+", capability) else None,
+        capability=(int(version[1]), int(version[2])) if version else None,
         mig=mig == "Enabled",
     )  # fmt: skip
 

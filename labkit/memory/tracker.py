@@ -84,7 +84,7 @@ class Tracker(TorchDispatchMode):
         out = self._compute(func, args, kwargs or {})
         if isinstance(out, torch.Tensor):
             self._see_parts(out, func)
-        elif isinstance(out, list | tuple):
+        elif isinstance(out, (list, tuple)):
             for item in tree_iter(out):
                 if isinstance(item, torch.Tensor):
                     self._see_parts(item, func)

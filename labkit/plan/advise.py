@@ -15,6 +15,7 @@ from labkit.plan.errors import PredictionError
 from labkit.plan.expandable import ExpandableAllocator
 from labkit.plan.ladder import BATCH, ladder
 from labkit.plan.predict import Prediction, judge, warm_up_bytes
+from labkit.plan.proposed import Proposed
 from labkit.plan.rung import KINDS, Kind, Rung, add, combine, overrides, smaller_batches
 from labkit.plan.search import LargestBatch, largest_batch, search, with_batch
 
@@ -58,7 +59,7 @@ class Proposal:
         """The overrides as they are typed."""
         return pairs(self.overrides)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Proposed:
         """Plain values, ready for JSON."""
         found = self.prediction
         return {

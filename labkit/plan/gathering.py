@@ -5,7 +5,7 @@ before its use to just after, small ones always. From the second pass on the nex
 is soon used again is kept. No GPU was at hand to compare this with.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -29,7 +29,7 @@ class Gathering:
         self._backward = False
         self._gathered: dict[int, list[torch.Tensor]] = {}
         self._weights: dict[int, list[nn.Parameter]] = {}
-        persistent = []
+        persistent: list[nn.Parameter] = []
         for part in module.modules():
             own = list(part.parameters(recurse=False))
             persistent += [p for p in own if p.numel() <= smallest]
@@ -61,9 +61,12 @@ class Gathering:
     def _after_forward(self, part: nn.Module, args: Any, output: Any) -> None:
         tensor = output if isinstance(output, torch.Tensor) else None
         if not self._backward and tensor is not None and tensor.requires_grad:
-            tensor.register_hook(lambda grad: self._before_backward(part))
+            tensor.register_hook(self._hook(part))
         if self._backward or self._numbers_after(part) * 2 > self._reuse_numbers:
             self._gathered.pop(id(part), None)
+
+    def _hook(self, part: nn.Module) -> Callable[[torch.Tensor], None]:
+        return lambda gradient: self._before_backward(part)
 
     def _before_backward(self, part: nn.Module) -> None:
         place = self._place[id(part)]

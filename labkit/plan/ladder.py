@@ -80,7 +80,9 @@ def _frozen(part: str) -> Callable[[RunConfig], Changes | None]:
     return change
 
 
-def _set(key: str, value: Callable[[RunConfig], Any], where: Callable[[RunConfig], bool]) -> Callable[..., Any]:
+def _set(
+    key: str, value: Callable[[RunConfig], Any], where: Callable[[RunConfig], bool]
+) -> Callable[[RunConfig], Changes | None]:
     return lambda config: {key: value(config)} if where(config) else None
 
 

@@ -46,7 +46,7 @@ class ZeroOffload:
         self._stepped = False
         self._bucket: list[torch.Tensor] = []
         self._bucket_filled = 0
-        self._waiting: list[nn.Parameter] = []
+        self._waiting: list[torch.Tensor] = []
         self._weights: list[nn.Parameter] = []
         self._gathering: Gathering | None = None
         numbers = sum(p.numel() for p in self._trained)
@@ -122,9 +122,9 @@ class ZeroOffload:
         # stage 3 scatters a bucket of several gradients from a copy
         scattered = None
         if self._stage == 3 and len(self._waiting) > 1:
-            scattered = torch.cat([p.grad.view(-1) for p in self._waiting])
+            scattered = torch.cat([_gradient(p).view(-1) for p in self._waiting])
         for parameter in self._waiting:
-            gradient = parameter.grad
+            gradient = _gradient(parameter)
             if self._keeps_sums and id(parameter) not in self._summed:
                 with host():
                     self._host.append(torch.empty_like(gradient))
@@ -137,7 +137,15 @@ class ZeroOffload:
                 gradient.to(torch.float32)
             parameter.grad = None
         del scattered
-        self._waiting, self._bucket_filled = [], 0
+        self._waiting = []
+        self._bucket_filled = 0
+
+
+def _gradient(parameter: torch.Tensor) -> torch.Tensor:
+    """The gradient of a weight that is waiting: it had arrived when torch called the hook."""
+    if parameter.grad is None:
+        raise RuntimeError("a weight's gradient was taken away before its bucket was emptied")
+    return parameter.grad
 
 
 def _empty(numbers: int, dtype: torch.dtype) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """Parallel: one rank of a run on several devices, for a prediction to build its model and run its steps under."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any, Protocol
 
 from torch import nn
@@ -15,8 +15,9 @@ from labkit.plan.shapes import ShapeTracker
 class Rank(Protocol):
     """What a strategy does around the steps of one rank."""
 
-    tracker: Tracker
-    """Follows the rank's memory; the caller enters it."""
+    @property
+    def tracker(self) -> Tracker:
+        """Follows the rank's memory; the caller enters it."""
 
     def building(self) -> contextlib.AbstractContextManager[Any]:
         """A context to build the model in, adapters included."""
@@ -29,7 +30,7 @@ class Rank(Protocol):
 
 
 @contextlib.contextmanager
-def rank(config: RunConfig) -> Iterator[Rank]:
+def rank(config: RunConfig) -> Generator[Rank]:
     """The first rank of ``config.strategy`` and ``config.devices``, on ``meta``."""
     if config.placement.shards:
         from labkit.plan.fsdp import ShardedModel  # takes half a second to import

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from labkit.plan.allocator import Block, CachingAllocator
 
-Event = tuple[Hashable, int | str]
+Event = tuple[Hashable, int] | tuple[None, str]
 """``(key, size_bytes)`` is a birth, ``(key, 0)`` or a negative size a death, ``(None, name)`` a mark."""
 
 
@@ -63,9 +63,9 @@ def replay(
     peak_allocated = peak_reserved = 0
     failed_at = requested = None
     for index, (key, size) in enumerate(events):
-        if key is None:
+        if isinstance(size, str):
             marks.append(Mark(
-                name=str(size), allocated_bytes=allocator.allocated_bytes, reserved_bytes=allocator.reserved_bytes,
+                name=size, allocated_bytes=allocator.allocated_bytes, reserved_bytes=allocator.reserved_bytes,
                 peak_allocated_bytes=allocator.peak_allocated_bytes, peak_reserved_bytes=allocator.peak_reserved_bytes,
             ))  # fmt: skip
             peak_allocated = max(peak_allocated, allocator.peak_allocated_bytes)

@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import torch
@@ -66,7 +66,7 @@ class DeviceSemantics:
             setattr(*self._replaced.pop())
 
     @contextlib.contextmanager
-    def autocast(self) -> Iterator[None]:
+    def autocast(self) -> Generator[None]:
         """Cast as ``torch.autocast`` does, if the run's precision is a mixed one."""
         self._casting = self._lower_dtype is not None
         try:
@@ -89,7 +89,9 @@ class DeviceSemantics:
             if not query.is_meta:
                 return original(query, *args, **kwargs)
             if self._casting:
-                (query, *args), kwargs = _each(self._lower, (query, *args), kwargs)
+                lowered, kwargs = _each(self._lower, (query, *args), kwargs)
+                query, args = lowered[0], lowered[1:]
+                del lowered  # what this keeps, and frees in which order, is part of what is predicted
             return on_device(query, *args, **kwargs)
 
         return attend

@@ -95,8 +95,8 @@ def _answer(func: Any) -> Any:
     results = told.returns
     if not aliased and results and all(r.alias_info is None for r in results):
         return _new
-    first = told.arguments[0] if told.arguments else None
-    written = len(aliased) == 1 and aliased[0].is_write and first.alias_info is not None
+    first = told.arguments[0].alias_info if told.arguments else None
+    written = len(aliased) == 1 and aliased[0].is_write and first is not None
     # other operations in place, such as transposing, may change the tensor's own shape
     name = told.name.removeprefix("aten::")
     if not written or not (torch.Tag.pointwise in func.tags or name.startswith(ON_LISTS[0]) or name in _FILLING):

@@ -41,7 +41,7 @@ def trace(config: RunConfig) -> Trace:
     """
     try:
         return _trace(config)
-    except (RuntimeError, NotImplementedError) as error:  # torch's, from outside of an operation
+    except RuntimeError as error:  # torch's, from outside of an operation; NotImplementedError is one
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise PredictionError(
             f"the step cannot be executed on meta tensors, so it cannot be predicted: {reason}"
@@ -60,7 +60,8 @@ def _trace(config: RunConfig) -> Trace:
         raise PredictionError(refused)
     config = dataclasses.replace(config, weights="random", report_every=1)
     micro_steps = min(config.accumulate_grad_batches, 2)
-    loop = SimpleNamespace(global_step=0, accumulate_grad_batches=micro_steps, world_size=1, optimizers=[])
+    # what the hooks read of Lightning's trainer, which cannot be had without one
+    loop: Any = SimpleNamespace(global_step=0, accumulate_grad_batches=micro_steps, world_size=1, optimizers=[])
     with rank(config) as this_rank, DeviceSemantics(config) as semantics, this_rank.tracker as tracker:
         marks: list[int] = []
         capture = MemoryCapture(
@@ -115,8 +116,9 @@ def _cast(module: torch.nn.Module, dtype: torch.dtype) -> None:
 
 
 def _micro_step(
-    loop: Any, module: CaptionModule, capture: MemoryCapture, optimizer: torch.optim.Optimizer,
-    semantics: DeviceSemantics, this_rank: Rank, batch: dict[str, torch.Tensor], micro_step: int, micro_steps: int,
+    loop: Any, module: CaptionModule, capture: MemoryCapture,
+    optimizer: torch.optim.Optimizer | ZeroOffload, semantics: DeviceSemantics, this_rank: Rank,
+    batch: dict[str, torch.Tensor], micro_step: int, micro_steps: int,
 ) -> None:  # fmt: skip
     capture.on_train_batch_start(loop, module, batch, micro_step)
     this_rank.before_forward(last_micro_step=micro_step == micro_steps - 1)
@@ -134,7 +136,8 @@ def _micro_step(
         optimizer.end_backward()
     capture.on_after_backward(loop, module)
     if micro_step == micro_steps - 1:
-        module.on_before_optimizer_step(optimizer)
+        if not isinstance(optimizer, ZeroOffload):  # which divides no gradients that are not there
+            module.on_before_optimizer_step(optimizer)
         optimizer.step()
         loop.global_step += 1
     del loss

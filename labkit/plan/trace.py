@@ -15,7 +15,7 @@ from labkit.memory.report import MemoryReport
 LOADED = "loaded"
 """Name of the mark behind model and optimizer; each of the others is a phase's."""
 
-Event = tuple[int | None, int | str]
+Event = tuple[int, int] | tuple[None, str]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,9 @@ class Trace:
         loaded_bytes: int = 0,
     ) -> "Trace":  # fmt: skip
         """The trace of a tracker's events. Raises ``ValueError`` for a death without a birth."""
-        moves, operations, numbers = [], [], {}
+        moves: list[int] = []
+        operations: list[int] = []
+        numbers: dict[str, int] = {}
         born: dict[int, int] = {}
         for index, (key, size_bytes, operation_there) in enumerate(events):
             if size_bytes > 0:

@@ -204,6 +204,7 @@ class _Attempt:
         """Give those that hold the smallest batch of them. Where that does not fit either, a still smaller one."""
         held = [lesson for lesson in group if lesson.reason is None]
         size = min((lesson.config.batch_size for lesson in held), default=0)
+        plans: dict[str, Prediction] = {}
         while size:
             plans = {lesson.experiment: self._plan(self.start[lesson.experiment], size) for lesson in held}
             if all(plans[lesson.experiment].verdict == _FITS for lesson in held if lesson.wanted == _FITS):

@@ -10,6 +10,8 @@ from labkit.config.schema import RunConfig
 from labkit.config.workspace import Workspace
 from labkit.help.diagnosis.cuda_message import read_cuda_message
 from labkit.ledger.records import Record
+from labkit.ledger.shape import Rung, shaped
+from labkit.plan.proposed import Proposed
 from labkit.runs.runner import run
 
 CLOSER = 0.9
@@ -18,7 +20,15 @@ CLOSER = 0.9
 LEAST_SHARE = 0.5
 """Share of the capacity below which nobody plans: something else is wrong then."""
 
-RunOne = Callable[[dict[str, Any], dict[str, Any] | None], Record]
+
+class Climbed(Proposed):
+    """What a climb changes against its first run, and what was predicted of that; a record keeps it as its rung."""
+
+    planned_share: float
+    of: str
+
+
+RunOne = Callable[[dict[str, Any], Climbed | None], Record]
 
 
 def climb(
@@ -42,7 +52,7 @@ def climb(
     if records[0].status != "oom":
         return records, None
     config = resolve(Workspace.find(), experiment, typed, profile).config
-    tried = set()
+    tried: set[tuple[str, str]] = set()
     for rung, changed in _rungs(config, records[0], has_bf16(profile)):
         key = changed.hash, str(rung["environment"])
         if key in tried:
@@ -56,18 +66,18 @@ def climb(
     return records, "nothing more that labkit can change was predicted to fit"
 
 
-def words(rung: dict[str, Any]) -> str:
+def words(rung: Rung) -> str:
     """What a rung changes, as one types it."""
     return " ".join(f"{key}={value}" for key, value in (rung["environment"] | rung["overrides"]).items())
 
 
-def _rungs(config: RunConfig, first: Record, bf16: bool) -> Iterator[tuple[dict[str, Any], RunConfig]]:
+def _rungs(config: RunConfig, first: Record, bf16: bool) -> Iterator[tuple[Climbed, RunConfig]]:
     """Rungs that were planned to fit, the cheapest first; when these are used up, with less of the capacity."""
     from labkit.plan.advise import advise
 
     capacity_gib = config.capacity_gib
     if capacity_gib is None:  # of the whole GPU, as the run has found it
-        capacity_bytes = (first.out_of_memory or {}).get("capacity_bytes")
+        capacity_bytes = first.out_of_memory["capacity_bytes"] if first.out_of_memory else None
         if capacity_bytes is None and (message := read_cuda_message(first.reason or "")) is not None:
             capacity_bytes = message.capacity_bytes - ROOM_BYTES
         capacity_gib = capacity_bytes / 2**30 if capacity_bytes else None
@@ -75,6 +85,6 @@ def _rungs(config: RunConfig, first: Record, bf16: bool) -> Iterator[tuple[dict[
     while share >= LEAST_SHARE:
         planned = dataclasses.replace(config, capacity_gib=None if capacity_gib is None else share * capacity_gib)
         for proposal in advise(planned, bf16=bf16).proposals:
-            facts = proposal.to_dict() | {"planned_share": share, "of": first.id}
+            facts = shaped(Climbed, {**proposal.to_dict(), "planned_share": share, "of": first.id})
             yield facts, dataclasses.replace(proposal.config, capacity_gib=config.capacity_gib)
         share *= CLOSER

@@ -82,7 +82,7 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
 
-Process = Forked | subprocess.Popen
+Process = Forked | subprocess.Popen[bytes]
 
 
 class _Server:
@@ -182,6 +182,12 @@ def start(
         [sys.executable, "-m", module, *arguments], stdin=subprocess.PIPE, stdout=stdout, stderr=subprocess.STDOUT,
         start_new_session=True, env=env, pass_fds=pass_fds,
     )  # fmt: skip
+
+
+def close_input(process: Process) -> None:
+    """Close the standard input of what ``start`` has given: the process then ends, and all it has started."""
+    if process.stdin is not None:
+        process.stdin.close()
 
 
 def warm_up(env: dict[str, str]) -> None:

@@ -3,16 +3,25 @@
 import contextlib
 import os
 import subprocess
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Generator
+from dataclasses import dataclass
 
 from labkit.config.errors import ConfigError
 from labkit.config.schema import RunConfig
 from labkit.ledger.run_folder import RunFolder
-from labkit.runs.fork_server import Process, environment, libraries, start
+from labkit.ledger.shape import Predicted, Unpredicted, shaped
+from labkit.runs.fork_server import Process, close_input, environment, libraries, start
 
 WAIT_S = 60.0
 """How long a run that is over waits for its prediction."""
+
+
+@dataclass(frozen=True)
+class _Predicting:
+    """The process that predicts, and the end of a pipe where it says why it does not."""
+
+    process: Process
+    said: int
 
 
 class Background:
@@ -23,57 +32,58 @@ class Background:
 
         self._config = config
         self._cache = TraceCache.find()
-        self._process: Process | None = None
+        self._predicting: _Predicting | None = None
         if not self._cache.has(config):
-            self._said, end = os.pipe()
+            said, end = os.pipe()
             try:
-                self._process = start(
+                process = start(
                     "labkit.plan.background", [str(folder.path)], environment(), end, imports=libraries(config)
                 )
             finally:
                 os.close(end)
+            self._predicting = _Predicting(process, said)
 
     def stop(self) -> None:
         """End the process, if it is not over."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process.stdin.close()
-            os.close(self._said)
-            self._process = None
+        if self._predicting is not None:
+            self._predicting.process.kill()
+            self._predicting.process.wait()
+            close_input(self._predicting.process)
+            os.close(self._predicting.said)
+            self._predicting = None
 
     def over(self, wait_s: float) -> bool:
         """Whether the process has ended, within this time."""
         try:
-            return self._process is None or self._process.wait(wait_s) is not None
+            return self._predicting is None or self._predicting.process.wait(wait_s) is not None
         except subprocess.TimeoutExpired:
             return False
 
-    def result(self, wait_s: float = WAIT_S) -> dict[str, Any]:
+    def result(self, wait_s: float = WAIT_S) -> Predicted | Unpredicted:
         """``Prediction.to_dict()``, or an ``error`` in a line."""
         from labkit.plan.background import EXIT_REFUSED
         from labkit.plan.predict import predict
 
-        if self._process is not None:
+        if self._predicting is not None:
             try:
-                self._process.wait(wait_s)
+                self._predicting.process.wait(wait_s)
             except subprocess.TimeoutExpired:
                 return {"error": f"the prediction was not ready {wait_s:g} s after the run; 'labkit plan' makes it"}
             else:
-                if self._process.returncode == EXIT_REFUSED:
-                    return {"error": os.read(self._said, 65536).decode().strip().splitlines()[-1]}
+                if self._predicting.process.returncode == EXIT_REFUSED:
+                    return {"error": os.read(self._predicting.said, 65536).decode().strip().splitlines()[-1]}
             finally:
                 self.stop()
         try:
             if self._cache.has(self._config):  # this process is not to be slowed by executing it here
-                return predict(self._config, cache=self._cache).to_dict()
+                return shaped(Predicted, predict(self._config, cache=self._cache).to_dict())
         except ConfigError as error:  # a folder that was the model, and is gone
             return {"error": str(error)}
         return {"error": "the prediction's process ended without one; 'labkit plan' says why"}
 
 
 @contextlib.contextmanager
-def in_background(folder: RunFolder, config: RunConfig) -> Iterator[Background]:
+def in_background(folder: RunFolder, config: RunConfig) -> Generator[Background]:
     """Predict a run while it goes on; nothing is left behind when the context ends."""
     background = Background(folder, config)
     try:

@@ -59,5 +59,5 @@ class ProgressPrinter:
                     f"peak {human_bytes(phase.peak_bytes):>10}: {parts(phase.end)}"
                 )
             case "progress":
-                loss = f"loss {loss_words(event['losses'][-1])}" if event["losses"] else ""
-                self._bar.update(self._task, completed=event["step"], **({"loss": loss} if loss else {}))
+                said: dict[str, Any] = {"loss": f"loss {loss_words(event['losses'][-1])}"} if event["losses"] else {}
+                self._bar.update(self._task, completed=event["step"], **said)

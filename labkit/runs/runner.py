@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,9 @@ from labkit.ledger.events import EventReader
 from labkit.ledger.ledger import Ledger
 from labkit.ledger.records import Record
 from labkit.ledger.run_folder import RunFolder
+from labkit.ledger.shape import Rung
 from labkit.memory.host import HostMemory
-from labkit.runs.fork_server import Process, environment, libraries, start
+from labkit.runs.fork_server import Process, close_input, environment, libraries, start
 from labkit.runs.prediction import WAIT_S, in_background
 from labkit.runs.ranks.files import log_of, logs, other_ranks
 from labkit.runs.ranks.launched import Launched
@@ -58,7 +59,7 @@ def run(
     timeout_s: float | None = None,
     on_event: OnEvent | None = None,
     fresh: bool = False,
-    rung: dict[str, Any] | None = None,
+    rung: Rung | None = None,
     oversubscribe: bool = False,
 ) -> Record:
     """Run ``experiment`` on ``profile``'s machine and return its record, however it ended.
@@ -233,13 +234,13 @@ def _watch(
         finally:
             record.exit_code = child.poll()
     if record.status == "running":
-        record.status, record.reason = _silent_end(child.returncode, folder, log_start)
+        record.status, record.reason = _silent_end(child.wait(0), folder, log_start)
     elif config.world_size > 1 and record.exit_code:  # a rank that was killed, or did not answer
         record.reason = f"{record.reason}{_goes_on(folder)}"
 
 
 @contextlib.contextmanager
-def _child(folder: RunFolder, record: Record, config: RunConfig, saved: Path | None) -> Any:
+def _child(folder: RunFolder, record: Record, config: RunConfig, saved: Path | None) -> Generator[Process]:
     """The training process, in a session of its own; nothing of it is left when the context ends."""
     virtual = config.simulated
     env = environment() if virtual else child_environment() | {"TOKENIZERS_PARALLELISM": "false"}
@@ -248,7 +249,7 @@ def _child(folder: RunFolder, record: Record, config: RunConfig, saved: Path | N
     module = "labkit.runs.ranks.watch" if config.world_size > 1 else "labkit.train.fit"
     with folder.log.open("ab") as log:
         # it keeps the lock, so that nobody goes on with the run while it still ends
-        child = start(module, arguments, env, log.fileno(), [folder.lock], virtual, libraries(config))
+        child = start(module, arguments, env, log.fileno(), [folder.held_lock], virtual, libraries(config))
     try:
         yield child
     finally:
@@ -268,7 +269,7 @@ def _stop(child: Process, first: signal.Signals, grace_s: float) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)  # loader workers that are left, and a child that did not listen
         child.wait(KILL_S)
-        child.stdin.close()
+        close_input(child)
 
 
 def _interrupted(told: KeyboardInterrupt, folder: RunFolder) -> tuple[str, str]:

@@ -4,7 +4,7 @@ import _thread
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 from labkit.ledger.records import Record
@@ -23,7 +23,7 @@ class ToldToStop(KeyboardInterrupt):
 
 
 @contextlib.contextmanager
-def listening(is_first: bool) -> Iterator[None]:
+def listening(is_first: bool) -> Generator[None]:
     """Raise ``ToldToStop`` for SIGTERM and SIGUSR1, where this is the program's main thread.
 
     Of several ranks the first hears of SIGUSR1, and tells the others.
@@ -42,7 +42,7 @@ def listening(is_first: bool) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _warned(is_first: bool) -> Iterator[None]:
+def _warned(is_first: bool) -> Generator[None]:
     """Slurm sends SIGUSR1 to every process of a step. So it is blocked here, and in all that is started from here, and
     a thread waits for it."""
     over = threading.Event()

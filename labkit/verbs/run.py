@@ -155,9 +155,9 @@ def _climb(name: str, overrides: dict[str, str], args: argparse.Namespace) -> in
     quiet_libraries()
     from labkit.memory.units import human_bytes
     from labkit.plan.errors import PredictionError
-    from labkit.runs.climb import climb, words
+    from labkit.runs.climb import Climbed, climb, words
 
-    def run_one(changed: dict[str, Any], rung: dict[str, Any] | None) -> Record:
+    def run_one(changed: dict[str, Any], rung: Climbed | None) -> Record:
         def start(on_event: OnEvent | None) -> Record:
             return run(name, changed, args.profile, args.timeout_s, on_event, args.fresh, rung, args.oversubscribe)
 

@@ -1,7 +1,8 @@
 """A diagnosis: what a dead run is told about."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+
+from labkit.ledger.shape import Diagnosed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,9 +17,12 @@ class Diagnosis:
     evidence: list[str]
     next_steps: list[str]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Diagnosed:
         """Plain values, ready for JSON; ``Diagnosis(**...)`` reads them."""
-        return asdict(self)
+        return {
+            "kind": self.kind, "happened": self.happened, "evidence": list(self.evidence),
+            "next_steps": list(self.next_steps),
+        }  # fmt: skip
 
     def lines(self) -> list[str]:
         """For people: what happened, the evidence, what to do."""

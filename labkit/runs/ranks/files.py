@@ -10,6 +10,8 @@ from typing import Any
 
 from labkit.ledger.events import EventReader
 from labkit.ledger.measured import add_phase, forget_from, highest, started
+from labkit.ledger.records import Record
+from labkit.ledger.shape import OfRank
 
 
 def events_of(folder: Path, rank: int) -> Path:
@@ -32,12 +34,12 @@ def logs(folder: Path) -> list[Path]:
     return sorted(folder.glob("log*.txt"))
 
 
-def other_ranks(folder: Path) -> list[dict[str, Any]]:
+def other_ranks(folder: Path) -> list[OfRank]:
     """What ranks 1 and up have measured, for ``Record.ranks``: ``rank, device, status, peak_bytes, memory``."""
-    found = []
+    found: list[OfRank] = []
     rank = 1
     while (path := events_of(folder, rank)).exists():
-        seen: dict[str, Any] = {"rank": rank, "device": None, "status": None, "peak_bytes": 0, "memory": None}
+        seen: OfRank = {"rank": rank, "device": None, "status": None, "peak_bytes": 0, "memory": None}
         with contextlib.suppress(OSError, ValueError):  # a rank's file that cannot be read costs the run no record
             for event in EventReader(path).new():
                 _apply(seen, event)
@@ -46,7 +48,7 @@ def other_ranks(folder: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _apply(seen: dict[str, Any], event: dict[str, Any]) -> None:
+def _apply(seen: OfRank, event: dict[str, Any]) -> None:
     match event["event"]:
         case "start":
             seen["device"] = event["device"]
@@ -65,16 +67,20 @@ def _apply(seen: dict[str, Any], event: dict[str, Any]) -> None:
                 forget_from(seen["memory"], event["step"])
 
 
-def side_by_side(record: Any) -> list[dict[str, Any]]:
+def side_by_side(record: Record) -> list[dict[str, Any]]:
     """A row for each rank of a record: ``rank, status, peak_bytes`` and ``by_category``, its own highest of each.
 
     Empty for a run on one device.
     """
     if not record.ranks:
         return []
-    first = {"rank": 0, "status": None, "peak_bytes": record.peak_bytes, "memory": record.memory}
-    rows = []
-    for one in (first, *record.ranks):
-        by_category = highest(one["memory"], one.get("held") or {})
-        rows.append({key: one[key] for key in ("rank", "status", "peak_bytes")} | {"by_category": by_category})
-    return rows
+    first: OfRank = {
+        "rank": 0, "device": record.device, "status": None, "peak_bytes": record.peak_bytes, "memory": record.memory,
+    }  # fmt: skip
+    return [
+        {
+            "rank": one["rank"], "status": one["status"], "peak_bytes": one["peak_bytes"],
+            "by_category": highest(one["memory"], one.get("held") or {}),
+        }
+        for one in (first, *record.ranks)
+    ]  # fmt: skip

@@ -21,7 +21,7 @@ from labkit.ledger.errors import LedgerError
 from labkit.ledger.ledger import Ledger
 from labkit.ledger.records import Record
 from labkit.ledger.run_folder import RunFolder
-from labkit.runs.fork_server import Process, start
+from labkit.runs.fork_server import Process, close_input, start
 from labkit.runs.ranks.files import log_of
 from labkit.runs.ranks.meeting import Meeting, Word
 
@@ -134,7 +134,7 @@ class Launched:
             while not folder.record.exists() and folder.is_watched and time.monotonic() < deadline:
                 time.sleep(POLL_S)
         finally:
-            child.stdin.close()  # which ends it and all it has started
+            close_input(child)
             child.wait()
             redact_file(log_of(folder.path, self.rank))
         self._look_again(folder)

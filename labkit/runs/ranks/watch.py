@@ -50,7 +50,7 @@ _FOLLOWS = ("distributed_connection", "distributed_timeout", "gloo", "nccl")
 """Kinds of symptoms that a rank has when another has gone."""
 
 
-Process = subprocess.Popen | ForkedRank
+Process = subprocess.Popen[bytes] | ForkedRank
 
 
 @dataclass
@@ -58,7 +58,7 @@ class Rank:
     """One rank of the run, and how it ended. ``process`` is None for one that another watcher has started."""
 
     number: int
-    process: "Process | None"
+    process: Process | None
     folder: Path
     log_start: int = 0
     """Where in its log this attempt begins."""
@@ -77,8 +77,13 @@ class Rank:
 
     @property
     def code(self) -> int:
-        """Its exit code, below zero for a signal."""
-        return self.process.returncode if self.process else self.result.get("exit_code", 0)
+        """Its exit code, below zero for a signal; to be asked of a rank that is over."""
+        if self.process is None:
+            return self.result.get("exit_code", 0)
+        code = self.process.returncode
+        if code is None:
+            raise RuntimeError(f"rank {self.number} was asked how it has ended while it runs")
+        return code
 
     @property
     def result(self) -> dict[str, Any]:
