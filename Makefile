@@ -18,9 +18,10 @@ lab: $(READY)  ## the course, in JupyterLab
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter lab --LabApp.default_url=/lab/tree/labs/00_setup.ipynb \
 	  --ServerApp.terminado_settings="shell_command=$${SHELL:-/bin/sh}" $(AS_ROOT) $(ARGS)
 
-test: $(READY)  ## lint, then all tests
+test: $(READY)  ## lint, check types, then all tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/pyrefly check
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-system: $(READY) $(CHI)/.ready  ## a real OpenStack and a real Slurm, the image built for real, kills, the labs planned and in a browser; root on Debian

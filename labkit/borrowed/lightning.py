@@ -5,6 +5,7 @@ from typing import Any
 from lightning.pytorch import LightningModule
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, Strategy
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 TRAINER = ("_trainer", "_fabric")
 """Attributes that Lightning hangs on a module; they lead to everything that the trainer has."""
@@ -18,11 +19,11 @@ def set_module(strategy: Strategy, module: LightningModule | None) -> None:
 class OpenDDP(DDPStrategy):
     """Lightning's DDP, whose wrapping of the model can be overridden."""
 
-    def wrap(self, model: nn.Module) -> nn.Module:
+    def wrap(self, model: nn.Module) -> DistributedDataParallel:
         """Put the model into ``DistributedDataParallel``; Lightning has no hook before or after."""
         return super()._setup_model(model)
 
-    def _setup_model(self, model: nn.Module) -> nn.Module:
+    def _setup_model(self, model: nn.Module) -> DistributedDataParallel:
         return self.wrap(model)
 
 

@@ -1,7 +1,7 @@
 """Private names of transformers, read in transformers 5.23 and 5.17."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 from torch import nn
@@ -22,13 +22,19 @@ def checkpoint_activations(model: PreTrainedModel, options: dict[str, Any]) -> N
 
 
 @contextlib.contextmanager
-def conversion_errors() -> Iterator[None]:
+def _raising(*_: Any, **__: Any) -> Generator[None]:
+    """In place of the context that hides errors: they come through."""
+    yield
+
+
+@contextlib.contextmanager
+def conversion_errors() -> Generator[None]:
     """Let what goes wrong while a weight is converted be raised, out-of-memory too; ``from_pretrained`` would log it.
 
     The context that hides it has no switch, so another one takes its place.
     """
     hiding = core_model_loading.log_conversion_errors
-    core_model_loading.log_conversion_errors = lambda *_, **__: contextlib.nullcontext()
+    core_model_loading.log_conversion_errors = _raising
     try:
         yield
     finally:

@@ -20,9 +20,14 @@ _ENVIRONMENTS = frozenset({"conda", "mamba", "micromamba", "uv", "poetry", "pixi
 _CONTAINERS = frozenset(
     {"apptainer", "singularity", "docker", "podman", "podman-hpc", "shifter", "enroot", "ch-run", "sarus"}
 )
-_SPREADS = {"mpirun": "mpirun", "mpiexec": "mpirun", "mpiexec.hydra": "mpirun", "orterun": "mpirun", "prun": "mpirun",
-            "ibrun": "mpirun", "horovodrun": "mpirun", "aprun": "mpirun", "jsrun": "mpirun", "ssh": "ssh",
-            "pdsh": "ssh", "clush": "ssh", "parallel": "ssh", "ray": "ray", "dask": "ray"}  # fmt: skip
+Spreads = Literal["srun", "mpirun", "ssh", "ray"]
+"""What starts a program on other nodes, or several times."""
+
+_SPREADS: dict[str, Spreads] = {
+    "mpirun": "mpirun", "mpiexec": "mpirun", "mpiexec.hydra": "mpirun", "orterun": "mpirun", "prun": "mpirun",
+    "ibrun": "mpirun", "horovodrun": "mpirun", "aprun": "mpirun", "jsrun": "mpirun", "ssh": "ssh",
+    "pdsh": "ssh", "clush": "ssh", "parallel": "ssh", "ray": "ray", "dask": "ray",
+}  # fmt: skip
 """What reaches other nodes, or starts several processes, without ``srun``."""
 
 _LAUNCHERS = {"torchrun": None, "accelerate": "launch", "deepspeed": None, "ds": None, "fabric": "run",
@@ -68,7 +73,7 @@ class Launch:
     kind: Literal["launcher", "python", "unknown"]
     words: tuple[str, ...]
     command: Command
-    by: Literal["srun", "mpirun", "ssh", "ray"] | None = None
+    by: Spreads | None = None
     step: dict[str, str] | None = None
     brings: str | None = None
     """The container or environment that it runs in, where the command says one."""

@@ -58,7 +58,7 @@ def look(job: str) -> JobState:
             raise
         return JobState(state="GONE", reason="", output=None)
     said = said.strip().splitlines()[0]  # of an array's jobs the first
-    facts = dict(word.partition("=")[::2] for word in said.split() if "=" in word)
+    facts = {name: value for name, equals, value in (word.partition("=") for word in said.split()) if equals}
     # a path may hold blanks; what follows it differs by version
     output = re.split(r"\s+[A-Z][\w/:]*=", said.partition(" StdOut=")[2])[0].strip()
     output = output.replace("%j", job).replace("%x", facts.get("JobName", "")).replace("%%", "%")

@@ -226,7 +226,7 @@ class Shell:
         raw = match["value"]
         if "[" in match[0].partition("=")[0]:
             return None
-        value: Value = words.text(raw)
+        value: str | list[str] = words.text(raw)
         if raw.startswith("(") and raw.endswith(")"):
             items = [token.text for token in tokens(raw[1:-1]) if token.kind == "word"]
             value = [field for item in items for field in words.fields(item)][:_MOST_ITEMS]

@@ -88,14 +88,16 @@ def _bring(host: Host, student: str, file: BinaryIO) -> None:
         alarm = threading.Timer(BOUND_S, child.kill)
         alarm.start()
         try:
-            _copy(host, child.stdout, file)
+            if child.stdout is not None:
+                _copy(host, child.stdout, file)
             code = child.wait()
         finally:
             expired = not alarm.is_alive()
             alarm.cancel()
             child.kill()
             child.wait()
-            child.stdout.close()
+            if child.stdout is not None:
+                child.stdout.close()
         if expired:
             raise ArchiveError(f"{host.name} was not done after {BOUND_S:.0f} s. Collect again.")
         if code:

@@ -100,10 +100,11 @@ class Judge:
         before, signs = self._before(work, lab, question, entry)
         runs, source = self._evidence(work, lab, question.about, entry, {})
         truth = _told(question.truth, runs) if runs is not None else None
-        fits = isinstance(truth, str) if question.unit == "choice" else isinstance(truth, int | float)
+        if not isinstance(truth, str if question.unit == "choice" else (int, float)):
+            truth, source = None, ""
         return Answered(
-            lab=lab, question=question.id, given=value, truth=truth if fits else None, before=before,
-            right=question.is_right(value, truth) if fits else None, source=source if fits else "",
+            lab=lab, question=question.id, given=value, truth=truth, before=before,
+            right=None if truth is None else question.is_right(value, truth), source=source,
         ), signs  # fmt: skip
 
     def _before(self, work: Work, lab: str, question: Question, entry: dict[str, Any]) -> tuple[bool, list[Sign]]:

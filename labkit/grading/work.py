@@ -108,7 +108,7 @@ def read_work(submission: Submission) -> Work:
     for folder in sorted(folders, key=lambda folder: folder.rpartition("/")[2]):
         try:
             work.runs.append(_run(folder, submission.texts))
-        except (ValueError, ConfigError) as error:
+        except ValueError as error:  # a ConfigError is one
             work.unread.append(f"{folder}: {error}")
     for number, line in enumerate(submission.texts.get(ANSWERS, b"").split(b"\n"), 1):
         if not line.strip():

@@ -3,6 +3,7 @@
 import json
 import tempfile
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -165,7 +166,7 @@ class Form(View):
                 self._show()
 
 
-def verdict(prediction: dict[str, Any]) -> str:
+def verdict(prediction: Mapping[str, Any]) -> str:
     """A prediction, as ``Background.result`` gives it, in a line."""
     if "error" in prediction:
         return f"cannot be predicted: {prediction['error']}"

@@ -4,7 +4,7 @@ import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +15,7 @@ from labkit.ledger.errors import LedgerError
 from labkit.ledger.lock import new_lock, old_lock
 from labkit.ledger.records import Record
 from labkit.ledger.run_folder import RunFolder
-from labkit.ledger.shape import Rung
+from labkit.ledger.shape import Config, Rung, shaped
 from labkit.ledger.whole_file import write_whole
 
 
@@ -28,7 +28,7 @@ class Ledger:
     @contextlib.contextmanager
     def open_run(
         self, resolved: Resolved, overrides: dict[str, Any], extra: dict[str, Any], rung: Rung | None = None
-    ) -> Iterator[RunFolder]:
+    ) -> Generator[RunFolder]:
         """Make a new run's folder and keep it locked while the context lasts.
 
         The folder gets its name when its ``config.json`` is whole. Raises ``LedgerError`` when it cannot be made.
@@ -38,7 +38,7 @@ class Ledger:
         run_id = f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
         record = Record(
             id=run_id, experiment=resolved.experiment.name, profile=resolved.profile.name, status="running",
-            overrides=overrides, config=resolved.config.to_dict(), config_hash=resolved.config.hash,
+            overrides=overrides, config=shaped(Config, resolved.config.to_dict()), config_hash=resolved.config.hash,
             created=now.isoformat(timespec="seconds"),
             expected=asdict(resolved.expected) if resolved.expected else None, rung=rung,
             job=os.environ.get("SLURM_JOB_ID"),
@@ -61,7 +61,7 @@ class Ledger:
             yield folder
 
     @contextlib.contextmanager
-    def reopen(self, folder: RunFolder) -> Iterator[Record]:
+    def reopen(self, folder: RunFolder) -> Generator[Record]:
         """Lock a run that is over, to go on with it; its record. Raises ``LedgerError`` while it still runs."""
         with contextlib.ExitStack() as stack:
             try:

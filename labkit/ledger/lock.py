@@ -4,7 +4,7 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import IO
 
@@ -15,7 +15,7 @@ LOCK = "lock"
 
 
 @contextlib.contextmanager
-def new_lock(folder: Path) -> Iterator[IO[str]]:
+def new_lock(folder: Path) -> Generator[IO[str]]:
     """Make the lock of a new run, and hold it."""
     with (folder / LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -23,7 +23,7 @@ def new_lock(folder: Path) -> Iterator[IO[str]]:
 
 
 @contextlib.contextmanager
-def old_lock(folder: Path) -> Iterator[IO[str]]:
+def old_lock(folder: Path) -> Generator[IO[str]]:
     """Hold the lock of a run that is over; ``BlockingIOError`` while it still runs."""
     with open(folder / LOCK, "a", opener=_at_once) as lock:
         _lock(lock)

@@ -1,5 +1,6 @@
 """Predicted: what a record's prediction says, compared with what was measured."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from labkit.ledger.records import Record
@@ -47,8 +48,9 @@ def prediction_of(record: Record) -> dict[str, Any] | None:
     ``peak_bytes`` is what the reported phases were to reach, with memory enough. ``error`` is signed, of the peak of
     those that were reached. ``by_phase`` has for each phase the highest peak predicted and measured, and the error.
     """
-    predicted = _report(record.prediction)
-    if predicted is None:
+    said = record.prediction
+    predicted = _report(said)
+    if predicted is None or said is None or "error" in said:
         return None
     peaks: dict[str, dict[str, Any]] = {}
     for row in prediction_rows(record):
@@ -60,13 +62,12 @@ def prediction_of(record: Record) -> dict[str, Any] | None:
         phase: {key: row[key] for key in ("predicted_bytes", "measured_bytes", "error")} for phase, row in peaks.items()
     }
     highest = max(by_phase.values(), key=lambda row: row["measured_bytes"], default=None)
-    assert record.prediction is not None
     return {
-        "verdict": record.prediction["verdict"], "peak_bytes": predicted.peak_bytes,
-        "peak_by_category": predicted.category_peaks, "died_in": record.prediction["died_in"],
+        "verdict": said["verdict"], "peak_bytes": predicted.peak_bytes,
+        "peak_by_category": predicted.category_peaks, "died_in": said["died_in"],
         "error": highest["error"] if highest else None, "by_phase": by_phase,
     }  # fmt: skip
 
 
-def _report(prediction: dict[str, Any] | None) -> MemoryReport | None:
+def _report(prediction: Mapping[str, Any] | None) -> MemoryReport | None:
     return MemoryReport.from_dict(prediction) if prediction and "phases" in prediction else None

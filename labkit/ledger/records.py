@@ -61,7 +61,7 @@ class Record:
     out_of_memory: OutOfMemory | None = None
     device: str | None = None
     versions: dict[str, str] = field(default_factory=dict)
-    model: Model = field(default_factory=dict)
+    model: Model = field(default_factory=Model)
     others_bytes: int | None = None
     memory: Memory | None = None
     prediction: Predicted | Unpredicted | None = None

@@ -1,7 +1,7 @@
 """The folder of a run: what lies in it, and its record, which is whole or not there."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -84,7 +84,7 @@ class RunFolder:
             return record
 
     @contextlib.contextmanager
-    def _damage(self) -> Iterator[None]:
+    def _damage(self) -> Generator[None]:
         """What is wrong with the folder, as a ``LedgerError``."""
         try:
             yield

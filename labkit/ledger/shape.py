@@ -7,7 +7,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict, TypeVar
+from typing import Annotated, Any, NotRequired, TypedDict, TypeVar
 
 from labkit.config.regular_file import read_regular
 from labkit.memory.report import PhaseMemory
@@ -18,12 +18,16 @@ LARGEST_BYTES = 64 * 2**20
 """What a JSON file may have to be read at once; the largest record of the course has 60 KB."""
 
 
+Phase = Annotated[dict[str, Any], PhaseMemory]
+"""The fields of a ``PhaseMemory``, as JSON has them."""
+
+
 class Memory(TypedDict):
-    """What ``MemoryReport.to_dict`` gives; a phase has the fields of a ``PhaseMemory``."""
+    """What ``MemoryReport.to_dict`` gives."""
 
     source: str
     capacity_bytes: int | None
-    phases: list[PhaseMemory]
+    phases: list[Phase]
 
 
 class DiedIn(TypedDict):
@@ -203,7 +207,7 @@ def shaped(kind: type[T], data: Any) -> T:
 
 @functools.cache
 def _fields(kind: type) -> tuple[Mapping[str, Callable[[Any], bool]], frozenset[str], bool]:
-    fits = {key: _fits(hint) for key, hint in typing.get_type_hints(kind).items()}
+    fits = {key: _fits(hint) for key, hint in typing.get_type_hints(kind, include_extras=True).items()}
     if typing.is_typeddict(kind):
         return fits, kind.__required_keys__, False
     empty = dataclasses.MISSING
@@ -221,6 +225,8 @@ def _fits(hint: Any) -> Callable[[Any], bool]:
         return lambda value: type(value) in plain
     if origin is NotRequired:
         return _fits(arguments[0])
+    if origin is Annotated:
+        return _fits(arguments[1])
     if origin in (typing.Union, types.UnionType):
         choices = [_fits(argument) for argument in arguments]
         return lambda value: any(fits(value) for fits in choices)
@@ -231,7 +237,7 @@ def _fits(hint: Any) -> Callable[[Any], bool]:
         def fits_all(value: Any) -> bool:
             if type(value) is not origin:
                 return False
-            values = value.values() if origin is dict else value
+            values = value.values() if isinstance(value, dict) else value
             return set(map(type, values)) <= items if items else all(map(one, values))
 
         return fits_all

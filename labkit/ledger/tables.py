@@ -17,11 +17,12 @@ _MAIN = tuple(SHORT_NAMES[category] for category in MAIN_CATEGORIES)
 
 def phase_table(record: Record) -> Table:
     """Every reported phase of a run: bytes by category at its end, and its peak. All in MiB."""
-    phases = record.report.phases if record.report else []
+    report = record.report
+    phases = report.phases if report else []
     shown = [c for c in CATEGORIES if c not in HOST_CATEGORIES or any(p.end.get(c) for p in phases)]
     notes = []
     if HOST_CATEGORIES & set(shown):
-        by_owner = "" if record.report.source == "CUDA" else "; the virtual GPU tells it by owner"
+        by_owner = "" if report is None or report.source == "CUDA" else "; the virtual GPU tells it by owner"
         notes.append(f"cpu: in host memory, not in end and peak{by_owner}")
     # a virtual GPU has no allocator, and nothing is beside the run
     of_gpu = {"reserved": "reserved_bytes", "device used": "device_used_bytes"}

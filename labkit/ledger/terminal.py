@@ -5,7 +5,7 @@ import re
 import shutil
 import sys
 import textwrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from labkit.config.printable import printable
 
@@ -92,7 +92,7 @@ def console() -> "Console":
     from rich.text import Text
 
     class Clean(Console):
-        def render_str(self, text: str, **how: object) -> Text:
+        def render_str(self, text: str, **how: Any) -> Text:
             return super().render_str(printable(text), **how)
 
     columns = width()

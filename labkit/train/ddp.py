@@ -3,6 +3,7 @@
 from typing import Any
 
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from labkit.borrowed.lightning import OpenDDP
 from labkit.memory.capture import MemoryCapture
@@ -20,7 +21,7 @@ class BucketedDDP(InPlace, OpenDDP):
         super().__init__(gradient_as_bucket_view=True, **options)
         self._capture = capture
 
-    def wrap(self, model: nn.Module) -> nn.Module:
+    def wrap(self, model: nn.Module) -> DistributedDataParallel:
         """As Lightning's; what it allocates are buckets."""
         self._capture.claim("parameters")
         wrapped = super().wrap(model)

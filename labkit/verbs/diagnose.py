@@ -120,15 +120,16 @@ def _facts(
     args: argparse.Namespace, record: Record | None, found: Diagnosis | None, advice: "Advice | None",
     why_not: str | None,
 ) -> dict[str, Any]:  # fmt: skip
-    shown = advice.proposals[:PROPOSALS] if advice else []
+    proposals = [] if advice is None or record is None else [
+        {**p.to_dict(), "to_type": p.command(record.experiment, record.profile, record.overrides)}
+        for p in advice.proposals[:PROPOSALS]
+    ]  # fmt: skip
     return {
         "run": record.id if record else None, "log": None if record else args.run,
         "status": record.status if record else None, "diagnosis": found.to_dict() if found else None,
         "predicted": None if advice is None else {
             "verdict": advice.prediction.verdict, "peak_bytes": advice.prediction.peak_bytes,
-            "proposals": [
-                p.to_dict() | {"to_type": p.command(record.experiment, record.profile, record.overrides)} for p in shown
-            ],
+            "proposals": proposals,
         },
         "not_predicted": why_not,
     }  # fmt: skip

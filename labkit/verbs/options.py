@@ -91,10 +91,10 @@ def quiet_libraries() -> None:
     Raises ``ConfigError`` for an environment in which they would not load.
     """
     check_launcher(os.environ)
-    import transformers
+    from transformers.utils import logging
 
     quiet_warnings()
-    transformers.utils.logging.disable_progress_bar()
+    logging.disable_progress_bar()
 
 
 def pairs(items: Sequence[str]) -> dict[str, str]:

@@ -8,7 +8,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from labkit.config.errors import nearest
 from labkit.config.printable import printable
@@ -29,11 +29,11 @@ _INVALID = re.compile(r"invalid choice: '(.*)' \(choose from (.*)\)")
 class Parser(argparse.ArgumentParser):
     """Says an error on one line. ``options`` are all that it takes, such as ``--profile``."""
 
-    def __init__(self, **how: object) -> None:
+    def __init__(self, **how: Any) -> None:
         self.options: list[str] = []
         super().__init__(**how, formatter_class=argparse.RawDescriptionHelpFormatter)
 
-    def add_argument(self, *names: str, **how: object) -> argparse.Action:
+    def add_argument(self, *names: str, **how: Any) -> argparse.Action:
         """As ``ArgumentParser`` has it."""
         action = super().add_argument(*names, **how)
         self.options += action.option_strings

@@ -61,10 +61,11 @@ def main(args: argparse.Namespace) -> int:
     if args.job:
         return _follow(args.job, args)
     script = _written(workspace, args)
-    job = submit(script) if args.submit or args.follow else None
     if args.follow:
+        job = submit(script)
         say(f"{script}\njob {job}", error=True)
         return _follow(job, args)
+    job = submit(script) if args.submit else None
     if args.json:
         print(json.dumps({"script": str(script), "job": job}))
     else:

@@ -4,7 +4,7 @@ import contextlib
 import errno
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any, TextIO
 
 
@@ -56,7 +56,7 @@ class Guarded:
 
 
 @contextlib.contextmanager
-def guarded_streams() -> Iterator[Guarded]:
+def guarded_streams() -> Generator[Guarded]:
     """Guard ``sys.stdout`` and ``sys.stderr`` while this lasts; gives the first."""
     _fill_descriptors()
     before = sys.stdout, sys.stderr

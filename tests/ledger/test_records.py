@@ -33,6 +33,20 @@ def test_a_run_is_running_while_it_is_watched_and_killed_when_nobody_does(ledger
     assert folder.read().status == "killed"
 
 
+def test_only_who_has_opened_a_run_has_its_lock_to_hand_on(ledger, resolved):
+    with ledger.open_run(resolved, {}, {}) as folder:
+        assert folder.held_lock == folder.lock
+        with pytest.raises(RuntimeError, match=f"{folder.path.name} is not locked by this process"):
+            _ = ledger.find(folder.path.name).held_lock
+
+
+def test_what_is_made_for_a_record_is_held_against_its_shape():
+    died_in = {"step": 0, "micro_step": 1, "phase": "forward"}
+    assert shape.shaped(shape.DiedIn, died_in) is died_in
+    with pytest.raises(ValueError, match="no DiedIn: phase is missing"):
+        shape.shaped(shape.DiedIn, {"step": 0, "micro_step": 1})
+
+
 def test_a_record_survives_writing_and_reading(ledger, resolved):
     with ledger.open_run(resolved, {"lr": "0.1"}, {}) as folder:
         record = folder.read()

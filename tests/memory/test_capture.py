@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -238,6 +239,11 @@ def test_manual_optimization_is_reported_too():
     assert steps_of(capture.report) == [0, 1]
     assert [p.phase for p in capture.report.phases] == 2 * list(PHASES)
     assert capture.report.at("after_backward", 1).end["gradients"] == 2 * 512
+
+
+def test_a_hook_that_comes_before_the_train_starts_says_so():
+    with pytest.raises(RuntimeError, match="no tracker before on_train_start"):
+        MemoryCapture().on_train_batch_start(SimpleNamespace(global_step=0), None, None, 0)
 
 
 @pytest.mark.filterwarnings("ignore:`training_step` returned `None`")

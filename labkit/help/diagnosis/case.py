@@ -42,19 +42,19 @@ class Case:
 
     # -- by what the record says
 
-    def gpu_memory(self) -> Diagnosis:
+    def gpu_memory(self, record: Record) -> Diagnosis:
         """The GPU's memory, real or virtual."""
         if (message := read_cuda_message(self.text)) is not None:
             return self.cuda(message, place_of(self.text, len(self.log)))
-        oom = self.record.out_of_memory or {}
-        virtual = is_simulated(self.record.config.get("device"))
+        oom = record.out_of_memory or {}
+        virtual = is_simulated(record.config.get("device"))
         kind, name = ("virtual_gpu_full", "virtual GPU") if virtual else ("gpu_full", "GPU")
         asked, capacity = oom.get("requested_bytes"), oom.get("capacity_bytes")
-        happened = f"The {name}'s memory ran out in {place(self.record.died_in)}."
+        happened = f"The {name}'s memory ran out in {place(record.died_in)}."
         if asked is not None and capacity:
             free = human_bytes(max(0, capacity - oom["allocated_bytes"]))
             happened += f" {human_bytes(asked)} more were asked for, and {free} of {human_bytes(capacity)} were free."
-        return self.of(kind, happened, held_lines(self.record) or last_lines(self.reason), self.steps.fit())
+        return self.of(kind, happened, held_lines(record) or last_lines(self.reason), self.steps.fit())
 
     def cuda(self, message: CudaMessage, where: Place) -> Diagnosis:
         """CUDA's message: who holds the memory and where the program was decide what to do."""
@@ -118,9 +118,9 @@ class Case:
             return [*odd, *self.steps.fit()]
         return [*odd, *levers_for(where, message, self.steps.levers, batch=batch)]
 
-    def timeout(self) -> Diagnosis:
+    def timeout(self, record: Record) -> Diagnosis:
         """The time that the run was given."""
-        wall_s, done = self.record.wall_seconds, len(self.record.losses)
+        wall_s, done = record.wall_seconds, len(record.losses)
         steps = [f"{self.steps.run()} --timeout-s {max(60, round(3 * wall_s))}  # more time"]
         if not done:
             steps.append(f"{self.steps.doctor}  # no step was done: does it hang, or load for long?")
@@ -143,11 +143,11 @@ class Case:
         happened += "counter could be read that would confirm it."
         return self.of("host_out_of_memory", happened, evidence, self.steps.host())
 
-    def nan_loss(self) -> Diagnosis:
+    def nan_loss(self, record: Record) -> Diagnosis:
         """A loss that is not a number."""
-        losses, first = self.record.losses, self.record.losses.index(None)
+        losses, first = record.losses, record.losses.index(None)
         before = f"; the step before it had {losses[first - 1]:.3f}" if first else ""
-        config = self.record.config
+        config = record.config
         evidence = [
             f"first at optimizer step {first} of {len(losses)} (counted from 0){before}",
             f"{losses.count(None)} of {len(losses)} losses are not a finite number",

@@ -153,7 +153,7 @@ def _segment_bytes(request_bytes: int) -> int:
 def _new(text: str) -> CudaMessage | None:
     tried, capacity, free = (_bytes(pattern, text) for pattern in (_MESSAGE, _CAPACITY, _FREE))
     allocated, unallocated = _bytes(_ALLOCATED, text), _bytes(_UNALLOCATED, text)
-    if None in (tried, capacity, free, allocated) or not capacity:
+    if tried is None or free is None or allocated is None or not capacity:
         return None
     own, reserved = _bytes(_OWN, text), allocated + (unallocated or 0)
     processes = {int(pid): _size(number, unit) for pid, number, unit in _OTHER.findall(text)}

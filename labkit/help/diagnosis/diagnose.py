@@ -24,11 +24,11 @@ def diagnose(record: Record, log: str, host: OomKills | None = None) -> Diagnosi
         return None
     case = Case(record, log, host)
     if record.status == "ok":
-        return case.nan_loss() if None in record.losses else None
+        return case.nan_loss(record) if None in record.losses else None
     if record.status == "oom":
-        return case.gpu_memory()
+        return case.gpu_memory(record)
     if record.status == "timeout" and record.exit_code != 124:
-        return case.timeout()
+        return case.timeout(record)
     reason = record.reason or ""
     if record.exit_code in (130, -signal.SIGINT) or (record.status == "killed" and "Ctrl-C" in reason):
         return case.of("interrupted", "Somebody stopped the run with Ctrl-C.", last_lines(reason), case.steps.again())

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from labkit.config.precision import DTYPES
 from labkit.config.values import pairs
@@ -35,7 +36,7 @@ class NextSteps:
         self.is_ours = record is not None or not log or bool(_OURS.search(log))
         self.under_slurm = bool(_SLURM.search(log))
         self.levers = Levers(log)
-        self._config = record.config if record else {}
+        self._config: Mapping[str, Any] = record.config if record else {}
         self._run = _Run(record)
         name = record.experiment if record else "EXPERIMENT"
         self.doctor = f"labkit doctor {name} --profile {self._run.profile}"

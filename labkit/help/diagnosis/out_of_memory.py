@@ -1,6 +1,7 @@
 """Out of memory on a GPU: what the numbers and the place say, what held it, and the levers that help there."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from labkit.help.diagnosis.cuda_message import CudaMessage
@@ -115,7 +116,7 @@ def held_lines(record: Record | None) -> list[str]:
     return lines
 
 
-def place(died_in: dict[str, Any] | None) -> str:
+def place(died_in: Mapping[str, Any] | None) -> str:
     """Where a run died, in words."""
     if not died_in or died_in.get("phase") is None:
         return "the run"

@@ -10,7 +10,7 @@ _RANK = re.compile(r"^\[?(?:rank|default)?\d+\]?: ?", re.MULTILINE)
 _WINDOW = 30_000
 """Characters before an event in which its traceback is looked for."""
 
-_PHASES = (  # the first that fits a frame
+_PATTERNS = (
     ("saving", r"(?<!load_)(?<!load_model_)state_dict|save_checkpoint|save_model|_save\b|save_pretrained|torch\.save"
                r"|summon_full_params|merge_and_unload|zero_to_fp32"),
     ("evaluating", r"evaluation_loop|eval_loop|prediction_step|\bevaluate\b|validation_step|\bgenerate\b"
@@ -25,7 +25,8 @@ _PHASES = (  # the first that fits a frame
                   r"|\bexp_avg\b"),
     ("forward", r"\bin forward\b|_call_impl|training_step|compute_loss|\bin closure\b"),
 )  # fmt: skip
-_PHASES = tuple((name, re.compile(pattern)) for name, pattern in _PHASES)
+_PHASES = tuple((name, re.compile(pattern)) for name, pattern in _PATTERNS)
+"""Of these the first that fits a frame."""
 _STAYS = frozenset(("saving", "evaluating", "loading", "backward"))
 """Phases in which a forward may run that belongs to them: recomputed activations, an evaluation's batches."""
 

@@ -149,7 +149,9 @@ def _kernels(machine: Machine, seen: list[Device]) -> list[Check]:
         return []
     for gpu in seen:
         build = f"torch {torch[0]} for CUDA {torch[1]}"
-        reason = None if gpu.capability is None else without_code(architectures, gpu.capability, build)
+        if gpu.capability is None:
+            continue
+        reason = without_code(architectures, gpu.capability, build)
         if reason is not None:
             older = gpu.capability < (7, 5) and has_code(BUILDS["12.6"], gpu.capability)
             version = torch[0].partition("+")[0]

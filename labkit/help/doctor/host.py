@@ -41,12 +41,11 @@ def check_memory(machine: Machine, needs: Needs) -> Check:
     host = HostMemory.read(machine.root)
     if host.available_bytes is None or host.total_bytes is None:
         return Check(name="host memory", level="amber", found="/proc/meminfo cannot be read", mend="free -g")
-    free, swap = host.available_bytes, host.swap_free_bytes or 0
-    limited = host.limit_free_bytes is not None and host.limit_free_bytes < free
-    if limited:
-        free, swap = host.limit_free_bytes, 0
+    free, total, swap, limited = host.available_bytes, host.total_bytes, host.swap_free_bytes or 0, False
+    if host.limit_bytes is not None and host.limit_free_bytes is not None and host.limit_free_bytes < free:
+        free, total, swap, limited = host.limit_free_bytes, host.limit_bytes, 0, True
     need, parts = _host_need(needs)
-    found = f"{human_bytes(free)} free of {human_bytes(host.limit_bytes if limited else host.total_bytes)}"
+    found = f"{human_bytes(free)} free of {human_bytes(total)}"
     found += ", which is this control group's limit" if limited else f", swap {human_bytes(swap)} free"
     found += f"; needed about {human_bytes(need)} ({parts})"
     if need <= free:

@@ -128,7 +128,7 @@ def _token(machine: Machine) -> tuple[str | None, str]:
 class _StayHere(urllib.request.HTTPRedirectHandler):
     """A token is not carried to where a redirect leads."""
 
-    def redirect_request(self, *_: Any) -> None:
+    def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: Any) -> None:
         """Follow none."""
 
 
