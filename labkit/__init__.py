@@ -1,7 +1,7 @@
 """labkit: where GPU memory goes when a large vision-language model is fine-tuned.
 
 ``predict`` an experiment, ``run`` it, read its ``Record``, ``compare`` many; ``MemoryCapture`` reports the memory of
-any LightningModule, and a ``Tracker`` with a capacity is a virtual GPU. Names are imported when they are used.
+any LightningModule, and a ``Tracker`` with a capacity is a simulated GPU. Names are imported when they are used.
 """
 
 import importlib

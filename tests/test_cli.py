@@ -33,7 +33,7 @@ BAD_INPUT = [
     (["reduced_batch", "batch_size=0"], "batch_size=0", "at least 1"),
     (["reduced_batch", "capacity_gib=0"], "capacity_gib=0", "above 0"),
     (["reduced_batch", "precision=bf16"], "precision='bf16'", "bf16-true"),
-    (["reduced_batch", "precision=16-true"], "precision=16-true", "device=virtual"),
+    (["reduced_batch", "precision=16-true"], "precision=16-true", "device=simulated"),
     (["reduced_batch", "optim=adam_8bit", "strategy=deepspeed_stage_2_offload"], "optim=adam_8bit", "strategy="),
     (["reduced_batch", "global_batch_size=50"], "global_batch_size=50", "batch_size=16"),
     (["reduced_batch", "use_lora=true", "use_qlora=true"], "use_lora=True", "use_qlora=True"),

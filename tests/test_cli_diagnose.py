@@ -26,7 +26,7 @@ def dead(tmp_path_factory):
 def test_a_run_out_of_memory_is_explained_with_what_would_fit(dead, capsys):
     assert main(["diagnose", "xxl_smallest_batch"]) == 0
     out = capsys.readouterr().out
-    parts = ["What happened", "virtual GPU's memory ran out in the optimizer step of step 0", "Evidence", "held by ",
+    parts = ["What happened", "simulated GPU's memory ran out in the optimizer step of step 0", "Evidence", "held by ",
              "What to do", "labkit advise xxl_smallest_batch --gpu tiny", "Would fit (predicted)", "1. ", "costs ",
              "labkit run xxl_smallest_batch "]  # fmt: skip
     rest = out
@@ -41,7 +41,7 @@ def test_a_run_out_of_memory_is_explained_with_what_would_fit(dead, capsys):
 
 
 def test_show_has_the_diagnosis_that_a_record_keeps(dead, capsys):
-    assert dead.diagnosis["kind"] == "virtual_gpu_full"
+    assert dead.diagnosis["kind"] == "simulated_gpu_full"
     main(["show", dead.id])
     out = capsys.readouterr().out
     assert "What happened" in out

@@ -38,7 +38,7 @@ ODD = st.sampled_from([
     "!!python/name:os.system", "!!binary aGVsbG8=", "!!set {a, b}", "!!omap [a: 1]", "!!int x", "!!float x", "!own 1",
     "!!timestamp 2024-99-99", "2024-13-45", "2024-01-01", "&a 4", "*a", "&a [*a]", LAUGHS, "<<: 1", "| text", ">-",
     "%YAML 9.9", "--- 1", "...", "@", "`", "#", "a: b", ": ", "- ", "\t4", "'open", '"open', '"\\ud800"', '"\\x00"',
-    '"\\u2028"', "\u2028", "\ufeff", "\u202etxt", "é", "模型", "🍎", "a" * 5000, "auto", "tokens", "cuda", "virtual",
+    '"\\u2028"', "\u2028", "\ufeff", "\u202etxt", "é", "模型", "🍎", "a" * 5000, "auto", "tokens", "cuda", "simulated",
     "adam_8bit", "sgd", "deepspeed_cpu", "deepspeed_stage_2_offload", "ddp", "fsdp", "bf16-true", "16-true",
     "tiny/blip2-opt-small", "Salesforce/blip2-flan-t5-xxl", "../../etc/passwd", "/", ".", "q_proj,v", "[q_proj, 1]",
 ])  # fmt: skip

@@ -88,15 +88,15 @@ def write_script(
     ``labkit`` is the command outside a container. S2's rules hold: tasks and GPUs are told by node, caches leave the
     home folder, every process is started by ``srun``.
     """
-    virtual, saves = config.simulated, config.enable_checkpointing
+    simulated, saves = config.simulated, config.enable_checkpointing
     logs = workspace / "slurm" / "logs"
     warning_s = min(WARNING_S, limit_s(request.time) // 4)
     asked = [
         ("", f"--job-name={name_of(typed[0])}"),
         ("", f"--nodes={request.nodes}"),
         ("one task for each device, told by node: Lightning refuses --ntasks", f"--ntasks-per-node={request.gpus}"),
-        ("the node's GPUs; with --gpus-per-task each task would see one of them" * (not virtual),
-         "" if virtual else f"--gpus-per-node={request.gpus}"),
+        ("the node's GPUs; with --gpus-per-task each task would see one of them" * (not simulated),
+         "" if simulated else f"--gpus-per-node={request.gpus}"),
         ("", f"--cpus-per-task={request.cpus}"),
         ("", f"--mem={request.memory}" if request.memory else ""),
         ("", f"--time={request.time}"),
@@ -183,7 +183,7 @@ def _places(request: JobRequest, config: RunConfig, workspace: Path, runs: Path,
 
 def _devices() -> list[str]:
     return [
-        "# as many devices as Slurm has given; a virtual GPU for each task where it has given none",
+        "# as many devices as Slurm has given; a simulated GPU for each task where it has given none",
         'DEVICES="${SLURM_GPUS_ON_NODE:-$SLURM_NTASKS_PER_NODE}"',
     ]
 

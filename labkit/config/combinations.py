@@ -45,7 +45,7 @@ def _rules(config: "RunConfig") -> list[tuple[bool, str, str, str]]:
         (config.freeze_language and (config.use_lora or config.use_qlora) and config.lora_targets is None,
          "freeze_language", "lora_targets", "the layers that LoRA takes by itself are frozen; name others"),
         (config.simulated and config.capacity_gib is None, "capacity_gib", "device",
-         "a virtual GPU needs a capacity; set capacity_gib, or take a profile that has one"),
+         "a simulated GPU needs a capacity; set capacity_gib, or take a profile that has one"),
         (config.save_every is not None and not config.enable_checkpointing, "save_every", "enable_checkpointing",
          "nothing is saved without enable_checkpointing=true"),
         (frozen and not (config.use_lora or config.use_qlora), "freeze_language", "freeze_vision",

@@ -2,14 +2,26 @@
 
 from typing import Final, Literal
 
-Device = Literal["virtual", "cuda"]
+Device = Literal["simulated", "cuda"]
 
-SIMULATED: Final = "virtual"
+SIMULATED: Final = "simulated"
+SIMULATED_GPU: Final = "simulated GPU"
+"""As texts and the sources of reports have it."""
+
+OLD_NAMES: Final = {"virtual": SIMULATED}
+"""Names that the values had: still read in configs, profiles and records, and typed; never written."""
+
+_OLD_GPU = "virtual GPU"
 
 
 def is_simulated(device: object) -> bool:
     """Whether this value, of a config or of a record as it was written, means the CPU with a hard memory capacity."""
-    return device == SIMULATED
+    return isinstance(device, str) and OLD_NAMES.get(device, device) == SIMULATED
+
+
+def source_today(said: str) -> str:
+    """The source of a report, or the name of a device, as it was written, with today's name of the simulated GPU."""
+    return SIMULATED_GPU + said.removeprefix(_OLD_GPU) if said.startswith(_OLD_GPU) else said
 
 
 def is_cuda(device: object) -> bool:

@@ -15,9 +15,11 @@ from labkit.config import values
 from labkit.config.catalogue.architecture import Architecture
 from labkit.config.catalogue.models import COURSE_MODEL, architecture
 from labkit.config.combinations import check_combinations
+from labkit.config.device import OLD_NAMES as OLD_DEVICES
 from labkit.config.device import SIMULATED, Device, is_cuda, is_simulated
 from labkit.config.errors import ConfigError, nearest
 from labkit.config.precision import DTYPES, Dtypes, Precision
+from labkit.config.strategy import OLD_NAMES as OLD_STRATEGIES
 from labkit.config.strategy import PLACEMENTS, Placement, Strategy
 
 Optim = Literal["adamw", "sgd", "adam_8bit", "paged_adam_8bit", "deepspeed_cpu"]
@@ -113,9 +115,9 @@ class RunConfig:
 
     # -- machine
     device: Device = SIMULATED
-    """``virtual`` is the CPU with a hard memory capacity; ``cuda`` a GPU."""
+    """``simulated`` is the CPU with a hard memory capacity (``virtual`` is its old name); ``cuda`` a GPU."""
     capacity_gib: float | None = None
-    """Memory of the device in GiB. A virtual GPU needs it; on CUDA it caps what PyTorch reserves,
+    """Memory of the device in GiB. A simulated GPU needs it; on CUDA it caps what PyTorch reserves,
     empty takes the whole GPU."""
     devices: int = 1
     """Number of devices of a node; each has a process of its own, a rank."""
@@ -123,9 +125,10 @@ class RunConfig:
     """Number of nodes. On more than one a launcher (``torchrun``) starts the run on each."""
     strategy: Strategy = "auto"
     """Who holds what. ``ddp`` has all of it on each device, ``fsdp`` and ZeRO (``deepspeed_stage_2``, 3) a share of
-    gradients and state, and but for stage 2 of the weights; ``layer_split`` has a part of the layers on each.
+    gradients and state, and but for stage 2 of the weights; ``pipeline`` (pipeline parallel; once
+    ``layer_split``) has a part of the layers on each.
     ``_offload`` keeps optimizer state and master weights in host memory, stage 3 the weights too. What stage 3 brings
-    back costs nothing on the virtual GPU, since a CPU moves none."""
+    back costs nothing on the simulated GPU, since a CPU moves none."""
     collective_timeout_s: float = 600.0
     """How long a rank waits for the others in an operation that all take part in; then the run ends as a time-out."""
 
@@ -237,10 +240,14 @@ def read_config(values: Mapping[str, Any]) -> RunConfig:
 def hash_today(config_values: dict[str, Any], written: str) -> str:
     """The hash of a record's settings with the keys of today, where ``written`` is the one they had with fewer.
 
-    A key that came later has its default in what was run before, so that the settings are the same. Where ``written``
-    is not the hash of these values, or they cannot be read, it stays.
+    A key that came later has its default in what was run before, and a value that has another name today is the same
+    value, so that the settings are the same. Where ``written`` is not the hash of these values, or they cannot be read,
+    it stays.
     """
-    if not config_values.keys() < set(keys()) or _hash_of(config_values) != written:
+    known, renamed = set(keys()), any(value_today(*item) != item[1] for item in config_values.items())
+    if not (config_values.keys() < known or (renamed and config_values.keys() == known)):
+        return written
+    if _hash_of(config_values) != written:
         return written
     try:
         return read_config(config_values).hash
@@ -288,10 +295,19 @@ def coerce(key: str, value: Any) -> Any:
         raise ConfigError(f"unknown key {key!r}.{nearest(key, keys())} 'labkit configs --keys' lists all keys.")
     kind = _hints()[key]
     try:
-        return values.read(kind, value)
+        return values.read(kind, value_today(key, value))
     except (ValueError, OverflowError):
         hint = nearest(value, values.choices(kind))
         raise ConfigError(f"{key}={value!r} is not valid: {key} is {values.words(kind)}.{hint}") from None
+
+
+_OLD_NAMES: dict[str, Mapping[str, str]] = {"device": OLD_DEVICES, "strategy": OLD_STRATEGIES}
+
+
+def value_today(key: str, value: Any) -> Any:
+    """``value``, and where it is a name that one of the key's values had before, that value's name of today."""
+    names = _OLD_NAMES.get(key, {})
+    return names.get(value, value) if isinstance(value, str) else value
 
 
 @functools.cache

@@ -1,12 +1,16 @@
 """Strategy: what each value of the key means, as one object, so that no other module takes the name apart."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 Strategy = Literal[
-    "auto", "ddp", "fsdp", "layer_split", "deepspeed_stage_2", "deepspeed_stage_3", "deepspeed_stage_2_offload",
+    "auto", "ddp", "fsdp", "pipeline", "deepspeed_stage_2", "deepspeed_stage_3", "deepspeed_stage_2_offload",
     "deepspeed_stage_3_offload",
 ]  # fmt: skip
+
+
+OLD_NAMES: Final = {"layer_split": "pipeline"}
+"""Names that the values had: still read in configs, profiles and records, and typed; never written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +25,7 @@ class Placement:
     shards: bool = False
     """Each rank has a share of every weight, its gradient and its state (FSDP2). ZeRO is told by ``zero_stage``."""
     splits_layers: bool = False
-    """Each rank has some of the layers, with all that belongs to them."""
+    """Each rank has some of the layers, with all that belongs to them (pipeline parallel)."""
     zero_stage: Literal[2, 3] | None = None
     """DeepSpeed's ZeRO: stage 2 divides gradients and optimizer state among the ranks, stage 3 the weights too."""
     offloads: bool = False
@@ -55,7 +59,7 @@ PLACEMENTS: dict[str, Placement] = {
     "auto": Placement(),
     "ddp": Placement(replicates=True),
     "fsdp": Placement(shards=True),
-    "layer_split": Placement(splits_layers=True),
+    "pipeline": Placement(splits_layers=True),
     "deepspeed_stage_2": Placement(zero_stage=2),
     "deepspeed_stage_3": Placement(zero_stage=3),
     "deepspeed_stage_2_offload": Placement(zero_stage=2, offloads=True),

@@ -40,7 +40,7 @@ class Row:
     answers: list[Answered] = field(default_factory=list)
     checks: list[Checked] = field(default_factory=list)
     gpu_minutes: float = 0.0
-    virtual_minutes: float = 0.0
+    simulated_minutes: float = 0.0
     cost: float | None = None
     notebooks: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
@@ -152,7 +152,7 @@ def judged(judge: Judge, work: Work, file: str, price_per_hour: float | None, no
         student=work.submission.name, file=file, created=work.submission.created, labkit=work.submission.labkit,
         runs=sum(run.record.status not in ("running", "skipped") for run in work.runs),
         course_runs=len(done & {*names}), course=len(names), answers=answers, checks=checks, gpu_minutes=gpu_minutes,
-        virtual_minutes=sum(_minutes(run) for run in work.runs if is_simulated(run.device)),
+        simulated_minutes=sum(_minutes(run) for run in work.runs if is_simulated(run.device)),
         cost=None if price_per_hour is None else gpu_minutes / 60 * price_per_hour,
         notebooks=work.submission.notebooks, left_out=work.submission.left_out,
         signs=[*signs_of(work, now), *of_answers, *of_checks],

@@ -55,7 +55,7 @@ def details(row: Row) -> str:
         f"  {counted(row.runs, 'run')}, {row.course_runs} of the course's {row.course}; "
         + f"{row.gpu_minutes:.1f} GPU minutes"
         + (f" for {row.cost:.2f}" if row.cost is not None else "")
-        + f", {row.virtual_minutes:.1f} minutes on the virtual GPU; {counted(len(row.notebooks), 'notebook')}",
+        + f", {row.simulated_minutes:.1f} minutes on the simulated GPU; {counted(len(row.notebooks), 'notebook')}",
         "questions",
     ]
     for one in row.answers:
@@ -100,7 +100,7 @@ def facts(row: Row) -> dict[str, Any]:
         "answered": len(row.given), "questions": len(row.answers), "committed_before": row.before,
         "right": row.right, "right_untold": row.untold,
         "checks_passed": row.passed, "checks_said_passed": row.said_passed, "checks": len(row.checks),
-        "gpu_minutes": round(row.gpu_minutes, 2), "virtual_minutes": round(row.virtual_minutes, 2),
+        "gpu_minutes": round(row.gpu_minutes, 2), "simulated_minutes": round(row.simulated_minutes, 2),
         "cost": None if row.cost is None else round(row.cost, 2), "notebooks": len(row.notebooks),
         "answers": [vars(one) for one in row.given], "signs": [
             {"kind": sign.kind, "text": clean(sign.text)} for sign in row.signs[:MOST_SIGNS]
@@ -114,7 +114,7 @@ def _cells(row: Row) -> list[str]:
         clean(row.student, NAME_LENGTH), str(row.runs), f"{row.course_runs}/{row.course}",
         f"{len(row.given)}/{len(row.answers)}", str(row.before), _and_more(row.right, row.untold),
         f"{_and_more(row.passed, row.said_passed)}/{len(row.checks)}", f"{row.gpu_minutes:.1f}",
-        NO_NUMBER if row.cost is None else f"{row.cost:.2f}", f"{row.virtual_minutes:.1f}", ", ".join(row.kinds),
+        NO_NUMBER if row.cost is None else f"{row.cost:.2f}", f"{row.simulated_minutes:.1f}", ", ".join(row.kinds),
     ]  # fmt: skip
 
 

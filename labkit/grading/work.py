@@ -47,7 +47,7 @@ class Run:
 
     @property
     def device(self) -> str:
-        """``cuda`` or ``virtual``, also of a config that cannot be read."""
+        """``cuda`` or ``simulated``, also of a config that cannot be read."""
         found = self.config.device if self.config else self.record.config.get("device")
         return found if isinstance(found, str) else ""
 

@@ -71,7 +71,7 @@ def cuda_bytes() -> tuple[int | None, str]:
     if obstacle.gpu is None or obstacle.without_cuda:
         return None, obstacle.reason
     raise ConfigError(
-        f"{obstacle.reason}. 'labkit doctor' says what to do; LABKIT_PROFILE=tiny takes the virtual GPU all the same."
+        f"{obstacle.reason}. 'labkit doctor' says what to do; LABKIT_PROFILE=tiny takes the simulated GPU all the same."
     )
 
 

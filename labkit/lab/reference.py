@@ -4,7 +4,7 @@
     python -m labkit.lab.reference tiny         one
 
 writes ``workspace/reference/<profile>.json``: of every run that the course is about its newest record in the ledger; on
-the virtual GPU it is run where there is none, on a GPU it is planned. Only what tables and lessons read is kept.
+the simulated GPU it is run where there is none, on a GPU it is planned. Only what tables and lessons read is kept.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ COMMAND = "python -m labkit.lab.reference"
 PLANNED = "planned"
 """The id of what was planned and not run."""
 
-_LEFT_OUT = ("diagnosis", "reason", "attempts", "rung", "others_bytes", "exit_code")
+_LEFT_OUT = ("diagnosis", "reason", "attempts", "fallback", "others_bytes", "exit_code")
 """Fields of a record that nobody reads in a reference, and that may name places of the machine."""
 
 

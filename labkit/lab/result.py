@@ -64,7 +64,7 @@ class Result(Evidence):
 
     @property
     def source(self) -> str:
-        """Where the numbers come from: ``predicted``, ``virtual GPU`` or ``CUDA``."""
+        """Where the numbers come from: ``predicted``, ``simulated GPU`` or ``CUDA``."""
         return self._report.source if self._report else NOT_MEASURED
 
     @property

@@ -19,7 +19,7 @@ def about_machine(lab: str, machine: Machine, profile: Profile, workspace: Works
     """Profile, device, and what is stood in for."""
     capacity_gib = profile.values.get("capacity_gib")
     capacity = f", {human_bytes(capacity_gib * 2**30)}" if capacity_gib else ""
-    device = "a virtual GPU" if is_simulated(profile.values.get("device", RunConfig.device)) else "a CUDA GPU"
+    device = "a simulated GPU" if is_simulated(profile.values.get("device", RunConfig.device)) else "a CUDA GPU"
     why = f" ({machine.note})" if machine.note else ""
     lines = [f"Lab {lab} on profile {profile.name}{why}", f"device: {device}{capacity}", f"profile: {profile.about}"]
     if machine.mode == "plan":

@@ -15,7 +15,7 @@ from labkit.ledger.errors import LedgerError
 from labkit.ledger.lock import new_lock, old_lock
 from labkit.ledger.records import Record
 from labkit.ledger.run_folder import RunFolder
-from labkit.ledger.shape import Config, Rung, shaped
+from labkit.ledger.shape import Config, Fallback, shaped
 from labkit.ledger.whole_file import write_whole
 
 
@@ -27,7 +27,7 @@ class Ledger:
 
     @contextlib.contextmanager
     def open_run(
-        self, resolved: Resolved, overrides: dict[str, Any], extra: dict[str, Any], rung: Rung | None = None
+        self, resolved: Resolved, overrides: dict[str, Any], extra: dict[str, Any], fallback: Fallback | None = None
     ) -> Generator[RunFolder]:
         """Make a new run's folder and keep it locked while the context lasts.
 
@@ -40,7 +40,7 @@ class Ledger:
             id=run_id, experiment=resolved.experiment.name, profile=resolved.profile.name, status="running",
             overrides=overrides, config=shaped(Config, resolved.config.to_dict()), config_hash=resolved.config.hash,
             created=now.isoformat(timespec="seconds"),
-            expected=asdict(resolved.expected) if resolved.expected else None, rung=rung,
+            expected=asdict(resolved.expected) if resolved.expected else None, fallback=fallback,
             job=os.environ.get("SLURM_JOB_ID"),
         )  # fmt: skip
         hidden = parent / f".{run_id}"

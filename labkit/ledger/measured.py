@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from labkit.config.device import source_today
 from labkit.ledger.events import phase_of, values_of
 from labkit.ledger.shape import Memory
 from labkit.memory.categories import CATEGORIES
@@ -12,7 +13,7 @@ from labkit.memory.report import MemoryReport
 def started(memory: Memory | None, event: dict[str, Any]) -> Memory:
     """The memory of a run that starts; one that goes on keeps the phases that it has."""
     phases = memory["phases"] if memory else []
-    return {"source": event["source"], "capacity_bytes": event["capacity_bytes"], "phases": phases}
+    return {"source": source_today(event["source"]), "capacity_bytes": event["capacity_bytes"], "phases": phases}
 
 
 def add_phase(memory: Memory, event: dict[str, Any]) -> int:

@@ -54,7 +54,7 @@ def as_it_is(
         if (record := _readable(folder, on_skipped)) is None:
             continue
         last = last or folder
-        if not record.overrides and record.rung is None:
+        if not record.overrides and record.fallback is None:
             return folder, last
     return last, last
 

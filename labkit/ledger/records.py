@@ -3,28 +3,30 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from labkit.config.device import source_today
 from labkit.config.schema import hash_today
 from labkit.ledger.errors import NewerError
 from labkit.ledger.measured import add_phase, forget_from, highest, started
+from labkit.ledger.old_words import record_today
 from labkit.ledger.shape import (
     Attempt,
     Config,
     Diagnosed,
     DiedIn,
+    Fallback,
     Memory,
     Model,
     OfRank,
     OutOfMemory,
     Predicted,
-    Rung,
     Unpredicted,
     misfit,
 )
 from labkit.memory.report import MemoryReport
 
-SCHEMA = 4
+SCHEMA = 5
 """Version of a record's form, raised when a field comes or goes. Version 1 had no number, attempts, rung, diagnosis;
-version 2 no ranks; version 3 no job."""
+version 2 no ranks; version 3 no job. Version 5 has the words of today: ``fallback`` was ``rung``."""
 
 
 @dataclass(kw_only=True)
@@ -36,7 +38,7 @@ class Record:
     was not a finite number. ``samples``: seen in finished optimizer steps. ``model``: what ``weight_facts`` counts.
     ``others_bytes``: what other processes held on the GPU when the run started, None where nobody could say.
     ``attempts``: how the run ended before it went on from a saved step, oldest first, and at which step it went on.
-    ``rung``: what a climb changed against its first run, and what was predicted of that.
+    ``fallback``: what auto-fit changed against the first run, and what was predicted of that.
     ``diagnosis``: what happened to a run that did not end well, the evidence, and what to do.
     ``prediction``: what was predicted for this run, as ``Prediction.to_dict`` gives it, or why not (``error``).
     ``ranks``: what ranks behind the first have measured, on several devices; ``memory`` is the first's.
@@ -73,7 +75,7 @@ class Record:
     wall_seconds: float = 0.0
     exit_code: int | None = None
     attempts: list[Attempt] = field(default_factory=list)
-    rung: Rung | None = None
+    fallback: Fallback | None = None
     diagnosis: Diagnosed | None = None
     ranks: list[OfRank] = field(default_factory=list)
     ended_by_rank: int | None = None
@@ -85,10 +87,10 @@ class Record:
         schema = data.get("schema", 1) if isinstance(data, dict) else 1
         if type(schema) is int and schema > SCHEMA:
             raise NewerError(f"its record has version {schema}, and this labkit reads {SCHEMA}")
-        if wrong := misfit(cls, data):
+        now = record_today(data) if type(schema) is int and schema < SCHEMA else data
+        if wrong := misfit(cls, now):
             raise ValueError(f"its record does not fit: {wrong}")
-        now = {"schema": SCHEMA, "config_hash": hash_today(data["config"], data["config_hash"])}
-        return cls(**data | now)
+        return cls(**now | {"schema": SCHEMA, "config_hash": hash_today(data["config"], data["config_hash"])})
 
     @property
     def report(self) -> MemoryReport | None:
@@ -99,7 +101,8 @@ class Record:
         """Let one event of the run become part of its record."""
         match event["event"]:
             case "start":
-                self.device, self.versions, self.model = event["device"], event["versions"], event["model"]
+                self.device = source_today(event["device"])
+                self.versions, self.model = event["versions"], event["model"]
                 self.others_bytes = event.get("others_bytes")
                 self.memory = started(self.memory, event)
             case "phase" if self.memory is not None:

@@ -86,8 +86,8 @@ class Attempt(TypedDict):
     resumed_at_step: NotRequired[int]
 
 
-class Rung(TypedDict):
-    """What a climb changed, as ``Proposal.to_dict`` gives it."""
+class Fallback(TypedDict):
+    """What auto-fit changed, as ``Proposal.to_dict`` gives it."""
 
     overrides: dict[str, Any]
     environment: dict[str, str]

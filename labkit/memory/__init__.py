@@ -1,1 +1,1 @@
-"""Memory: the report, the tracker (a virtual GPU when it has a capacity), and the Lightning callback."""
+"""Memory: the report, the tracker (a simulated GPU when it has a capacity), and the Lightning callback."""

@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from labkit.borrowed.torch import entered_modes, is_sharded, tree_iter
+from labkit.config.device import SIMULATED_GPU
 from labkit.memory.categories import on_device
 from labkit.memory.cuda import AllocatorCounters, settle
 from labkit.memory.exhaustion import is_exhausted
@@ -24,13 +25,13 @@ class MemoryCapture(Callback):
 
     Without a ``tracker`` one is entered for the reported steps alone; other steps run at full speed, and the report
     holds what can be reached from the module, its optimizers and the batch, and what is born in a reported step.
-    With the ``tracker`` of a virtual GPU, entered by the caller around model building and ``fit``, nothing escapes.
+    With the ``tracker`` of a simulated GPU, entered by the caller around model building and ``fit``, nothing escapes.
     ``on_phase`` is called with each ``PhaseMemory``. After an out-of-memory error ``died_in`` tells step, micro step
     and phase, and ``held`` the bytes by category, in a reported step.
 
     On CUDA the allocator's counters are the truth: each phase adds up to them, and what the tracker has not seen is
     ``unattributed``. ``owned_by`` gives, for an optimizer that is not torch's, its tensors by category; on the
-    virtual GPU, where all memory is the host's, ownership is what tells the two apart.
+    simulated GPU, where all memory is the host's, ownership is what tells the two apart.
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class MemoryCapture(Callback):
         if report_every < 1:
             raise ValueError(f"report_every={report_every} must be at least 1.")
         self.report = MemoryReport(
-            source="CUDA" if tracker and tracker.device_type == "cuda" else "virtual GPU",
+            source="CUDA" if tracker and tracker.device_type == "cuda" else SIMULATED_GPU,
             capacity_bytes=tracker.capacity_bytes if tracker else None,
         )
         self.died_in: dict[str, Any] | None = None
@@ -84,7 +85,7 @@ class MemoryCapture(Callback):
         self._module, self._optimizers = pl_module, list(trainer.optimizers)
         if self._found is None:
             self._found = _tracker_of(pl_module)
-            self.report.source = "CUDA" if self._tracker.device_type == "cuda" else "virtual GPU"
+            self.report.source = "CUDA" if self._tracker.device_type == "cuda" else SIMULATED_GPU
         self._counters = self._allocator_counters()
         self.activity = "load_batch"
         if self._always:
@@ -163,7 +164,7 @@ class MemoryCapture(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Note where an out-of-memory error struck, and in a step that is followed what held the memory."""
-        # a virtual GPU's error has said so itself
+        # a simulated GPU's error has said so itself
         followed = self._following and self._tracker.capacity_bytes is None
         exhausted = is_exhausted(exception)  # before the trainer frees anything
         if exhausted and followed:

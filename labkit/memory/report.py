@@ -3,14 +3,15 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
+from labkit.config.device import source_today
 from labkit.memory.categories import CATEGORIES, on_device
 
 PHASES = ("before_forward", "after_forward", "after_backward", "after_optimizer_step")
 """The four points of a step that are reported. A phase is the time that ends at its point."""
 
-Source = Literal["predicted", "virtual GPU", "CUDA"]
+Source = Literal["predicted", "simulated GPU", "CUDA"]
 
 
 def activity_of(phase: str) -> str:
@@ -49,7 +50,7 @@ class PhaseMemory:
 
 @dataclass(kw_only=True)
 class MemoryReport:
-    """The reported steps of one run, in order. Predicted, virtual and CUDA runs give the same class."""
+    """The reported steps of one run, in order. Predicted, simulated and CUDA runs give the same class."""
 
     source: Source
     capacity_bytes: int | None = None
@@ -99,4 +100,6 @@ class MemoryReport:
     def from_dict(cls, data: Mapping[str, Any]) -> "MemoryReport":
         """The report that ``to_dict`` was made from."""
         phases = [PhaseMemory(**p) for p in data["phases"]]
-        return cls(source=data["source"], capacity_bytes=data["capacity_bytes"], phases=phases)
+        return cls(
+            source=cast("Source", source_today(data["source"])), capacity_bytes=data["capacity_bytes"], phases=phases
+        )

@@ -1,4 +1,4 @@
-"""Tracker: follow the life of every tensor storage; with a capacity it is the virtual GPU."""
+"""Tracker: follow the life of every tensor storage; with a capacity it is the simulated GPU."""
 
 import os
 import weakref
@@ -18,8 +18,8 @@ UNDECIDED = ""
 """Category of a storage that was born in the phase that is still going on."""
 
 
-class VirtualOutOfMemoryError(torch.OutOfMemoryError):
-    """The virtual GPU is full. The message has the numbers of CUDA's own message; so have the attributes."""
+class SimulatedOutOfMemoryError(torch.OutOfMemoryError):
+    """The simulated GPU is full. The message has the numbers of CUDA's own message; so have the attributes."""
 
     def __init__(
         self, requested_bytes: int, capacity_bytes: int, allocated_bytes: int, operation: str, held: dict[str, int]
@@ -31,8 +31,8 @@ class VirtualOutOfMemoryError(torch.OutOfMemoryError):
         self.held = held
         free = capacity_bytes - allocated_bytes
         super().__init__(
-            f"Virtual GPU out of memory. Tried to allocate {human_bytes(requested_bytes)}. "
-            f"The virtual GPU has a total capacity of {human_bytes(capacity_bytes)} of which {human_bytes(free)} is "
+            f"Simulated GPU out of memory. Tried to allocate {human_bytes(requested_bytes)}. "
+            f"The simulated GPU has a total capacity of {human_bytes(capacity_bytes)} of which {human_bytes(free)} is "
             f"free. Process {os.getpid()} has {human_bytes(allocated_bytes)} memory in use. Of the allocated memory "
             f"{human_bytes(allocated_bytes)} is allocated by PyTorch, and 0 bytes is reserved by PyTorch but "
             f"unallocated. The operation was {operation}."
@@ -54,8 +54,8 @@ class Tracker(TorchDispatchMode):
 
     Use it as a context around the code to follow. Storages that lived before are told to it with ``assign``.
     With ``capacity_bytes`` the operation whose output would exceed the capacity raises
-    ``VirtualOutOfMemoryError``, a ``torch.OutOfMemoryError``. Only storages on ``device_type`` count; on the virtual
-    GPU that is the CPU, and ``host()`` marks work that a real machine would do in host memory.
+    ``SimulatedOutOfMemoryError``, a ``torch.OutOfMemoryError``. Only storages on ``device_type`` count; on the
+    simulated GPU that is the CPU, and ``host()`` marks work that a real machine would do in host memory.
 
     With ``keep_events`` every birth and death on the device is kept, for an allocator to replay: ``events`` has
     (key of the storage, its bytes, the operation), and 0 bytes for its death.
@@ -135,7 +135,7 @@ class Tracker(TorchDispatchMode):
                 self.before_error = ask
         if self.allocated_bytes + requested_bytes > self.capacity_bytes:
             self.reassign(UNDECIDED, undecided)
-            raise VirtualOutOfMemoryError(
+            raise SimulatedOutOfMemoryError(
                 requested_bytes, self.capacity_bytes, self.allocated_bytes, str(operation), self.breakdown()
             )
 

@@ -9,22 +9,22 @@ from labkit.config.errors import ConfigError
 from labkit.config.gpus import find_gpu, missing_bf16
 from labkit.config.schema import RunConfig
 from labkit.config.values import pairs
-from labkit.plan.allocator import CachingAllocator, VirtualAllocator
+from labkit.plan.allocator import CachingAllocator, SimulatedAllocator
 from labkit.plan.cache import TraceCache
 from labkit.plan.errors import PredictionError
 from labkit.plan.expandable import ExpandableAllocator
-from labkit.plan.ladder import BATCH, ladder
+from labkit.plan.fallback import KINDS, Fallback, Kind, add, combine, overrides, smaller_batches
+from labkit.plan.fallbacks import BATCH, fallbacks_for
 from labkit.plan.predict import Prediction, judge, warm_up_bytes
 from labkit.plan.proposed import Proposed
-from labkit.plan.rung import KINDS, Kind, Rung, add, combine, overrides, smaller_batches
 from labkit.plan.search import LargestBatch, largest_batch, search, with_batch
 
-State = tuple[Rung, ...]
+State = tuple[Fallback, ...]
 
 _OFFLOAD = ("offload", "offload of weights")
 
 _TOPS = 3
-"""Longest climbs looked at before it is said that none fits; the last rung can be one that does not help."""
+"""Longest combinations planned before it is said that none fits; the last fallback can be one that does not help."""
 
 LONG_TRACE = 20_000
 """Moves of a trace from which it pays to execute several at once, each in a process that first loads torch."""
@@ -110,9 +110,9 @@ def advise(
             print(proposal.overrides, proposal.cost, proposal.prediction.peak_bytes)
 
     ``gpu`` is a GPU by name or size in place of the config's device; without it ``bf16`` says whether the device has
-    that. Every proposal was planned, and its verdict is ``fits``. Single changes come from ``labkit.plan.ladder``,
+    that. Every proposal was planned, and its verdict is ``fits``. Single changes come from ``labkit.plan.fallbacks``,
     whose order ranks them. Where none fits, or only one that costs numerics, quality or offload, changes are
-    combined: the ladder is climbed until the run fits, and each change that turns out not to be needed is dropped
+    combined: fallbacks are added until the run fits, and each change that turns out not to be needed is dropped
     again, the costliest first. So no single change can be left out of a combination; another combination may still
     be better. ``say`` hears what is planned.
 
@@ -149,7 +149,7 @@ class _Plans:
         self.cache = cache
         self.bf16 = bf16
         self.say = say
-        self.ladder = ladder(bf16)
+        self.fallbacks = fallbacks_for(bf16)
         self.known: dict[tuple[str, bool], Prediction | None] = {}
         self.tried: list[Proposal] = []
         trace = cache.trace(config)
@@ -163,7 +163,7 @@ class _Plans:
 
     def _kind(self, expandable: bool) -> type[CachingAllocator]:
         if not self.config.on_cuda:
-            return VirtualAllocator
+            return SimulatedAllocator
         return ExpandableAllocator if expandable else CachingAllocator
 
     def fill(self, states: Iterable[State]) -> None:
@@ -182,32 +182,33 @@ class _Plans:
                 self.known[key] = None
         return self.known[key]
 
-    def propose(self, rungs: State, config: RunConfig | None = None) -> Proposal | None:
-        """The rungs as a proposal, whatever its verdict; ``config`` if a batch was chosen. None if not to be had."""
-        config = config or combine(self.config, rungs, self.bf16)
+    def propose(self, fallbacks: State, config: RunConfig | None = None) -> Proposal | None:
+        """The fallbacks as a proposal, whatever its verdict; ``config`` if a batch was chosen. None if not to be
+        had."""
+        config = config or combine(self.config, fallbacks, self.bf16)
         if config is None:
             return None
-        expandable = any(rung.environment for rung in rungs)
+        expandable = any(fallback.environment for fallback in fallbacks)
         found = self.predict(config, expandable)
         if found is None:
             return None
-        worst = max((rung.kind for rung in rungs), key=KINDS.index)
+        worst = max((fallback.kind for fallback in fallbacks), key=KINDS.index)
         proposal = Proposal(
-            changes=tuple(rung.name for rung in rungs), overrides=overrides(self.config, config),
-            environment={key: value for rung in rungs for key, value in rung.environment.items()},
-            kind=worst, cost="; ".join(_cost(rung, config, found) for rung in rungs), config=config, prediction=found,
-            saved_bytes=self.base.peak_bytes - found.peak_bytes,
+            changes=tuple(fallback.name for fallback in fallbacks), overrides=overrides(self.config, config),
+            environment={key: value for fallback in fallbacks for key, value in fallback.environment.items()},
+            kind=worst, cost="; ".join(_cost(fallback, config, found) for fallback in fallbacks), config=config,
+            prediction=found, saved_bytes=self.base.peak_bytes - found.peak_bytes,
         )  # fmt: skip
         self.tried.append(proposal)
         return proposal
 
-    def with_largest_batch(self, rungs: State) -> Proposal | None:
-        """The rungs with the largest batch below the run's that fits and keeps the samples of an optimizer step."""
-        others = tuple(rung for rung in rungs if rung is not BATCH)
+    def with_largest_batch(self, fallbacks: State) -> Proposal | None:
+        """The fallbacks with the largest batch below the run's that fits and keeps the samples of an optimizer step."""
+        others = tuple(fallback for fallback in fallbacks if fallback is not BATCH)
         rest = combine(self.config, others, self.bf16)
         if rest is None:
             return None
-        expandable = any(rung.environment for rung in rungs)
+        expandable = any(fallback.environment for fallback in fallbacks)
 
         def plan(size: int) -> Prediction:
             found = self.predict(with_batch(rest, size, keep_global=True), expandable)
@@ -220,36 +221,40 @@ class _Plans:
         except PredictionError:
             return None
         size = found.batch_size or 1
-        proposal = self.propose(rungs, with_batch(rest, size, keep_global=True))
+        proposal = self.propose(fallbacks, with_batch(rest, size, keep_global=True))
         return proposal if found.batch_size is not None else None
 
     def rank(self, proposal: Proposal) -> tuple[int, int, int]:
-        """Kind of cost, then the costliest rung, then how many there are."""
-        names = [rung.name for rung in self.ladder]
+        """Kind of cost, then the costliest fallback, then how many there are."""
+        names = [fallback.name for fallback in self.fallbacks]
         return (
             KINDS.index(proposal.kind), max(names.index(name) for name in proposal.changes), len(proposal.changes)
         )  # fmt: skip
 
 
 def _single_changes(plans: _Plans) -> list[Proposal]:
-    states = [(rung,) for rung in plans.ladder if _can_reach(rung, plans.base) and add(plans.config, (), rung)]
+    states = [
+        (fallback,)
+        for fallback in plans.fallbacks
+        if _can_reach(fallback, plans.base) and add(plans.config, (), fallback)
+    ]
     plans.say(f"planning {len(states)} single changes")
     plans.fill(state for state in states if state != (BATCH,))
     found = [plans.with_largest_batch(state) if state == (BATCH,) else plans.propose(state) for state in states]
     return [proposal for proposal in found if proposal is not None and proposal.prediction.verdict == "fits"]
 
 
-def _can_reach(rung: Rung, base: Prediction) -> bool:
+def _can_reach(fallback: Fallback, base: Prediction) -> bool:
     """Whether what the change leaves as it is leaves room at all; if not, no plan is needed to see that it fails."""
     capacity = base.capacity_bytes or 0
-    if rung.environment:  # no allocator makes room for what is allocated
+    if fallback.environment:  # no allocator makes room for what is allocated
         return base.peak_bytes <= capacity
     for phase in base.phases:
         in_step = phase.phase == "after_optimizer_step"
         untouched = 0
-        if rung.reach == "optimizer" and phase.step == 0 and not in_step:
+        if fallback.reach == "optimizer" and phase.step == 0 and not in_step:
             untouched = phase.peak_bytes
-        elif rung.reach == "activations":
+        elif fallback.reach == "activations":
             held = phase.peak if in_step else phase.end
             kept = ("parameters", "gradients", "optimizer_gpu", *(["temporaries"] if in_step else []))
             untouched = sum(held[category] for category in kept)
@@ -263,24 +268,24 @@ def _combinations(plans: _Plans, single: list[Proposal]) -> list[Proposal]:
 
     Offload alone is no end of the search, since not every host has the memory for it.
     """
-    names = [rung.name for rung in plans.ladder]
+    names = [fallback.name for fallback in plans.fallbacks]
     found: list[Proposal] = []
     for barred in ((), _OFFLOAD):
         alone = [proposal for proposal in single if proposal.changes[0] not in barred]
         if alone and alone[0].kind in ("none", "time"):
             continue
-        rungs = plans.ladder[: names.index(alone[0].changes[0])] if alone else plans.ladder
-        proposal = _climb(plans, [rung for rung in rungs if rung.name not in barred])
+        fallbacks = plans.fallbacks[: names.index(alone[0].changes[0])] if alone else plans.fallbacks
+        proposal = _fewest_that_fit(plans, [fallback for fallback in fallbacks if fallback.name not in barred])
         if proposal is not None and proposal.changes not in [p.changes for p in (*found, *single)]:
             found.append(proposal)
     return found
 
 
-def _climb(plans: _Plans, rungs: list[Rung]) -> Proposal | None:
-    """Rungs added one by one, as far as needed, less those that are not."""
+def _fewest_that_fit(plans: _Plans, fallbacks: list[Fallback]) -> Proposal | None:
+    """Fallbacks added one by one, as far as needed, less those that are not."""
     states: list[State] = []
-    for rung in rungs:
-        state = add(plans.config, states[-1] if states else (), rung, plans.bf16)
+    for fallback in fallbacks:
+        state = add(plans.config, states[-1] if states else (), fallback, plans.bf16)
         if state is not None:
             states.append(state)
     plans.say("planning changes together")
@@ -289,13 +294,13 @@ def _climb(plans: _Plans, rungs: list[Rung]) -> Proposal | None:
     if high is None:
         return None
     low = -1
-    while high - low > 1:  # a longer climb nearly always holds less; what comes out is planned in any case
+    while high - low > 1:  # with more fallbacks a run nearly always holds less; what comes out is planned in any case
         middle = (low + high) // 2
         low, high = (low, middle) if _fits(plans, states[middle]) else (middle, high)
     state = states[high]
-    plans.fill(tuple(r for r in state if r is not rung) for rung in state[:-1])
-    for rung in reversed(state[:-1]):
-        less = tuple(r for r in state if r is not rung)
+    plans.fill(tuple(r for r in state if r is not fallback) for fallback in state[:-1])
+    for fallback in reversed(state[:-1]):
+        less = tuple(r for r in state if r is not fallback)
         if less and _fits(plans, less):
             state = less
     return plans.with_largest_batch(state) if BATCH in state else plans.propose(state)
@@ -311,9 +316,9 @@ def _distance(proposal: Proposal) -> tuple[bool, int]:
     return found.verdict != "borderline", found.peak_bytes
 
 
-def _cost(rung: Rung, config: RunConfig, found: Prediction) -> str:
-    if rung.name.startswith("offload"):
-        return f"{rung.cost}; {found.host_bytes / 2**30:.1f} GiB of host memory"
-    if rung.name == "batch":
-        return f"{rung.cost} ({config.accumulate_grad_batches} of {config.batch_size})"
-    return rung.cost
+def _cost(fallback: Fallback, config: RunConfig, found: Prediction) -> str:
+    if fallback.name.startswith("offload"):
+        return f"{fallback.cost}; {found.host_bytes / 2**30:.1f} GiB of host memory"
+    if fallback.name == "batch":
+        return f"{fallback.cost} ({config.accumulate_grad_batches} of {config.batch_size})"
+    return fallback.cost

@@ -185,8 +185,8 @@ class CachingAllocator:
                 block.after.before = block
 
 
-class VirtualAllocator(CachingAllocator):
-    """The virtual GPU: every block is its own, nothing is cached, and what is reserved is what is allocated."""
+class SimulatedAllocator(CachingAllocator):
+    """The simulated GPU: every block is its own, nothing is cached, and what is reserved is what is allocated."""
 
     def allocate(self, size_bytes: int) -> Block | None:
         """A block of exactly ``size_bytes``, or None when the capacity does not allow one."""

@@ -2,7 +2,7 @@
 
 DeepSpeed runs on no ``meta`` tensor. These are the buffers that its stages 2 and 3 make when all is offloaded, made
 and given back in its order (``stage_1_and_2.py`` and ``stage3.py`` of DeepSpeed 0.19), with Lightning's sizes. On the
-virtual GPU both stages are compared with DeepSpeed itself (tests/plan/test_offload.py).
+simulated GPU both stages are compared with DeepSpeed itself (tests/plan/test_offload.py).
 
 Nothing is page-locked, since Lightning leaves ``pin_memory`` off; torch would round a page-locked buffer up to a
 power of two.
@@ -37,7 +37,7 @@ class ZeroOffload:
         self._trained = [p for p in module.parameters() if p.requires_grad]
         self._dtype = self._trained[0].dtype
         # in stage 2 sums of gradients have buffers of their own; in stage 3 they are brought back to be added to,
-        # which moves nothing on the virtual GPU
+        # which moves nothing on the simulated GPU
         self._keeps_sums = self._stage == 2 and config.accumulate_grad_batches > 1
         self._brings_sums = self._stage == 3 and config.on_cuda
         self._summed: set[int] = set()
@@ -68,7 +68,7 @@ class ZeroOffload:
             with host():
                 for parameter in self._weights:
                     parameter.data = torch.empty_like(parameter)
-            if config.on_cuda:  # on the virtual GPU weights in host memory are used where they are
+            if config.on_cuda:  # on the simulated GPU weights in host memory are used where they are
                 self._gathering = Gathering(module, zero_sizes(config))
         for parameter in self._trained:
             parameter.register_post_accumulate_grad_hook(self._take)

@@ -11,7 +11,7 @@ from labkit.config.gpus import find_gpu, refusal
 from labkit.config.schema import RunConfig
 from labkit.memory.categories import on_host
 from labkit.memory.report import MemoryReport, activity_of
-from labkit.plan.allocator import CachingAllocator, VirtualAllocator
+from labkit.plan.allocator import CachingAllocator, SimulatedAllocator
 from labkit.plan.cache import TraceCache
 from labkit.plan.errors import PredictionError
 from labkit.plan.expandable import ExpandableAllocator
@@ -28,7 +28,7 @@ class Prediction(MemoryReport):
 
     ``verdict`` is ``fits``, ``out of memory``, ``borderline`` when 5% more or less capacity would change that, or
     ``no capacity given``. ``reserved_bytes`` is the most that the allocator reserves, never above the capacity; the
-    virtual GPU has no allocator.
+    simulated GPU has no allocator.
     ``operation`` made the highest peak. For a run that runs out of memory ``died_in`` tells where, as a record does,
     and ``requested_bytes`` what was asked for there. The phases behind that would be there with more memory.
     """
@@ -96,7 +96,7 @@ def warm_up_bytes(config: RunConfig, trace: Trace) -> int:
 def _allocator(config: RunConfig) -> type[CachingAllocator]:
     """What the run will have: on CUDA as the environment sets it, which a run inherits."""
     if not config.on_cuda:
-        return VirtualAllocator
+        return SimulatedAllocator
     names = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
     settings = ",".join(os.environ.get(name, "") for name in names).replace(" ", "").lower()
     return ExpandableAllocator if "expandable_segments:true" in settings else CachingAllocator
@@ -129,12 +129,12 @@ def judge(
     if found.failed_at is not None:
         died_in, requested_bytes = log.place(found.failed_at), found.requested_bytes
     phases = [
-        dataclasses.replace(phase, reserved_bytes=None if kind is VirtualAllocator else mark.reserved_bytes)
+        dataclasses.replace(phase, reserved_bytes=None if kind is SimulatedAllocator else mark.reserved_bytes)
         for phase, mark in zip(trace.report.phases, found.marks[1:], strict=False)
     ]
     return Prediction(
         source="predicted", capacity_bytes=capacity_bytes, phases=phases + trace.report.phases[len(phases) :],
-        operation=trace.operation, reserved_bytes=None if kind is VirtualAllocator else found.peak_reserved_bytes,
+        operation=trace.operation, reserved_bytes=None if kind is SimulatedAllocator else found.peak_reserved_bytes,
         verdict=_verdict(log, capacity_bytes, kind, found),
         margin=None if capacity_bytes is None else 1 - peak_bytes / capacity_bytes,
         died_in=died_in, requested_bytes=requested_bytes, checkpoint_bytes=trace.checkpoint_bytes,

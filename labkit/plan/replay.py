@@ -50,7 +50,7 @@ def replay(
     """Feed a log to an allocator and say what it allocated and reserved.
 
     An event is ``(key, size_bytes)`` for a birth, the same key with 0 or a negative size for its death, and
-    ``(None, name)`` for a mark. ``kind`` is the caching allocator, ``ExpandableAllocator`` or ``VirtualAllocator``.
+    ``(None, name)`` for a mark. ``kind`` is the caching allocator, ``ExpandableAllocator`` or ``SimulatedAllocator``.
     Without ``capacity_bytes`` nothing fails. A capacity of at least the uncapped peak reserved changes nothing; one
     below the log's own peak, sizes rounded up to 512 bytes, always fails. In between more capacity is nearly always
     better, but not always: releasing cached segments early can leave fewer holes.

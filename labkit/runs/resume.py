@@ -31,7 +31,7 @@ def unfinished(ledger: Ledger, resolved: Resolved, environment: dict[str, str]) 
             record = folder.read()
         except LedgerError:  # another run's damage is no reason not to go on with this one
             continue
-        if record.config_hash != resolved.config.hash or (record.rung or {}).get("environment", {}) != environment:
+        if record.config_hash != resolved.config.hash or (record.fallback or {}).get("environment", {}) != environment:
             continue
         deadline = time.monotonic() + ENDING_S
         while folder.is_watched and time.monotonic() < deadline:

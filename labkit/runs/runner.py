@@ -25,7 +25,7 @@ from labkit.ledger.events import EventReader
 from labkit.ledger.ledger import Ledger
 from labkit.ledger.records import Record
 from labkit.ledger.run_folder import RunFolder
-from labkit.ledger.shape import Rung
+from labkit.ledger.shape import Fallback
 from labkit.memory.host import HostMemory
 from labkit.runs.fork_server import Process, close_input, environment, libraries, start
 from labkit.runs.prediction import WAIT_S, in_background
@@ -59,7 +59,7 @@ def run(
     timeout_s: float | None = None,
     on_event: OnEvent | None = None,
     fresh: bool = False,
-    rung: Rung | None = None,
+    fallback: Fallback | None = None,
     oversubscribe: bool = False,
 ) -> Record:
     """Run ``experiment`` on ``profile``'s machine and return its record, however it ended.
@@ -71,8 +71,8 @@ def run(
     stopped. Ctrl-C stops the child, writes the record and goes on as ``KeyboardInterrupt``; so does ``ToldToStop``.
 
     With ``enable_checkpointing`` a run that stopped goes on when it is called again, from the step it saved last:
-    its first event is ``resumed``. ``fresh`` starts anew. ``rung`` is kept in the record, and its ``environment`` is
-    set for the child (``labkit.runs.climb``). More devices than the cores carry are refused unless it is to
+    its first event is ``resumed``. ``fresh`` starts anew. ``fallback`` is kept in the record, and its ``environment``
+    is set for the child (``labkit.runs.auto_fit``). More devices than the cores carry are refused unless it is to
     ``oversubscribe``. Raises ``ConfigError`` and ``LedgerError`` before anything has started.
     """
     workspace = Workspace.find()
@@ -91,7 +91,7 @@ def run(
         return launched.follow(ledger)
     if launched is not None:
         launched.open(ledger)
-    environment = (rung or {}).get("environment", {})
+    environment = (fallback or {}).get("environment", {})
     if not fresh and (stopped := unfinished(ledger, resolved, environment)) is not None:
         try:
             return resume(stopped, timeout_s, on_event)
@@ -99,7 +99,7 @@ def run(
             if not stopped.is_watched:
                 raise
             # another has gone on with it at the same moment, and this becomes a run of its own
-    with ledger.open_run(resolved, typed, {"data_folder": str(workspace.data)}, rung) as folder:
+    with ledger.open_run(resolved, typed, {"data_folder": str(workspace.data)}, fallback) as folder:
         record = folder.read()
         if launched is not None and not resolved.skip_reason:
             launched.leave_word(ledger, folder, None)
@@ -242,14 +242,14 @@ def _watch(
 @contextlib.contextmanager
 def _child(folder: RunFolder, record: Record, config: RunConfig, saved: Path | None) -> Generator[Process]:
     """The training process, in a session of its own; nothing of it is left when the context ends."""
-    virtual = config.simulated
-    env = environment() if virtual else child_environment() | {"TOKENIZERS_PARALLELISM": "false"}
-    env |= (record.rung or {}).get("environment", {})
+    simulated = config.simulated
+    env = environment() if simulated else child_environment() | {"TOKENIZERS_PARALLELISM": "false"}
+    env |= (record.fallback or {}).get("environment", {})
     arguments = [str(folder.path), *([str(saved)] if saved else [])]
     module = "labkit.runs.ranks.watch" if config.world_size > 1 else "labkit.train.fit"
     with folder.log.open("ab") as log:
         # it keeps the lock, so that nobody goes on with the run while it still ends
-        child = start(module, arguments, env, log.fileno(), [folder.held_lock], virtual, libraries(config))
+        child = start(module, arguments, env, log.fileno(), [folder.held_lock], simulated, libraries(config))
     try:
         yield child
     finally:

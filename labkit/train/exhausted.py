@@ -5,7 +5,7 @@ from typing import Any
 from labkit.config.schema import RunConfig
 from labkit.memory.capture import MemoryCapture
 from labkit.memory.categories import on_device
-from labkit.memory.tracker import VirtualOutOfMemoryError
+from labkit.memory.tracker import SimulatedOutOfMemoryError
 
 
 def out_of_memory(config: RunConfig, error: RuntimeError, capture: MemoryCapture) -> dict[str, Any]:
@@ -15,7 +15,7 @@ def out_of_memory(config: RunConfig, error: RuntimeError, capture: MemoryCapture
         "died_in": capture.died_in or {"step": 0, "micro_step": 0, "phase": capture.activity},
         "reason": str(error),
     }
-    if isinstance(error, VirtualOutOfMemoryError):
+    if isinstance(error, SimulatedOutOfMemoryError):
         found["out_of_memory"] = {
             "requested_bytes": error.requested_bytes, "capacity_bytes": error.capacity_bytes,
             "allocated_bytes": error.allocated_bytes, "operation": error.operation, "held": error.held,

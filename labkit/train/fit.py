@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback, seed_everything
 
+from labkit.config.device import SIMULATED_GPU
 from labkit.config.errors import ConfigError
 from labkit.config.parent import end_with_parent
 from labkit.config.place import Place
@@ -41,9 +42,9 @@ from labkit.train.events import EventWriter
 from labkit.train.exhausted import out_of_memory
 from labkit.train.fsdp import ShardedModule
 from labkit.train.gpu import local_rank, without_gpu
-from labkit.train.layer_split import SplitModule
 from labkit.train.models import weight_facts
 from labkit.train.module import CaptionModule
+from labkit.train.pipeline import PipelineModule
 from labkit.train.progress import Progress, finite
 from labkit.train.saved_steps import STATE, Interrupted, SavedSteps
 from labkit.train.state_files import reading
@@ -85,9 +86,9 @@ class Training:
         self.train_samples, self.val_samples = load_samples(config, data_folder)
         self.steps = _steps(config, len(self.train_samples))
         self.in_pieces = config.placement.divides_model
-        self.virtual = _virtual_gpu(config)
+        self.simulated_gpu = _simulated_gpu(config)
         self.capture = MemoryCapture(
-            self.virtual, config.report_every, on_phase=lambda phase: events.write("phase", **phase.__dict__),
+            self.simulated_gpu, config.report_every, on_phase=lambda phase: events.write("phase", **phase.__dict__),
             owned_by=zero_tensors if config.placement.uses_zero else None,
         )  # fmt: skip
         self.place = _place(saved) if saved is not None else None
@@ -106,7 +107,7 @@ class Training:
         """Train; how that ended. ``others_bytes`` is what other processes held on the GPU before."""
         result: dict[str, Any] = {"status": "ok", "died_in": None}
         try:
-            with kernels(self.config.cudnn_attention), self.virtual or contextlib.nullcontext():
+            with kernels(self.config.cudnn_attention), self.simulated_gpu or contextlib.nullcontext():
                 self._train(others_bytes)
         except RuntimeError as error:  # torch's own OutOfMemoryError is one
             if self.capture.died_in is None and not is_exhausted(error):  # in a step the capture has looked in time
@@ -129,7 +130,8 @@ class Training:
         if dist.is_initialized() and result["status"] == "ok":  # after a failure the others do not answer
             dist.destroy_process_group()
         measured = self.capture.peak_bytes
-        peak_bytes = self.virtual.peak_bytes if self.virtual else max(measured, torch.cuda.max_memory_allocated())
+        simulated = self.simulated_gpu
+        peak_bytes = simulated.peak_bytes if simulated else max(measured, torch.cuda.max_memory_allocated())
         return result | {"peak_bytes": peak_bytes}
 
     def _train(self, others_bytes: int | None) -> None:
@@ -147,12 +149,12 @@ class Training:
     def _build_module(self) -> tuple[dict[str, Any], int]:
         """Make model, processor and module; what is to be known of the whole model, and what one saved step takes."""
         with host() if self.in_pieces else contextlib.nullcontext():
-            self.model, self.processor = _build(self.config, "cpu" if self.virtual or self.in_pieces else "cuda")
+            self.model, self.processor = _build(self.config, "cpu" if self.simulated_gpu or self.in_pieces else "cuda")
         if self.rank:  # weights are the same on all ranks, what dropout takes is not; Lightning seeds again, with this
             seed_everything(self.config.seed + self.rank, workers=True, verbose=False)
         facts = weight_facts(self.model)
         saved_bytes = checkpoint_bytes(self.config, self.model.parameters())  # of the whole, which may be split next
-        self.module = _module(self.config, self.model, self.rank, self.capture, self.virtual)
+        self.module = _module(self.config, self.model, self.rank, self.capture, self.simulated_gpu)
         return facts, saved_bytes
 
     def _loaders(self) -> list[Any]:
@@ -165,8 +167,8 @@ class Training:
         return loaders
 
 
-def _virtual_gpu(config: RunConfig) -> Tracker | None:
-    """The virtual GPU of a run; None on CUDA, where torch keeps the process below the capacity."""
+def _simulated_gpu(config: RunConfig) -> Tracker | None:
+    """The simulated GPU of a run; None on CUDA, where torch keeps the process below the capacity."""
     if config.simulated:
         kind = ShardTracker if config.placement.shards else Tracker
         return kind(config.capacity_bytes)
@@ -194,16 +196,16 @@ def _build(config: RunConfig, device: str) -> tuple[torch.nn.Module, Any]:
 
 
 def _module(
-    config: RunConfig, model: torch.nn.Module, rank: int, capture: MemoryCapture, virtual: Tracker | None
+    config: RunConfig, model: torch.nn.Module, rank: int, capture: MemoryCapture, simulated_gpu: Tracker | None
 ) -> CaptionModule:
     """What trains the model, as the strategy has it."""
     if config.placement.shards:
-        return ShardedModule(config, model, virtual)
+        return ShardedModule(config, model, simulated_gpu)
     if config.placement.splits_layers:
         with host():
-            module = SplitModule(config, model, rank)
-        if virtual:
-            virtual.assign((*module.parameters(), *module.buffers()), "parameters")
+            module = PipelineModule(config, model, rank)
+        if simulated_gpu:
+            simulated_gpu.assign((*module.parameters(), *module.buffers()), "parameters")
         return module
     return CaptionModule(config, model)
 
@@ -216,10 +218,10 @@ def _steps(config: RunConfig, samples: int) -> int:
 
 
 def _start(config: RunConfig, steps: int) -> dict[str, Any]:
-    device = torch.cuda.get_device_name() if config.on_cuda else f"virtual GPU on {platform.machine()} CPU"
+    device = torch.cuda.get_device_name() if config.on_cuda else f"{SIMULATED_GPU} on {platform.machine()} CPU"
     return {
         "steps": steps,
-        "source": "CUDA" if config.on_cuda else "virtual GPU",
+        "source": "CUDA" if config.on_cuda else SIMULATED_GPU,
         "capacity_bytes": config.capacity_bytes,
         "device": device,
         "versions": {

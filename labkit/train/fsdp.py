@@ -102,7 +102,7 @@ def _sharded_as(parameter: DTensor, value: Any) -> Any:
 class ShardedModule(CaptionModule):
     """A ``CaptionModule`` that is sharded before it has an optimizer.
 
-    Give it a model in host memory: no rank's device ever holds all of it. On a virtual GPU its memory is followed by
+    Give it a model in host memory: no rank's device ever holds all of it. On a simulated GPU its memory is followed by
     ``tracker``, from the shards on.
     """
 

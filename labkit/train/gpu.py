@@ -43,8 +43,8 @@ def _result(obstacle: Obstacle) -> dict[str, Any]:
         died_in = {"step": 0, "micro_step": 0, "phase": "load_model"}
         return {"status": "oom", "died_in": died_in, "reason": reason}
     if obstacle.gpu is None:
-        return {"status": "skipped", "reason": f"{reason}; use --profile tiny for the virtual GPU"}
+        return {"status": "skipped", "reason": f"{reason}; use --profile tiny for the simulated GPU"}
     step = "'labkit doctor' says what to do"
     if obstacle.without_cuda:
         step = "'pip install --force-reinstall torch', without an index for CPU builds, brings one that can"
-    return {"status": "failed", "reason": f"{reason}. {step}; --profile tiny takes the virtual GPU"}
+    return {"status": "failed", "reason": f"{reason}. {step}; --profile tiny takes the simulated GPU"}

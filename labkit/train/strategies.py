@@ -24,7 +24,7 @@ from labkit.train.ddp import BucketedDDP
 from labkit.train.extensions import alone, set_folder
 from labkit.train.fsdp import ShardedStrategy
 from labkit.train.in_place import InPlace, OneDevice
-from labkit.train.layer_split import SplitStrategy
+from labkit.train.pipeline import PipelineStrategy
 from labkit.train.state_files import reading
 
 
@@ -54,9 +54,9 @@ class ZeroOnCPU(Zero):
     Lightning's strategy asks for CUDA in four places; each is overridden here with what a CPU needs.
     ``set_environment`` must come before deepspeed is imported.
 
-    DeepSpeed's own set-up is not counted on the virtual GPU: all of its buffers are CPU tensors, and whose they are is
-    known only when it is done. In stage 3 a layer that is gathered for its turn is the tensor that host memory keeps,
-    so it costs the virtual GPU nothing; on CUDA it is a copy.
+    DeepSpeed's own set-up is not counted on the simulated GPU: all of its buffers are CPU tensors, and whose they are
+    is known only when it is done. In stage 3 a layer that is gathered for its turn is the tensor that host memory
+    keeps, so it costs the simulated GPU nothing; on CUDA it is a copy.
     """
 
     def setup_environment(self) -> None:
@@ -119,7 +119,7 @@ def build_strategy(config: RunConfig, capture: MemoryCapture | None = None) -> S
         stays = config.enable_checkpointing and config.world_size > 2
         return BucketedDDP(capture or MemoryCapture(), find_unused_parameters=stays, **ranks)
     if placement.splits_layers:
-        return SplitStrategy(**ranks)
+        return PipelineStrategy(**ranks)
     if placement.shards:
         return ShardedStrategy(config.world_size, **ranks)
     if not placement.uses_zero:
@@ -140,7 +140,7 @@ def build_strategy(config: RunConfig, capture: MemoryCapture | None = None) -> S
 def zero_sizes(config: RunConfig) -> dict[str, int]:
     """How many numbers ZeRO works on at a time: Lightning's defaults, stage 3's are DeepSpeed's.
 
-    As the models of the virtual GPU are a thousandth of the real ones, so are these there.
+    As the models of the simulated GPU are a thousandth of the real ones, so are these there.
     """
     scale = 1 if config.on_cuda else 1000
     return {

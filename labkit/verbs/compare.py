@@ -57,7 +57,7 @@ def _print(workspace: Workspace, profile: str, rows: list[dict[str, Any]]) -> No
     say(f"\n{total - len(wrong)} of {total} as expected. Steps count from 0.")
     say("predicted: the peak with memory enough. error: predicted over measured, in the phases that were reached.")
     say("Each category shows its own peak; temp is allocated and freed within one phase.")
-    say("host is kept in host memory: step counters, and what is offloaded. The virtual GPU tells it by owner.")
+    say("host is kept in host memory: step counters, and what is offloaded. The simulated GPU tells it by owner.")
     say(f"Records: {workspace.runs / profile}")
     if wrong:
         say("not as expected, outdated or not run: " + ", ".join(wrong))

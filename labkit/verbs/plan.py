@@ -24,7 +24,7 @@ What an experiment will hold in memory, predicted from its operations. Nothing i
   labkit plan --all --gpu h100-94gb               every experiment of the course, in a table
   labkit plan bf16_true strategy=fsdp devices=4 --gpu h100-94gb      one GPU of four
 
-Not compared with a GPU yet. On the profile tiny it agrees with the virtual GPU (tests/plan/test_predict.py).
+Not compared with a GPU yet. On the profile tiny it agrees with the simulated GPU (tests/plan/test_predict.py).
 """
 
 

@@ -32,7 +32,7 @@ Run an experiment in a child process and record how it ended.
   labkit run --all                            the whole course, then the table
   labkit run food_lora enable_checkpointing=true   save the run's state now and then; the same line again after a
                                               crash, a kill or Ctrl-C goes on where it stopped (--fresh starts anew)
-  labkit run xxl_smallest_batch --fit         climb: run again with the cheapest change that is planned to fit
+  labkit run xxl_smallest_batch --fit         auto-fit: run again with the cheapest change that is planned to fit
   labkit run reduced_batch devices=2 strategy=ddp   on two devices: a process each, watched as one, in one record
   labkit run --resume 20260102-1504           the same for a run by its id
 
@@ -92,7 +92,7 @@ def _main(args: argparse.Namespace) -> int:
     if args.timeout_s is not None and not args.timeout_s > 0:
         raise ConfigError(f"--timeout-s={args.timeout_s:g} must be above 0.")
     if args.fit and (args.all or args.resume):
-        raise ConfigError(f"--fit climbs with one experiment; leave out {'--all' if args.all else '--resume'}.")
+        raise ConfigError(f"--fit takes one experiment; leave out {'--all' if args.all else '--resume'}.")
     if args.resume and (args.show_config or args.fresh):
         raise ConfigError("--resume goes on with a run as it is; leave out --show-config and --fresh.")
     if args.allow_quality and not args.fit:
@@ -110,7 +110,7 @@ def _main(args: argparse.Namespace) -> int:
         _show_config(runs, args.json)
         return 0
     if args.fit:
-        return _climb(names[0], overrides, args)
+        return _auto_fit(names[0], overrides, args)
     records = [_run_one(name, overrides, resolved, args) for name, resolved in zip(names, runs, strict=True)]
     if args.json and not _is_silent():
         found = [asdict(record) for record in records]
@@ -151,26 +151,26 @@ def _resume(folder: RunFolder, args: argparse.Namespace) -> int:
     return EXIT_FAILED if record.status in BAD else 0
 
 
-def _climb(name: str, overrides: dict[str, str], args: argparse.Namespace) -> int:
+def _auto_fit(name: str, overrides: dict[str, str], args: argparse.Namespace) -> int:
     quiet_libraries()
     from labkit.memory.units import human_bytes
     from labkit.plan.errors import PredictionError
-    from labkit.runs.climb import Climbed, climb, words
+    from labkit.runs.auto_fit import PlannedFallback, auto_fit, words
 
-    def run_one(changed: dict[str, Any], rung: Climbed | None) -> Record:
+    def run_one(changed: dict[str, Any], fallback: PlannedFallback | None) -> Record:
         def start(on_event: OnEvent | None) -> Record:
-            return run(name, changed, args.profile, args.timeout_s, on_event, args.fresh, rung, args.oversubscribe)
+            return run(name, changed, args.profile, args.timeout_s, on_event, args.fresh, fallback, args.oversubscribe)
 
         if args.json:
             return start(None)
-        if rung is not None:
-            say(f"next rung: {words(rung)}, predicted peak {human_bytes(rung['peak_bytes'])}; "
-                  f"costs {rung['kind']}: {rung['cost']}")  # fmt: skip
+        if fallback is not None:
+            say(f"next fallback: {words(fallback)}, predicted peak {human_bytes(fallback['peak_bytes'])}; "
+                  f"costs {fallback['kind']}: {fallback['cost']}")  # fmt: skip
         config = resolve(Workspace.find(), name, changed, args.profile).config
         return _shown(name, config.accumulate_grad_batches, start)
 
     try:
-        records, stopped = climb(name, overrides, args.profile, run_one, args.allow_quality)
+        records, stopped = auto_fit(name, overrides, args.profile, run_one, args.allow_quality)
     except PredictionError as error:
         say(f"error: {name}: {error}", error=True)
         return EXIT_FAILED

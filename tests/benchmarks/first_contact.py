@@ -10,7 +10,7 @@ driver with which torch cannot compute does: without it nothing else says anythi
 named. The last check, which sees whether anything is left on the GPU, has its time kept for it.
 
 It works with the versions that it finds, needs no network, and skips by name what a missing library keeps from
-running. ``--dry`` does all of it without a GPU: tensors on the CPU, runs on the virtual GPU, and for what only CUDA
+running. ``--dry`` does all of it without a GPU: tensors on the CPU, runs on the simulated GPU, and for what only CUDA
 has a stand-in, marked "dry: simulated".
 
 Exit code: 0 when at least one check is ok and none has failed or was stopped at its limit; 1 otherwise.
@@ -544,7 +544,7 @@ def _against(probes: Probes, last: dict[str, Any] | None) -> Seen:
 
 
 def capacity_of(profile: str) -> int | None:
-    """The capacity in bytes that a profile gives its GPU; None for a profile of the virtual GPU."""
+    """The capacity in bytes that a profile gives its GPU; None for a profile of the simulated GPU."""
     values = load_profile(Workspace.find(), profile).values
     if values.get("device") != "cuda" or values.get("capacity_gib") is None:
         return None
@@ -801,7 +801,7 @@ def planned_attention(shape: Shape, precision: str, device: str) -> dict[str, An
     from labkit.plan.semantics import DeviceSemantics
 
     parts, mask = tensors_of(shape, precision, "meta", BATCH[device])
-    machine = {"device": "virtual", "capacity_gib": 1.0} if device == "cpu" else {"device": "cuda"}
+    machine = {"device": "simulated", "capacity_gib": 1.0} if device == "cpu" else {"device": "cuda"}
     machine["cudnn_attention"] = torch.backends.cuda.cudnn_sdp_enabled()
     with DeviceSemantics(RunConfig(precision=precision, **machine)) as semantics:
         return followed(shape, parts, mask, semantics.autocast(), "meta")
@@ -1052,8 +1052,8 @@ def need_libraries() -> None:
 
 
 def small_values(dry: bool, values: dict[str, Any]) -> dict[str, Any]:
-    """Typed values of a run of a tiny model: on the whole GPU, or on the virtual one."""
-    machine = {"device": "virtual", "capacity_gib": 1.0} if dry else {"device": "cuda", "capacity_gib": None}
+    """Typed values of a run of a tiny model: on the whole GPU, or on the simulated one."""
+    machine = {"device": "simulated", "capacity_gib": 1.0} if dry else {"device": "cuda", "capacity_gib": None}
     return SMALL | machine | values
 
 
@@ -1320,8 +1320,8 @@ def _resumed(dry: bool, whole: list[float]) -> Seen:
 ROWS = (gpu_check.PRETRAINED, "reduced_batch", "bf16_mixed", "bf16_true")
 """The cheapest by gpu_check's estimate, all of the smallest model and expected to fit: its three precisions."""
 KNOWS = 3.0
-"""A loss below this is one of weights that were loaded: 0.8 on the virtual GPU (measured), where random ones start near
-ln(1000), 6.9."""
+"""A loss below this is one of weights that were loaded: 0.8 on the simulated GPU (measured), where random ones start
+near ln(1000), 6.9."""
 
 
 def rows(probes: Probes) -> None:
@@ -1642,7 +1642,7 @@ def killed_words(number: int) -> str:
 def page(data: dict[str, Any]) -> str:
     """All that was found, for an instructor: the machine, one table, then what is red and all probes."""
     setup, checks = data["setup"], data["checks"]
-    dry = [f"**{SIMULATED}. Nothing here was measured on a GPU: tensors on the CPU, runs on the virtual GPU.**"]
+    dry = [f"**{SIMULATED}. Nothing here was measured on a GPU: tensors on the CPU, runs on the simulated GPU.**"]
     parts = ["# First contact with a GPU", *(dry if data["dry"] else []), _machine_words(data, setup), _verdict(checks)]
     cells = [
         [str(number), entry["name"], entry["title"], entry["result"],
@@ -1725,7 +1725,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="folder of JSON and page (default: the workspace's results)")
-    parser.add_argument("--dry", action="store_true", help="without a GPU: the virtual GPU, and stand-ins")
+    parser.add_argument("--dry", action="store_true", help="without a GPU: the simulated GPU, and stand-ins")
     parser.add_argument("--budget-s", type=float, default=BUDGET_S, metavar="S", help="seconds (default: %(default)g)")
     parser.add_argument(
         "--only", nargs="+", metavar="CHECK", choices=[check.name for check in CHECKS], help="these checks alone"

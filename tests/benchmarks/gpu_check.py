@@ -11,7 +11,7 @@ Both are written after every row. Started again, the command goes on where it st
 same config on the same GPU, with the same libraries and the same text of labkit, was compared. Cheap rows come first.
 
 It works with the versions that it finds, needs no network, and skips by name what a missing library keeps from running.
-Without a GPU, ``--profile tiny`` does all of it on the virtual GPU.
+Without a GPU, ``--profile tiny`` does all of it on the simulated GPU.
 
 Exit code: 0 when at least one row was compared, all compared rows agree and none failed; 1 otherwise. A row agrees
 when its verdict and place of death are the predicted and the expected ones, and when every phase's peak, end and
@@ -200,9 +200,9 @@ def _cublas_workspace_bytes() -> int:
     return torch.cuda.memory_allocated() - before - tensors_bytes
 
 
-def virtual_facts() -> dict[str, Any]:
-    """The machine of a virtual GPU, which is none."""
-    return {"gpu": f"virtual GPU on {platform.machine()} CPU", "driver": None}
+def simulated_facts() -> dict[str, Any]:
+    """The machine of a simulated GPU, which is none."""
+    return {"gpu": f"simulated GPU on {platform.machine()} CPU", "driver": None}
 
 
 def environment() -> dict[str, str | bool]:
@@ -605,8 +605,8 @@ Samples a second are those of the third step, in which nobody reports on memory.
 
 def _section(setup: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
     done = [row for row in rows if row["state"] == "compared"]
-    virtual = setup["machine"]["driver"] is None and "total_bytes" not in setup["machine"]
-    unit, size = ("MiB", 2**20) if virtual else ("GiB", 2**30)
+    simulated = setup["machine"]["driver"] is None and "total_bytes" not in setup["machine"]
+    unit, size = ("MiB", 2**20) if simulated else ("GiB", 2**30)
     agree = sum(row["agrees"] for row in done)
     parts = [f"## {setup['machine']['gpu']}", _setup_words(setup, rows), f"{agree} of {len(done)} compared rows agree."]
     if done:
@@ -729,11 +729,11 @@ def check(args: argparse.Namespace, begun: float) -> int:
 
 def _machine(rows: list[Row]) -> dict[str, Any]:
     if all(row.config.simulated for row in rows):
-        return virtual_facts()
+        return simulated_facts()
     found = in_child(cuda_facts)
     if found is None:
         raise ConfigError(
-            "PyTorch sees no CUDA GPU here: 'labkit doctor' says why. --profile tiny checks all on the virtual GPU."
+            "PyTorch sees no CUDA GPU here: 'labkit doctor' says why. --profile tiny checks all on the simulated GPU."
         )
     return found
 

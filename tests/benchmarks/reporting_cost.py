@@ -60,9 +60,9 @@ class Variant:
     """Steps before the one that is timed."""
 
 
-def with_capture(report_every: int, virtual_gpu: bool) -> Variant:
-    """Training with reports, on a virtual GPU that is always on or with the callback alone."""
-    tracker = Tracker(CONFIG.capacity_bytes) if virtual_gpu else None
+def with_capture(report_every: int, simulated_gpu: bool) -> Variant:
+    """Training with reports, on a simulated GPU that is always on or with the callback alone."""
+    tracker = Tracker(CONFIG.capacity_bytes) if simulated_gpu else None
     capture = MemoryCapture(tracker, report_every)
 
     def begin(trainer: Trainer, module: LightningModule) -> None:
@@ -192,9 +192,9 @@ def main() -> None:
         measure(
             {
                 BASE: Variant(settle=1),
-                "virtual GPU, unreported": with_capture(NEVER, virtual_gpu=True),
-                "virtual GPU, reported": with_capture(ALWAYS, virtual_gpu=True),
-                "MemoryCapture(), reported": with_capture(ALWAYS, virtual_gpu=False),
+                "simulated GPU, unreported": with_capture(NEVER, simulated_gpu=True),
+                "simulated GPU, reported": with_capture(ALWAYS, simulated_gpu=True),
+                "MemoryCapture(), reported": with_capture(ALWAYS, simulated_gpu=False),
             },
             SOME,
         )

@@ -1,10 +1,10 @@
 """What more devices bring: samples a second and the peak of each rank, for every strategy.
 
-    python tests/benchmarks/scaling.py                                          1 and 2 processes on the virtual GPU
+    python tests/benchmarks/scaling.py                                          1 and 2 processes on the simulated GPU
     python tests/benchmarks/scaling.py --profile h100-94gb --devices 1 2 4      on GPUs: four H100 of 94 GB
 
 The batch of a device stays, so that with twice the devices a perfect strategy has twice the samples a second; under
-``layer_split`` all devices work on one batch. On a virtual GPU the processes share the cores of one machine, so its
+``pipeline`` all devices work on one batch. On a simulated GPU the processes share the cores of one machine, so its
 seconds say nothing about GPUs. ``make bench`` runs the first line.
 """
 
@@ -18,7 +18,7 @@ from labkit.memory.units import human_bytes
 from labkit.runs.ranks.files import side_by_side
 from labkit.runs.runner import run
 
-STRATEGIES = ("ddp", "fsdp", "layer_split")
+STRATEGIES = ("ddp", "fsdp", "pipeline")
 VALUES = {"max_steps": 12, "max_epochs": 100, "dropout": 0.0, "batch_size": 8, "accumulate_grad_batches": 1}
 
 

@@ -658,13 +658,13 @@ def test_some_memory_is_left_where_that_is_asked_for(monkeypatch):
     del blocks
 
 
-def test_the_virtual_gpu_is_filled_to_the_cap_and_to_the_end(probes, monkeypatch):
+def test_the_simulated_gpu_is_filled_to_the_cap_and_to_the_end(probes, monkeypatch):
     ended = iter(["oom", "ok"])
     monkeypatch.setattr(first_contact, "small_run", lambda *arguments: record(status=next(ended), reason="full"))
     first_contact.filling(probes)
     found = found_of(probes)
     assert found["to the cap"] == (
-        "ok", "VirtualOutOfMemoryError at 32.00 MiB of 32.00 MiB, and all was given back"
+        "ok", "SimulatedOutOfMemoryError at 32.00 MiB of 32.00 MiB, and all was given back"
     )  # fmt: skip
     assert found["first product on a full GPU"][0] == "ok"
     assert found["a run where a context is all that fits"] == ("ok", "oom: full")

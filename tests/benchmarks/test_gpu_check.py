@@ -1,4 +1,5 @@
-"""The GPU check does everything on the virtual GPU: predicts, runs, compares, goes on, and says what it leaves out."""
+"""The GPU check does everything on the simulated GPU: predicts, runs, compares, goes on, and says what it leaves
+out."""
 
 import json
 import os
@@ -33,7 +34,7 @@ PRETRAINED = gpu_check.PRETRAINED
 FORWARD_1 = {"step": 1, "micro_step": 0, "phase": "forward"}
 
 
-# -- on the virtual GPU
+# -- on the simulated GPU
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +77,7 @@ def test_a_run_that_fits_is_compared_in_every_phase_and_category(interrupted):
     assert (1, 3, "after_optimizer_step") in found
     assert set(row["phases"][0]["categories"]) == set(CATEGORIES)
     assert abs(row["worst"]["error"]) <= gpu_check.LIMIT
-    assert row["reserved"] == {"predicted": None, "measured": None, "error": None}  # no allocator on the virtual GPU
+    assert row["reserved"] == {"predicted": None, "measured": None, "error": None}  # no allocator on the simulated GPU
     assert row["samples_per_s"] > 0
     assert len(row["measured"]["losses"]) == 3
 
@@ -95,7 +96,7 @@ def test_one_row_loads_the_base_that_ships(interrupted):
     row = rows_in(interrupted.out, "tiny")[PRETRAINED]
     assert row["agrees"]
     assert (row["config"]["weights"], row["config"]["model_name"]) == ("pretrained", "tiny/blip2-opt-base")
-    # on the virtual GPU nothing is reserved at once; on CUDA both numbers are told
+    # on the simulated GPU nothing is reserved at once; on CUDA both numbers are told
     assert (row["prediction"]["warm_up_bytes"], row["prediction"]["reserved_without_warm_up_bytes"]) == (0, None)
     on_cuda = gpu_check.row_of(WORKSPACE, PRETRAINED, load_profile(WORKSPACE, "h100-94gb"))
     found = gpu_check.predict(on_cuda.config)
@@ -141,7 +142,7 @@ def prediction(verdict="fits", died_in=None, factor=1.0, reserved=None, host_byt
 
 def record(name, status="ok", died_in=None, config=None, reserved=None, reason=None):
     report = MemoryReport(
-        source="CUDA" if reserved else "virtual GPU", phases=[phase(total=1000 * MIB, reserved=reserved)]
+        source="CUDA" if reserved else "simulated GPU", phases=[phase(total=1000 * MIB, reserved=reserved)]
     )
     return Record(
         id="a-run", experiment=name, profile="", status=status, overrides={}, config=config, config_hash="",

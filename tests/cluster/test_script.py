@@ -41,7 +41,7 @@ def test_bash_takes_it_and_the_doctor_finds_nothing(tmp_path, asked, saves, prof
         assert done.returncode == 0, done.stdout
     found = examine_script(text, tmp_path, {}, "32-true")
     assert not [check for check in found if check.level == "red"]
-    # only a GPU can be missing, and a virtual one needs none
+    # only a GPU can be missing, and a simulated one needs none
     assert [check.name for check in found if check.level == "amber"] == (["GPUs"] if profile == "tiny" else [])
 
 

@@ -74,7 +74,7 @@ def test_stand_ins_keep_larger_larger_and_the_language_model():
         assert ARCHITECTURES[stand_in].language == ARCHITECTURES[model].language
 
 
-@pytest.mark.parametrize(("name", "device"), [("tiny", "virtual"), ("h100-94gb", "cuda"), ("a100-80gb", "cuda")])
+@pytest.mark.parametrize(("name", "device"), [("tiny", "simulated"), ("h100-94gb", "cuda"), ("a100-80gb", "cuda")])
 def test_a_profile_has_its_device(name, device):
     assert load_profile(WORKSPACE, name).values["device"] == device
 

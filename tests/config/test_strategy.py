@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from labkit.config.schema import RunConfig, key_choices, keys
-from labkit.config.strategy import PLACEMENTS, Placement
+from labkit.config.schema import RunConfig, coerce, key_choices, keys
+from labkit.config.strategy import OLD_NAMES, PLACEMENTS, Placement
 
 FACTS = (
     "replicates", "shards", "splits_layers", "zero_stage", "offloads",
@@ -15,7 +15,7 @@ MEANS = {
     "auto": (False, False, False, None, False, False, False, False, False),
     "ddp": (True, False, False, None, False, False, False, False, True),
     "fsdp": (False, True, False, None, False, False, False, True, True),
-    "layer_split": (False, False, True, None, False, False, False, True, True),
+    "pipeline": (False, False, True, None, False, False, False, True, True),
     "deepspeed_stage_2": (False, False, False, 2, False, True, False, False, True),
     "deepspeed_stage_3": (False, False, False, 3, False, True, False, False, True),
     "deepspeed_stage_2_offload": (False, False, False, 2, True, True, False, False, True),
@@ -62,7 +62,7 @@ def test_a_config_keeps_the_name_and_gives_the_placement(strategy):
     config = runs(strategy)
     assert config.strategy == strategy == config.to_dict()["strategy"]
     assert config.placement is PLACEMENTS[strategy]
-    assert config.shares == (1 if strategy == "layer_split" else config.world_size)
+    assert config.shares == (1 if strategy == "pipeline" else config.world_size)
     assert tuple(config.to_dict()) == keys()  # nothing derived is in records or hashes
 
 
@@ -70,3 +70,11 @@ def test_two_placements_differ_and_none_can_be_changed():
     assert len(set(PLACEMENTS.values())) == len(PLACEMENTS)
     with pytest.raises(dataclasses.FrozenInstanceError):
         PLACEMENTS["ddp"].shards = True
+
+
+def test_the_old_name_of_pipeline_is_read_and_never_written():
+    assert OLD_NAMES == {"layer_split": "pipeline"}
+    assert coerce("strategy", "layer_split") == "pipeline"
+    then, today = runs("layer_split"), runs("pipeline")
+    assert then == today
+    assert (then.hash, then.to_dict()["strategy"]) == (today.hash, "pipeline")

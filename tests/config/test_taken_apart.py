@@ -66,7 +66,7 @@ def test_the_name_of_the_simulated_gpu_is_written_once():
         path.relative_to(LABKIT).as_posix()
         for path in LABKIT.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Constant) and node.value == "virtual"
+        if isinstance(node, ast.Constant) and node.value in ("simulated", "virtual")
     }
     assert written == {OF_KEY["device"]}
 
@@ -84,7 +84,7 @@ def test_the_name_of_the_simulated_gpu_is_written_once():
         ("match config.strategy:\n    case 'ddp': pass", "strategy"),
         ("TABLE[config.precision]", "precision"),
         ("str(record.config.get('precision', '16')).startswith('16')", "precision"),
-        ("record.config['device'] == 'virtual'", "device"),
+        ("record.config['device'] == 'simulated'", "device"),
         ("needs.device not in ('cuda',)", "device"),
     ],
 )

@@ -32,7 +32,7 @@ def test_an_honest_student_gets_what_she_did(student, handed):
     assert (row.passed, row.said_passed) == (4, 0)
     wrong = [one for one in row.given if not one.right]
     assert [(one.question, one.given, round(one.truth, 2), one.before) for one in wrong] == [("adam_state", 3, 2, True)]
-    assert row.virtual_minutes > 0 and row.gpu_minutes == 0
+    assert row.simulated_minutes > 0 and row.gpu_minutes == 0
     said = details(row)
     assert "wrong: 3, it is 2" in said and "nothing to look at" in said and said.count("passed by the runs") == 4
 
@@ -140,7 +140,7 @@ def test_runs_without_answers_are_replaced_by_an_archive_that_has_one_of_them(st
     assert len(graded(old, handed(student(), "Ann", "c"))) == 2
 
 
-def test_minutes_on_a_gpu_cost_and_virtual_ones_do_not(student, handed):
+def test_minutes_on_a_gpu_cost_and_simulated_ones_do_not(student, handed):
     ledger = student()
     run = next(ledger.glob("tiny/baseline/*/record.json"))
     for name in ("config.json", "record.json"):
@@ -151,7 +151,7 @@ def test_minutes_on_a_gpu_cost_and_virtual_ones_do_not(student, handed):
         (run.parent / name).write_text(json.dumps(data))
     (row,) = graded(handed(ledger), price_per_hour=3.0)
     assert row.gpu_minutes == 30 and row.cost == 1.5
-    assert 0 < row.virtual_minutes < 30
+    assert 0 < row.simulated_minutes < 30
     assert graded(handed(ledger))[0].cost is None
 
 
@@ -249,7 +249,7 @@ def test_hostile_submissions_are_rows_and_do_nothing(traps, tmp_path, capsys):
         assert "unread" in by_name[file].kinds, file
     assert len(by_name["bad bytes"].given) == 4
     for row in rows:
-        assert row.virtual_minutes < 10 and row.gpu_minutes == 0 and not row.passed + row.right or row.student in (
+        assert row.simulated_minutes < 10 and row.gpu_minutes == 0 and not row.passed + row.right or row.student in (
             "Ann", by_name["bad bytes"].student
         )  # fmt: skip
 

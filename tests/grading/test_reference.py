@@ -36,7 +36,7 @@ def test_it_is_of_the_course_as_it_is_now(profile):
     course = [result for result in found if not result.record.overrides]
     assert [result.status for result in course].count("oom") == 3
     assert {result.source for result in found} == {
-        "shipped, virtual GPU" if profile == "tiny" else "shipped, predicted"
+        "shipped, simulated GPU" if profile == "tiny" else "shipped, predicted"
     }
 
 
@@ -125,7 +125,7 @@ def test_a_table_shows_it_beside_the_students_own(real_ledger, monkeypatch):
     said = Lab("12_compare").table(reference=True).text()
     rows = [line.split() for line in said.splitlines()]
     assert [row[1:3] for row in rows if row[0] == "baseline" and row[1] != "batch_size=8"] == [
-        ["virtual", "GPU"], ["shipped,", "virtual"],
+        ["simulated", "GPU"], ["shipped,", "simulated"],
     ]  # fmt: skip
     assert [row[0] for row in rows].count("xxl_qlora") == 1
     assert "shipped: made 20" in said and "no run of yours" in said

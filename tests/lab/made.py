@@ -15,7 +15,7 @@ def phase(name, step, **mib):
     return PhaseMemory(phase=name, step=step, micro_step=0, end=found, peak=found, highest=found)
 
 
-def report(source="virtual GPU", activations=20.0, optimizer=30.0):
+def report(source="simulated GPU", activations=20.0, optimizer=30.0):
     """Two steps of a model of 15 MiB."""
     phases = []
     for step in (0, 1):

@@ -42,7 +42,7 @@ def test_every_kind_is_drawn_with_its_source_and_numbers_in_words(results, kind)
     image = Image.open(io.BytesIO(figure.png))
     assert min(image.size) > 150
     assert len(image.convert("L").getcolors()) > 10
-    assert "measured on the virtual GPU" in figure.alt
+    assert "measured on the simulated GPU" in figure.alt
     assert any(digit in figure.alt for digit in "123456789")
     assert f'alt="{figure.alt[:20]}' in figure.html()
     assert figure.text() == f"[figure] {figure.alt}"

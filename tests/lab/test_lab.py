@@ -16,7 +16,7 @@ FIRST = {"max_steps": 2}
 def test_it_says_profile_device_and_what_is_stood_in_for(lab):
     said = lab("00_setup").text()
     assert "profile tiny" in said
-    assert "virtual GPU" in said
+    assert "simulated GPU" in said
     assert "tiny/blip2-opt-small stands in for Salesforce/blip2-opt-2.7b" in said
     assert "<b>Lab 00_setup" in lab("00_setup").html()
 
@@ -203,7 +203,7 @@ def test_a_table_has_the_unit_of_its_machine(lab, add_run):
 def test_a_table_leaves_out_what_is_alike_in_all_lines(lab, add_run):
     one, first = lab("12_compare"), add_run("reduced_batch", losses=[2.0], samples=16, train_seconds=1.0)
     head, columns, *_ = one.table(first, add_run("bf16_true")).text().splitlines()
-    assert head == "Runs, memory in MiB of 95.0, measured on the virtual GPU"
+    assert head == "Runs, memory in MiB of 95.0, measured on the simulated GPU"
     assert columns.split() == [
         "experiment", "status", "peak", "params", "grads", "optim", "activ", "temp", "samples/s", "samples",
         "loss",
@@ -218,7 +218,7 @@ def test_of_a_run_that_measured_nothing_a_table_has_no_size(lab, add_run):
     killed = add_run(
         "baseline",
         status="killed",
-        memory=MemoryReport(source="virtual GPU", capacity_bytes=95 * MIB, phases=[]),
+        memory=MemoryReport(source="simulated GPU", capacity_bytes=95 * MIB, phases=[]),
         peak_bytes=0,
     )
     assert "0.0" not in lab("12_compare").table(killed).text()

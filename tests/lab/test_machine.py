@@ -24,7 +24,7 @@ def found(profile=None):
     return find_machine(Workspace.find(), profile)
 
 
-def test_without_a_gpu_it_is_the_virtual_one(monkeypatch):
+def test_without_a_gpu_it_is_the_simulated_one(monkeypatch):
     monkeypatch.setattr(obstacle, "list_devices", lambda: ([], "there is no nvidia-smi"))
     monkeypatch.setattr(obstacle, "DRIVER_LISTS", Path("/none"))
     assert (found().mode, found().profile) == ("run", "tiny")
@@ -54,7 +54,7 @@ def test_a_gpu_that_torch_cannot_use_is_an_error_with_its_reason_and_the_way_out
     assert found().profile == "tiny"
 
 
-def test_a_torch_for_cpus_beside_a_gpu_has_the_virtual_one_and_a_note(old_driver, monkeypatch):
+def test_a_torch_for_cpus_beside_a_gpu_has_the_simulated_one_and_a_note(old_driver, monkeypatch):
     monkeypatch.setattr(torch.version, "cuda", None)
     assert found().profile == "tiny"
     assert found().note.endswith("is a build without CUDA, which cannot use NVIDIA H100 NVL")

@@ -14,7 +14,7 @@ def test_it_says_phase_memory_loss_and_time_left(capsys):
     with Progress("reduced_batch", 1) as progress:
         assert progress.text() == "reduced_batch: starting"
         progress({"event": "created", "folder": "x"})
-        progress({"event": "start", "device": "virtual GPU", "steps": 10, "model": MODEL})
+        progress({"event": "start", "device": "simulated GPU", "steps": 10, "model": MODEL})
         progress({"event": "phase", "time": 0, **dataclasses.asdict(one)})
         progress({"event": "progress", "step": 4, "losses": [2.5], "train_seconds": 2.0})
         assert "step 4 of 10, loss 2.500, 3 s left" in progress.html()

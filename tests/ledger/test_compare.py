@@ -29,7 +29,7 @@ def test_a_row_has_what_machines_need(course_ledger):
     rows = compare(Workspace.find(), course_ledger, "tiny")
     for row in rows:
         assert row.keys() >= KEYS
-        assert row["source"] == "virtual GPU"
+        assert row["source"] == "simulated GPU"
         assert set(row["phases"]) <= set(PHASES)
         assert set(row["peak_by_category"]) == set(CATEGORIES)
         assert 0 < row["peak_bytes"] <= row["capacity_bytes"]
@@ -93,7 +93,7 @@ def test_the_table_names_every_experiment_and_its_source(course_ledger):
         (line,) = [x for x in text.splitlines() if f" {row['experiment']} " in x]
         assert f"{row['peak_bytes'] / 2**20:.1f}" in line
         assert row["status"] in line
-    assert "virtual GPU" in text
+    assert "simulated GPU" in text
     assert "MiB" in text
 
 
@@ -102,13 +102,13 @@ def test_one_run_in_words(course_records):
     assert "ok (as expected)" in summary(fits)
     assert "validation" not in summary(fits)
     assert "validation loss 1.500, 1.250" in summary(replace(fits, validation_losses=[1.5, 1.25]))
-    assert "virtual GPU" in summary(fits)
+    assert "simulated GPU" in summary(fits)
     assert "out of memory (as expected)" in summary(full)
     assert "forward of step 1" in summary(full)
     assert "asked for" in summary(full)
     rows = as_text(phase_table(fits)).splitlines()
     assert len(rows) == 2 + len(fits.report.phases) + 1
-    assert rows[-1].strip() == "cpu: in host memory, not in end and peak; the virtual GPU tells it by owner"
+    assert rows[-1].strip() == "cpu: in host memory, not in end and peak; the simulated GPU tells it by owner"
     assert "params cpu" not in rows[1]  # nothing of it anywhere
     assert "params cpu" not in as_text(phase_table(course_records["xxl_sgd"]))
 

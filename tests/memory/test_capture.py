@@ -58,7 +58,7 @@ def trainer(*callbacks: MemoryCapture, **options: object) -> Trainer:
 
 
 def follow(build: type[LightningModule], capacity_bytes: int | None = None, **options: object) -> MemoryCapture:
-    """Train ``build()`` on words, on a virtual GPU that the caller enters around building and training."""
+    """Train ``build()`` on words, on a simulated GPU that the caller enters around building and training."""
     seed_everything(0, verbose=False)
     tracker = Tracker(capacity_bytes)
     capture = MemoryCapture(tracker)
@@ -141,10 +141,10 @@ def test_every_phase_is_consistent(run):
         assert phase.peak_bytes >= phase.end_bytes > 0
         assert all(phase.highest[c] >= max(phase.end[c], phase.peak[c]) for c in CATEGORIES)
         assert (phase.reserved_bytes, phase.device_used_bytes) == (None, None)
-    assert report.source == "virtual GPU"
+    assert report.source == "simulated GPU"
 
 
-def test_the_callback_alone_finds_what_the_virtual_gpu_finds():
+def test_the_callback_alone_finds_what_the_simulated_gpu_finds():
     found, whole = alone(Words).report, follow(Words).report
     assert len(found.phases) == len(whole.phases)
     for one, other in zip(found.phases, whole.phases, strict=True):
@@ -290,7 +290,7 @@ def test_what_waits_for_the_graph_is_activations_and_what_a_module_keeps_is_unat
     with tracker or contextlib.nullcontext():
         loader = DataLoader(torch.randn(128, 32), batch_size=64)
         trainer(capture, max_steps=2, limit_val_batches=0).fit(build(), loader)
-    data_bytes = 128 * 32 * 4 if entered else 0  # the data set was made on the virtual GPU
+    data_bytes = 128 * 32 * 4 if entered else 0  # the data set was made on the simulated GPU
     kept = hidden_bytes if build.keeps else 0
     for step in (0, 1):
         forward, backward, stepped = (capture.report.at(name, step).end for name in PHASES[1:])
@@ -389,7 +389,7 @@ ACTIVITY = {
 
 
 def oom(capacity_bytes: int, **options: object) -> tuple[torch.OutOfMemoryError, MemoryCapture]:
-    """Train on a virtual GPU that is too small."""
+    """Train on a simulated GPU that is too small."""
     seed_everything(0, verbose=False)
     tracker = Tracker(capacity_bytes)
     capture = MemoryCapture(tracker)

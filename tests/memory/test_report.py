@@ -71,7 +71,7 @@ def test_an_empty_report_has_no_peak():
 
 
 def test_a_report_survives_json():
-    report = MemoryReport(source="virtual GPU", capacity_bytes=100, phases=[phase("after_forward", end=10, peak=30)])
+    report = MemoryReport(source="simulated GPU", capacity_bytes=100, phases=[phase("after_forward", end=10, peak=30)])
     again = MemoryReport.from_dict(json.loads(json.dumps(report.to_dict())))
     assert again == report
     assert again.at("after_forward", 0).peak_bytes == 30

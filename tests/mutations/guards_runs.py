@@ -219,7 +219,7 @@ GUARDS = (
         "show: a run as it is",
         "one with typed values stands for the experiment",
         "labkit/ledger/newest.py",
-        "if not record.overrides and record.rung is None:",
+        "if not record.overrides and record.fallback is None:",
         "if True:",
         ("tests/ledger/test_newest.py::test_an_experiments_name_means_its_newest_run_as_it_is",),
     ),

@@ -151,7 +151,7 @@ GUARDS = (
         "labkit/plan/allocator.py",
         "if self.capacity_bytes is not None and reserved > self.capacity_bytes:",
         "if self.capacity_bytes is not None and reserved > self.capacity_bytes + 1:",
-        (f"{ALLOCATOR}::test_the_virtual_gpu_counts_bytes_and_nothing_else",),
+        (f"{ALLOCATOR}::test_the_simulated_gpu_counts_bytes_and_nothing_else",),
     ),
     Guard(
         "predictions: other versions are other entries",
@@ -468,7 +468,7 @@ GUARDS = (
     ),
     Guard(
         "random states: CUDA's only where it was begun with",
-        "a run on the virtual GPU dies of an old driver",
+        "a run on the simulated GPU dies of an old driver",
         "labkit/train/own_state.py",
         "torch.cuda.is_initialized()",
         "torch.cuda.is_available()",

@@ -40,7 +40,7 @@ def batch_of(config):
         Blip2Family().processor(arch), arch.language, config.max_length, arch.num_query_tokens, TOKEN_IDS[IMAGE]
     )
     batch = {key: tensor.clone() for key, tensor in collate([emoji[i] for i in range(config.batch_size)]).items()}
-    batch["pixel_values"] = batch["pixel_values"].to(dtype_of(config.precision))  # on the virtual GPU, as Lightning
+    batch["pixel_values"] = batch["pixel_values"].to(dtype_of(config.precision))  # on the simulated GPU, as Lightning
     return batch
 
 

@@ -13,9 +13,9 @@ from labkit.plan import advise as module
 from labkit.plan.advise import advise
 from labkit.plan.cache import TraceCache
 from labkit.plan.expandable import ExpandableAllocator
-from labkit.plan.ladder import BATCH, LADDER
+from labkit.plan.fallback import KINDS, add, combine
+from labkit.plan.fallbacks import BATCH, FALLBACKS
 from labkit.plan.predict import judge, predict
-from labkit.plan.rung import KINDS, add, combine
 
 WORKSPACE = Workspace.find()
 CACHE = TraceCache(None)
@@ -63,12 +63,12 @@ def test_no_change_of_a_combination_can_be_left_out():
     combined = [proposal for proposal in found.proposals if len(proposal.changes) > 1]
     assert combined
     for proposal in combined:
-        rungs = tuple(rung for rung in LADDER if rung.name in proposal.changes)
-        for rung in rungs:
-            rest = tuple(r for r in rungs if r is not rung)
+        fallbacks = tuple(fallback for fallback in FALLBACKS if fallback.name in proposal.changes)
+        for fallback in fallbacks:
+            rest = tuple(r for r in fallbacks if r is not fallback)
             config = combine(found.config, rest)
             if config is not None:
-                assert predict(config, cache=CACHE).verdict != "fits", rung.name
+                assert predict(config, cache=CACHE).verdict != "fits", fallback.name
 
 
 def test_a_run_that_fits_gets_its_largest_batch():
@@ -111,7 +111,7 @@ def test_expandable_segments_are_proposed_where_only_holes_are_in_the_way(monkey
 
 
 def test_at_full_size_half_the_batch_makes_lora_fit_on_the_a100(monkeypatch):
-    monkeypatch.setattr(module, "ladder", lambda bf16: (BATCH,))  # the others take a minute
+    monkeypatch.setattr(module, "fallbacks_for", lambda bf16: (BATCH,))  # the others take a minute
     config = resolve(WORKSPACE, "xxl_lora", {"batch_size": "32"}, "a100-80gb").config
     (only,) = advise(config, cache=CACHE).proposals
     assert only.overrides == {"batch_size": 16, "accumulate_grad_batches": 8}
@@ -128,7 +128,7 @@ def test_without_a_capacity_there_is_nothing_to_advise():
 
 
 def test_rungs_of_a_group_replace_each_other_and_nothing_refused_is_proposed():
-    by_name = {rung.name: rung for rung in LADDER}
+    by_name = {fallback.name: fallback for fallback in FALLBACKS}
     config = config_of("xxl")
     offload = add(config, (), by_name["offload"])
     assert add(config, offload, by_name["8-bit optimizer"]) == (by_name["8-bit optimizer"],)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from labkit.plan.allocator import CachingAllocator, VirtualAllocator
+from labkit.plan.allocator import CachingAllocator, SimulatedAllocator
 from labkit.plan.expandable import ExpandableAllocator
 from labkit.plan.replay import Mark, replay
 
@@ -28,14 +28,14 @@ def rounded(size):
     return max(512, -(-size // 512) * 512)
 
 
-def test_the_virtual_gpu_counts_bytes_and_nothing_else():
+def test_the_simulated_gpu_counts_bytes_and_nothing_else():
     log = [("a", 512), ("b", 3 * MIB), ("a", 0), (None, "here"), ("c", 5 * MIB), ("b", -1)]
-    found = replay(log, 8 * MIB, VirtualAllocator)
+    found = replay(log, 8 * MIB, SimulatedAllocator)
     assert found.fits
     assert (found.peak_allocated_bytes, found.peak_reserved_bytes) == (8 * MIB, 8 * MIB)
     assert (found.marks[0].allocated_bytes, found.marks[0].peak_allocated_bytes) == (3 * MIB, 3 * MIB + 512)
     assert found.allocated_bytes == found.reserved_bytes == 5 * MIB
-    less = replay(log, 8 * MIB - 1, VirtualAllocator)
+    less = replay(log, 8 * MIB - 1, SimulatedAllocator)
     assert (less.failed_at, less.requested_bytes, less.allocated_bytes) == (4, 5 * MIB, 3 * MIB)
 
 

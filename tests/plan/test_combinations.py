@@ -1,4 +1,4 @@
-"""Combinations of keys that no experiment has: predicted, run on the virtual GPU, and compared."""
+"""Combinations of keys that no experiment has: predicted, run on the simulated GPU, and compared."""
 
 import pytest
 

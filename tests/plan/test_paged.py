@@ -28,6 +28,6 @@ def test_state_moves_to_the_host_and_nothing_else_changes():
     assert paged.host_bytes == after["optimizer_cpu"]
 
 
-def test_the_virtual_gpu_has_none():
-    with pytest.raises(ConfigError, match="optim=paged_adam_8bit does not go with device=virtual"):
+def test_the_simulated_gpu_has_none():
+    with pytest.raises(ConfigError, match="optim=paged_adam_8bit does not go with device=simulated"):
         resolve(Workspace.find(), "xxl_adam8bit", {"optim": "paged_adam_8bit"})

@@ -172,7 +172,7 @@ def test_nothing_is_left_behind():
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
-        ({"strategy": "layer_split"}, "devices=2"),
+        ({"strategy": "pipeline"}, "devices=2"),
         ({"strategy": "fsdp", "use_qlora": True}, "use_qlora"),
     ],
 )

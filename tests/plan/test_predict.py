@@ -1,4 +1,4 @@
-"""Predictions stand beside what the virtual GPU measures, phase by phase and category by category."""
+"""Predictions stand beside what the simulated GPU measures, phase by phase and category by category."""
 
 import dataclasses
 
@@ -13,7 +13,7 @@ from labkit.config.schema import RunConfig
 from labkit.config.workspace import Workspace
 from labkit.memory.categories import CATEGORIES
 from labkit.memory.report import PHASES
-from labkit.plan.allocator import VirtualAllocator
+from labkit.plan.allocator import SimulatedAllocator
 from labkit.plan.cache import TraceCache
 from labkit.plan.errors import PredictionError
 from labkit.plan.predict import judge, predict
@@ -79,7 +79,7 @@ def test_a_prediction_has_the_phases_of_a_run_and_says_what_it_is():
     assert found.source == "predicted"
     assert found.capacity_bytes == config_of("reduced_batch").capacity_bytes
     assert [(p.step, p.phase) for p in found.phases] == [(step, name) for step in (0, 1) for name in PHASES]
-    assert found.reserved_bytes is None  # there is no allocator on the virtual GPU
+    assert found.reserved_bytes is None  # there is no allocator on the simulated GPU
     assert found.host_bytes == found.category_peaks["optimizer_cpu"] > 0  # adamw's step counters
 
 
@@ -102,7 +102,7 @@ def test_double_quantization_saves_its_share():
 def test_4_bit_weights_are_never_there_in_full():
     """While they are loaded there are the packed weights and one layer, which is less than any step needs."""
     weights = predicted("xxl_qlora").at("before_forward", 0).end["parameters"]
-    found = judge(CACHE.trace(config_of("xxl_qlora")), int(1.3 * weights), VirtualAllocator)
+    found = judge(CACHE.trace(config_of("xxl_qlora")), int(1.3 * weights), SimulatedAllocator)
     assert found.died_in["phase"] == "forward"
 
 
@@ -113,7 +113,7 @@ def test_4_bit_weights_are_never_there_in_full():
 def test_the_verdict_goes_by_the_capacity_and_near_it_says_so(capacity, verdict):
     trace = CACHE.trace(config_of("bf16_true"))
     peak_bytes = trace.report.peak_bytes
-    found = judge(trace, int(capacity * peak_bytes), VirtualAllocator)
+    found = judge(trace, int(capacity * peak_bytes), SimulatedAllocator)
     assert found.margin == pytest.approx(1 - 1 / capacity, abs=1e-6)
     assert found.verdict == verdict
     assert (found.died_in is None) == (capacity > 1)
@@ -126,7 +126,7 @@ def test_the_verdict_goes_by_the_capacity_and_near_it_says_so(capacity, verdict)
 def test_what_does_not_fit_says_where_it_dies():
     trace = CACHE.trace(config_of("bf16_true"))
     for capacity, phase in ((6 * 2**20, "load_model"), (12 * 2**20, "forward")):
-        found = judge(trace, capacity, VirtualAllocator)
+        found = judge(trace, capacity, SimulatedAllocator)
         assert (found.died_in["step"], found.died_in["phase"]) == (0, phase)
         assert found.died_in["operation"].startswith("aten.")
         assert 0 < found.requested_bytes < capacity

@@ -9,14 +9,14 @@ NEAREST = {
     "auto": "strategy=ddp or strategy=fsdp",
     "ddp": None,
     "fsdp": None,
-    "layer_split": "strategy=fsdp, which divides the weights too",
+    "pipeline": "strategy=fsdp, which divides the weights too",
     "deepspeed_stage_2": "strategy=ddp, which holds more, and strategy=fsdp, which holds less",
     "deepspeed_stage_3": "strategy=fsdp, which divides weights, gradients and optimizer state alike",
     "deepspeed_stage_2_offload": "devices=1 with strategy=deepspeed_stage_2_offload",
     "deepspeed_stage_3_offload": "devices=1 with strategy=deepspeed_stage_3_offload",
 }
 """On two devices; None where it is planned."""
-NEVER = {"layer_split", "deepspeed_stage_2", "deepspeed_stage_3"}
+NEVER = {"pipeline", "deepspeed_stage_2", "deepspeed_stage_3"}
 """Not planned on one device either."""
 
 

@@ -40,7 +40,7 @@ def test_the_block_is_what_transformers_counts(values, monkeypatch):
         counted.append(sum(modeling_utils.get_total_byte_count(model, on_gpu, quantizer).values()))
 
     monkeypatch.setattr(modeling_utils, "caching_allocator_warmup", count)
-    model = load_model(dataclasses.replace(config, device="virtual"), find_checkpoint(BASE), "cpu")
+    model = load_model(dataclasses.replace(config, device="simulated"), find_checkpoint(BASE), "cpu")
     if not config.use_qlora:  # into host memory transformers loads without a device map, and counts nothing
         assert counted == []
         count(model, model.state_dict(), None)
@@ -67,8 +67,8 @@ def test_a_model_that_is_larger_than_the_capacity_ends_where_it_would():
 
 
 @pytest.mark.parametrize(
-    "values", [{"device": "virtual"}, {"weights": "random"}, {"strategy": "fsdp", "devices": 2},
-               {"strategy": "layer_split", "devices": 2}],
+    "values", [{"device": "simulated"}, {"weights": "random"}, {"strategy": "fsdp", "devices": 2},
+               {"strategy": "pipeline", "devices": 2}],
 )  # fmt: skip
 def test_nothing_is_reserved_where_nothing_is_loaded_onto_a_gpu(values):
     assert warm_up_bytes(config_of(**values), CACHE.trace(config_of())) == 0

@@ -8,7 +8,7 @@ CELLS = """
 import gc, json
 from labkit import run
 from labkit.memory.capture import MemoryCapture
-from labkit.memory.tracker import Tracker, VirtualOutOfMemoryError
+from labkit.memory.tracker import Tracker, SimulatedOutOfMemoryError
 
 def peaks(size):
     # the run with memory enough, and what it needs: nothing, the model, and each phase of its first step
@@ -45,7 +45,7 @@ try:
         Trainer(callbacks=[MemoryCapture(tracker)], max_steps=1, accelerator="cpu", logger=False,
                 enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False).fit(Large())
     died = False
-except VirtualOutOfMemoryError:
+except SimulatedOutOfMemoryError:
     died = True
 gc.collect()
 print("LEFT" + json.dumps([died, tracker.allocated_bytes]))
@@ -94,7 +94,7 @@ def test_where_it_died_and_what_held_the_memory(printed, number):
     assert died_in["phase"] == place
     assert died_in["step"] == 0
     assert max(held, key=held.get) in holders
-    assert diagnosis["kind"] == "virtual_gpu_full"
+    assert diagnosis["kind"] == "simulated_gpu_full"
     assert diagnosis["next_steps"]
     assert next_run == ["ok", True]
 

@@ -9,7 +9,7 @@ STRATEGIES = {
     "LoRA": SHORT | {"strategy": "ddp", "use_lora": True, "devices": 3, "num_train_samples": 24},
     "QLoRA": SHORT | {"strategy": "ddp", "use_qlora": True},
     "fsdp": SHORT | {"strategy": "fsdp"},
-    "layer_split": SHORT | {"strategy": "layer_split", "batch_size": 8},
+    "pipeline": SHORT | {"strategy": "pipeline", "batch_size": 8},
     "ZeRO 2": ZERO | {"strategy": "deepspeed_stage_2"},
     "ZeRO 3": ZERO | {"strategy": "deepspeed_stage_3"},
 }

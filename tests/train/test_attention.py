@@ -100,7 +100,7 @@ def test_a_plan_takes_it_as_the_key_says(dtype):
     assert planned(dtype, cudnn_attention=True) == planned(dtype, mask, cudnn_attention=True) == ["cudnn"]
     assert planned(dtype, learnt, cudnn_attention=True) == ["efficient"]
     assert planned(torch.float32, mask, cudnn_attention=True) == ["efficient"]
-    on_cpu = planned(torch.bfloat16, mask, cudnn_attention=True, device="virtual", capacity_gib=1)
+    on_cpu = planned(torch.bfloat16, mask, cudnn_attention=True, device="simulated", capacity_gib=1)
     assert on_cpu == ["flash_attention_for_cpu"]
 
 

@@ -50,7 +50,7 @@ def folder(saved, tmp_path, request):
 
 
 def config(folder, precision="32-true", **keys):
-    # half precision is refused for the virtual GPU
+    # half precision is refused for the simulated GPU
     device = {"device": "cuda"} if precision.startswith("16") else {"capacity_gib": 1}
     return RunConfig(model_name=str(folder), precision=precision, **({"optim": "sgd"} | device | keys))
 

@@ -71,11 +71,11 @@ def test_nothing_is_moved_after_an_out_of_memory(moved, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "values", [{}, {"strategy": "ddp", "devices": 2}, {"strategy": "layer_split", "devices": 2},
+    "values", [{}, {"strategy": "ddp", "devices": 2}, {"strategy": "pipeline", "devices": 2},
                {"strategy": "deepspeed_stage_2_offload", "optim": "deepspeed_cpu", "precision": "bf16-true",
                "loss_average": "batches"}],
 )  # fmt: skip
-@pytest.mark.parametrize("device", ["virtual", "cuda"])
+@pytest.mark.parametrize("device", ["simulated", "cuda"])
 def test_every_strategy_that_lightning_would_move_stays(moved, values, device):
     """Torn down without having been set up: what is left of Lightning's teardown is what ends the process group."""
     built = build_strategy(RunConfig(**{"device": device, "capacity_gib": 1, "weights": "random", **values}))

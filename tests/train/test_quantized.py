@@ -185,7 +185,7 @@ def test_bytes_by_kind_add_up(name, precision, double_quant):
 @both
 @precisions
 @doubled
-def test_parameters_on_the_virtual_gpu_are_these_bytes_rounded_up(name, precision, double_quant):
+def test_parameters_on_the_simulated_gpu_are_these_bytes_rounded_up(name, precision, double_quant):
     with Tracker() as tracker:
         model = quantized(name, precision=precision, double_quant=double_quant)
         for parameter in model.parameters():

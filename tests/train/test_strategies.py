@@ -108,13 +108,13 @@ def test_without_a_compiler_the_experiment_is_skipped_and_says_why(ledger, monke
 
 
 def test_a_plain_run_has_one_device():
-    virtual = build_strategy(RunConfig(model_name=T5, capacity_gib=1, weights="random"))
-    assert (type(virtual), virtual.root_device) == (OneDevice, torch.device("cpu"))
+    simulated = build_strategy(RunConfig(model_name=T5, capacity_gib=1, weights="random"))
+    assert (type(simulated), simulated.root_device) == (OneDevice, torch.device("cpu"))
     assert build_strategy(RunConfig(device="cuda")).root_device == torch.device("cuda:0")
 
 
 @pytest.mark.parametrize("stage", [2, 3])
-@pytest.mark.parametrize("device", ["virtual", "cuda"])
+@pytest.mark.parametrize("device", ["simulated", "cuda"])
 def test_offload_has_deepspeeds_own_strategy_on_cuda_and_one_for_cpus_elsewhere(device, stage):
     config = RunConfig(**(OFFLOAD | {"device": device, "strategy": f"deepspeed_stage_{stage}_offload"}))
     strategy = build_strategy(config)  # asks for CUDA only when training begins
@@ -124,11 +124,11 @@ def test_offload_has_deepspeeds_own_strategy_on_cuda_and_one_for_cpus_elsewhere(
     assert zero["stage"] == stage
     assert zero["offload_optimizer"]["device"] == "cpu"
     assert zero.get("offload_param", {}).get("device") == ("cpu" if stage == 3 else None)
-    assert (zero["reduce_bucket_size"] == BUCKET_NUMBERS) == (device == "virtual")
+    assert (zero["reduce_bucket_size"] == BUCKET_NUMBERS) == (device == "simulated")
     # on CUDA DeepSpeed's own default, said aloud so that it can be planned with
-    prefetch = {"virtual": 50_000, "cuda": 50_000_000}[device] if stage == 3 else None
+    prefetch = {"simulated": 50_000, "cuda": 50_000_000}[device] if stage == 3 else None
     assert zero.get("stage3_prefetch_bucket_size") == prefetch
-    assert strategy._process_group_backend == ("gloo" if device == "virtual" else None)
+    assert strategy._process_group_backend == ("gloo" if device == "simulated" else None)
 
 
 # -- where ZeRO keeps what

@@ -64,7 +64,9 @@ def test_without_any_gpu_it_is_skipped(torch_says, tmp_path, monkeypatch):
     monkeypatch.setattr(obstacle, "DRIVER_LISTS", tmp_path / "none")
     result = started(tmp_path)
     assert result["status"] == "skipped"
-    assert result["reason"] == "device=cuda, but PyTorch sees no CUDA GPU here; use --profile tiny for the virtual GPU"
+    assert (
+        result["reason"] == "device=cuda, but PyTorch sees no CUDA GPU here; use --profile tiny for the simulated GPU"
+    )
 
 
 def test_a_gpu_that_has_no_room_for_a_context_is_out_of_memory(torch_says, tmp_path):

@@ -43,12 +43,12 @@ class Case:
     # -- by what the record says
 
     def gpu_memory(self, record: Record) -> Diagnosis:
-        """The GPU's memory, real or virtual."""
+        """The GPU's memory, real or simulated."""
         if (message := read_cuda_message(self.text)) is not None:
             return self.cuda(message, place_of(self.text, len(self.log)))
         oom = record.out_of_memory or {}
-        virtual = is_simulated(record.config.get("device"))
-        kind, name = ("virtual_gpu_full", "virtual GPU") if virtual else ("gpu_full", "GPU")
+        simulated = is_simulated(record.config.get("device"))
+        kind, name = ("simulated_gpu_full", "simulated GPU") if simulated else ("gpu_full", "GPU")
         asked, capacity = oom.get("requested_bytes"), oom.get("capacity_bytes")
         happened = f"The {name}'s memory ran out in {place(record.died_in)}."
         if asked is not None and capacity:

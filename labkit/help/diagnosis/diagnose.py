@@ -9,7 +9,7 @@ from labkit.help.diagnosis.symptoms import SYMPTOMS
 from labkit.ledger.records import Record
 from labkit.memory.host import OomKills
 
-GPU_MEMORY = ("gpu_other_process", "gpu_fragmented", "gpu_larger_than_gpu", "gpu_full", "virtual_gpu_full")
+GPU_MEMORY = ("gpu_other_process", "gpu_fragmented", "gpu_larger_than_gpu", "gpu_full", "simulated_gpu_full")
 """Kinds that are about a GPU's memory, for which ``labkit advise`` has proposals."""
 
 

@@ -25,7 +25,7 @@ def check_gpu(machine: Machine, needs: Needs) -> list[Check]:
     listed, why_not = list_devices(lambda *arguments: machine.output("nvidia-smi", *arguments))
     seen = visible_devices(listed, machine.environment.get("CUDA_VISIBLE_DEVICES"))
     if needs.simulated:
-        unneeded = Check(name="gpu", level="green", found=f"{needs.profile} has a virtual GPU; no real one is needed")
+        unneeded = Check(name="gpu", level="green", found=f"{needs.profile} has a simulated GPU; no real one is needed")
         return [unneeded, *(_torch(machine, needs) if seen else [])]
     if not seen:
         return [_hidden(machine, listed) if listed else _missing(machine, why_not)]

@@ -73,7 +73,7 @@ def _host_need(needs: Needs) -> tuple[int, str]:
     rows = {
         "process, assumed": CUDA_PROCESS_BYTES if on_gpu else PROCESS_BYTES,
         "offload, predicted": needs.host_bytes if on_gpu else 0,
-        "the virtual GPU": (config.capacity_bytes or 0) + needs.host_bytes if config and not on_gpu else 0,
+        "the simulated GPU": (config.capacity_bytes or 0) + needs.host_bytes if config and not on_gpu else 0,
         f"loader workers ({workers}), assumed": workers * WORKER_BYTES,
     }
     return sum(rows.values()), ", ".join(f"{name} {human_bytes(n)}" for name, n in rows.items() if n >= 2**20)

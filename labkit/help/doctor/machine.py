@@ -60,7 +60,7 @@ class DataFound:
 class Needs:
     """What a run needs of the machine; without an ``experiment`` only what its profile says.
 
-    ``gpu`` is the one that the profile is about, None for the virtual GPU. ``host_bytes``: host memory that offload
+    ``gpu`` is the one that the profile is about, None for the simulated GPU. ``host_bytes``: host memory that offload
     takes, predicted. ``saved_bytes``: disk for checkpoints and the model, predicted. ``typed``: the command line's
     values, as they are typed. ``not_predicted`` says why the two are not known. ``data`` are the data sets of the
     experiment, else of all that the profile has.

@@ -1,5 +1,6 @@
 """Lesson of 07_cpu_offload: the optimizer in host memory."""
 
+from labkit.config.device import SIMULATED_GPU
 from labkit.lab.lesson import Check, Lesson, Question, Runs, Topic
 from labkit.lab.lessons.quantities import foreseen, foreseen_peak, held, on_host, peak, ratio, size, times
 
@@ -15,8 +16,8 @@ def _speed(runs: Runs) -> list[str]:
     return [
         f"{len(result.record.losses)} optimizer steps took {result.record.train_seconds:.1f} s, "
         f"{result.samples_per_second:.1f} samples a second.",
-        "On a virtual GPU host and device are the same memory: nothing moves, so this time says nothing about a GPU."
-        if result.source == "virtual GPU" else "Every step moves gradients down and weights up, over the bus.",
+        "On a simulated GPU host and device are the same memory: nothing moves, so this time says nothing about a GPU."
+        if result.source == SIMULATED_GPU else "Every step moves gradients down and weights up, over the bus.",
     ]  # fmt: skip
 
 

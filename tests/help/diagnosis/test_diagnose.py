@@ -192,10 +192,10 @@ def test_what_to_do_follows_from_who_holds_the_gpu():
 # -- records
 
 
-def test_a_virtual_out_of_memory_says_what_held_the_memory(ledger):
+def test_a_simulated_out_of_memory_says_what_held_the_memory(ledger):
     record = run("baseline", {"max_steps": 2})
     found = diagnose(record, "")
-    assert (record.status, found.kind) == ("oom", "virtual_gpu_full")
+    assert (record.status, found.kind) == ("oom", "simulated_gpu_full")
     assert f"{record.died_in['phase']} of step {record.died_in['step']}" in found.happened
     largest = max((n, c) for c, n in record.out_of_memory["held"].items())[1]
     assert f"held by {largest.removesuffix('_gpu')}" in found.evidence[1]

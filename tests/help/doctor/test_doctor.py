@@ -95,7 +95,7 @@ def a_machine(tmp_path):
 def needs(experiment=None, profile="h100-94gb", overrides=None, **values) -> Needs:
     gpu = find_gpu(profile) if profile != "tiny" else None
     if experiment is None:
-        return Needs(profile=profile, device="cuda" if gpu else "virtual", gpu=gpu, **values)
+        return Needs(profile=profile, device="cuda" if gpu else "simulated", gpu=gpu, **values)
     config = resolve(Workspace.find(), experiment, overrides, profile).config
     typed = tuple(f"{key}={value}" for key, value in (overrides or {}).items())
     return Needs(profile=profile, device=config.device, gpu=gpu, experiment=experiment, config=config, typed=typed,
@@ -192,7 +192,7 @@ def test_a_gpu_that_nvidia_smi_lists_and_torch_cannot_use(a_machine, says, mend)
     found = only(check_gpu(a_machine(says=says), needs("bf16_true")), "torch on the GPU")
     assert (found.level, found.found) == ("red", says)
     assert mend in found.mend
-    # the virtual GPU does without it
+    # the simulated GPU does without it
     found = only(check_gpu(a_machine(says=says), needs(profile="tiny")), "torch on the GPU")
     assert (found.level, found.found) == ("amber", says)
 

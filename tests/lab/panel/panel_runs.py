@@ -20,7 +20,7 @@ def line(kind, **values):
 
 
 def start(steps=10, **values):
-    facts = {"source": "virtual GPU", "capacity_bytes": 100 * 2**20, "device": "CPU", "versions": {}, "model": {}}
+    facts = {"source": "simulated GPU", "capacity_bytes": 100 * 2**20, "device": "CPU", "versions": {}, "model": {}}
     return line("start", steps=steps, **facts | values)
 
 

@@ -139,7 +139,7 @@ def test_a_run_that_is_skipped_keeps_nobody_waiting(ledger, tmp_path, monkeypatc
     workspace = tmp_path / "workspace"
     shutil.copytree(Workspace.find().root / "configs", workspace / "configs")
     shutil.copy(Workspace.find().root / "finetune.py", workspace)
-    skips = "values: {device: virtual, capacity_gib: 0.1}\nskip: {reduced_batch: no such machine}\n"
+    skips = "values: {device: simulated, capacity_gib: 0.1}\nskip: {reduced_batch: no such machine}\n"
     (workspace / "profiles").mkdir()
     (workspace / "profiles" / "tiny.yaml").write_text(skips)
     monkeypatch.setenv("LABKIT_WORKSPACE", str(workspace))

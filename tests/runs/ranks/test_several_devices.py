@@ -36,7 +36,7 @@ RUNS = {
     "ddp": {"batch_size": 8, "devices": 2, "strategy": "ddp"},
     "fsdp": {"batch_size": 8, "devices": 2, "strategy": "fsdp"},
     "alone, not validated": {"batch_size": 16} | PLAINLY,
-    "layer_split": {"batch_size": 16, "devices": 2, "strategy": "layer_split"} | PLAINLY,
+    "pipeline": {"batch_size": 16, "devices": 2, "strategy": "pipeline"} | PLAINLY,
     "zero": {
         "batch_size": 8, "devices": 2, "strategy": "deepspeed_stage_2", "precision": "bf16-true",
         "loss_average": "batches", "max_steps": 2,
@@ -114,7 +114,7 @@ def test_shares_are_halves_of_parameters_gradients_and_state(trained):
 
 
 def test_layers_on_two_devices_train_the_model_of_one(trained):
-    alone, split = trained["alone, not validated"], trained["layer_split"]
+    alone, split = trained["alone, not validated"], trained["pipeline"]
     # the vision tower is on the first device, and no later loss would be the same if its gradients did not get there
     assert split.losses == pytest.approx(alone.losses, rel=ROUNDING)
     assert split.samples == alone.samples

@@ -1,4 +1,4 @@
-"""Rung: one change that takes memory off a run, and how changes go together."""
+"""Fallback: one change that takes memory off a run, and how changes go together."""
 
 import dataclasses
 from collections.abc import Callable, Iterable
@@ -18,11 +18,11 @@ Changes = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rung:
+class Fallback:
     """One change. ``change`` gives the keys for a run, or None where there is nothing to change.
 
-    Rungs of one ``group`` replace each other. ``reach`` names what the change can make smaller, ``all`` if anything:
-    no plan is spent on a change that cannot reach the peak. ``environment`` is set for the process.
+    Fallbacks of one ``group`` replace each other. ``reach`` names what the change can make smaller, ``all`` if
+    anything: no plan is spent on a change that cannot reach the peak. ``environment`` is set for the process.
     """
 
     name: str
@@ -34,11 +34,11 @@ class Rung:
     environment: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
-def combine(base: RunConfig, rungs: Iterable[Rung], bf16: bool = True) -> RunConfig | None:
+def combine(base: RunConfig, fallbacks: Iterable[Fallback], bf16: bool = True) -> RunConfig | None:
     """The run with all of these changes, or None where one has nothing to change, or they do not go together."""
     config = base
-    for rung in rungs:
-        changes = rung.change(config)
+    for fallback in fallbacks:
+        changes = fallback.change(config)
         if changes is None:
             return None
         try:
@@ -48,10 +48,12 @@ def combine(base: RunConfig, rungs: Iterable[Rung], bf16: bool = True) -> RunCon
     return config if bf16 or missing_bf16(config) is None else None
 
 
-def add(base: RunConfig, rungs: tuple[Rung, ...], rung: Rung, bf16: bool = True) -> tuple[Rung, ...] | None:
-    """The rungs with one more; it replaces those of its group, and the optimizer's if they do not go with it."""
-    for left_out in ({rung.group}, {rung.group, "optimizer"}):
-        kept = (*(r for r in rungs if not r.group or r.group not in left_out), rung)
+def add(
+    base: RunConfig, fallbacks: tuple[Fallback, ...], fallback: Fallback, bf16: bool = True
+) -> tuple[Fallback, ...] | None:
+    """The fallbacks with one more; it replaces those of its group, and the optimizer's if they do not go with it."""
+    for left_out in ({fallback.group}, {fallback.group, "optimizer"}):
+        kept = (*(r for r in fallbacks if not r.group or r.group not in left_out), fallback)
         if combine(base, kept, bf16) is not None:
             return kept
     return None

@@ -1,4 +1,4 @@
-"""Climb: run again with the next change that was planned to fit, until a run fits."""
+"""Auto-fit: run again with the next change that was planned to fit, until a run fits."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ from labkit.config.schema import RunConfig
 from labkit.config.workspace import Workspace
 from labkit.help.diagnosis.cuda_message import read_cuda_message
 from labkit.ledger.records import Record
-from labkit.ledger.shape import Rung, shaped
+from labkit.ledger.shape import Fallback, shaped
 from labkit.plan.proposed import Proposed
 from labkit.runs.runner import run
 
@@ -21,58 +21,59 @@ LEAST_SHARE = 0.5
 """Share of the capacity below which nobody plans: something else is wrong then."""
 
 
-class Climbed(Proposed):
-    """What a climb changes against its first run, and what was predicted of that; a record keeps it as its rung."""
+class PlannedFallback(Proposed):
+    """What auto-fit changes against the first run, and what was predicted of that; a record keeps it as its
+    fallback."""
 
     planned_share: float
     of: str
 
 
-RunOne = Callable[[dict[str, Any], Climbed | None], Record]
+RunOne = Callable[[dict[str, Any], PlannedFallback | None], Record]
 
 
-def climb(
+def auto_fit(
     experiment: str, overrides: dict[str, Any] | None = None, profile: str = DEFAULT_PROFILE,
     run_one: RunOne | None = None, allow_quality: bool = False,
 ) -> tuple[list[Record], str | None]:  # fmt: skip
-    """Run an experiment, and where memory runs out again with the next rung; all records, and why it stopped short.
+    """Run an experiment, and where memory runs out again with the next fallback; all records, and why it stopped short.
 
-        records, stopped = climb("xxl_smallest_batch")
+        records, stopped = auto_fit("xxl_smallest_batch")
 
-    Every rung is a fresh child process with a record of its own, whose ``rung`` says what it changed against the first
-    run. Rungs come from ``labkit.plan.advise``: each was predicted to fit, the cheapest is first, and the samples of
-    an optimizer step stay as they are, so that the learning rate means the same. A rung that trains something else
-    (``kind`` quality) is not run unless ``allow_quality``. ``run_one`` runs overrides with a rung, None for the first;
-    by default it is ``run``. The second value is None when the last run did not run out of memory. Raises what ``run``
-    raises, and ``PredictionError``.
+    Every fallback is a fresh child process with a record of its own, whose ``fallback`` says what it changed against
+    the first run. Fallbacks come from ``labkit.plan.advise``: each was predicted to fit, the cheapest is first, and the
+    samples of an optimizer step stay as they are, so that the learning rate means the same. A fallback that trains
+    something else (``kind`` quality) is not run unless ``allow_quality``. ``run_one`` runs overrides with a fallback,
+    None for the first; by default it is ``run``. The second value is None when the last run did not run out of memory.
+    Raises what ``run`` raises, and ``PredictionError``.
     """
     typed = dict(overrides or {})
-    run_one = run_one or (lambda changed, rung: run(experiment, changed, profile, rung=rung))
+    run_one = run_one or (lambda changed, fallback: run(experiment, changed, profile, fallback=fallback))
     records = [run_one(typed, None)]
     if records[0].status != "oom":
         return records, None
     config = resolve(Workspace.find(), experiment, typed, profile).config
     tried: set[tuple[str, str]] = set()
-    for rung, changed in _rungs(config, records[0], has_bf16(profile)):
-        key = changed.hash, str(rung["environment"])
+    for fallback, changed in _fallbacks(config, records[0], has_bf16(profile)):
+        key = changed.hash, str(fallback["environment"])
         if key in tried:
             continue
         tried.add(key)
-        if rung["kind"] == "quality" and not allow_quality:
-            return records, f"the next rung trains something else ({words(rung)}: {rung['cost']})"
-        records.append(run_one(typed | rung["overrides"], rung))
+        if fallback["kind"] == "quality" and not allow_quality:
+            return records, f"the next fallback trains something else ({words(fallback)}: {fallback['cost']})"
+        records.append(run_one(typed | fallback["overrides"], fallback))
         if records[-1].status != "oom":
             return records, None
     return records, "nothing more that labkit can change was predicted to fit"
 
 
-def words(rung: Rung) -> str:
-    """What a rung changes, as one types it."""
-    return " ".join(f"{key}={value}" for key, value in (rung["environment"] | rung["overrides"]).items())
+def words(fallback: Fallback) -> str:
+    """What a fallback changes, as one types it."""
+    return " ".join(f"{key}={value}" for key, value in (fallback["environment"] | fallback["overrides"]).items())
 
 
-def _rungs(config: RunConfig, first: Record, bf16: bool) -> Iterator[tuple[Climbed, RunConfig]]:
-    """Rungs that were planned to fit, the cheapest first; when these are used up, with less of the capacity."""
+def _fallbacks(config: RunConfig, first: Record, bf16: bool) -> Iterator[tuple[PlannedFallback, RunConfig]]:
+    """Fallbacks that were planned to fit, the cheapest first; when these are used up, with less of the capacity."""
     from labkit.plan.advise import advise
 
     capacity_gib = config.capacity_gib
@@ -85,6 +86,6 @@ def _rungs(config: RunConfig, first: Record, bf16: bool) -> Iterator[tuple[Climb
     while share >= LEAST_SHARE:
         planned = dataclasses.replace(config, capacity_gib=None if capacity_gib is None else share * capacity_gib)
         for proposal in advise(planned, bf16=bf16).proposals:
-            facts = shaped(Climbed, {**proposal.to_dict(), "planned_share": share, "of": first.id})
+            facts = shaped(PlannedFallback, {**proposal.to_dict(), "planned_share": share, "of": first.id})
             yield facts, dataclasses.replace(proposal.config, capacity_gib=config.capacity_gib)
         share *= CLOSER

@@ -1,4 +1,4 @@
-"""Layer split: consecutive layers on each rank, in a pipeline that micro batches go through (torch's GPipe)."""
+"""Pipeline parallel: consecutive layers on each rank, in a pipeline that micro batches go through (torch's GPipe)."""
 
 from typing import Any
 
@@ -20,14 +20,14 @@ from labkit.train.own_state import OwnState
 from labkit.train.partition import cut
 
 
-class SplitStrategy(OwnState, InPlace, DDPStrategy):
+class PipelineStrategy(OwnState, InPlace, DDPStrategy):
     """A process group and nothing more: no rank has what another has."""
 
     def configure_ddp(self) -> None:
         """Wrap nothing."""
 
 
-class SplitModule(CaptionModule):
+class PipelineModule(CaptionModule):
     """A ``CaptionModule`` of which each rank trains its own layers, over the same batches.
 
     Give it a model in host memory: no rank's device ever holds all of it. A batch goes through in as many chunks as

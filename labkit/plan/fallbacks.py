@@ -1,4 +1,4 @@
-"""Ladder: the changes that take memory off a run, in the order of what they cost.
+"""Fallbacks: the changes that take memory off a run, in the order of what they cost.
 
 The order, and why:
 
@@ -19,7 +19,7 @@ from typing import Any
 
 from labkit.config.catalogue.models import smaller
 from labkit.config.schema import RunConfig
-from labkit.plan.rung import Changes, Rung, overrides
+from labkit.plan.fallback import Changes, Fallback, overrides
 from labkit.plan.search import with_batch
 
 EXPANDABLE = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
@@ -91,100 +91,100 @@ def _another_model(config: RunConfig) -> Changes | None:
     return None if name is None else {"model_name": name}
 
 
-BATCH = Rung(
+BATCH = Fallback(
     name="batch", kind="time", reach="activations", change=_one_by_one,
     cost="a little time: more and smaller micro batches make the same optimizer step",
 )  # fmt: skip
 
-LADDER: tuple[Rung, ...] = (
-    Rung(
+FALLBACKS: tuple[Fallback, ...] = (
+    Fallback(
         name="fused optimizer", kind="none", cost="nothing: one kernel that needs no temporaries",
         change=lambda c: {"optim_impl": "fused"} if c.optim == "adamw" and c.optim_impl == "foreach" else None,
     ),
-    Rung(
+    Fallback(
         name="expandable", kind="none", cost="nothing: segments that grow leave fewer holes",
         change=lambda config: {} if config.on_cuda else None, environment=EXPANDABLE,
     ),
     BATCH,
-    Rung(
+    Fallback(
         name="checkpointing", kind="time", reach="activations",
         cost="time: about a third more arithmetic, since layers are computed again in backward",
         change=_set("act_ckpt", lambda c: True, lambda c: not c.act_ckpt),
     ),
-    Rung(
+    Fallback(
         name="offload", kind="time", group="optimizer", change=_offload(2),
         cost="much time: every optimizer step runs in host memory, on the processor; the loss is averaged over batches",
     ),
-    Rung(
+    Fallback(
         name="offload of weights", kind="time", group="optimizer", change=_offload(3),
         cost="very much time: weights come from host memory layer by layer, the optimizer step runs there; "
         "the loss is averaged over batches",
     ),
-    Rung(
+    Fallback(
         name="mixed precision", kind="numerics", group="precision",
         cost="arithmetic in bf16, weights stay in 32 bits; time falls",
         change=_set("precision", lambda c: "bf16-mixed", lambda c: c.dtypes.full),
     ),
-    Rung(
+    Fallback(
         name="mixed precision, fp16", kind="numerics", group="precision",
         cost="arithmetic in fp16 with a scaled loss, weights stay in 32 bits; time falls",
         change=_set("precision", lambda c: "16-mixed", lambda c: c.dtypes.full and c.on_cuda),
     ),
-    Rung(
+    Fallback(
         name="double quantization", kind="numerics", cost="the scales of 4-bit blocks are rounded too",
         change=_set("double_quant", lambda c: True, lambda c: c.use_qlora and not c.double_quant),
     ),
-    Rung(
+    Fallback(
         name="8-bit optimizer", kind="numerics", group="optimizer", reach="optimizer",
         cost="optimizer state in 8 bits", change=_optimizer("adam_8bit"),
     ),
-    Rung(
+    Fallback(
         name="paged 8-bit optimizer", kind="numerics", group="optimizer", reach="optimizer",
         cost="optimizer state in 8 bits, fetched from host memory as it is used", change=_optimizer("paged_adam_8bit"),
     ),
-    Rung(
+    Fallback(
         name="bf16 weights", kind="numerics", group="precision",
         cost="weights in bf16: small updates are rounded away; time falls",
         change=_set(
             "precision", lambda c: "bf16-true", lambda c: not c.dtypes.half and not c.dtypes.weights_in_16_bits
         ),
     ),
-    Rung(
+    Fallback(
         name="shorter captions", kind="quality", reach="activations", cost="longer captions are cut",
         change=_set("max_length", lambda c: c.max_length // 2, lambda c: c.max_length >= 2 * LEAST_LENGTH),
     ),
-    Rung(
+    Fallback(
         name="frozen vision", kind="quality", group="trained", cost="the vision tower is not trained",
         change=_frozen("freeze_vision"),
     ),
-    Rung(
+    Fallback(
         name="frozen language", kind="quality", group="trained", cost="the language model is not trained",
         change=_frozen("freeze_language"),
     ),
-    Rung(
+    Fallback(
         name="lora", kind="quality", group="trained", change=_adapters(False),
         cost="adapters are trained in place of the weights; the learning rate wants another value",
     ),
-    Rung(
+    Fallback(
         name="qlora", kind="quality", group="trained", change=_adapters(True),
         cost="adapters on weights in 4 bits, layers computed again; the learning rate wants another value",
     ),
-    Rung(
+    Fallback(
         name="smaller adapters", kind="quality", cost="adapters that can learn less",
         change=_set(
             "lora_r", lambda c: max(LEAST_RANK, c.lora_r // 4),
             lambda c: (c.use_lora or c.use_qlora) and c.lora_r > LEAST_RANK,
         ),
     ),
-    Rung(
+    Fallback(
         name="sgd", kind="quality", group="optimizer", reach="optimizer", change=_optimizer("sgd"),
         cost="an optimizer without state: the loss may stay high; the learning rate wants another value",
     ),
-    Rung(name="smaller model", kind="quality", cost="another, smaller model", change=_another_model),
+    Fallback(name="smaller model", kind="quality", cost="another, smaller model", change=_another_model),
 )  # fmt: skip
 """All changes, the cheapest first."""
 
 
-def ladder(bf16: bool) -> tuple[Rung, ...]:
+def fallbacks_for(bf16: bool) -> tuple[Fallback, ...]:
     """The changes for a GPU with or without bf16; where there is bf16, fp16 and its scaled loss are not needed."""
-    return tuple(rung for rung in LADDER if not (bf16 and rung.name == "mixed precision, fp16"))
+    return tuple(fallback for fallback in FALLBACKS if not (bf16 and fallback.name == "mixed precision, fp16"))
