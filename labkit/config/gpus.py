@@ -209,7 +209,7 @@ def missing_bf16(config: "RunConfig") -> str | None:
     return "use_qlora=true" if config.use_qlora else None  # whose 4-bit weights are multiplied in bf16
 
 
-def refusal(config: "RunConfig", gpu: str) -> str | None:
+def unsuitable(config: "RunConfig", gpu: str) -> str | None:
     """Why the GPU called ``gpu`` cannot do a run, by its compute capability; None when it can or nobody knows it."""
     if not has_bf16(gpu) and (value := missing_bf16(config)):
         return f"{value} needs bf16, which {find_gpu(gpu).name} does not have; set precision=16-mixed."

@@ -5,10 +5,10 @@ from typing import Any
 
 from labkit.config.layers import resolve
 from labkit.lab import spoken
-from labkit.lab.bench import Bench, Refusal, empty_keys, refusing
 from labkit.lab.journal import Journal
 from labkit.lab.lesson import Check, lesson_of
 from labkit.lab.result import Blank, Evidence, Result, name_of, sources
+from labkit.lab.session import NotDone, Session, empty_keys, showing_errors
 from labkit.lab.views import Lines, Several
 from labkit.ledger.view import View
 
@@ -16,7 +16,7 @@ EMPTY = (..., None)
 """What stands in a cell that the student has not filled in."""
 
 
-class Lab(Bench):
+class Lab(Session):
     """One lab of the course on this machine.
 
         lab = Lab("02_batch_and_accumulation")
@@ -49,7 +49,7 @@ class Lab(Bench):
 
     # -- what is shown
 
-    @refusing
+    @showing_errors
     def table(self, *results: View, reference: bool = False) -> View:
         """Results side by side, or without any the whole ledger of this machine.
 
@@ -62,7 +62,7 @@ class Lab(Bench):
         found = [result for result in results if isinstance(result, Result)]
         return _below(results, tables.results(found, self.unit) if found else Lines("nothing to show yet"))
 
-    @refusing
+    @showing_errors
     def plot(self, kind: str, *results: View) -> View:
         """A figure: ``phases``, ``beside``, ``bars``, ``loss`` or ``tradeoff``; see ``labkit.lab.figures``."""
         from labkit.lab import figures
@@ -74,14 +74,14 @@ class Lab(Bench):
             found = [result for result in tables.newest(self) if result.name in self.profile.expected]
         return _below(results, figures.draw(kind, found))
 
-    @refusing
+    @showing_errors
     def diagnose(self, log: str) -> View:
         """What ended the program of a log, of any program; the same as ``labkit diagnose LOG``."""
         from labkit.help.diagnosis.diagnose import diagnose_log
         from labkit.help.diagnosis.log_file import read_log
 
         if log in EMPTY or not Path(log).is_file():
-            return Refusal(f"there is no log {log}; a path is read from {Path.cwd()}")
+            return NotDone(f"there is no log {log}; a path is read from {Path.cwd()}")
         return Lines(log, diagnose_log(read_log(Path(log))).lines())
 
     def submit(self) -> View:
@@ -92,7 +92,7 @@ class Lab(Bench):
 
     # -- what is asked and checked
 
-    @refusing
+    @showing_errors
     def ask(self, question: str, answer: Any = ...) -> View:
         """Commit an answer before a run: it is stored in the ledger. ``...`` leaves the question unanswered."""
         found = self.lesson.question(question)
@@ -107,7 +107,7 @@ class Lab(Bench):
         )  # fmt: skip
         return spoken.answered(found, read, done)
 
-    @refusing
+    @showing_errors
     def explain(self, topic: str, *own: Any) -> View:
         """A question's answer beside what was measured, or the sentences of a topic, with numbers from the records.
 
@@ -127,7 +127,7 @@ class Lab(Bench):
         given = self.journal.entries("answer", lab=self.name, question=topic, profile=self.profile.name)
         return spoken.resolved(question, given[-1] if given else None, runs, sources(runs.values()))
 
-    @refusing
+    @showing_errors
     def check(self, check: str | None = None, *own: Any) -> View:
         """Whether a relation between runs holds; without a name every check of the lab whose evidence is there.
 
@@ -152,7 +152,7 @@ class Lab(Bench):
             return spoken.lacking(check.claim, lacking)
         return spoken.checked(check, runs, outcome, left, right)
 
-    @refusing
+    @showing_errors
     def advise(self, experiment: str, *, on: str | None = None, **overrides: Any) -> View:
         """The changes that would make an experiment fit, each planned, the cheapest first."""
         if empty := empty_keys(overrides):
@@ -167,7 +167,7 @@ class Lab(Bench):
         try:
             return tables.advice(name_of(experiment, overrides), resolved, advise(resolved.config))
         except PredictionError as error:
-            return Refusal(f"{name_of(experiment, overrides)} cannot be planned: {error}")
+            return NotDone(f"{name_of(experiment, overrides)} cannot be planned: {error}")
 
 
 def _below(results: tuple[View, ...], shown: View) -> View:

@@ -122,7 +122,7 @@ def make(workspace: Workspace, profile: str) -> Path:
 
 def _one(workspace: Workspace, profile: str, name: str) -> Result:
     """The newest run in the ledger that is as the course has it, else one made now: run, or planned for a GPU."""
-    from labkit.lab.bench import Bench
+    from labkit.lab.session import Session
 
     experiment, overrides = _parts(name)
     resolved = resolve(workspace, experiment, overrides, profile)
@@ -130,8 +130,8 @@ def _one(workspace: Workspace, profile: str, name: str) -> Result:
     same = [r for r in records if r.config_hash == resolved.config.hash and r.status in ("ok", "oom")]
     if same:
         return Result(same[-1])
-    bench = Bench(profile)
-    do = bench.run if resolved.config.simulated else bench.predict
+    session = Session(profile)
+    do = session.run if resolved.config.simulated else session.predict
     found = do(experiment, **overrides)
     if not isinstance(found, Result) or found.status not in ("ok", "oom"):
         raise ConfigError(f"{name} on {profile}: {found.text()}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from labkit.ledger.own_file import open_own
-from labkit.ledger.shape import Progress, Result, Resumed, Start, misfit
+from labkit.ledger.shape import Progress, Result, Resumed, Start, validation_error
 from labkit.memory.report import PhaseMemory
 
 KINDS = {"start": Start, "phase": PhaseMemory, "progress": Progress, "result": Result, "resumed": Resumed}
@@ -101,7 +101,7 @@ def read_event(line: bytes) -> dict[str, Any] | None:
         return None
     if not isinstance(event, dict) or not isinstance(event.get("event"), str) or event["event"] not in KINDS:
         return None
-    if misfit(KINDS[event["event"]], values_of(event)) is not None:
+    if validation_error(KINDS[event["event"]], values_of(event)) is not None:
         return None
     for key in ("losses", "validation_losses"):
         if key in event:

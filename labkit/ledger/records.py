@@ -20,7 +20,7 @@ from labkit.ledger.shape import (
     OutOfMemory,
     Predicted,
     Unpredicted,
-    misfit,
+    validation_error,
 )
 from labkit.memory.report import MemoryReport
 
@@ -88,7 +88,7 @@ class Record:
         if type(schema) is int and schema > SCHEMA:
             raise NewerError(f"its record has version {schema}, and this labkit reads {SCHEMA}")
         now = record_today(data) if type(schema) is int and schema < SCHEMA else data
-        if wrong := misfit(cls, now):
+        if wrong := validation_error(cls, now):
             raise ValueError(f"its record does not fit: {wrong}")
         return cls(**now | {"schema": SCHEMA, "config_hash": hash_today(data["config"], data["config_hash"])})
 

@@ -179,7 +179,7 @@ def read_object(path: Path) -> dict[str, Any]:
     return data
 
 
-def misfit(kind: type, data: Any) -> str | None:
+def validation_error(kind: type, data: Any) -> str | None:
     """What keeps ``data`` from being a ``kind``, in words; None when it is one.
 
     A dataclass takes just its fields, a ``TypedDict`` may have more.
@@ -200,7 +200,7 @@ def misfit(kind: type, data: Any) -> str | None:
 
 def shaped(kind: type[T], data: Any) -> T:
     """``data``, which this program has made as a ``kind``; ``ValueError`` says what keeps it from being one."""
-    if wrong := misfit(kind, data):
+    if wrong := validation_error(kind, data):
         raise ValueError(f"no {kind.__name__}: {wrong}")
     return data
 
@@ -241,7 +241,7 @@ def _fits(hint: Any) -> Callable[[Any], bool]:
             return set(map(type, values)) <= items if items else all(map(one, values))
 
         return fits_all
-    return lambda value: misfit(hint, value) is None
+    return lambda value: validation_error(hint, value) is None
 
 
 def _plain(hint: Any) -> frozenset[type]:

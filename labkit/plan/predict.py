@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from labkit.config.gpus import find_gpu, refusal
+from labkit.config.gpus import find_gpu, unsuitable
 from labkit.config.schema import RunConfig
 from labkit.memory.categories import on_host
 from labkit.memory.report import MemoryReport, activity_of
@@ -114,7 +114,7 @@ def _optimizer_steps(config: RunConfig) -> int | None:
 
 def refuse_without_bf16(config: RunConfig, gpu: str) -> None:
     """Raise ``PredictionError`` for a run in bf16 on a GPU, called by its name, that has none."""
-    if reason := refusal(config, gpu):
+    if reason := unsuitable(config, gpu):
         raise PredictionError(reason)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from labkit.config.datasets import find_dataset
 from labkit.config.errors import ConfigError
-from labkit.config.gpus import refusal
+from labkit.config.gpus import unsuitable
 from labkit.config.layers import DEFAULT_PROFILE, resolve
 from labkit.config.profiles import Expected
 from labkit.config.schema import RunConfig, coerce, read_config
@@ -79,7 +79,7 @@ def run(
     resolved = resolve(workspace, experiment, overrides, profile)
     read = {key: coerce(key, value) for key, value in (overrides or {}).items()}
     typed = {key: list(value) if isinstance(value, tuple) else value for key, value in read.items()}
-    if resolved.config.on_cuda and (reason := refusal(resolved.config, profile)):
+    if resolved.config.on_cuda and (reason := unsuitable(resolved.config, profile)):
         raise ConfigError(reason)
     ledger = Ledger(workspace.runs)
     launched = _launched(resolved.config)

@@ -108,7 +108,7 @@ def plan(name: str, data_folder: Path) -> ArchivePlan:
             size_bytes = _size_bytes(answer)
             version = f"{answer.headers.get('ETag') or answer.headers.get('Last-Modified')} {size_bytes}"
     except (OSError, http.client.HTTPException) as error:
-        raise _refusal(entry, data_folder, error) from error
+        raise _data_error(entry, data_folder, error) from error
     if first != _GZIP:
         raise DataError(
             f"{name}: {entry.address} gives no gzip archive (it begins with {first!r}); it may have moved: open it in "
@@ -215,7 +215,7 @@ def _download(planned: ArchivePlan, part: BinaryIO) -> None:
         except (OSError, http.client.HTTPException) as error:
             final = isinstance(error, urllib.error.HTTPError) and error.code < 500 and error.code not in _TRY_AGAIN
             if final or tried == TRIES:
-                raise _refusal(planned.entry, planned.folder.parent, error) from error
+                raise _data_error(planned.entry, planned.folder.parent, error) from error
         time.sleep(WAIT_S * 2 ** (tried - 1))
     return None
 
@@ -331,7 +331,7 @@ def _unwritten(planned: ArchivePlan, error: OSError) -> DataError:
     return DataError(f"{name} cannot be written in {place}: {error.strerror or error}; make that folder writable.")
 
 
-def _refusal(entry: DatasetEntry, data_folder: Path, error: Exception) -> DataError:
+def _data_error(entry: DatasetEntry, data_folder: Path, error: Exception) -> DataError:
     """What an error of the network means, in one line."""
     again = f"run 'labkit fetch --data {entry.name}' again, which goes on with what came"
     if isinstance(error, urllib.error.HTTPError):

@@ -67,7 +67,7 @@ def plan(model_name: str) -> FetchPlan:
     try:
         info = HfApi().model_info(model_name, revision=constants.DEFAULT_REVISION, files_metadata=True)
     except (OSError, HTTPError, HFValidationError) as error:
-        raise _refusal(model_name, error) from error
+        raise _fetch_error(model_name, error) from error
     remote = {
         s.rfilename: RemoteFile(
             name=s.rfilename, size_bytes=s.size or 0, blob=s.lfs.sha256 if s.lfs else s.blob_id or "",
@@ -108,7 +108,7 @@ def download(planned: FetchPlan) -> Path:
             planned.model, revision=constants.DEFAULT_REVISION, allow_patterns=[file.name for file in planned.files]
         )
     except (OSError, HTTPError) as error:
-        raise _refusal(planned.model, error) from error
+        raise _fetch_error(planned.model, error) from error
     for file in planned.files:
         _check(planned.model, Path(folder) / file.name, file)
     return Path(folder)
@@ -151,7 +151,7 @@ def _check(model_name: str, path: Path, file: RemoteFile) -> None:
         )
 
 
-def _refusal(model_name: str, error: Exception) -> CheckpointError:
+def _fetch_error(model_name: str, error: Exception) -> CheckpointError:
     """What an error of the hub's client means, in one line."""
     where = constants.ENDPOINT
     if isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None:

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from refusals import refusal
+from errors_of import error_of
 
 from labkit.config.catalogue.blip2 import Blip2
 from labkit.config.catalogue.models import ARCHITECTURES, architecture
@@ -217,7 +217,7 @@ def test_a_relative_folder_is_absolute_in_the_config_of_a_run(tmp_path, monkeypa
 def test_a_number_of_layers_that_no_model_has_is_refused_at_once(part, value, tmp_path):
     data = json.loads(json.dumps(saved_config(architecture("tiny/blip2-opt-small"))))
     data[f"{part}_config"]["num_hidden_layers"] = value
-    text = refusal(architecture, write(tmp_path, data))
+    text = error_of(architecture, write(tmp_path, data))
     assert "num_hidden_layers=" in text
     assert len(text) < 500
 
@@ -229,7 +229,7 @@ def test_a_number_of_layers_that_no_model_has_is_refused_at_once(part, value, tm
 def test_a_width_that_no_model_has_is_refused_at_once(key, value, tmp_path):
     data = json.loads(json.dumps(saved_config(architecture("tiny/blip2-opt-small"))))
     data["text_config"][key] = value
-    assert f"text_config.{key}=" in refusal(architecture, write(tmp_path, data))
+    assert f"text_config.{key}=" in error_of(architecture, write(tmp_path, data))
 
 
 @pytest.mark.parametrize(
@@ -246,8 +246,8 @@ def test_a_number_that_transformers_makes_a_list_of_has_a_limit_wherever_it_stan
     data = json.loads(json.dumps(saved_config(architecture("tiny/blip2-opt-small"))))
     for key, value in more.items():
         data[key] = data[key] | value if isinstance(data.get(key), dict) else value
-    assert "it may be a whole number up to" in refusal(architecture, write(tmp_path, data))
+    assert "it may be a whole number up to" in error_of(architecture, write(tmp_path, data))
 
 
 def test_a_config_that_nests_without_end_is_refused(tmp_path):
-    assert "cannot be read" in refusal(architecture, write(tmp_path, "[" * 100_000))
+    assert "cannot be read" in error_of(architecture, write(tmp_path, "[" * 100_000))

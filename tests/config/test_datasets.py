@@ -11,7 +11,7 @@ from labkit.config.errors import ConfigError
 from labkit.config.schema import RunConfig
 
 
-def refusal(name, folder):
+def error_of(name, folder):
     """The text of the ConfigError, which must be one line."""
     with pytest.raises(ConfigError) as caught:
         find_dataset(name, folder)
@@ -53,9 +53,9 @@ def test_an_entry_has_its_name_and_says_what_it_is(name):
 @pytest.mark.parametrize("name", [name for name, entry in DATASETS.items() if entry.folder])
 def test_a_registered_data_set_is_found_once_it_is_unpacked(tmp_path, name):
     folder = tmp_path / DATASETS[name].folder
-    assert str(folder) in refusal(name, tmp_path)
-    assert f"dataset={name!r}" in refusal(name, tmp_path)
-    assert f"'labkit fetch --data {name}'" in refusal(name, tmp_path)
+    assert str(folder) in error_of(name, tmp_path)
+    assert f"dataset={name!r}" in error_of(name, tmp_path)
+    assert f"'labkit fetch --data {name}'" in error_of(name, tmp_path)
     folder.mkdir()
     assert find_dataset(name, tmp_path) == folder
 
@@ -77,7 +77,7 @@ def test_the_command_by_hand_brings_what_the_registry_says(tmp_path):
 def test_an_address_is_told_as_it_is(tmp_path, name):
     """Nothing of it is taken for a secret."""
     assert DATASETS[name].address.startswith("https://")
-    assert f"curl -fLo {tmp_path / name}.tar.gz {DATASETS[name].address} && " in refusal(name, tmp_path)
+    assert f"curl -fLo {tmp_path / name}.tar.gz {DATASETS[name].address} && " in error_of(name, tmp_path)
 
 
 def test_a_registered_name_means_the_registered_folder(tmp_path, monkeypatch):
@@ -85,7 +85,7 @@ def test_a_registered_name_means_the_registered_folder(tmp_path, monkeypatch):
     (tmp_path / "gourmetgram_caption").mkdir()
     (tmp_path / "data").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert "gourmetgram_caption" in refusal("gourmetgram_caption", tmp_path / "data")
+    assert "gourmetgram_caption" in error_of("gourmetgram_caption", tmp_path / "data")
 
 
 def test_a_folder_is_found_by_its_path_or_by_its_name_among_the_data(tmp_path, monkeypatch):
@@ -99,7 +99,7 @@ def test_a_folder_is_found_by_its_path_or_by_its_name_among_the_data(tmp_path, m
 
 
 def test_what_is_no_data_set_is_named_with_the_nearest_and_all_others(tmp_path):
-    text = refusal("fluent-emoji", tmp_path)
+    text = error_of("fluent-emoji", tmp_path)
     assert "dataset='fluent-emoji'" in text
     assert "Did you mean 'fluent_emoji'?" in text
     for name in DATASETS:
@@ -108,9 +108,9 @@ def test_what_is_no_data_set_is_named_with_the_nearest_and_all_others(tmp_path):
 
 @pytest.mark.parametrize("name", ["a\nb", "a\0b", " ", "nowhere/at/all"])
 def test_a_name_that_no_folder_can_have_is_refused_like_any_other(tmp_path, name):
-    assert refusal(name, tmp_path).startswith("dataset=")
+    assert error_of(name, tmp_path).startswith("dataset=")
 
 
 def test_a_file_is_not_a_data_set(tmp_path):
     (tmp_path / "mine").write_text("")
-    assert "dataset='mine'" in refusal("mine", tmp_path)
+    assert "dataset='mine'" in error_of("mine", tmp_path)

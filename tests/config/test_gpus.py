@@ -3,9 +3,9 @@
 import math
 
 import pytest
+from errors_of import error_of
 from hypothesis import example, given
 from hypothesis import strategies as st
-from refusals import refusal
 
 from labkit.config.errors import ConfigError
 from labkit.config.gpus import GB, GIB, GPUS, ROOM_BYTES, find_gpu, gpus_named
@@ -92,7 +92,7 @@ def test_a_size_is_read_or_refused_on_one_line(number, unit):
     if 2 * GIB <= size_bytes <= 1024 * GIB:
         assert find_gpu(text).memory_bytes == int(size_bytes)
     else:
-        assert f"gpu={text!r}" in refusal(find_gpu, text)
+        assert f"gpu={text!r}" in error_of(find_gpu, text)
 
 
 @given(st.text() | st.none() | st.integers() | st.floats())
@@ -161,7 +161,7 @@ def test_a_name_that_may_mean_several_gives_them_all(typed, names):
      ("m2 max", "not NVIDIA's"), ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", "part of a GPU"), ("3g.20gb", "part of a GPU")],
 )  # fmt: skip
 def test_what_is_no_whole_gpu_of_nvidias_is_refused_by_name_and_a_size_is_proposed(typed, says):
-    text = refusal(find_gpu, typed)
+    text = error_of(find_gpu, typed)
     assert says in text and "GiB" in text
 
 
@@ -171,7 +171,7 @@ def test_what_is_no_whole_gpu_of_nvidias_is_refused_by_name_and_a_size_is_propos
      ("NVIDIA GeForce RTX 4091", "rtx4090")],
 )  # fmt: skip
 def test_an_unknown_gpu_is_named_with_the_nearest_and_all(typo, meant):
-    text = refusal(find_gpu, typo)
+    text = error_of(find_gpu, typo)
     assert f"gpu={typo!r}" in text
     assert all(name in text for name in GPUS)
     assert f"Did you mean '{meant}'?" in text

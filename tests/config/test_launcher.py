@@ -1,7 +1,7 @@
 """Launchers: what they set is taken, and what none of them sets is refused before a library reads it."""
 
 import pytest
-from refusals import refusal
+from errors_of import error_of
 
 from labkit.cli import main
 from labkit.config.launcher import check_launcher
@@ -25,7 +25,7 @@ def test_what_launchers_set_is_taken(environment):
 @pytest.mark.parametrize("value", GARBAGE)
 def test_what_is_no_number_is_named(name, value):
     for others in ({}, TORCHRUN, SRUN):
-        text = refusal(check_launcher, others | {name: value})
+        text = error_of(check_launcher, others | {name: value})
         assert text.startswith(f"{name}=")
         assert f"unset {name}" in text
 
@@ -41,7 +41,7 @@ def test_what_is_no_number_is_named(name, value):
     ],
 )
 def test_a_rank_that_is_not_among_the_ranks_is_named(environment, names):
-    text = refusal(check_launcher, environment)
+    text = error_of(check_launcher, environment)
     assert all(name in text for name in names)
 
 
@@ -61,5 +61,5 @@ def test_the_command_says_it_in_one_line(argv, value, ledger, monkeypatch, capsy
 
 def test_notebooks_and_runs_say_it_too(monkeypatch):
     monkeypatch.setenv("SLURM_PROCID", "x")
-    assert "SLURM_PROCID='x'" in refusal(Launched.find)
-    assert "SLURM_PROCID='x'" in refusal(find_machine, Workspace.find())
+    assert "SLURM_PROCID='x'" in error_of(Launched.find)
+    assert "SLURM_PROCID='x'" in error_of(find_machine, Workspace.find())

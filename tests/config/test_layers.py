@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from errors_of import error_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from refusals import refusal
 
 from labkit.config.errors import ConfigError
 from labkit.config.layers import BASE, course, load_experiment, resolve
@@ -283,7 +283,7 @@ def test_only_a_stand_in_is_random_and_takes_larger_steps():
     resolved = resolve(WORKSPACE, "reduced_batch", {"model_name": "tiny/blip2-opt-base"})
     assert (resolved.config.weights, resolved.origins["weights"]) == ("pretrained", "default")
     assert (resolved.config.lr, resolved.config.max_length) == (5e-6, 50)
-    text = refusal(resolve, WORKSPACE, "reduced_batch", {"weights": "pretrained"})
+    text = error_of(resolve, WORKSPACE, "reduced_batch", {"weights": "pretrained"})
     assert "weights=pretrained" in text
     assert "model_name=tiny/blip2-opt-small" in text
 
@@ -318,7 +318,7 @@ def test_accumulation_says_when_it_comes_from_the_global_batch_size():
 
 
 def test_typing_both_accumulation_and_another_global_batch_size_is_refused():
-    text = refusal(resolve, WORKSPACE, "reduced_batch", {"global_batch_size": 32, "accumulate_grad_batches": 8})
+    text = error_of(resolve, WORKSPACE, "reduced_batch", {"global_batch_size": 32, "accumulate_grad_batches": 8})
     assert "global_batch_size=32" in text
     assert "accumulate_grad_batches=8" in text
 
@@ -349,14 +349,14 @@ def test_resolving_leaves_no_trace(scratch):
     ],
 )  # fmt: skip
 def test_what_cannot_be_resolved_is_said_with_the_nearest_name(name, overrides, parts):
-    text = refusal(resolve, WORKSPACE, name, overrides)
+    text = error_of(resolve, WORKSPACE, name, overrides)
     for part in parts:
         assert part in text
 
 
 def test_an_unknown_model_in_a_file_is_named(scratch):
     write(scratch, "trial", base=BASE, model_name="blip3")
-    text = refusal(resolve, scratch, "trial")
+    text = error_of(resolve, scratch, "trial")
     assert "model_name='blip3'" in text
 
 
@@ -420,7 +420,7 @@ def test_a_broken_experiment_file_is_named_on_one_line_with_what_is_wrong(scratc
     content, part = BROKEN[what]
     path = scratch.configs / "broken.yaml"
     path.write_bytes(content)
-    for text in (refusal(load_experiment, scratch, "broken"), refusal(resolve, scratch, str(path))):
+    for text in (error_of(load_experiment, scratch, "broken"), error_of(resolve, scratch, str(path))):
         assert str(path) in text
         assert part in text
 
@@ -429,22 +429,22 @@ def test_a_broken_experiment_file_is_named_on_one_line_with_what_is_wrong(scratc
 def test_a_broken_baseline_is_named_though_another_experiment_was_asked_for(scratch, what):
     path = scratch.configs / "baseline.yaml"
     path.write_bytes(BROKEN[what][0])
-    assert str(path) in refusal(resolve, scratch, "xxl")
+    assert str(path) in error_of(resolve, scratch, "xxl")
 
 
 @pytest.mark.parametrize("base", ["xxl", "baseline", "[a]"])
 def test_the_baseline_has_no_base(scratch, base):
     path = scratch.configs / "baseline.yaml"
     path.write_text(f"base: {base}\nbatch_size: 64\n")
-    text = refusal(resolve, scratch, "xxl")
+    text = error_of(resolve, scratch, "xxl")
     assert str(path) in text
     assert "base=" in text
 
 
 def test_a_missing_file_is_named(tmp_path):
     path = tmp_path / "nowhere.yaml"
-    assert str(path) in refusal(read_yaml, path)
-    assert str(tmp_path) in refusal(read_yaml, tmp_path)
+    assert str(path) in error_of(read_yaml, path)
+    assert str(tmp_path) in error_of(read_yaml, tmp_path)
 
 
 SIGNS = [*"a:-[]{}#&*!|>%@\"'\\,?\t\n \x00\x07\u0085\ufeff", "2024-99-99", "0x_", "1e5", ".inf", "<<", "~"]

@@ -4,7 +4,7 @@ import os
 import shutil
 
 import pytest
-from refusals import refusal
+from errors_of import error_of
 
 from labkit.cli import main
 from labkit.config.layers import course, load_experiment
@@ -38,8 +38,8 @@ def test_a_file_of_a_workspace_that_is_none_is_named(workspace, kind):
     spoil(workspace.configs / "odd.yaml", kind)
     spoil(workspace.profiles / "odd.yaml", kind)
     for text in (
-        refusal(load_experiment, workspace, "odd"), refusal(load_experiment, workspace, "configs/odd.yaml"),
-        refusal(course, workspace), refusal(load_profile, workspace, "odd"),
+        error_of(load_experiment, workspace, "odd"), error_of(load_experiment, workspace, "configs/odd.yaml"),
+        error_of(course, workspace), error_of(load_profile, workspace, "odd"),
     ):  # fmt: skip
         assert "odd.yaml" in text
         assert kind in text
@@ -61,4 +61,4 @@ def test_a_long_name_is_one_line_and_no_trace(verb, length, ledger, capsys):
 @pytest.mark.parametrize("place", ["/" + "x" * 5000, "/dev/null", "/nowhere"])
 def test_a_workspace_that_is_none_is_named(place, monkeypatch):
     monkeypatch.setenv("LABKIT_WORKSPACE", place)
-    assert refusal(Workspace.find).startswith("no workspace in LABKIT_WORKSPACE=/")
+    assert error_of(Workspace.find).startswith("no workspace in LABKIT_WORKSPACE=/")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from refusals import refusal
+from errors_of import error_of
 
 from labkit.config.catalogue.models import ARCHITECTURES
 from labkit.config.layers import course, resolve
@@ -109,7 +109,7 @@ def test_an_experiment_in_a_profile_is_expected_to_fit_unless_it_says_otherwise(
 
 @pytest.mark.parametrize(("typo", "meant"), [("h100-96gb", "h100-94gb"), ("tinny", "tiny"), ("nothing-like-it", None)])
 def test_an_unknown_profile_is_named_with_the_nearest_and_all_others(typo, meant):
-    text = refusal(load_profile, WORKSPACE, typo)
+    text = error_of(load_profile, WORKSPACE, typo)
     assert f"'{typo}'" in text
     assert meant is None or f"Did you mean '{meant}'?" in text
     for name in PROFILES:
@@ -170,7 +170,7 @@ def test_a_broken_profile_is_named_on_one_line_with_what_is_wrong(scratch, what)
     content, part = BROKEN[what]
     path = scratch.profiles / "broken.yaml"
     path.write_bytes(content)
-    text = refusal(resolve, scratch, "xxl", {"device": "cuda"}, "broken")
+    text = error_of(resolve, scratch, "xxl", {"device": "cuda"}, "broken")
     assert str(path) in text
     assert part in text
 
@@ -221,7 +221,7 @@ def test_every_status_and_activity_can_be_expected(scratch, status, phase):
 
 @pytest.mark.parametrize("name", ["../profiles/tiny", "/etc/passwd", "..", ".hidden", "a/b", "x" * 5000])
 def test_a_profile_is_named_and_not_a_path_for_runs_lie_in_a_folder_of_that_name(name):
-    text = refusal(load_profile, Workspace.find(), name)
+    text = error_of(load_profile, Workspace.find(), name)
     assert "no profile" in text
     assert len(text) < 2200
 

@@ -4,9 +4,9 @@ import math
 import typing
 
 import pytest
+from errors_of import error_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from refusals import refusal
 
 from labkit.config.errors import ConfigError
 from labkit.config.schema import RunConfig, coerce, key_docs, key_type, keys
@@ -88,14 +88,14 @@ def test_the_keys_of_the_original_course_keep_their_names():
     [("batchsize", "batch_size"), ("learning_rate_schedule", "lr_schedule"), ("precison", "precision"), ("LR", None)],
 )
 def test_an_unknown_key_is_named_with_the_nearest(typo, meant):
-    text = refusal(coerce, typo, "1")
+    text = error_of(coerce, typo, "1")
     assert f"'{typo}'" in text
     assert meant is None or f"Did you mean '{meant}'?" in text
 
 
 @pytest.mark.parametrize("key", ["a\nb", "a\u2028b", "\x1b[31m", ""])
 def test_an_unknown_key_stays_on_one_line_whatever_it_holds(key):
-    assert refusal(coerce, key, "1").isprintable()
+    assert error_of(coerce, key, "1").isprintable()
 
 
 @pytest.mark.parametrize(
@@ -128,10 +128,10 @@ def test_text_and_yaml_values_are_read_in_the_type_of_the_key(key, typed, read):
     ],
 )  # fmt: skip
 def test_a_value_of_another_type_is_refused_with_key_value_and_type(key, value):
-    text = refusal(coerce, key, value)
+    text = error_of(coerce, key, value)
     assert text.startswith(f"{key}={value!r} ")
     assert key_type(key) in text
-    assert refusal(cuda, **{key: value}) == text
+    assert error_of(cuda, **{key: value}) == text
 
 
 @pytest.mark.parametrize("key", ["dataset", "model_name", "lora_targets"])
@@ -145,12 +145,12 @@ def test_a_name_that_would_move_a_terminal_is_refused(key, value):
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e999", math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("key", NUMBERS)
 def test_a_number_is_finite(key, value):
-    assert refusal(coerce, key, value).startswith(f"{key}=")
+    assert error_of(coerce, key, value).startswith(f"{key}=")
 
 
 @pytest.mark.parametrize("key", ["batch_size", "lr", "max_steps"])
 def test_a_number_beyond_every_float_is_refused(key):
-    assert refusal(coerce, key, 10**400).startswith(f"{key}=")
+    assert error_of(coerce, key, 10**400).startswith(f"{key}=")
 
 
 @pytest.mark.parametrize("value", [2**53 + 1, str(2**53 + 1)])
@@ -159,8 +159,8 @@ def test_a_whole_number_keeps_all_its_digits(value):
 
 
 def test_a_value_that_is_nearly_right_gets_a_hint():
-    assert "Did you mean 'adam_8bit'?" in refusal(coerce, "optim", "adam8bit")
-    assert "Did you mean 'bf16-mixed'?" in refusal(coerce, "precision", "bf16_mixed")
+    assert "Did you mean 'adam_8bit'?" in error_of(coerce, "optim", "adam8bit")
+    assert "Did you mean 'bf16-mixed'?" in error_of(coerce, "precision", "bf16_mixed")
 
 
 NUMERALS = st.floats().map(repr) | st.integers().map(str) | st.decimals(places=1, min_value=-9, max_value=9).map(str)
@@ -214,14 +214,14 @@ AT_LEAST_ONE = [
     + [(key, value) for key in ("val_fraction", "dropout", "lora_dropout") for value in (-0.1, 1, 1.5)],
 )
 def test_a_value_out_of_range_is_refused(key, value):
-    text = refusal(cuda, **{key: value, "enable_checkpointing": True})
+    text = error_of(cuda, **{key: value, "enable_checkpointing": True})
     assert text.startswith(f"{key}={value}")
 
 
 @pytest.mark.parametrize("key", [key for key in NUMBERS if type(getattr(RunConfig, key)) is int or key in AT_LEAST_ONE])
 @pytest.mark.parametrize("value", ["1e99", 10**19])
 def test_every_count_has_an_upper_limit(key, value):
-    text = refusal(cuda, **{key: value, "enable_checkpointing": True})
+    text = error_of(cuda, **{key: value, "enable_checkpointing": True})
     assert text.startswith(f"{key}=1e+{99 if value == '1e99' else 19} is not valid: {key} must be at most ") or (
         key == "seed" and "2**32" in text
     )
@@ -235,17 +235,17 @@ def test_every_count_has_an_upper_limit(key, value):
 def test_what_costs_as_much_as_it_counts_has_a_limit_of_its_own(key, most):
     with_strategy = {"strategy": "ddp"} if key in ("devices", "num_nodes") else {}
     cuda(**{key: most}, **with_strategy)
-    assert f"{key} must be at most {most:,}" in refusal(cuda, **{key: most + 1}, **with_strategy)
+    assert f"{key} must be at most {most:,}" in error_of(cuda, **{key: most + 1}, **with_strategy)
 
 
 @pytest.mark.parametrize("key", NUMBERS)
 def test_every_number_has_a_lower_limit(key):
-    assert f"{key}=-7" in refusal(cuda, **{key: -7})
+    assert f"{key}=-7" in error_of(cuda, **{key: -7})
 
 
 def test_a_seed_fits_the_generators_that_take_it():
     assert cuda(seed=2**32 - 1).seed == 2**32 - 1
-    assert f"seed={2**32}" in refusal(cuda, seed=2**32)
+    assert f"seed={2**32}" in error_of(cuda, seed=2**32)
 
 
 OFFLOAD = {"strategy": "deepspeed_stage_2_offload", "optim": "deepspeed_cpu", "loss_average": "batches"}
@@ -292,7 +292,7 @@ FROZEN = {"freeze_vision": True, "freeze_connector": True, "freeze_language": Tr
 )  # fmt: skip
 def test_an_impossible_combination_names_both_keys_with_their_values(values, one, other):
     default = cuda()
-    text = refusal(cuda, **values)
+    text = error_of(cuda, **values)
     for key in (one, other):
         assert f"{key}={values.get(key, getattr(default, key))}" in text
 
@@ -343,7 +343,7 @@ def test_the_learning_rate_follows_the_number_of_devices_as_one_says(rule, scale
 
 
 def test_a_batch_that_cannot_be_is_named_before_it_divides_anything():
-    assert refusal(cuda, batch_size=0, global_batch_size=4).startswith("batch_size=0 ")
+    assert error_of(cuda, batch_size=0, global_batch_size=4).startswith("batch_size=0 ")
 
 
 @pytest.mark.parametrize(("capacity_gib", "capacity_bytes"), [(None, None), (1, 2**30), (0.5, 2**29)])

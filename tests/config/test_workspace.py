@@ -55,7 +55,7 @@ def test_a_name_that_holds_no_workspace_is_refused_though_there_is_another(tmp_p
     make(tmp_path / "workspace")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LABKIT_WORKSPACE", str(tmp_path / "nowhere"))
-    text = refusal()
+    text = error_of()
     assert f"LABKIT_WORKSPACE={tmp_path / 'nowhere'}" in text
     assert "configs/baseline.yaml" in text
 
@@ -93,7 +93,7 @@ def test_the_nearest_workspace_wins(tmp_path, monkeypatch):
 
 def test_no_workspace_at_all_is_said_with_the_way_out(tmp_path, monkeypatch, no_checkout):
     monkeypatch.chdir(tmp_path)
-    text = refusal()
+    text = error_of()
     assert str(tmp_path) in text
     assert "LABKIT_WORKSPACE" in text
     assert "configs/baseline.yaml" in text
@@ -102,7 +102,7 @@ def test_no_workspace_at_all_is_said_with_the_way_out(tmp_path, monkeypatch, no_
 def test_a_folder_without_a_baseline_is_no_workspace(tmp_path, monkeypatch, no_checkout):
     (tmp_path / "workspace" / "configs").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    assert str(tmp_path) in refusal()
+    assert str(tmp_path) in error_of()
 
 
 def test_what_lies_in_a_workspace(tmp_path):
@@ -117,7 +117,7 @@ def test_labkit_runs_puts_the_ledger_elsewhere(tmp_path, monkeypatch):
     assert Workspace(tmp_path / "w").runs == tmp_path / "ledger"
 
 
-def refusal():
+def error_of():
     """The text of the ConfigError, which must be one line."""
     with pytest.raises(ConfigError) as caught:
         Workspace.find()

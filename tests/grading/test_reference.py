@@ -11,11 +11,11 @@ from labkit.config.errors import ConfigError
 from labkit.config.profiles import profile_names
 from labkit.config.workspace import Workspace
 from labkit.lab import reference
-from labkit.lab.bench import Refusal
 from labkit.lab.lab import Lab
 from labkit.lab.lesson import LABS, lesson_of
 from labkit.lab.reference import COMMAND, outdated, path_of, read_reference, wanted_names
 from labkit.lab.result import Result
+from labkit.lab.session import NotDone
 from labkit.ledger.ledger import Ledger
 from labkit.ledger.predicted import prediction_of
 
@@ -98,7 +98,7 @@ def test_a_damaged_or_missing_one_is_said_with_the_command(other, monkeypatch):
     with pytest.raises(ConfigError, match=f"{COMMAND} tiny"):
         read_reference(other, "tiny")
     monkeypatch.setenv("LABKIT_PROFILE", "tiny")
-    assert isinstance(Lab("12_compare").table(reference=True), Refusal)
+    assert isinstance(Lab("12_compare").table(reference=True), NotDone)
 
 
 def test_it_is_made_from_the_ledger_and_keeps_what_tables_and_lessons_read(other, real_ledger, monkeypatch, capsys):

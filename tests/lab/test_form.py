@@ -7,9 +7,9 @@ import pytest
 from labkit.config.layers import resolve
 from labkit.config.schema import keys
 from labkit.config.workspace import Workspace
-from labkit.lab.bench import Refusal
 from labkit.lab.form import FIRST, Form, verdict
 from labkit.lab.result import Blank
+from labkit.lab.session import NotDone
 from labkit.plan.predict import predict
 
 WAIT_S = 120
@@ -87,5 +87,5 @@ def test_outside_of_a_notebook_it_is_text(form, capsys):
 def test_what_is_not_filled_in_or_unknown_is_said(lab):
     one = lab("02_batch_and_accumulation")
     assert isinstance(one.form("reduced_batch", batch_size=...), Blank)
-    assert isinstance(one.form("reduced_bath"), Refusal)
+    assert isinstance(one.form("reduced_bath"), NotDone)
     assert one.form("reduced_batch", batch_size=8).command.endswith("batch_size=8 --profile tiny")

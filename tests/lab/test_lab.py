@@ -5,9 +5,9 @@ from made import MIB, report
 
 from labkit.config.errors import ConfigError
 from labkit.config.layers import resolve
-from labkit.lab.bench import Refusal
 from labkit.lab.lab import Lab
 from labkit.lab.result import Blank, Result
+from labkit.lab.session import NotDone
 from labkit.memory.report import MemoryReport
 
 FIRST = {"max_steps": 2}
@@ -97,7 +97,7 @@ def test_what_stands_in_place_of_what_is_handed_in_is_said_with_the_check_and_th
 )
 def test_what_cannot_work_is_said_and_raises_nothing(lab, call, words):
     said = call(lab("00_setup"))
-    assert isinstance(said, Refusal)
+    assert isinstance(said, NotDone)
     assert words in said.text()
 
 
@@ -242,15 +242,15 @@ def test_advice_is_a_table_of_what_fits(lab):
 
 def test_a_run_is_watched_where_a_server_shows_it_and_else_told(lab, add_run, ledger, monkeypatch):
     one = lab("00_setup")
-    assert isinstance(one.watch(), Refusal)
+    assert isinstance(one.watch(), NotDone)
     first, second = add_run("reduced_batch"), add_run("baseline", status="oom")
     assert one.watch().id == second.id
     assert one.watch(first.id).id == one.watch(first).id == first.id
-    assert isinstance(one.watch("20991231"), Refusal)
+    assert isinstance(one.watch("20991231"), NotDone)
     monkeypatch.setenv("LABKIT_PANEL", "/labkit/panel")
     monkeypatch.setenv("LABKIT_PANEL_RUNS", str(ledger.root))
     assert f"/labkit/panel/tiny/reduced_batch/{first.id}" in one.watch(first).html()
 
 
 def test_a_number_beyond_all_is_no_answer(lab):
-    assert isinstance(lab("00_setup").ask("share_of_parameters", 10**400), Refusal)
+    assert isinstance(lab("00_setup").ask("share_of_parameters", 10**400), NotDone)

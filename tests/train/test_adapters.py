@@ -48,7 +48,7 @@ def count(shapes):
     return sum(rows * columns for pair in shapes.values() for rows, columns in pair)
 
 
-def refusal(error, function, *arguments):
+def error_of(error, function, *arguments):
     """The text of the error, which must be one line."""
     with pytest.raises(error) as caught:
         function(*arguments)
@@ -159,7 +159,7 @@ def test_with_all_parts_but_one_frozen_that_one_is_adapted(name):
     ],
 )
 def test_an_unknown_target_is_named_with_its_nearest_and_what_there_is(name, keys, wrong, meant, unknown):
-    text = refusal(ConfigError, lambda: adapted(name, **keys))
+    text = error_of(ConfigError, lambda: adapted(name, **keys))
     assert text.startswith(f"lora_targets={wrong!r} names no layer of {name}")
     known = text.rpartition("Its layers: ")[2].rstrip(".").split(", ")
     assert meant in known
@@ -246,7 +246,7 @@ def test_an_adapter_of_vision_and_connector_is_loaded_too(name, tmp_path):
 def test_an_adapter_for_another_model_names_both(trained_on, loaded_on, saved):
     folder, _ = saved[trained_on]
     base = plain(loaded_on)
-    text = refusal(CheckpointError, load_adapter, base, folder, loaded_on)
+    text = error_of(CheckpointError, load_adapter, base, folder, loaded_on)
     assert str(folder) in text
     assert text.index(loaded_on) < text.index(trained_on)
     adapts = next(layer for layer in (OPT_DEFAULTS if trained_on == OPT else T5_DEFAULTS) if layer in text)
@@ -279,7 +279,7 @@ def garble(path):
 def test_a_damaged_adapter_is_told_in_one_line(file, spoil, saved, tmp_path):
     shutil.copytree(saved[OPT][0], tmp_path / "adapter")
     spoil(tmp_path / "adapter" / file)
-    text = refusal(CheckpointError, load_adapter, plain(OPT), tmp_path / "adapter", OPT)
+    text = error_of(CheckpointError, load_adapter, plain(OPT), tmp_path / "adapter", OPT)
     assert f"the adapter in {tmp_path / 'adapter'} is damaged" in text
 
 
@@ -288,11 +288,11 @@ def test_an_adapter_whose_file_is_a_pipe_or_a_link_outwards_is_refused(file, sav
     folder = shutil.copytree(saved[OPT][0], tmp_path / "adapter")
     (folder / file).rename(tmp_path / file)
     (folder / file).symlink_to(tmp_path / file)
-    told = refusal(CheckpointError, load_adapter, plain(OPT), folder, OPT)
+    told = error_of(CheckpointError, load_adapter, plain(OPT), folder, OPT)
     assert f"{file} links to {tmp_path / file}, outside its folder" in told
     (folder / file).unlink()
     os.mkfifo(folder / file)
-    assert f"{file} is a pipe" in refusal(CheckpointError, load_adapter, plain(OPT), folder, OPT)
+    assert f"{file} is a pipe" in error_of(CheckpointError, load_adapter, plain(OPT), folder, OPT)
 
 
 def test_an_adapter_that_names_code_is_refused_and_a_pickle_beside_it_is_not_read(saved, tmp_path):
@@ -302,7 +302,7 @@ def test_an_adapter_that_names_code_is_refused_and_a_pickle_beside_it_is_not_rea
     settings = json.loads((folder / SETTINGS).read_text())
     code = {"megatron_config": {"a": 1}, "megatron_core": "megatron.evil"}
     (folder / SETTINGS).write_text(json.dumps(settings | code))
-    told = refusal(CheckpointError, load_adapter, plain(OPT), folder, OPT)
+    told = error_of(CheckpointError, load_adapter, plain(OPT), folder, OPT)
     assert f"{SETTINGS} has megatron_config, which has a module imported" in told
     assert not (tmp_path / "marker").exists()
 
@@ -311,7 +311,7 @@ def test_an_adapter_that_names_code_is_refused_and_a_pickle_beside_it_is_not_rea
 def test_settings_that_are_not_of_an_adapter_are_told_in_one_line(text, saved, tmp_path):
     shutil.copytree(saved[OPT][0], tmp_path / "adapter")
     (tmp_path / "adapter" / SETTINGS).write_text(text)
-    told = refusal(CheckpointError, load_adapter, plain(OPT), tmp_path / "adapter", OPT)
+    told = error_of(CheckpointError, load_adapter, plain(OPT), tmp_path / "adapter", OPT)
     assert f"the adapter in {tmp_path / 'adapter'} is damaged ({SETTINGS}" in told
 
 
@@ -319,7 +319,7 @@ def test_settings_that_are_not_of_an_adapter_are_told_in_one_line(text, saved, t
 def test_a_folder_without_an_adapter_names_what_it_lacks(file, saved, tmp_path):
     shutil.copytree(saved[OPT][0], tmp_path / "adapter")
     (tmp_path / "adapter" / file).unlink()
-    text = refusal(CheckpointError, load_adapter, plain(OPT), tmp_path / "adapter", OPT)
+    text = error_of(CheckpointError, load_adapter, plain(OPT), tmp_path / "adapter", OPT)
     assert text.startswith(f"{tmp_path / 'adapter'} has no {file}")
 
 
@@ -330,7 +330,7 @@ def test_an_adapter_that_lacks_a_layer_says_which(saved, tmp_path):
     save_file({name: tensor for name, tensor in tensors.items() if name != gone}, tmp_path / "adapter" / WEIGHTS)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # PEFT's own, before ours
-        text = refusal(CheckpointError, load_adapter, plain(OPT), tmp_path / "adapter", OPT)
+        text = error_of(CheckpointError, load_adapter, plain(OPT), tmp_path / "adapter", OPT)
     assert gone in text
 
 
@@ -338,5 +338,5 @@ def test_an_adapter_of_another_rank_than_its_settings_is_told_in_one_line(saved,
     shutil.copytree(saved[OPT][0], tmp_path / "adapter")
     settings = json.loads((tmp_path / "adapter" / SETTINGS).read_text())
     (tmp_path / "adapter" / SETTINGS).write_text(json.dumps(settings | {"r": settings["r"] + 1}))
-    text = refusal(CheckpointError, load_adapter, plain(OPT), tmp_path / "adapter", OPT)
+    text = error_of(CheckpointError, load_adapter, plain(OPT), tmp_path / "adapter", OPT)
     assert "does not load" in text

@@ -62,7 +62,7 @@ def batch_of(processor, model, samples=3):
     return collate([emoji[i] for i in range(samples)])
 
 
-def refusal(call, *arguments):
+def error_of(call, *arguments):
     """The one line that a call is refused with."""
     with pytest.raises(CheckpointError) as caught:
         call(*arguments)
@@ -246,7 +246,7 @@ def test_the_large_folders_of_the_memory_test_are_ones_that_safetensors_reads(tm
 
 def test_a_folder_is_its_own_checkpoint_and_a_stand_in_has_none(saved):
     assert find_checkpoint(str(saved[0] / "opt")) == saved[0] / "opt"
-    assert "weights=random" in refusal(find_checkpoint, "tiny/blip2-t5-large")
+    assert "weights=random" in error_of(find_checkpoint, "tiny/blip2-t5-large")
     assert find_checkpoint("tiny/blip2-opt-base") == assets.BASE
 
 
@@ -257,7 +257,7 @@ def test_a_hub_name_is_looked_for_in_the_shared_cache_and_never_fetched(tmp_path
     if hasattr(file_download, "HF_HUB_CACHE"):
         monkeypatch.setattr(file_download, "HF_HUB_CACHE", str(tmp_path))
     name = "Salesforce/blip2-opt-2.7b"
-    line = refusal(find_checkpoint, name)
+    line = error_of(find_checkpoint, name)
     assert str(tmp_path) in line
     assert f"labkit fetch {name}" in line
     repository = tmp_path / "models--Salesforce--blip2-opt-2.7b"
@@ -267,7 +267,7 @@ def test_a_hub_name_is_looked_for_in_the_shared_cache_and_never_fetched(tmp_path
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("a" * 40)
     assert find_checkpoint(name) == snapshot
-    assert f"labkit fetch {name}" in refusal(verify, snapshot)  # an interrupted download
+    assert f"labkit fetch {name}" in error_of(verify, snapshot)  # an interrupted download
 
 
 # -- what is wrong with it
@@ -277,7 +277,7 @@ def test_a_hub_name_is_looked_for_in_the_shared_cache_and_never_fetched(tmp_path
                                   "processor_config.json"])  # fmt: skip
 def test_a_missing_file_is_named(folder, name):
     (folder / name).unlink()
-    line = refusal(verify, folder)
+    line = error_of(verify, folder)
     assert name in line
     assert str(folder) in line
 
@@ -285,9 +285,9 @@ def test_a_missing_file_is_named(folder, name):
 def test_missing_weights_are_named_also_where_only_pickles_are(folder):
     for path in [*folder.glob("*.safetensors"), folder / "model.safetensors.index.json"]:
         path.unlink()
-    assert "model.safetensors" in refusal(verify, folder)
+    assert "model.safetensors" in error_of(verify, folder)
     (folder / "pytorch_model.bin").write_bytes(b"x")
-    assert "*.bin" in refusal(verify, folder)
+    assert "*.bin" in error_of(verify, folder)
 
 
 def cut(data):
@@ -318,20 +318,20 @@ def other_shape(data):
 def test_a_damaged_shard_is_named_before_anything_is_loaded(folder, damage):
     path = folder / "model-00003-of-00005.safetensors"
     path.write_bytes(damage(path.read_bytes()))
-    assert path.name in refusal(load_model, config(folder), folder, "cpu")
+    assert path.name in error_of(load_model, config(folder), folder, "cpu")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1, 2]", '{"weight_map": 3}', '{"metadata": {}}'])
 def test_an_index_that_is_none_is_named(folder, text):
     (folder / "model.safetensors.index.json").write_text(text)
-    assert "model.safetensors.index.json" in refusal(verify, folder)
+    assert "model.safetensors.index.json" in error_of(verify, folder)
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "processor_config.json", "tokenizer_config.json"])
 def test_a_cut_json_file_is_named(folder, name):
     text = (folder / name).read_text()
     (folder / name).write_text(text[: len(text) // 2])
-    assert name in refusal(verify, folder)
+    assert name in error_of(verify, folder)
 
 
 def test_checksums_are_held_against_every_file_they_name(folder):
@@ -345,13 +345,13 @@ def test_checksums_are_held_against_every_file_they_name(folder):
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    line = refusal(verify, folder)
+    line = error_of(verify, folder)
     assert path.name in line
     assert "sha256" in line
     (folder / "tokenizer_config.json").unlink()
     data[-1] ^= 1
     path.write_bytes(data)
-    assert "tokenizer_config.json" in refusal(verify, folder)
+    assert "tokenizer_config.json" in error_of(verify, folder)
 
 
 def rewrite(folder, change):
@@ -366,16 +366,16 @@ def rewrite(folder, change):
 def test_missing_weights_are_never_drawn_at_random(folder, use_qlora):
     name = "vision_model.encoder.layers.1.mlp.fc1.weight"
     rewrite(folder, lambda tensors: tensors.pop(name))
-    line = refusal(load_model, config(folder, "bf16-true", use_qlora=use_qlora), folder, "cpu")
+    line = error_of(load_model, config(folder, "bf16-true", use_qlora=use_qlora), folder, "cpu")
     assert name in line
     rewrite(folder, lambda tensors: [tensors.pop(k) for k in list(tensors) if k.startswith("qformer.encoder.layer.1")])
-    assert "more" in refusal(load_model, config(folder), folder, "cpu")
+    assert "more" in error_of(load_model, config(folder), folder, "cpu")
 
 
 @pytest.mark.parametrize("folder", ["t5"], indirect=True)
 def test_the_embedding_does_not_stand_in_for_a_missing_output_layer_of_t5(folder):
     rewrite(folder, lambda tensors: tensors.pop("language_model.lm_head.weight"))
-    assert "language_model.lm_head.weight" in refusal(load_model, config(folder), folder, "cpu")
+    assert "language_model.lm_head.weight" in error_of(load_model, config(folder), folder, "cpu")
 
 
 @pytest.mark.parametrize("folder", ["opt", "t5"], indirect=True)
@@ -388,7 +388,7 @@ def test_weights_of_another_shape_are_named_with_both_shapes(folder):
         tensors[name] = tensors[name][:-1].clone()
 
     rewrite(folder, narrow)
-    line = refusal(load_model, config(folder), folder, "cpu")
+    line = error_of(load_model, config(folder), folder, "cpu")
     assert name in line
     assert str(shapes[0]) in line
     assert str([shapes[0][0] - 1, shapes[0][1]]) in line
@@ -413,7 +413,7 @@ def test_a_processor_is_accepted_with_its_own_model(saved, language):
 def test_opt_and_t5_do_not_take_each_others_tokenizer(saved, tmp_path):
     root, _ = saved
     for language, other in (("opt", "t5"), ("t5", "opt")):
-        line = refusal(load_processor, root / other, Blip2Config.from_pretrained(root / language))
+        line = error_of(load_processor, root / other, Blip2Config.from_pretrained(root / language))
         assert str(root / other) in line
         assert "tokenizer" in line
         assert "an empty text" in line
@@ -442,7 +442,7 @@ def test_a_wrong_tokenizer_is_refused_with_the_difference(saved, changes, said):
                 setattr(model_config.text_config, inner, number)
         else:
             setattr(model_config, key, value)
-    assert said in refusal(load_processor, saved[0] / "opt", model_config)
+    assert said in error_of(load_processor, saved[0] / "opt", model_config)
 
 
 def test_what_differs_in_real_checkpoints_is_no_reason_to_refuse(saved):
@@ -476,7 +476,7 @@ def test_an_open_placeholder_takes_a_spare_row_of_the_embedding(folder):
     without_placeholder(folder)
     model_config = Blip2Config.from_pretrained(folder)
     model_config.image_token_index = None
-    assert "row for the placeholder" in refusal(load_processor, folder, model_config)
+    assert "row for the placeholder" in error_of(load_processor, folder, model_config)
     model_config.image_token_index = None
     model_config.text_config.vocab_size = 1024
     processor = load_processor(folder, model_config)
@@ -518,7 +518,7 @@ def test_a_word_more_than_the_embedding_has_rows_is_refused(folder):
     processor = Blip2Processor.from_pretrained(folder)
     processor.tokenizer.add_tokens([AddedToken("<new>", special=True)])
     processor.save_pretrained(folder)
-    assert "1001 tokens" in refusal(load_processor, folder, Blip2Config.from_pretrained(folder))
+    assert "1001 tokens" in error_of(load_processor, folder, Blip2Config.from_pretrained(folder))
 
 
 # -- as real checkpoints have it

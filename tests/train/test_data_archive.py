@@ -100,7 +100,7 @@ def fetch(data):
     return bring(planned)
 
 
-def refusal(data):
+def error_of(data):
     with pytest.raises(DataError) as caught:
         fetch(data)
     text = str(caught.value)
@@ -180,7 +180,7 @@ def test_a_connection_that_is_cut_goes_on_where_it_was(address, data):
 
 def test_tries_have_an_end_and_the_next_call_goes_on(address, data, archive):
     address.cuts = [100] * data_archive.TRIES
-    text = refusal(data)
+    text = error_of(data)
     assert "it was cut after" in text
     assert f"labkit fetch --data {NAME}" in text
     have_bytes = 100 * data_archive.TRIES
@@ -217,7 +217,7 @@ def test_a_server_that_does_not_say_how_much_it_sends_is_read_to_its_end(address
 
 def test_the_beginning_of_another_version_is_not_taken_for_this_ones(address, data):
     address.cuts = [1000] * data_archive.TRIES
-    refusal(data)
+    error_of(data)
     address.etag = '"two"'
     address.asked.clear()
     assert fetch(data) == SAMPLES
@@ -257,7 +257,7 @@ def test_two_at_once_do_not_write_one_part(address, data):
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as child:
         while not (data.exists() and parts(data) and parts(data)[0].stat().st_size == 5000):
             assert child.poll() is None
-        assert "another labkit" in refusal(data)
+        assert "another labkit" in error_of(data)
         assert parts(data)[0].stat().st_size == 5000
         address.released.set()
         assert child.wait(60) == 0
@@ -281,7 +281,7 @@ def test_two_at_once_do_not_write_one_part(address, data):
 @pytest.mark.parametrize("ranges", [True, False])
 def test_an_answer_that_is_no_archive_is_said_and_nothing_is_written(address, data, wrong, words, ranges):
     vars(address).update(wrong, ranges=ranges)
-    text = refusal(data)
+    text = error_of(data)
     assert words in text
     assert address.url in text
     assert not data.exists()
@@ -299,7 +299,7 @@ def test_an_address_out_of_reach_says_how_to_bring_it_by_hand(address, data, mon
     with Address() as gone:
         pass  # its port is free again
     monkeypatch.setitem(DATASETS, NAME, dataclasses.replace(DATASETS[NAME], address=gone.url))
-    text = refusal(data)
+    text = error_of(data)
     assert "out of reach" in text
     assert gone.url in text and f"copy it to {data / NAME}.tar.gz here" in text
     assert text.endswith(f"mkdir {data / NAME} && tar -xzf {data / NAME}.tar.gz --strip-components=1 -C {data / NAME}")
@@ -308,7 +308,7 @@ def test_an_address_out_of_reach_says_how_to_bring_it_by_hand(address, data, mon
 
 def removed(data):
     """What is said of an archive that is of no use; nothing of it may be left."""
-    text = refusal(data)
+    text = error_of(data)
     assert "it was removed" in text
     assert f"labkit fetch --data {NAME}" in text
     assert names(data) == []
@@ -373,7 +373,7 @@ def test_an_archive_of_too_much_is_refused_before_it_or_removed(address, data, a
     assert "no end" in removed(data)
     monkeypatch.setattr(data_archive, "MOST_BYTES", len(address.content) - 1)
     address.asked.clear()
-    assert "is not this data set" in refusal(data)
+    assert "is not this data set" in error_of(data)
     assert address.asked == ["0-1"]
     address.ranges = address.told = False  # it does not say how much it will send
     assert "gives more than" in removed(data)
@@ -459,7 +459,7 @@ def test_a_disk_that_is_full_while_it_downloads_keeps_what_came(address, data, a
 
 def test_a_data_folder_that_cannot_be_written_is_said(address, data):
     data.write_text("a file, which holds for root too")
-    assert "make that folder writable" in refusal(data)
+    assert "make that folder writable" in error_of(data)
 
 
 # -- what is in the way

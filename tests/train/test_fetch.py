@@ -46,7 +46,7 @@ def labkit(hub_url, home, *arguments, code=None, **environment):
     return subprocess.run(command, env=clean | mine | environment, capture_output=True, text=True, timeout=60)
 
 
-def refusal(done):
+def error_of(done):
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
     assert done.stderr.startswith("error: ")
@@ -102,7 +102,7 @@ def test_what_was_already_there_is_not_counted_and_not_brought_again(hub, tmp_pa
 def test_a_file_that_is_not_what_the_hub_says_is_removed_and_brought_again_next_time(hub, tmp_path):
     home, name = tmp_path / "home", "model-00002-of-00003.safetensors"
     hub.damaged.add(name)
-    line = refusal(labkit(hub.url, home, "fetch", MODEL))
+    line = error_of(labkit(hub.url, home, "fetch", MODEL))
     assert name in line
     assert f"labkit fetch {MODEL}" in line
     assert not list((home / "hub").rglob(name))
@@ -120,7 +120,7 @@ def test_a_blob_that_was_damaged_in_the_cache_is_found(hub, tmp_path):
     blob = path.resolve()
     data = blob.read_bytes()
     blob.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    assert path.name in refusal(labkit(hub.url, home, "fetch", MODEL))
+    assert path.name in error_of(labkit(hub.url, home, "fetch", MODEL))
     assert not blob.exists()
 
 
@@ -133,7 +133,7 @@ def test_a_blob_that_was_damaged_in_the_cache_is_found(hub, tmp_path):
 )  # fmt: skip
 def test_a_model_that_the_hub_does_not_give_out_is_one_line(tmp_path, refused, words):
     with Hub(refused={MODEL: refused}) as hub:
-        line = refusal(labkit(hub.url, tmp_path / "home", "fetch", MODEL))
+        line = error_of(labkit(hub.url, tmp_path / "home", "fetch", MODEL))
     assert MODEL in line
     assert words in line
     assert not (tmp_path / "home").exists()
@@ -142,20 +142,20 @@ def test_a_model_that_the_hub_does_not_give_out_is_one_line(tmp_path, refused, w
 def test_a_hub_out_of_reach_is_one_line(tmp_path):
     with Hub() as hub:
         pass  # its port is free again
-    line = refusal(labkit(hub.url, tmp_path / "home", "fetch", MODEL))
+    line = error_of(labkit(hub.url, tmp_path / "home", "fetch", MODEL))
     assert "out of reach" in line
     assert hub.url in line
 
 
 def test_offline_mode_is_one_line(hub, tmp_path):
-    assert "HF_HUB_OFFLINE=1" in refusal(labkit(hub.url, tmp_path / "home", "fetch", MODEL, HF_HUB_OFFLINE="1"))
+    assert "HF_HUB_OFFLINE=1" in error_of(labkit(hub.url, tmp_path / "home", "fetch", MODEL, HF_HUB_OFFLINE="1"))
     assert not hub.served
 
 
 def test_a_disk_without_room_is_refused_before_anything_is_written(hub, tmp_path):
     source, home = hub.models[MODEL], tmp_path / "home"
     size = sum((source / name).stat().st_size for name in needed(source))
-    line = refusal(labkit(hub.url, home, "fetch", MODEL, code=SMALL_DISK.format(spare=size - 1)))
+    line = error_of(labkit(hub.url, home, "fetch", MODEL, code=SMALL_DISK.format(spare=size - 1)))
     assert "make room" in line
     assert str(home) in line
     assert not hub.served
@@ -166,7 +166,7 @@ def test_a_disk_without_room_is_refused_before_anything_is_written(hub, tmp_path
 def test_a_repository_without_safetensors_is_named(hub, tmp_path):
     for path in hub.models[MODEL].glob("*.safetensors"):
         path.unlink()
-    assert "safetensors" in refusal(labkit(hub.url, tmp_path / "home", "fetch", MODEL))
+    assert "safetensors" in error_of(labkit(hub.url, tmp_path / "home", "fetch", MODEL))
     assert not hub.served
 
 
@@ -178,7 +178,7 @@ def test_one_whole_file_is_preferred_to_shards(hub, tmp_path):
 
 @pytest.mark.parametrize("name", ["tiny/blip2-opt-small", "."])
 def test_what_is_not_on_the_hub_is_not_asked_for(hub, tmp_path, name):
-    assert "nothing to fetch" in refusal(labkit(hub.url, tmp_path / "home", "fetch", name))
+    assert "nothing to fetch" in error_of(labkit(hub.url, tmp_path / "home", "fetch", name))
 
 
 def test_a_profile_fetches_every_checkpoint_of_its_experiments_once(stored, tmp_path):

@@ -33,7 +33,7 @@ def folder(saved, tmp_path):
     return shutil.copytree(saved, tmp_path / "model")
 
 
-def refusal(call, *arguments):
+def error_of(call, *arguments):
     with pytest.raises(CheckpointError) as caught:
         call(*arguments)
     assert len(str(caught.value).splitlines()) == 1
@@ -54,18 +54,18 @@ def test_an_index_that_names_what_is_no_file_of_its_folder_is_refused(folder, na
     index["weight_map"][first] = name
     (folder / INDEX).write_text(json.dumps(index))
     for call in (verify, shards):
-        assert f"{INDEX} has {first!r} in " in refusal(call, folder)
+        assert f"{INDEX} has {first!r} in " in error_of(call, folder)
 
 
 @pytest.mark.parametrize("index", [{}, {"weight_map": {}}, {"weight_map": []}, {"weight_map": "x"}, [], None, 1])
 def test_an_index_without_a_map_is_refused(folder, index):
     (folder / INDEX).write_text(json.dumps(index))
-    assert f"{INDEX} has no weight_map" in refusal(shards, folder)
+    assert f"{INDEX} has no weight_map" in error_of(shards, folder)
 
 
 def test_a_shard_that_an_index_names_and_nobody_has_is_named(folder):
     (folder / SHARD).unlink()
-    assert f"has no {SHARD}" in refusal(verify, folder)
+    assert f"has no {SHARD}" in error_of(verify, folder)
 
 
 def test_an_index_of_millions_of_entries_is_not_read(folder):
@@ -73,7 +73,7 @@ def test_an_index_of_millions_of_entries_is_not_read(folder):
         file.write('{"weight_map": {')
         file.seek(200 * 2**20)
         file.write("}}")
-    assert f"{INDEX} has over 64 MiB" in refusal(shards, folder)
+    assert f"{INDEX} has over 64 MiB" in error_of(shards, folder)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_a_link_out_of_the_folder_is_refused_and_a_link_inside_is_not(folder, na
     else:
         target.write_text("{}")
     (folder / name).symlink_to(target)
-    assert f"{name} links to {target}, outside its folder" in refusal(verify, folder)
+    assert f"{name} links to {target}, outside its folder" in error_of(verify, folder)
     (folder / name).unlink()
     target.rename(folder / f"{name}.real")
     (folder / name).symlink_to(f"{name}.real")
@@ -114,10 +114,10 @@ def test_the_blobs_of_the_hub_cache_are_its_own_and_other_files_there_are_not(fo
     first = min(snapshot.iterdir())
     first.unlink()
     first.symlink_to("../../refs/0")
-    assert f"{first.name} links to {repository / 'refs' / '0'}, outside" in refusal(verify, snapshot)
+    assert f"{first.name} links to {repository / 'refs' / '0'}, outside" in error_of(verify, snapshot)
     first.unlink()
     first.symlink_to("../../blobs/0")
-    assert f"{first.name} is a link that leads nowhere" in refusal(verify, snapshot)
+    assert f"{first.name} is a link that leads nowhere" in error_of(verify, snapshot)
 
 
 @pytest.mark.parametrize("kind", ["pipe", "folder", "device", "socket"])
@@ -137,7 +137,7 @@ def test_what_is_no_file_is_refused_and_nobody_waits(folder, name, kind, monkeyp
             case "socket":
                 monkeypatch.chdir(folder)
                 listener.bind(name)
-        assert f"{name} is a {kind}" in refusal(verify, folder)
+        assert f"{name} is a {kind}" in error_of(verify, folder)
     if name == "config.json":
         with pytest.raises(ConfigError, match=f"config.json is a {kind}"):
             architecture(str(folder))
@@ -149,7 +149,7 @@ def test_what_is_no_file_is_refused_and_nobody_waits(folder, name, kind, monkeyp
 def test_a_config_of_two_gigabytes_is_not_read(folder):
     with (folder / "config.json").open("wb") as file:
         file.truncate(2 * 2**30)
-    assert "config.json has over" in refusal(verify, folder)
+    assert "config.json has over" in error_of(verify, folder)
     with pytest.raises(ConfigError, match="config.json has over"):
         architecture(str(folder))
 
@@ -157,7 +157,7 @@ def test_a_config_of_two_gigabytes_is_not_read(folder):
 @pytest.mark.parametrize("name", ["../config.json", "/etc/hostname", "sub/x"])
 def test_checksums_are_of_files_of_the_folder(folder, name):
     (folder / "SHA256SUMS").write_text(f"{'0' * 64}  {name}\n")
-    assert f"SHA256SUMS names {name!r}, outside its folder" in refusal(verify, folder)
+    assert f"SHA256SUMS names {name!r}, outside its folder" in error_of(verify, folder)
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "processor_config.json", "extra.json"])
@@ -168,12 +168,12 @@ def test_a_number_that_transformers_makes_a_list_of_has_a_limit_in_every_file(fo
     path.write_text(json.dumps(before | {"extra_ids": 100}))
     verify(folder)
     path.write_text(json.dumps(before | more))
-    assert f"{name} has " in (told := refusal(verify, folder)) and "a whole number up to 65,536" in told
+    assert f"{name} has " in (told := error_of(verify, folder)) and "a whole number up to 65,536" in told
 
 
 def test_a_json_file_that_nests_without_end_is_named(folder):
     (folder / "added_tokens.json").write_text("[" * 100_000)
-    assert "added_tokens.json cannot be read: it nests too deep" in refusal(verify, folder)
+    assert "added_tokens.json cannot be read: it nests too deep" in error_of(verify, folder)
 
 
 def test_code_that_a_folder_brings_is_refused_and_not_asked_for(folder, monkeypatch):

@@ -59,7 +59,7 @@ def plants_in_every_file(ledger: Ledger, experiment: str, values: dict[str, Any]
         whole = {name: (step / name).read_bytes() for name in names}
         for name in names:
             (step / name).write_bytes(pickled(marker))
-        refused[tuple(map(str, names))] = _refusal(copy, names[0])
+        refused[tuple(map(str, names))] = _error_line(copy, names[0])
         assert not marker.exists(), names
         for name, content in whole.items():
             (step / name).write_bytes(content)
@@ -70,7 +70,7 @@ def plants_in_every_file(ledger: Ledger, experiment: str, values: dict[str, Any]
     return refused
 
 
-def _refusal(copy: RunFolder, name: Path) -> str:
+def _error_line(copy: RunFolder, name: Path) -> str:
     """What an attempt ends with."""
     before, told = _content(copy.path), copy.events.read_bytes()
     try:

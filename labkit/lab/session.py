@@ -1,4 +1,4 @@
-"""Bench: experiments on one machine, as a notebook has them: predicted, run, recalled, counted."""
+"""Session: experiments on one machine, as a notebook has them: predicted, run, recalled, counted."""
 
 from collections.abc import Callable, Mapping
 from functools import wraps
@@ -19,7 +19,7 @@ from labkit.ledger.view import View
 from labkit.runs.fork_server import environment, warm_up
 
 
-class Refusal(Lines):
+class NotDone(Lines):
     """Why something was not done."""
 
     def __init__(self, reason: str) -> None:
@@ -27,7 +27,7 @@ class Refusal(Lines):
         self.name = "refused"
 
 
-def refusing(method: Callable[..., View]) -> Callable[..., View]:
+def showing_errors(method: Callable[..., View]) -> Callable[..., View]:
     """What cannot work is said in the cell, and the notebook goes on."""
 
     @wraps(method)
@@ -35,15 +35,15 @@ def refusing(method: Callable[..., View]) -> Callable[..., View]:
         try:
             return method(self, *args, **kwargs)
         except (ConfigError, LedgerError) as error:
-            return Refusal(str(error))
+            return NotDone(str(error))
 
     return said
 
 
-class Bench(View):
+class Session(View):
     """Experiments on the machine that the environment or ``profile`` names. ``Lab`` is one with a lesson.
 
-    What its methods return is shown by a cell; what cannot work is a ``Refusal`` and raises nothing. Raises
+    What its methods return is shown by a cell; what cannot work is a ``NotDone`` and raises nothing. Raises
     ``ConfigError`` for an unknown profile or mode.
     """
 
@@ -62,7 +62,7 @@ class Bench(View):
         """Whether experiments are planned and not run."""
         return self.machine.mode == "plan"
 
-    @refusing
+    @showing_errors
     def predict(self, experiment: str, *, on: str | None = None, **overrides: Any) -> Result | View:
         """What an experiment will hold in memory; nothing is run.
 
@@ -81,10 +81,10 @@ class Bench(View):
             refuse_without_bf16(resolved.config, machine)
             found = predict(resolved.config)
         except PredictionError as error:
-            return Refusal(f"{name_of(experiment, overrides)} cannot be predicted: {error}")
+            return NotDone(f"{name_of(experiment, overrides)} cannot be predicted: {error}")
         return planned(resolved, _typed(overrides), found)
 
-    @refusing
+    @showing_errors
     def run(self, experiment: str, *, timeout_s: float | None = None, **overrides: Any) -> Result | View:
         """Run an experiment, or plan it where ``LABKIT_MODE=plan``. However it ends, there is a result."""
         if empty := empty_keys(overrides):
@@ -100,7 +100,7 @@ class Bench(View):
                 found = Result(run(experiment, overrides, self.profile.name, timeout_s, progress))
         return self._keep(found)
 
-    @refusing
+    @showing_errors
     def watch(self, run: Result | str | None = None) -> View:
         """A run as it goes on, by its id or without one the newest: after this kernel was started anew, or from another
         notebook. A run that a terminal has started can be watched too."""
@@ -109,10 +109,10 @@ class Bench(View):
         id = run.id if isinstance(run, Result) else run
         folders = [self.ledger.find(id)] if id else self.ledger.folders()[-1:]
         if not folders:
-            return Refusal(f"there is no run in {self.ledger.root} yet")
+            return NotDone(f"there is no run in {self.ledger.root} yet")
         return Panel.of(str(folders[0].path)) or Result(folders[0].read())
 
-    @refusing
+    @showing_errors
     def form(self, experiment: str, **overrides: Any) -> View:
         """An experiment's config to edit, with what is wrong, what is predicted, and the command that runs it."""
         from labkit.lab.form import Form
@@ -121,11 +121,11 @@ class Bench(View):
             return Blank(experiment, empty)
         return Form(self.workspace, experiment, self.profile.name, _typed(overrides))
 
-    @refusing
+    @showing_errors
     def kill(self, experiment: str, **overrides: Any) -> Result | View:
         """Run an experiment whose process is killed as soon as it trains, as the kernel does without host memory."""
         if self.plans_only:
-            return Refusal(f"nothing runs that could be killed: {NOT_PLANNED}")
+            return NotDone(f"nothing runs that could be killed: {NOT_PLANNED}")
         from labkit.lab.failures import killing
         from labkit.lab.progress import Progress
         from labkit.runs.runner import run
@@ -133,19 +133,19 @@ class Bench(View):
         with Progress(name_of(experiment, overrides), 1) as progress:
             return Result(run(experiment, overrides, self.profile.name, None, killing(progress)))
 
-    @refusing
+    @showing_errors
     def captions(self, result: View, dataset: str, count: int = 24) -> View:
         """What a run's model says about images of a data set, and what its base said. It must have kept its weights."""
         from labkit.lab.counts import Captions
         from labkit.lab.processes import captions
 
         if not isinstance(result, Result):
-            return Refusal("there is no run to ask")
+            return NotDone("there is no run to ask")
         if result.planned:
-            return Refusal(f"captions: {NOT_PLANNED}")
+            return NotDone(f"captions: {NOT_PLANNED}")
         return Captions(result, dataset, captions(result.id, dataset, count))
 
-    @refusing
+    @showing_errors
     def rounding(self, *pairs: tuple[str, float]) -> View:
         """For pairs of precision and learning rate: how many updates are lost to rounding, counted on a small model."""
         from labkit.lab.counts import Rounding
@@ -155,7 +155,7 @@ class Bench(View):
             return Blank("rounding", ["pairs of precision and learning rate"])
         return Rounding(rounding(self.workspace, pairs))
 
-    @refusing
+    @showing_errors
     def recall(self, experiment: str, **overrides: Any) -> Result | View:
         """The newest run of an experiment, from this or another lab; it is run if there is none."""
         overrides = _typed(overrides)

@@ -5,7 +5,7 @@ import pytest
 from labkit.config.errors import ConfigError
 
 
-def refusal(function, *args, **kwargs):
+def error_of(function, *args, **kwargs):
     """The text of the ConfigError, which must be one line."""
     with pytest.raises(ConfigError) as caught:
         function(*args, **kwargs)
