@@ -1,4 +1,4 @@
-"""``labkit run`` told to stop: SIGTERM as ``scancel`` sends it, SIGUSR1 as Slurm does before the time is over."""
+"""Stops requested of ``labkit run``: SIGTERM as ``scancel`` sends it, SIGUSR1 as Slurm does before the time is over."""
 
 import signal
 import subprocess

@@ -7,8 +7,8 @@ import re
 
 from labkit.cluster.batch_script import BatchScript, Shape
 from labkit.cluster.launches import Launch, with_srun
-from labkit.cluster.meet import check_meeting
 from labkit.cluster.options import number
+from labkit.cluster.rendezvous import check_rendezvous
 from labkit.help.doctor.machine import Check
 
 _LIGHTNING = r"(?i)lightning|\btrainer\.\w|labkit run|\bpl[-_]\w"
@@ -37,7 +37,7 @@ def check_ranks(script: BatchScript) -> list[Check]:
         return [_unknown(launch), *_asked(script, script.shape(launch))]
     shape = script.shape(launch)
     checks = _launcher(script, launch, shape) if launch.kind == "launcher" else _program(script, launch, shape)
-    return [*checks, _nodes(script, launch, shape), _srun(script, launch, shape), *check_meeting(launch, shape)]
+    return [*checks, _nodes(script, launch, shape), _srun(script, launch, shape), *check_rendezvous(launch, shape)]
 
 
 def said(launch: Launch, pattern: re.Pattern[str] = _DEVICES) -> int | None:

@@ -34,7 +34,7 @@ from labkit.runs.ranks.launched import Launched
 from labkit.runs.resume import prepare, unfinished
 from labkit.runs.room import refuse_too_many
 from labkit.runs.silent_end import silent_end
-from labkit.runs.told import ToldToStop
+from labkit.runs.stop_requests import StopRequested
 
 POLL_S = 0.1
 GRACE_S = 5.0
@@ -68,7 +68,7 @@ def run(
 
     The run is a child process; out-of-memory, a crash or a kill there is a ``status`` here. ``on_event`` sees each
     event as it comes, the first of them ``created`` with the run's folder. After ``timeout_s`` seconds the child is
-    stopped. Ctrl-C stops the child, writes the record and goes on as ``KeyboardInterrupt``; so does ``ToldToStop``.
+    stopped. Ctrl-C stops the child, writes the record and goes on as ``KeyboardInterrupt``; so does ``StopRequested``.
 
     With ``enable_checkpointing`` a run that stopped goes on when it is called again, from the step it saved last:
     its first event is ``resumed``. ``fresh`` starts anew. ``fallback`` is kept in the record, and its ``environment``
@@ -102,7 +102,7 @@ def run(
     with ledger.open_run(resolved, typed, {"data_folder": str(workspace.data)}, fallback) as folder:
         record = folder.read()
         if launched is not None and not resolved.skip_reason:
-            launched.leave_word(ledger, folder, None)
+            launched.leave_message(ledger, folder, None)
         begin = {"event": "created", "folder": str(folder.path)}
         _carry_out(folder, record, resolved.config, resolved.skip_reason, None, begin, timeout_s, on_event)
         if launched is not None and resolved.skip_reason:
@@ -125,7 +125,7 @@ def resume(folder: RunFolder, timeout_s: float | None = None, on_event: OnEvent 
     with ledger.reopen(folder) as record:
         saved, record = prepare(folder, record)
         if launched is not None:
-            launched.leave_word(ledger, folder, saved)
+            launched.leave_message(ledger, folder, saved)
         begin = {"event": "resumed", "folder": str(folder.path), "step": record.attempts[-1]["resumed_at_step"]}
         _carry_out(folder, record, config, None, saved, begin, timeout_s, on_event)
     return record
@@ -152,7 +152,7 @@ def _carry_out(
                 # a run that has measured nothing has nothing to stand beside it, and need not wait
                 record.prediction = prediction.result(WAIT_S if record.memory else 0)
     except BaseException as error:
-        if isinstance(error, ToldToStop):
+        if isinstance(error, StopRequested):
             error.record = record
         if record.status == "running":  # a record of a run that is over never says that it goes on
             record.status, record.reason = "killed", f"its watcher stopped: {type(error).__name__} {error}".strip()
@@ -224,12 +224,12 @@ def _watch(
                     return
                 time.sleep(POLL_S)
             read_events()
-        except KeyboardInterrupt as told:
+        except KeyboardInterrupt as stop:
             with contextlib.suppress(KeyboardInterrupt):  # a second one does not wait for anything to be saved
                 _stop(child, signal.SIGINT, grace_s)
             read_events()
             if record.status not in ENDED:
-                record.status, record.reason = _interrupted(told, folder)
+                record.status, record.reason = _interrupted(stop, folder)
             raise
         finally:
             record.exit_code = child.poll()
@@ -272,12 +272,12 @@ def _stop(child: Process, first: signal.Signals, grace_s: float) -> None:
         close_input(child)
 
 
-def _interrupted(told: KeyboardInterrupt, folder: RunFolder) -> tuple[str, str]:
-    if not isinstance(told, ToldToStop):
+def _interrupted(stop: KeyboardInterrupt, folder: RunFolder) -> tuple[str, str]:
+    if not isinstance(stop, StopRequested):
         return "killed", f"interrupted by Ctrl-C{_goes_on(folder)}"
-    if told.time_is_over:
+    if stop.time_is_over:
         return "timeout", f"stopped before the job's time was over{_goes_on(folder)}"
-    return "killed", f"interrupted by {told}{_goes_on(folder)}"
+    return "killed", f"interrupted by {stop}{_goes_on(folder)}"
 
 
 def _silent_end(returncode: int, folder: RunFolder, log_start: int) -> tuple[str, str]:

@@ -17,7 +17,7 @@ from labkit.ledger.run_folder import RunFolder
 from labkit.ledger.terminal import console, say
 from labkit.runs.ranks.launched import Launched
 from labkit.runs.runner import OnEvent, resume, run
-from labkit.runs.told import ToldToStop, listening
+from labkit.runs.stop_requests import StopRequested, listening
 from labkit.verbs import compare
 from labkit.verbs.options import EXIT_FAILED, add_experiment, add_profile, find_run, pairs, quiet_libraries
 
@@ -64,10 +64,10 @@ def main(args: argparse.Namespace) -> int:
     with listening(is_first=not _is_silent()):
         try:
             return _main(args)
-        except ToldToStop as told:
-            if not told.time_is_over:
+        except StopRequested as stop:
+            if not stop.time_is_over:
                 raise
-            return _time_is_over(told.record)
+            return _time_is_over(stop.record)
 
 
 def _time_is_over(record: Record | None) -> int:

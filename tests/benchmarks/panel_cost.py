@@ -49,7 +49,7 @@ VARIANTS = {"none": 0, "none, again": 0, "one": 1, "twenty": 20}
 
 
 class Panels:
-    """So many panels of one run, asked for in a thread each until told to stop."""
+    """So many panels of one run, asked for in a thread each until a stop is requested."""
 
     def __init__(self, url: str, number: int) -> None:
         self._over = threading.Event()

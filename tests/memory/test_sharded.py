@@ -19,7 +19,7 @@ WEIGHT_BYTES = 4 * WIDTH * WIDTH
 
 @pytest.fixture
 def group(tmp_path):
-    dist.init_process_group("gloo", f"file://{tmp_path / 'meeting'}", rank=0, world_size=1)
+    dist.init_process_group("gloo", f"file://{tmp_path / 'rendezvous'}", rank=0, world_size=1)
     yield
     dist.destroy_process_group()
 

@@ -126,7 +126,7 @@ GUARDS = (
     ),
     Guard(
         "fork server: a forked process has no handlers of the one before",
-        "a rank that is told to stop tells the others, and goes on",
+        "a rank that is asked to stop tells the others, and goes on",
         "labkit/runs/fork_server.py",
         "    for number in (signal.SIGCHLD, signal.SIGTERM):\n        signal.signal(number, signal.SIG_DFL)\n",
         "",
@@ -135,10 +135,10 @@ GUARDS = (
     Guard(
         "ranks: an old word is none",
         "a rank joins the run of yesterday",
-        "labkit/runs/ranks/meeting.py",
+        "labkit/runs/ranks/rendezvous.py",
         "if word is None or not word.run.is_watched:",
         "if word is None:",
-        ("tests/runs/ranks/test_meeting.py::test_a_word_on_a_run_that_nobody_watches_is_an_old_one",),
+        ("tests/runs/ranks/test_rendezvous.py::test_a_message_on_a_run_that_nobody_watches_is_an_old_one",),
     ),
     # -- the ledger
     Guard(

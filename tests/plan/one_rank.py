@@ -99,12 +99,12 @@ def train(config):
     return capture.report.to_dict() | {"losses": module.take_losses()}
 
 
-def main(rank, meeting, configs, path):
+def main(rank, rendezvous, configs, path):
     # torch's own: DTensor, DDP and FSDP on a CPU have nothing more to say
     warnings.simplefilter("ignore")
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     configs = [RunConfig(**keys) for keys in json.loads(configs)]
-    dist.init_process_group("gloo", f"file://{meeting}", rank=int(rank), world_size=configs[0].devices)
+    dist.init_process_group("gloo", f"file://{rendezvous}", rank=int(rank), world_size=configs[0].devices)
     found = [train(config) for config in configs]
     dist.destroy_process_group()
     Path(path).write_text(json.dumps(found))

@@ -62,7 +62,7 @@ def measured(tmp_path_factory):
     written = [folder / f"{rank}.json" for rank in range(2)]
     started = [
         subprocess.Popen(
-            [sys.executable, child, str(rank), folder / "meeting", configs, path],
+            [sys.executable, child, str(rank), folder / "rendezvous", configs, path],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )
         for rank, path in enumerate(written)

@@ -1,8 +1,8 @@
 """Launched: ranks that somebody else has started, ``torchrun`` say, each as a ``labkit run`` of its own.
 
-Rank 0 makes the run's folder, or goes on with it, watches its own process and writes the record. It leaves word of
-this in the ledger, which all ranks must share (see ``meeting``); each of the others finds it there and watches
-a process of its own. A rank that is told to stop, or all of them, stop the run. So whoever starts the ranks has only to
+Rank 0 makes the run's folder, or goes on with it, watches its own process and writes the record. It leaves a message
+about it in the ledger, which all ranks must share (see ``rendezvous``); each of the others finds it there and watches
+a process of its own. When a stop is requested of one rank, or of all, the run stops. So a launcher has only to
 set ``RANK``, ``WORLD_SIZE``, ``LOCAL_RANK``, ``MASTER_ADDR`` and ``MASTER_PORT``; Slurm's ``srun`` says the same in its
 own words.
 """
@@ -23,10 +23,10 @@ from labkit.ledger.records import Record
 from labkit.ledger.run_folder import RunFolder
 from labkit.runs.fork_server import Process, close_input, start
 from labkit.runs.ranks.files import log_of
-from labkit.runs.ranks.meeting import Meeting, Word
+from labkit.runs.ranks.rendezvous import Message, Rendezvous
 
 POLL_S = 0.1
-MEETING_S = 120.0
+RENDEZVOUS_S = 120.0
 """How long a rank looks for the folder that rank 0 makes."""
 
 RECORD_S = 120.0
@@ -53,7 +53,7 @@ class Launched:
 
     rank: int
     world_size: int
-    meeting: str
+    rendezvous: str
     """A name that the ranks of one launch have in common."""
     by_slurm: bool = False
     """Whether they are tasks of ``srun``."""
@@ -77,9 +77,9 @@ class Launched:
                     if not by_slurm:
                         _refuse_one_of_many(said[1])
                     return None
-                meeting = "-".join(os.environ.get(name, "") for name in meets)
-                clean = "".join(c if c.isalnum() or c in "-." else "_" for c in meeting)
-                return cls(rank=int(said[0]), world_size=int(said[1]), meeting=clean, by_slurm=by_slurm)
+                rendezvous = "-".join(os.environ.get(name, "") for name in meets)
+                clean = "".join(c if c.isalnum() or c in "-." else "_" for c in rendezvous)
+                return cls(rank=int(said[0]), world_size=int(said[1]), rendezvous=clean, by_slurm=by_slurm)
         return None
 
     def check(self, config: RunConfig) -> None:
@@ -98,17 +98,17 @@ class Launched:
 
     def open(self, ledger: Ledger) -> None:
         """As rank 0, before a run is locked: take back what an earlier launch has said."""
-        self._meeting(ledger).open()
+        self._rendezvous(ledger).open()
 
-    def leave_word(self, ledger: Ledger, folder: RunFolder, saved: Path | None) -> None:
+    def leave_message(self, ledger: Ledger, folder: RunFolder, saved: Path | None) -> None:
         """As rank 0, each time that a run begins or goes on: say where it is."""
-        self._meeting(ledger).leave_word(folder, saved)
+        self._rendezvous(ledger).leave_message(folder, saved)
 
     def tell_of_skipped(self, ledger: Ledger, folder: RunFolder) -> None:
         """As rank 0 with a run that has its record already: stay until the others have come, who need not wait."""
-        self.leave_word(ledger, folder, None)
-        deadline = time.monotonic() + MEETING_S
-        while not self._meeting(ledger).have_come(self.world_size) and time.monotonic() < deadline:
+        self.leave_message(ledger, folder, None)
+        deadline = time.monotonic() + RENDEZVOUS_S
+        while not self._rendezvous(ledger).have_arrived(self.world_size) and time.monotonic() < deadline:
             time.sleep(POLL_S)
 
     def follow(self, ledger: Ledger) -> Record:
@@ -116,11 +116,11 @@ class Launched:
 
         Raises ``LedgerError`` when no rank 0 makes a folder in time.
         """
-        word = self._meet(ledger)
-        folder = word.run
+        message = self._meet(ledger)
+        folder = message.run
         if folder.record.exists():  # it was skipped
             return folder.read()
-        arguments = [str(folder.path), *([str(word.saved)] if word.saved else [])]
+        arguments = [str(folder.path), *([str(message.saved)] if message.saved else [])]
         with log_of(folder.path, self.rank).open("ab") as log:
             child = start("labkit.runs.ranks.watch", arguments, child_environment(), log.fileno(), forks=False)
         try:
@@ -152,25 +152,25 @@ class Launched:
             look.unlink(missing_ok=True)
             time.sleep(POLL_S)
 
-    def _meet(self, ledger: Ledger) -> Word:
-        deadline = time.monotonic() + MEETING_S
+    def _meet(self, ledger: Ledger) -> Message:
+        deadline = time.monotonic() + RENDEZVOUS_S
         while time.monotonic() < deadline:
-            if (word := self._meeting(ledger).take_word(self.rank)) is not None:
-                return word
+            if (message := self._rendezvous(ledger).take_message(self.rank)) is not None:
+                return message
             time.sleep(POLL_S)
-        if self._meeting(ledger).is_open():
+        if self._rendezvous(ledger).is_open():
             raise LedgerError(
                 f"rank {self.rank} of {self.world_size} knows of a run of rank 0 in {ledger.root}, but sees nobody who "
                 "watches it: rank 0 has ended, or file locks on this disk hold on one node only (NFS nolock, Lustre "
                 "localflock, BeeGFS without global locks); then set LABKIT_RUNS to another disk."
             )
         raise LedgerError(
-            f"rank {self.rank} of {self.world_size} has found no run of rank 0 in {ledger.root} for {MEETING_S:g} s; "
+            f"rank {self.rank} of {self.world_size} has found no run of rank 0 in {ledger.root} for {RENDEZVOUS_S:g} s; "
             "all ranks need the same LABKIT_RUNS, on a disk that all of them see."
         )
 
-    def _meeting(self, ledger: Ledger) -> Meeting:
-        return Meeting(ledger.root / ".launched" / self.meeting)
+    def _rendezvous(self, ledger: Ledger) -> Rendezvous:
+        return Rendezvous(ledger.root / ".launched" / self.rendezvous)
 
 
 def _refuse_one_of_many(world_size: str) -> None:

@@ -122,7 +122,7 @@ class Ranks:
         self._folder, self._arguments, self._count, self._timeout_s = folder, arguments, count, timeout_s
         self._log_starts = {log: log.stat().st_size for log in logs(folder)}
         self.ranks: list[Rank] = []
-        self.told_to_stop = False
+        self.stop_requested = False
 
     def join(self, number: int) -> bool:
         """Start one rank as the environment has it. Rank 0 also looks after the others, which are not its own.
@@ -240,7 +240,7 @@ def main() -> None:
     ranks = Ranks(folder, sys.argv[1:], count, config["collective_timeout_s"])
 
     def pass_on(number: int, _: Any) -> None:
-        ranks.told_to_stop = True
+        ranks.stop_requested = True
         ranks.send(number)
 
     for number in PASSED_ON:
@@ -252,7 +252,7 @@ def main() -> None:
         end_with_parent()  # a thread, so after the forks
     ranks.wait()
     code, result = ranks.verdict()
-    if result is not None and not ranks.told_to_stop:
+    if result is not None and not ranks.stop_requested:
         first = ranks.ranks[0]  # in a launch each is the first of its own
         first.say(result | ({"exit_code": code} if first.number else {}))
     if code < 0:

@@ -159,7 +159,7 @@ def test_what_a_launcher_says_is_found(monkeypatch):
     found = Launched.find()
     assert (found.rank, found.world_size) == (1, 2)
     monkeypatch.setenv("MASTER_PORT", "29502")
-    assert Launched.find().meeting != found.meeting
+    assert Launched.find().rendezvous != found.rendezvous
     for name, value in {"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)
     assert Launched.find() is None
@@ -212,7 +212,7 @@ def test_several_nodes_need_a_launcher(ledger):
 @pytest.fixture
 def launched(monkeypatch):
     """Rank 1 of a launch, which does not wait long."""
-    monkeypatch.setattr(launched_module, "MEETING_S", 0.3)
+    monkeypatch.setattr(launched_module, "RENDEZVOUS_S", 0.3)
     for name, value in AS_TORCHRUN.items():
         monkeypatch.setenv(name, value)
     return Launched.find()
@@ -237,11 +237,11 @@ def test_an_earlier_launch_of_the_same_name_is_not_followed(tmp_path, launched, 
     ledger = Ledger(tmp_path)
     folder = RunFolder(tmp_path / "tiny" / "reduced_batch" / "y")
     folder.path.mkdir()
-    launched.leave_word(ledger, folder, None)
+    launched.leave_message(ledger, folder, None)
     not_met(launched, ledger)  # nobody watches it
-    launched.leave_word(ledger, locked, None)
+    launched.leave_message(ledger, locked, None)
     assert launched._meet(ledger).run.path == locked.path
     not_met(launched, ledger)  # somebody has this rank's place already
-    launched.leave_word(ledger, locked, None)
+    launched.leave_message(ledger, locked, None)
     launched.open(ledger)  # the next launch begins, perhaps with the same run
     not_met(launched, ledger)

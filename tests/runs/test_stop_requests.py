@@ -1,4 +1,4 @@
-"""Signals become ``ToldToStop`` while somebody listens, and are what they were behind it."""
+"""Signals become ``StopRequested`` while somebody listens, and are what they were behind it."""
 
 import os
 import signal
@@ -9,13 +9,13 @@ import time
 
 import pytest
 
-from labkit.runs.told import ToldToStop, listening
+from labkit.runs.stop_requests import StopRequested, listening
 
 
 @pytest.mark.parametrize(("number", "time_is_over"), [(signal.SIGTERM, False), (signal.SIGUSR1, True)])
 def test_a_signal_is_raised_once_and_everything_is_as_before(number, time_is_over):
     before = signal.getsignal(number), signal.pthread_sigmask(signal.SIG_BLOCK, [])
-    with pytest.raises(ToldToStop, match=number.name) as told, listening(is_first=True):
+    with pytest.raises(StopRequested, match=number.name) as told, listening(is_first=True):
         os.kill(os.getpid(), number)
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:  # as a watcher waits
@@ -27,7 +27,7 @@ def test_a_signal_is_raised_once_and_everything_is_as_before(number, time_is_ove
 
 DEAF = """
 import os, signal, subprocess, sys, time
-from labkit.runs.told import listening
+from labkit.runs.stop_requests import listening
 send = "import os, signal; os.kill(os.getpid(), signal.SIGUSR1); print('alive', flush=True)"
 with listening(is_first=False):
     os.kill(os.getpid(), signal.SIGUSR1)
@@ -58,6 +58,6 @@ def test_another_thread_than_the_main_one_may_run_too():
 
 def test_where_nobody_can_wait_for_a_signal_sigterm_is_heard_all_the_same(monkeypatch):
     monkeypatch.delattr(signal, "sigtimedwait")  # macOS
-    with pytest.raises(ToldToStop), listening(is_first=True):
+    with pytest.raises(StopRequested), listening(is_first=True):
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(10)

@@ -1,4 +1,4 @@
-"""Told to stop: signals that end a run as Ctrl-C does, and the one that says that a job's time is nearly over."""
+"""Stop requests: signals that end a run as Ctrl-C does, and the one that says that a job's time is nearly over."""
 
 import _thread
 import contextlib
@@ -12,9 +12,9 @@ from labkit.ledger.records import Record
 POLL_S = 0.1
 
 
-class ToldToStop(KeyboardInterrupt):
-    """This process was told to stop, by a signal that is not Ctrl-C's: SIGTERM, or Slurm's SIGUSR1 before the end of
-    the job's time. ``record`` is that of the run that went on, which is stopped as after Ctrl-C."""
+class StopRequested(KeyboardInterrupt):
+    """A stop of this process was requested, by a signal that is not Ctrl-C's: SIGTERM, or Slurm's SIGUSR1 before the
+    end of the job's time. ``record`` is that of the run that went on, which is stopped as after Ctrl-C."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -24,7 +24,7 @@ class ToldToStop(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def listening(is_first: bool) -> Generator[None]:
-    """Raise ``ToldToStop`` for SIGTERM and SIGUSR1, where this is the program's main thread.
+    """Raise ``StopRequested`` for SIGTERM and SIGUSR1, where this is the program's main thread.
 
     Of several ranks the first hears of SIGUSR1, and tells the others.
     """
@@ -71,4 +71,4 @@ def _warned(is_first: bool) -> Generator[None]:
 
 
 def _raise(number: int, _: Any) -> None:
-    raise ToldToStop(number)
+    raise StopRequested(number)

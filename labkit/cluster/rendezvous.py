@@ -14,7 +14,7 @@ _MEET = f"--rdzv-backend=c10d --rdzv-id=$SLURM_JOB_ID --rdzv-endpoint={HEAD}:295
 _RANK = r"--(?:node|machine)[-_]rank[= ](?:\"[^\"]*\"|\S+)"
 
 
-def check_meeting(launch: Launch, shape: Shape) -> list[Check]:
+def check_rendezvous(launch: Launch, shape: Shape) -> list[Check]:
     """The check ``rendezvous`` of ``torchrun`` and ``accelerate`` that ``srun`` starts on each node."""
     once = not launch.command.places & {"loop", "background", "function"}
     if launch.kind != "launcher" or launch.name not in ("torchrun", "accelerate") or launch.by != "srun" or not once:
