@@ -37,7 +37,7 @@ def test_before_the_jobs_time_is_over_the_step_is_saved_and_there_is_more_to_do(
     # Slurm tells a task, and then each of its processes
     code, said = told(ledger, SAVES, signal.SIGUSR1, signal.SIGUSR1)
     (record,) = ledger.records()
-    saved = ledger.find(record.id).saved_step().parent.name
+    saved = ledger.find(record.id).newest_checkpoint().parent.name
     assert code == EXIT_AGAIN
     assert (record.status, record.exit_code) == ("timeout", 0)
     assert (

@@ -145,7 +145,7 @@ def test_what_auto_fit_changed_is_known(old):
     assert record.fallback["of"] in {other.id for other in old.records()}
 
 
-def test_a_killed_run_without_a_saved_step_is_refused_by_that_reason(old, capsys):
+def test_a_killed_run_without_a_checkpoint_is_refused_by_that_reason(old, capsys):
     folder = the(old, "food_lora", "killed")
     shutil.rmtree(folder.path / "checkpoints")
     with pytest.raises(LedgerError, match="has saved no step; run it again, with enable_checkpointing=true"):
@@ -159,7 +159,7 @@ def test_a_killed_run_without_a_saved_step_is_refused_by_that_reason(old, capsys
 def test_a_run_with_a_step_that_was_saved_then_goes_on_today(old):
     folder = the(old, "food_lora", "killed")
     before = folder.read()
-    saved = json.loads(folder.saved_step().read_text())
+    saved = json.loads(folder.newest_checkpoint().read_text())
     resolved = resolve(Workspace.find(), before.experiment, before.overrides)
     assert unfinished(old, resolved, {}).path == folder.path  # the same command finds it
     record = run(before.experiment, before.overrides)

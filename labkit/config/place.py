@@ -1,4 +1,4 @@
-"""Place: where in a run a saved step is, which steps a run has saved, and how many lie between two of them."""
+"""Place: where in a run a checkpoint is, which steps a run has saved, and how many lie between two of them."""
 
 import json
 import math
@@ -11,10 +11,10 @@ from labkit.config.regular_file import read_regular
 from labkit.config.schema import RunConfig
 
 FOLDER = "checkpoints"
-"""Below a run's folder: one folder a saved step, ``step-000012``, whole or not there."""
+"""Below a run's folder: one folder a checkpoint, ``step-000012``, whole or not there."""
 
 PLACE = "place.json"
-"""In the folder of a saved step: its ``Place``."""
+"""In the folder of a checkpoint: its ``Place``."""
 
 SHARE = 0.05
 """Share of a run's steps between two saved ones, unless ``save_every`` says otherwise."""
@@ -29,7 +29,7 @@ _MOST = 2**53
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where in the run a saved step is, and what its record had by then.
+    """Where in the run a checkpoint is, and what its record had by then.
 
     ``epoch`` and ``batch`` name the batch to go on with.
     """
@@ -43,7 +43,7 @@ class Place:
 
     @classmethod
     def of(cls, saved: Path) -> "Place":
-        """The place of a saved step; ``OSError``, or ``ValueError`` with what is wrong, for a folder that has none."""
+        """The place of a checkpoint; ``OSError``, or ``ValueError`` with what is wrong, for a folder that has none."""
         try:
             # older ones have NaN for what is null now
             place = cls(**json.loads(read_regular(saved / PLACE, LONGEST_BYTES), parse_constant=lambda _: None))
@@ -64,19 +64,19 @@ class Place:
 
 
 def step_of(saved: Path) -> int | None:
-    """The step in the name of a saved step's folder; None for another name."""
+    """The step in the name of a checkpoint's folder; None for another name."""
     found = _STEP.fullmatch(saved.name)
     return int(found[1]) if found else None
 
 
-def saved_steps(run: Path) -> list[Path]:
+def checkpoints(run: Path) -> list[Path]:
     """Folders of the steps that a run has saved, oldest first."""
     found = [(step, path) for path in (run / FOLDER).glob("step-*") if (step := step_of(path)) is not None]
     return [path for _, path in sorted(found)]
 
 
 def steps_between(config: RunConfig, steps: int) -> int:
-    """Optimizer steps from one saved step to the next, in a run of so many."""
+    """Optimizer steps from one checkpoint to the next, in a run of so many."""
     return config.save_every or max(1, round(steps * SHARE))
 
 

@@ -5,7 +5,7 @@ from collections.abc import Generator
 from dataclasses import asdict
 from pathlib import Path
 
-from labkit.config.place import PLACE, saved_steps
+from labkit.config.place import PLACE, checkpoints
 from labkit.ledger.errors import LedgerError, NewerError
 from labkit.ledger.events import EventReader
 from labkit.ledger.lock import is_locked
@@ -98,9 +98,9 @@ class RunFolder:
             why = error.strerror if isinstance(error, OSError) else error
             raise LedgerError(f"{self.path} holds no readable run ({why}); move the folder away.") from None
 
-    def saved_step(self) -> Path | None:
+    def newest_checkpoint(self) -> Path | None:
         """The place of the newest step that the run has saved; None when there is none."""
-        found = [place for saved in saved_steps(self.path) if (place := saved / PLACE).exists()]
+        found = [place for saved in checkpoints(self.path) if (place := saved / PLACE).exists()]
         return found[-1] if found else None
 
     def write(self, record: Record) -> None:

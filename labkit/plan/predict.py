@@ -41,7 +41,7 @@ class Prediction(MemoryReport):
     died_in: dict[str, Any] | None = None
     requested_bytes: int | None = None
     checkpoint_bytes: int = 0
-    """What one saved step takes on disk; a run holds ``keep_checkpoints`` of them, and one more while it writes it."""
+    """What one checkpoint takes on disk; a run holds ``keep_checkpoints`` of them, and one more while it writes it."""
     warm_up_bytes: int = 0
     """The block that loading a checkpoint reserves at once; see ``warm_up_bytes``."""
     reserved_without_warm_up_bytes: int | None = None

@@ -24,7 +24,7 @@ class Trace:
 
     ``moves`` has the bytes of a birth, or for a death minus the number of the move that was its birth, minus 1.
     ``operations`` has for each move an index into ``names``. ``marks`` are the numbers of moves after which the model
-    was loaded and each phase of ``report`` ended. ``checkpoint_bytes`` is what one saved step takes on disk,
+    was loaded and each phase of ``report`` ended. ``checkpoint_bytes`` is what one checkpoint takes on disk,
     ``loaded_bytes`` what loading the weights from a checkpoint brings onto the device.
     """
 

@@ -36,20 +36,20 @@ def unfinished(ledger: Ledger, resolved: Resolved, environment: dict[str, str]) 
         deadline = time.monotonic() + ENDING_S
         while folder.is_watched and time.monotonic() < deadline:
             time.sleep(0.1)
-        goes_on = not folder.is_watched and folder.read().status not in DONE and folder.saved_step() is not None
+        goes_on = not folder.is_watched and folder.read().status not in DONE and folder.newest_checkpoint() is not None
         return folder if goes_on else None
     return None
 
 
 def prepare(folder: RunFolder, record: Record) -> tuple[Path, Record]:
-    """Put down in the run's events that it goes on; the saved step, and the record as it is then.
+    """Put down in the run's events that it goes on; the checkpoint, and the record as it is then.
 
-    The lock must be held. What had been written behind the saved step is not counted any more; how the run had ended
+    The lock must be held. What had been written behind the checkpoint is not counted any more; how the run had ended
     stays in ``attempts``. Raises ``LedgerError`` for a run that is done or has saved nothing.
     """
     if record.status in DONE:
         raise LedgerError(f"the run {record.id} has nothing left to do: it ended {record.status}.")
-    place = folder.saved_step()
+    place = folder.newest_checkpoint()
     if place is None:
         raise LedgerError(
             f"the run {record.id} has saved no step; run it again, with enable_checkpointing=true to save some."

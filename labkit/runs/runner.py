@@ -287,5 +287,5 @@ def _silent_end(returncode: int, folder: RunFolder, log_start: int) -> tuple[str
 
 
 def _goes_on(folder: RunFolder) -> str:
-    place = folder.saved_step()
+    place = folder.newest_checkpoint()
     return f"; {place.parent.name} is saved, and the same command goes on there" if place else ""

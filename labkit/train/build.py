@@ -6,8 +6,8 @@ from transformers import PreTrainedModel
 from labkit.borrowed.bitsandbytes import keep_packing
 from labkit.borrowed.transformers import checkpoint_activations
 from labkit.config.schema import RunConfig
-from labkit.train.checkpoints import find_checkpoint, load_model
 from labkit.train.models import random_model
+from labkit.train.weights import find_weights, load_model
 
 
 def build_model(config: RunConfig, device: str | torch.device) -> PreTrainedModel:
@@ -18,7 +18,7 @@ def build_model(config: RunConfig, device: str | torch.device) -> PreTrainedMode
     ``CheckpointError`` for a checkpoint that is not here or cannot be used.
     """
     if config.weights == "pretrained":
-        model = load_model(config, find_checkpoint(config.model_name), device)
+        model = load_model(config, find_weights(config.model_name), device)
     else:
         model = random_model(config, device)
     frozen = config.frozen

@@ -1,172 +1,184 @@
-"""Checkpoints: find one, check it, and load model and processor from it, each byte once."""
+"""Checkpoints: what a run keeps on disk to go on where it stopped."""
 
 import contextlib
+import json
 import os
+import shutil
+import signal
+import warnings
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-import torch
-from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel, ProcessorMixin
-from transformers.utils import logging
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import nn
 
-from labkit import assets
-from labkit.borrowed.transformers import conversion_errors
-from labkit.config.catalogue.models import ARCHITECTURES, FAMILIES, is_tiny
+from labkit.config.place import FOLDER, PLACE, Place, checkpoints, steps_between
 from labkit.config.schema import RunConfig
-from labkit.families.family import AnyFamily
-from labkit.families.known import family_of
-from labkit.memory.exhaustion import is_exhausted
-from labkit.train.errors import CheckpointError
-from labkit.train.model_files import check_files, line, read_json, remedy, shards, verify
-from labkit.train.models import dtype_of
-from labkit.train.shards import stored_tensors
+from labkit.memory.tracker import host
+from labkit.train.disk_room import room_for
+from labkit.train.optimizers import count_up
+from labkit.train.own_state import RANDOM, of_rank, random_state, set_random_state
+from labkit.train.progress import finite
+from labkit.train.state_files import HostCheckpoints, reading
 
-__all__ = ["CheckpointError", "find_checkpoint", "load_model", "load_processor", "verify"]
+STATE = "state.ckpt"
+"""In the folder of a checkpoint: Lightning's file, or DeepSpeed's folder."""
 
 
-def find_checkpoint(model_name: str) -> Path:
-    """The folder of a model's checkpoint: the packaged one, a folder, or a snapshot in the Hugging Face cache.
+class Interrupted(Exception):
+    """The run was asked to stop, and has saved its last step."""
 
-    Downloads nothing. ``HF_HUB_CACHE`` and ``HF_HOME`` say where the cache is. Raises ``CheckpointError`` for a model
-    that is not there, with the command that brings it, and for a stand-in, which has none.
+
+class Checkpoints(Callback):
+    """Save the run every few optimizer steps and keep the newest of them.
+
+    Saved are the parameters that are trained, optimizer, schedule, Lightning's loops and the random state; frozen
+    weights are made again. A step gets its name when it is whole on disk, so that a crash costs no earlier one. After
+    ``stop`` the next step is saved and the run ends with ``Interrupted``. ``before_saving`` is called first, so that
+    what is told about a step is never behind what is saved.
+
+    Of several ranks all save the same steps, each its own part, and all stop behind the same step, whichever of them
+    was asked to. Rank 0 gives the folder its name when every part is there.
+
+    Raises ``CheckpointError`` when the disk is full.
     """
-    if model_name in ARCHITECTURES and ARCHITECTURES[model_name].packaged:
-        return assets.BASE
-    if is_tiny(model_name):
-        raise CheckpointError(f"{model_name} is a stand-in and has no checkpoint; set weights=random.")
-    if os.path.isdir(model_name):  # noqa: PTH112 - says no to a name that is too long, where Path raises
-        return Path(model_name)
-    from huggingface_hub import constants, try_to_load_from_cache
 
-    found = try_to_load_from_cache(model_name, "config.json", revision="main")
-    if not isinstance(found, str):
-        raise CheckpointError(
-            f"{model_name} is not in the cache {constants.HF_HUB_CACHE}; 'labkit fetch {model_name}' brings it, "
-            "or set weights=random."
-        )
-    return Path(found).parent
+    def __init__(self, folder: Path, config: RunConfig, steps: int, before_saving: Any, rank: int = 0) -> None:
+        self.folder = folder / FOLDER
+        self._rank, self._several = rank, config.world_size > 1
+        self._every = steps_between(config, steps)
+        self._keep = config.keep_checkpoints
+        self._before_saving = before_saving
+        self._was_asked = False
+        self._step = 0
+        self._is_due = False
+        self._random_state: dict[str, Any] | None = None
+
+    def stop(self) -> None:
+        """End the run when the step that goes on is done."""
+        self._was_asked = True
+
+    def listen(self) -> None:
+        """From now on SIGINT and SIGTERM are requests to ``stop``."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: self.stop())
+
+    # -- Lightning's hooks
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Listen again: Lightning's own handler of SIGTERM ends a run behind a micro batch, and makes one rank wait
+        for others that have heard nothing."""
+        self.listen()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Take random state and optimizer up where they were: here, since the loaders have drawn by now."""
+        self._step = trainer.global_step
+        if self._random_state is not None:
+            with host():
+                count_up(trainer.optimizers[0], trainer.global_step)
+            with reading(Path(trainer.ckpt_path).parent):
+                set_random_state(self._random_state)
+            self._random_state = None
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save behind an optimizer step; the last of an epoch is saved behind its validation."""
+        stepped = trainer.global_step != self._step
+        self._is_due = stepped and (self._must_stop(trainer) or trainer.global_step % self._every == 0)
+        if self._is_due and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            pl_module.note_step()
+            self._save(trainer, pl_module, trainer.current_epoch, batch_idx + 1)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the epoch's last step, if it is due."""
+        if self._is_due:
+            self._save(trainer, pl_module, trainer.current_epoch + 1, 0)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Leave out what is frozen, and add the random state."""
+        trained = trained_names(pl_module)
+        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trained}
+        checkpoint["random_state"] = random_state()
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keep this rank's random state for the first batch."""
+        if self._rank:
+            checkpoint = HostCheckpoints().load_checkpoint(
+                of_rank(Path(trainer.ckpt_path).with_name(RANDOM), self._rank)
+            )
+        with reading(Path(trainer.ckpt_path).parent):
+            self._random_state = checkpoint["random_state"]
+
+    # -- saving
+
+    def _save(self, trainer: Trainer, module: LightningModule, epoch: int, batch: int) -> None:
+        self._is_due = False
+        train_seconds = self._before_saving(trainer, module)
+        place = Place(
+            step=trainer.global_step, epoch=epoch, batch=batch, samples=module.samples, train_seconds=train_seconds,
+            validation_losses=finite(module.validation_losses),
+        )  # fmt: skip
+        target = self.folder / f"step-{place.step:06}"
+        partial = self.folder / f".{target.name}.partial"
+        with room_for(partial):
+            if not self._rank:
+                shutil.rmtree(partial, ignore_errors=True)
+                partial.mkdir(parents=True)
+            with host(), _quiet():
+                trainer.strategy.barrier()  # the folder is there
+                if self._rank:
+                    HostCheckpoints().save_checkpoint(
+                        {"random_state": random_state()}, of_rank(partial / RANDOM, self._rank)
+                    )
+                trainer.save_checkpoint(partial / STATE)  # all have written when it comes back
+            if not self._rank:
+                (partial / PLACE).write_text(json.dumps(asdict(place)), encoding="utf-8")
+                self._give_name(partial, target)
+        if self._must_stop(trainer):  # no rank knows before rank 0 is here, so none ends while another still saves
+            raise Interrupted(f"interrupted behind step {place.step}, which is saved")
+
+    def _give_name(self, partial: Path, target: Path) -> None:
+        """Make a step that is whole one that is saved, and let older ones go."""
+        _to_disk(partial)
+        if target.exists():  # saved before, and reached again from an earlier step
+            shutil.rmtree(target)
+        partial.rename(target)
+        _sync(self.folder)
+        for old in checkpoints(self.folder.parent)[: -self._keep]:
+            shutil.rmtree(old)
+
+    def _must_stop(self, trainer: Trainer) -> bool:
+        """Whether any rank was asked to stop: all give the same answer, and so all must ask."""
+        if not self._several:
+            return self._was_asked
+        with host():
+            return trainer.strategy.reduce_boolean_decision(self._was_asked, all=False)
 
 
-def load_model(config: RunConfig, folder: Path, device: str | torch.device) -> PreTrainedModel:
-    """The model in ``folder``, verified, straight in the run's dtype on ``device`` and in nothing else.
-
-    With ``use_qlora`` the linear layers are quantized to 4 bits one by one as they are read. Host memory beyond the
-    model is one small buffer. Raises ``CheckpointError`` for a checkpoint that is damaged, or whose weights are not
-    the model's. Freezing, train mode and activation checkpointing are the caller's.
-    """
-    verify(folder)
-    dtype, device = dtype_of(config.precision), torch.device(device)
-    if device.type == "cuda" and device.index is None:
-        device = torch.device("cuda", torch.cuda.current_device())
-    stored = {}
-    for name in shards(folder):
-        stored |= stored_tensors(folder / name, dtype, device)
-    family = _family_in(folder)
-    model_config = family.model_class.config_class.from_pretrained(folder, local_files_only=True)
-    if config.dropout is not None:
-        family.set_dropout(model_config, config.dropout)
-    own_head = family.own_head(model_config)
-    if own_head is not None and own_head not in stored:
-        # transformers would take the embedding in its place without a word
-        raise CheckpointError(f"{folder} has no weights for {own_head}; {remedy(folder)}.")
-    options = {}
-    if (folder / "generation_config.json").is_file():
-        options["generation_config"] = GenerationConfig.from_pretrained(folder)
-    if config.use_qlora:
-        options["quantization_config"] = _four_bits(config, model_config.model_type)
-    if config.use_qlora or device.type != "cpu":
-        options["device_map"] = {"": device}
-    try:
-        with _one_tensor_at_a_time():
-            model, report = family.model_class.from_pretrained(
-                None, config=model_config, state_dict=stored, dtype=dtype, ignore_mismatched_sizes=True,
-                output_loading_info=True, **options,
-            )  # fmt: skip
-    except (RuntimeError, ValueError) as error:
-        if is_exhausted(error):  # says nothing about the checkpoint
-            raise
-        raise CheckpointError(f"{folder} does not load: {line(error)}; {remedy(folder)}.") from error
-    if report["mismatched_keys"]:
-        name, there, wanted = min(report["mismatched_keys"])
-        raise CheckpointError(
-            f"{folder}: {name} has the shape {list(there)} where its config.json asks for {list(wanted)}; "
-            f"weights and config are of two models. {remedy(folder).capitalize()}."
-        )
-    if report["missing_keys"]:
-        missing = sorted(report["missing_keys"])
-        more = f" and {len(missing) - 1} more" if missing[1:] else ""
-        raise CheckpointError(f"{folder} has no weights for {missing[0]}{more}; {remedy(folder)}.")
-    for parameter in model.parameters():
-        # transformers keeps some layers in fp32 when the run is in fp16
-        if parameter.is_floating_point() and parameter.dtype != dtype:
-            parameter.data = parameter.data.to(dtype)
-    if own_head is not None:
-        family.untie_head(model)
-    model.config.name_or_path = str(folder)
-    return model
-
-
-def load_processor(folder: Path, model_config: PretrainedConfig) -> ProcessorMixin:
-    """The processor in ``folder``, checked to be the model's.
-
-    Sets in ``model_config`` what an old checkpoint leaves open. Raises ``CheckpointError`` for a tokenizer of another
-    model.
-    """
-    family = family_of(model_config)
-    try:
-        check_files(folder)
-        # code that the folder brings is refused at once; left open, the question would be put to standard input
-        processor = family.processor_class.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(f"{folder}: its processor does not load: {line(error)}; {remedy(folder)}.") from error
-    fault = family.fault_of(processor, model_config)
-    if fault is not None:
-        raise CheckpointError(f"{folder}: the tokenizer is not this model's: {fault}. {remedy(folder).capitalize()}.")
-    return processor
-
-
-def _family_in(folder: Path) -> AnyFamily:
-    """By the folder's own config: the one it was trained from may be gone."""
-    found = read_json(folder / "config.json")
-    model_type = found.get("model_type") if isinstance(found, dict) else None
-    if model_type not in FAMILIES:
-        raise CheckpointError(
-            f"{folder} holds a model of the type {model_type!r}, and labkit trains {', '.join(FAMILIES)}; "
-            f"{remedy(folder)}."
-        )
-    return family_of(FAMILIES[model_type])
-
-
-def _four_bits(config: RunConfig, model_type: str) -> object:
-    from transformers import BitsAndBytesConfig
-
-    return BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16,
-        bnb_4bit_use_double_quant=config.double_quant, llm_int8_skip_modules=list(FAMILIES[model_type].unquantized),
-    )  # fmt: skip
+def trained_names(module: nn.Module) -> set[str]:
+    """Names of the parameters that are trained."""
+    return {name for name, parameter in module.named_parameters() if parameter.requires_grad}
 
 
 @contextlib.contextmanager
-def _one_tensor_at_a_time() -> Iterator[None]:
-    """Keep transformers from reading in threads, from hiding errors, and quiet.
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        # it says that each rank writes a part, which is what is wanted
+        warnings.filterwarnings("ignore", message="When saving the DeepSpeed Stage 3 checkpoint")
+        yield
 
-    A tracker does not see what threads allocate, and they read ahead. What is raised while a layer is quantized,
-    out-of-memory too, would only be logged. What the loader says is wrong (T5's output layer is its own) or said here
-    as an error.
-    """
-    key = "HF_DEACTIVATE_ASYNC_LOAD"
-    before, verbosity, bar = os.environ.get(key), logging.get_verbosity(), logging.is_progress_bar_enabled()
-    os.environ[key] = "1"
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+
+def _to_disk(folder: Path) -> None:
+    for path in (*folder.rglob("*"), folder):
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    number = os.open(path, os.O_RDONLY)
     try:
-        with conversion_errors():
-            yield
+        os.fsync(number)
     finally:
-        logging.set_verbosity(verbosity)
-        if bar:
-            logging.enable_progress_bar()
-        if before is None:
-            del os.environ[key]
-        else:
-            os.environ[key] = before
+        os.close(number)

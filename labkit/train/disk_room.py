@@ -1,4 +1,4 @@
-"""Disk room: what saved steps take on disk, whether there is room for them, and what could make room."""
+"""Disk room: what checkpoints take on disk, whether there is room for them, and what could make room."""
 
 import contextlib
 import shutil
@@ -7,14 +7,14 @@ from pathlib import Path
 
 from torch import nn
 
-from labkit.config.place import FOLDER, saved_steps, steps_between
+from labkit.config.place import FOLDER, checkpoints, steps_between
 from labkit.config.schema import RunConfig
 from labkit.memory.units import human_bytes
 from labkit.train.errors import CheckpointError
 
 
 def checkpoint_bytes(config: RunConfig, parameters: Iterable[nn.Parameter]) -> int:
-    """What one saved step takes on disk: the trained parameters and the optimizer's state for them."""
+    """What one checkpoint takes on disk: the trained parameters and the optimizer's state for them."""
     trained = [p for p in parameters if p.requires_grad]
     state = {
         # two moments in the parameters' dtype
@@ -34,7 +34,7 @@ def check_room(config: RunConfig, folder: Path, size_bytes: int, steps: int) -> 
     # one more while the newest is written; a short run saves fewer, and perhaps one because it was asked to stop
     at_once = min(config.keep_checkpoints + 1, steps // steps_between(config, steps) + 1)
     needed_bytes = at_once * size_bytes
-    held_bytes = sum(_size_bytes(saved) for saved in saved_steps(folder))
+    held_bytes = sum(_size_bytes(saved) for saved in checkpoints(folder))
     free_bytes = shutil.disk_usage(folder).free + held_bytes
     if free_bytes < needed_bytes:
         raise CheckpointError(
@@ -66,7 +66,7 @@ def room_for(partial: Path) -> Iterator[None]:
         run = partial.parents[1]
         reason = getattr(error, "strerror", None) or "the disk is full, or cannot be written"
         raise CheckpointError(
-            f"{partial.stem.strip('.')} of {run} could not be saved: {reason}. The saved steps before it are kept. "
+            f"{partial.stem.strip('.')} of {run} could not be saved: {reason}. The checkpoints before it are kept. "
             f"{deletable(run)}"
         ) from error
 

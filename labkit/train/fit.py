@@ -1,9 +1,9 @@
 """The child process of a run: build, train, report, and say how it ended.
 
-    python -m labkit.train.fit RUN_FOLDER [SAVED_STEP]
+    python -m labkit.train.fit RUN_FOLDER [CHECKPOINT]
 
 Reads ``config.json`` in the folder, appends to ``events.jsonl``, writes ``model/`` and ``checkpoints/`` when asked.
-With a saved step of that folder it goes on there.
+With a checkpoint of that folder it goes on there.
 Ends when its standard input does, so that it never outlives the process that watches it.
 """
 
@@ -34,7 +34,7 @@ from labkit.memory.tracker import Tracker, host
 from labkit.train.adapters import add_lora
 from labkit.train.attention import kernels
 from labkit.train.build import build_model
-from labkit.train.checkpoints import find_checkpoint, load_processor
+from labkit.train.checkpoints import STATE, Checkpoints, Interrupted
 from labkit.train.data import DataError, build_loader, load_samples
 from labkit.train.disk_room import check_room, checkpoint_bytes
 from labkit.train.errors import CheckpointError
@@ -46,11 +46,11 @@ from labkit.train.models import weight_facts
 from labkit.train.module import CaptionModule
 from labkit.train.pipeline import PipelineModule
 from labkit.train.progress import Progress, finite
-from labkit.train.saved_steps import STATE, Interrupted, SavedSteps
 from labkit.train.state_files import reading
 from labkit.train.strategies import missing_compiler, zero_tensors
 from labkit.train.trained import save
 from labkit.train.trainer import build_trainer
+from labkit.train.weights import find_weights, load_processor
 
 
 def fit(
@@ -95,7 +95,7 @@ class Training:
         self.progress = Progress(events, self.place.train_seconds if self.place else 0.0)
         callbacks: list[Callback] = [self.capture, self.progress]
         if config.enable_checkpointing:
-            saving = SavedSteps(folder, config, self.steps, before_saving=self.progress.flush, rank=rank)
+            saving = Checkpoints(folder, config, self.steps, before_saving=self.progress.flush, rank=rank)
             saving.listen()
             callbacks.append(saving)
         self.trainer = build_trainer(config, folder, self.capture, callbacks)
@@ -147,7 +147,7 @@ class Training:
             self.trainer.fit(self.module, *loaders, ckpt_path=self.saved / STATE, weights_only=True)
 
     def _build_module(self) -> tuple[dict[str, Any], int]:
-        """Make model, processor and module; what is to be known of the whole model, and what one saved step takes."""
+        """Make model, processor and module; what is to be known of the whole model, and what one checkpoint takes."""
         with host() if self.in_pieces else contextlib.nullcontext():
             self.model, self.processor = _build(self.config, "cpu" if self.simulated_gpu or self.in_pieces else "cuda")
         if self.rank:  # weights are the same on all ranks, what dropout takes is not; Lightning seeds again, with this
@@ -187,7 +187,7 @@ def _build(config: RunConfig, device: str) -> tuple[torch.nn.Module, Any]:
     """Model, with adapters if the config has them, and processor."""
     model = build_model(config, device)
     if config.weights == "pretrained":
-        processor = load_processor(find_checkpoint(config.model_name), model.config)
+        processor = load_processor(find_weights(config.model_name), model.config)
     else:
         processor = family_of(config.architecture).processor(config.architecture)
     if config.use_lora or config.use_qlora:

@@ -26,7 +26,7 @@ class CaptionModule(LightningModule):
         super().__init__()
         self.config = config
         self.model = model
-        self.strict_loading = False  # a saved step has the parameters that are trained, and no others
+        self.strict_loading = False  # a checkpoint has the parameters that are trained, and no others
         self._pending: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._summed: torch.Tensor | None = None
         self._pending_samples = 0

@@ -1,4 +1,4 @@
-"""State files: what a saved step is read from, as data and nothing else.
+"""State files: what a checkpoint is read from, as data and nothing else.
 
 A pickle may name any function and have it called. torch's reader with ``weights_only`` makes tensors, containers and
 numbers, and of other types those it is given; what names anything else is refused before it is made.
@@ -63,7 +63,7 @@ def read_state(path: Path, types: Sequence[type] = ()) -> Any:
 
 @contextlib.contextmanager
 def reading(saved: Path) -> Iterator[None]:
-    """Tell of what is wrong with a saved step while it is read as a ``CheckpointError`` that names it."""
+    """Tell of what is wrong with a checkpoint while it is read as a ``CheckpointError`` that names it."""
     try:
         yield
     except MALFORMED as error:

@@ -29,7 +29,7 @@ from labkit.train.state_files import reading
 
 
 class Zero(InPlace, OpenDeepSpeed):
-    """DeepSpeed, which reads the files of a saved step as data."""
+    """DeepSpeed, which reads the files of a checkpoint as data."""
 
     def init_deepspeed(self) -> None:
         """Make the engine, and give it a way to read that runs nothing."""

@@ -15,9 +15,9 @@ from labkit.config.schema import RunConfig
 from labkit.memory.units import human_bytes
 from labkit.train.adapters import load_adapter, save_adapter
 from labkit.train.build import build_model
-from labkit.train.checkpoints import load_model, load_processor
 from labkit.train.errors import CheckpointError
 from labkit.train.kept import ADAPTER, MODEL, adapter_of, check_target, weights_of
+from labkit.train.weights import load_model, load_processor
 
 
 def save(model: nn.Module, processor: ProcessorMixin, config: RunConfig, folder: Path, rank: int = 0) -> Path:

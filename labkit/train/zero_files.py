@@ -1,4 +1,4 @@
-"""ZeRO files: DeepSpeed's part of a saved step, written by DeepSpeed and read as data.
+"""ZeRO files: DeepSpeed's part of a checkpoint, written by DeepSpeed and read as data.
 
 DeepSpeed 0.19 unpickles its files (``weights_only=False``), whatever they ask for. Import this when the environment
 is set (``strategies.set_environment``): it imports deepspeed.

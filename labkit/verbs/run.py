@@ -78,7 +78,7 @@ def _time_is_over(record: Record | None) -> int:
     say(f"{record.experiment}: {record.reason}", error=True)
     if record.status in ("ok", "oom"):
         return 0
-    saved = Ledger(Workspace.find().runs).find(record.id).saved_step()
+    saved = Ledger(Workspace.find().runs).find(record.id).newest_checkpoint()
     began = record.attempts[-1]["resumed_at_step"] if record.attempts else 0
     reached = int(saved.parent.name.removeprefix("step-")) if saved else 0
     return EXIT_AGAIN if reached > began else EXIT_FAILED

@@ -11,8 +11,8 @@ from labkit import assets
 from labkit.config.catalogue.models import ARCHITECTURES, FAMILIES, PUBLISHED, smaller
 from labkit.config.schema import RunConfig
 from labkit.families import known
-from labkit.train.checkpoints import find_checkpoint, load_model
 from labkit.train.errors import CheckpointError
+from labkit.train.weights import find_weights, load_model
 
 BASE = "tiny/blip2-opt-base"
 
@@ -65,7 +65,7 @@ def test_a_smaller_model_has_the_same_language_model_and_is_never_the_packaged_o
 
 def test_only_the_packaged_model_ships_a_checkpoint():
     assert [a.name for a in ARCHITECTURES.values() if a.packaged] == [BASE]
-    assert find_checkpoint(BASE) == assets.BASE
+    assert find_weights(BASE) == assets.BASE
 
 
 @pytest.mark.parametrize("model_type", ["llama", None, 7])

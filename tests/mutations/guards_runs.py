@@ -133,11 +133,11 @@ GUARDS = (
         (f"{FORKS}::test_it_is_the_process_that_was_asked_for",),
     ),
     Guard(
-        "ranks: an old word is none",
+        "ranks: an old message is none",
         "a rank joins the run of yesterday",
         "labkit/runs/ranks/rendezvous.py",
-        "if word is None or not word.run.is_watched:",
-        "if word is None:",
+        "if message is None or not message.run.is_watched:",
+        "if message is None:",
         ("tests/runs/ranks/test_rendezvous.py::test_a_message_on_a_run_that_nobody_watches_is_an_old_one",),
     ),
     # -- the ledger

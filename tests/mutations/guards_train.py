@@ -1,11 +1,11 @@
-"""Guards of configs, models and saved steps, the simulated GPU."""
+"""Guards of configs, models and checkpoints, the simulated GPU."""
 
 from guard import Guard
 
 SCHEMA = "tests/config/test_schema.py"
 LAYERS = "tests/config/test_layers.py"
 RESUME = "tests/runs/test_resume.py"
-CHECKPOINTS = "tests/train/test_checkpoints.py"
+WEIGHTS = "tests/train/test_weights.py"
 STATE_FILES = "tests/train/test_state_files.py"
 OWN_STATE = "tests/train/test_own_state.py::test_each_generator_goes_on_where_it_was_saved"
 TRACKER = "tests/memory/test_tracker.py"
@@ -20,7 +20,7 @@ GUARDS = (
         "labkit/train/shards.py",
         "if end != size:",
         "if False:",
-        (f"{CHECKPOINTS}::test_a_damaged_shard_is_named_before_anything_is_loaded",),
+        (f"{WEIGHTS}::test_a_damaged_shard_is_named_before_anything_is_loaded",),
     ),
     Guard(
         "weights: the length of the header",
@@ -28,7 +28,7 @@ GUARDS = (
         "labkit/train/shards.py",
         "if size < 8 or not 2 <= length <= min(size - 8, _LONGEST_HEADER):",
         "if False:",
-        (f"{CHECKPOINTS}::test_a_damaged_shard_is_named_before_anything_is_loaded",),
+        (f"{WEIGHTS}::test_a_damaged_shard_is_named_before_anything_is_loaded",),
     ),
     Guard(
         "weights: checksums",
@@ -36,15 +36,15 @@ GUARDS = (
         "labkit/train/model_files.py",
         "if found != expected.lower():",
         "if False:",
-        (f"{CHECKPOINTS}::test_checksums_are_held_against_every_file_they_name",),
+        (f"{WEIGHTS}::test_checksums_are_held_against_every_file_they_name",),
     ),
     Guard(
         "weights: none is drawn at random",
         "a missing layer trains from noise without a word",
-        "labkit/train/checkpoints.py",
+        "labkit/train/weights.py",
         'if report["missing_keys"]:',
         "if False:",
-        (f"{CHECKPOINTS}::test_missing_weights_are_never_drawn_at_random",),
+        (f"{WEIGHTS}::test_missing_weights_are_never_drawn_at_random",),
     ),
     Guard(
         "fetch: checksums of the hub",
@@ -99,7 +99,7 @@ GUARDS = (
     Guard(
         "resume: random states are put back",
         "dropout takes other units than in one piece",
-        "labkit/train/saved_steps.py",
+        "labkit/train/checkpoints.py",
         "            set_random_state(self._random_state)\n",
         "",
         (f"{RESUME}::test_a_run_that_goes_on_ends_as_one_in_one_piece[1]",),
@@ -319,7 +319,7 @@ GUARDS = (
         "int(environment[rank]) > int(environment[count])",
         ("tests/config/test_launcher.py::test_a_rank_that_is_not_among_the_ranks_is_named",),
     ),
-    # -- models and saved steps that somebody brings
+    # -- models and checkpoints that somebody brings
     Guard(
         "model: its files lie in it",
         "a link shows transformers another's file",
@@ -480,7 +480,7 @@ GUARDS = (
         "labkit/train/strategies.py",
         "            check_latest(folder)\n",
         "",
-        ("tests/train/test_strategies.py::test_a_saved_step_that_names_a_folder_beside_it_is_refused",),
+        ("tests/train/test_strategies.py::test_a_checkpoint_that_names_a_folder_beside_it_is_refused",),
     ),
     Guard(
         "resume: the step of its folder",

@@ -14,7 +14,7 @@ from labkit.plan.advise import advise
 from labkit.plan.allocator import CachingAllocator
 from labkit.plan.cache import TraceCache
 from labkit.plan.predict import predict, warm_up_bytes
-from labkit.train.checkpoints import find_checkpoint, load_model
+from labkit.train.weights import find_weights, load_model
 
 BASE = "tiny/blip2-opt-base"
 CACHE = TraceCache(None)
@@ -40,7 +40,7 @@ def test_the_block_is_what_transformers_counts(values, monkeypatch):
         counted.append(sum(modeling_utils.get_total_byte_count(model, on_gpu, quantizer).values()))
 
     monkeypatch.setattr(modeling_utils, "caching_allocator_warmup", count)
-    model = load_model(dataclasses.replace(config, device="simulated"), find_checkpoint(BASE), "cpu")
+    model = load_model(dataclasses.replace(config, device="simulated"), find_weights(BASE), "cpu")
     if not config.use_qlora:  # into host memory transformers loads without a device map, and counts nothing
         assert counted == []
         count(model, model.state_dict(), None)

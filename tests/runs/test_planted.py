@@ -42,7 +42,7 @@ def test_nothing_that_is_planted_runs(ledger, values, files):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The folder of a run on one device with three saved steps."""
+    """The folder of a run on one device with three checkpoints."""
     with pytest.MonkeyPatch.context() as patch:
         root = tmp_path_factory.mktemp("whole")
         patch.setenv("LABKIT_RUNS", str(root))
@@ -59,7 +59,7 @@ def whole(tmp_path_factory):
 )  # fmt: skip
 def test_a_place_that_is_none_is_refused_before_anything_is_written(whole, change):
     copy = stopped_at(whole, 2)
-    place = copy.saved_step()
+    place = copy.newest_checkpoint()
     place.write_text(json.dumps(json.loads(place.read_text()) | change))
     before = copy.events.read_bytes()
     with pytest.raises(LedgerError, match=r"step-000002 is damaged \(place.json.*delete it"):
@@ -69,7 +69,7 @@ def test_a_place_that_is_none_is_refused_before_anything_is_written(whole, chang
 
 def test_a_place_that_is_a_pipe_stops_nobody(whole):
     copy = stopped_at(whole, 2)
-    place = copy.saved_step()
+    place = copy.newest_checkpoint()
     place.unlink()
     os.mkfifo(place)
     with pytest.raises(LedgerError, match=r"place.json is a pipe"):
@@ -81,13 +81,13 @@ def test_folders_with_other_names_are_no_steps(whole):
     for name in ("step-last", "step-", "step--3", "step-9" * 40, "step-\u0663"):
         (copy.path / "checkpoints" / name).mkdir()
         (copy.path / "checkpoints" / name / "place.json").write_text("{}")
-    assert copy.saved_step().parent.name == "step-000002"
+    assert copy.newest_checkpoint().parent.name == "step-000002"
     assert resume(copy).status == "ok"
 
 
 def test_losses_that_were_not_finite_are_gone_on_with(whole):
     copy = stopped_at(whole, 2)
-    place = copy.saved_step()
+    place = copy.newest_checkpoint()
     place.write_text(json.dumps(json.loads(place.read_text()) | {"validation_losses": [float("nan"), None, 1.5]}))
     record = resume(copy)
     assert (record.status, record.validation_losses) == ("ok", [None, None, 1.5])
@@ -96,7 +96,7 @@ def test_losses_that_were_not_finite_are_gone_on_with(whole):
 @pytest.mark.parametrize("state", ["a folder", "a pipe"])
 def test_a_state_that_is_no_file_is_refused_at_once(whole, state):
     copy = stopped_at(whole, 2)
-    file = copy.saved_step().with_name("state.ckpt")
+    file = copy.newest_checkpoint().with_name("state.ckpt")
     file.unlink()
     file.mkdir() if state == "a folder" else os.mkfifo(file)
     record = resume(copy)

@@ -138,7 +138,7 @@ def test_ctrl_c_saves_the_step_that_goes_on(ledger):
     assert command.returncode == 130
     assert "Traceback" not in stderr
     record = folder.read()
-    saved = json.loads(folder.saved_step().read_text())
+    saved = json.loads(folder.newest_checkpoint().read_text())
     assert record.status == "killed"
     assert (
         record.reason == f"interrupted by Ctrl-C; step-{saved['step']:06} is saved, and the same command goes on there"
@@ -161,7 +161,7 @@ def test_sigterm_between_two_micro_batches_saves_the_step_that_goes_on(ledger):
     assert told
     assert record.status == "killed"
     assert record.reason == f"interrupted behind step {len(record.losses)}, which is saved"
-    assert json.loads(ledger.folders()[0].saved_step().read_text())["step"] == len(record.losses)
+    assert json.loads(ledger.folders()[0].newest_checkpoint().read_text())["step"] == len(record.losses)
 
 
 def test_a_half_written_line_and_a_half_written_step_cost_nothing(whole):
@@ -248,7 +248,7 @@ def test_the_newest_run_with_the_same_config_and_environment_goes_on(whole, tmp_
 @pytest.mark.parametrize("damage", ["", "[]", '{"step": 2}'])
 def test_a_damaged_place_is_named_and_nothing_is_written(whole, damage):
     copy = stopped_at(whole[1], 2)
-    copy.saved_step().write_text(damage)
+    copy.newest_checkpoint().write_text(damage)
     before = copy.events.read_bytes()
     with pytest.raises(LedgerError, match="step-000002 is damaged"):
         resume(copy)
@@ -274,7 +274,7 @@ def test_each_attempt_has_its_own_time_and_its_own_log(whole):
     copy.record.write_text(json.dumps(ended))
     with copy.log.open("a") as log:
         log.write("OSError: [Errno 28] No space left on device\n")
-    newest = copy.saved_step().parent / "state.ckpt"
+    newest = copy.newest_checkpoint().parent / "state.ckpt"
     newest.write_bytes(b"no checkpoint")
     again = resume(copy)
     assert again.status == "failed"

@@ -35,7 +35,7 @@ def disk(tmp_path, monkeypatch):
 
 
 def test_too_small_a_disk_is_refused_before_the_first_step(disk):
-    disk(80)  # a saved step has 46 MiB, and one more is written beside it
+    disk(80)  # a checkpoint has 46 MiB, and one more is written beside it
     record = run("reduced_batch", VALUES)
     assert record.status == "failed"
     assert "keep_checkpoints=1" in record.reason
@@ -48,7 +48,7 @@ def test_a_disk_that_fills_up_meanwhile_ends_the_run_and_keeps_what_was_saved(di
     filler = ledger.root.parent / "filler"
 
     def fill(event):
-        """At every step: the one that looks while two saved steps are there finds less room than stays free."""
+        """At every step: the one that looks while two checkpoints are there finds less room than stays free."""
         if event["event"] == "progress" and event["step"] >= 3:
             room = shutil.disk_usage(filler.parent).free - 20 * MIB
             with contextlib.suppress(OSError), filler.open("ab") as file:  # a save may have been quicker
@@ -57,10 +57,10 @@ def test_a_disk_that_fills_up_meanwhile_ends_the_run_and_keeps_what_was_saved(di
     record = run("reduced_batch", VALUES, on_event=fill)
     assert record.status == "failed"
     assert "could not be saved" in record.reason
-    assert "The saved steps before it are kept" in record.reason
+    assert "The checkpoints before it are kept" in record.reason
     assert record.diagnosis["kind"] == "disk_full"
     folder = ledger.find(record.id)
-    step = folder.saved_step()
+    step = folder.newest_checkpoint()
     assert step is not None
     assert not list(step.parents[1].glob(".*"))
     filler.unlink()

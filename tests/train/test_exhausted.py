@@ -12,10 +12,10 @@ from labkit.ledger.records import Record
 from labkit.memory import exhaustion
 from labkit.train import fit as fitting
 from labkit.train.adapters import load_adapter
-from labkit.train.checkpoints import find_checkpoint, load_model
 from labkit.train.events import EventWriter
 from labkit.train.fit import fit
 from labkit.train.module import CaptionModule
+from labkit.train.weights import find_weights, load_model
 
 AMBIGUOUS = [
     "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
@@ -135,4 +135,4 @@ def test_a_full_gpu_says_nothing_about_a_checkpoint(monkeypatch):
 
     monkeypatch.setattr(Blip2ForConditionalGeneration, "from_pretrained", full)
     with pytest.raises(torch.AcceleratorError):
-        load_model(config, find_checkpoint("tiny/blip2-opt-base"), "cpu")
+        load_model(config, find_weights("tiny/blip2-opt-base"), "cpu")

@@ -77,8 +77,8 @@ def test_a_fetch_brings_what_is_needed_once_and_a_run_finds_it(hub, tmp_path):
     assert str(home / "hub") in again.stdout
     assert len(hub.served) == len(needed(source))
     code = (
-        "from labkit.train.checkpoints import *; from labkit.config.schema import RunConfig;"
-        f"folder = find_checkpoint({MODEL!r}); model = load_model(RunConfig(capacity_gib=1), folder, 'cpu');"
+        "from labkit.train.weights import *; from labkit.config.schema import RunConfig;"
+        f"folder = find_weights({MODEL!r}); model = load_model(RunConfig(capacity_gib=1), folder, 'cpu');"
         "load_processor(folder, model.config); print(folder)"
     )
     loaded = labkit(hub.url, home, code=code, HF_HUB_OFFLINE="1")

@@ -11,10 +11,10 @@ from folders import save_tiny
 
 from labkit.config.catalogue.models import architecture
 from labkit.config.errors import ConfigError
-from labkit.train.checkpoints import load_processor
 from labkit.train.errors import CheckpointError
 from labkit.train.model_files import INDEX, shards, verify
 from labkit.train.shards import stored_tensors
+from labkit.train.weights import load_processor
 
 SHARD = "model-00002-of-00003.safetensors"
 

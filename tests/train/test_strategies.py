@@ -228,7 +228,7 @@ def test_offload_has_the_first_loss_of_a_plain_run(ledger, compiler):
 @pytest.mark.parametrize(
     "named", ["../elsewhere", "{}/elsewhere", "elsewhere", "checkpoint/../../elsewhere", "", "\xff"]
 )
-def test_a_saved_step_that_names_a_folder_beside_it_is_refused(tmp_path, named):
+def test_a_checkpoint_that_names_a_folder_beside_it_is_refused(tmp_path, named):
     saved = tmp_path / "step-000003"
     (saved / "state.ckpt").mkdir(parents=True)
     (saved / "state.ckpt" / "latest").write_text(named.format(tmp_path), encoding="latin-1")

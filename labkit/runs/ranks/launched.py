@@ -165,8 +165,8 @@ class Launched:
                 "localflock, BeeGFS without global locks); then set LABKIT_RUNS to another disk."
             )
         raise LedgerError(
-            f"rank {self.rank} of {self.world_size} has found no run of rank 0 in {ledger.root} for {RENDEZVOUS_S:g} s; "
-            "all ranks need the same LABKIT_RUNS, on a disk that all of them see."
+            f"rank {self.rank} of {self.world_size} has found no run of rank 0 in {ledger.root} for "
+            f"{RENDEZVOUS_S:g} s; all ranks need the same LABKIT_RUNS, on a disk that all of them see."
         )
 
     def _rendezvous(self, ledger: Ledger) -> Rendezvous:

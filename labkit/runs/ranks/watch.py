@@ -1,6 +1,6 @@
 """The processes of one run on several devices of this machine, watched as one.
 
-    python -m labkit.runs.ranks.watch RUN_FOLDER [SAVED_STEP]
+    python -m labkit.runs.ranks.watch RUN_FOLDER [CHECKPOINT]
 
 Starts ``labkit.train.fit`` once for each device, with the names that ``torchrun`` gives: ``RANK``, ``LOCAL_RANK``,
 ``WORLD_SIZE``, ``LOCAL_WORLD_SIZE``, ``MASTER_ADDR``, ``MASTER_PORT``. When one of them ends in any way but well, the

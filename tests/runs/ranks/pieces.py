@@ -1,4 +1,4 @@
-"""Runs in pieces: a copy that stops behind a saved step, and what the whole one and the copy have in the end."""
+"""Runs in pieces: a copy that stops behind a checkpoint, and what the whole one and the copy have in the end."""
 
 import secrets
 import shutil

@@ -83,7 +83,9 @@ def test_the_same_launch_goes_on_where_it_stopped(ledger):
 
     def wait_for_step(step: int, launcher: subprocess.Popen) -> Path:
         deadline = time.monotonic() + WAIT_S
-        while not (found := [f for f in ledger.folders() if (place := f.saved_step()) and step_of(place) >= step]):
+        while not (
+            found := [f for f in ledger.folders() if (place := f.newest_checkpoint()) and step_of(place) >= step]
+        ):
             assert time.monotonic() < deadline and launcher.poll() is None
             time.sleep(0.05)
         return found[0].path

@@ -71,7 +71,7 @@ def test_a_run_that_is_stopped_in_every_way_ends_as_one_in_one_piece(whole, ledg
     reached = len(first.losses)
     assert (first.status, first.exit_code, reached >= 1) == ("killed", 0, True)
     assert first.reason == (f"interrupted by Ctrl-C; step-{reached:06} is saved, and the same command goes on there")
-    assert mine.saved_step().parent.name == f"step-{reached:06}"
+    assert mine.newest_checkpoint().parent.name == f"step-{reached:06}"
     assert [rank["status"] for rank in first.ranks] == ["killed"]  # it has come to its end by itself
 
     second = run("reduced_batch", DDP, on_event=Hit(rank_0_alone_is_told))

@@ -1,4 +1,4 @@
-"""Checkpoints: what is saved is what is loaded, in any dtype and from any shards, and what is wrong is told."""
+"""Weights: what is saved is what is loaded, in any dtype and from any shards, and what is wrong is told."""
 
 import hashlib
 import json
@@ -20,10 +20,10 @@ from labkit.families.blip2.inputs import Collator
 from labkit.memory.tracker import Tracker
 from labkit.train.adapters import add_lora
 from labkit.train.build import build_model
-from labkit.train.checkpoints import CheckpointError, find_checkpoint, load_model, load_processor, verify
 from labkit.train.data import EmojiZip
 from labkit.train.shards import stored_tensors
 from labkit.train.step import step_loss
+from labkit.train.weights import CheckpointError, find_weights, load_model, load_processor, verify
 
 torch.set_num_threads(1)
 
@@ -245,9 +245,9 @@ def test_the_large_folders_of_the_memory_test_are_ones_that_safetensors_reads(tm
 
 
 def test_a_folder_is_its_own_checkpoint_and_a_stand_in_has_none(saved):
-    assert find_checkpoint(str(saved[0] / "opt")) == saved[0] / "opt"
-    assert "weights=random" in error_of(find_checkpoint, "tiny/blip2-t5-large")
-    assert find_checkpoint("tiny/blip2-opt-base") == assets.BASE
+    assert find_weights(str(saved[0] / "opt")) == saved[0] / "opt"
+    assert "weights=random" in error_of(find_weights, "tiny/blip2-t5-large")
+    assert find_weights("tiny/blip2-opt-base") == assets.BASE
 
 
 def test_a_hub_name_is_looked_for_in_the_shared_cache_and_never_fetched(tmp_path, monkeypatch):
@@ -257,7 +257,7 @@ def test_a_hub_name_is_looked_for_in_the_shared_cache_and_never_fetched(tmp_path
     if hasattr(file_download, "HF_HUB_CACHE"):
         monkeypatch.setattr(file_download, "HF_HUB_CACHE", str(tmp_path))
     name = "Salesforce/blip2-opt-2.7b"
-    line = error_of(find_checkpoint, name)
+    line = error_of(find_weights, name)
     assert str(tmp_path) in line
     assert f"labkit fetch {name}" in line
     repository = tmp_path / "models--Salesforce--blip2-opt-2.7b"
@@ -266,7 +266,7 @@ def test_a_hub_name_is_looked_for_in_the_shared_cache_and_never_fetched(tmp_path
     (snapshot / "config.json").write_text("{}")
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("a" * 40)
-    assert find_checkpoint(name) == snapshot
+    assert find_weights(name) == snapshot
     assert f"labkit fetch {name}" in error_of(verify, snapshot)  # an interrupted download
 
 

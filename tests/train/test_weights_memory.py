@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from labkit.config.schema import RunConfig
-from labkit.train.checkpoints import load_model
+from labkit.train.weights import load_model
 folder, precision, qlora = sys.argv[1:]
 if qlora == "qlora":
     import bitsandbytes, labkit.train.quantized
