@@ -41,7 +41,7 @@ def test_before_the_jobs_time_is_over_the_step_is_saved_and_there_is_more_to_do(
     assert code == EXIT_AGAIN
     assert (record.status, record.exit_code) == ("timeout", 0)
     assert (
-        record.reason == f"stopped before the job's time was over; {saved} is saved, and the same command goes on there"
+        record.reason == f"stopped before the job's time was over; {saved} is saved, and the same command resumes there"
     )
     assert said.strip().endswith(f"reduced_batch: {record.reason}")
     assert saved == f"step-{len(record.losses):06}"

@@ -30,7 +30,7 @@ def only_record(ledger):
 
 
 @pytest.mark.parametrize("redirected", ["<&- >&- 2>&-", ">/dev/full 2>&1", "--json >/dev/full"])
-def test_a_run_goes_on_to_its_end_whatever_its_output_is(redirected, ledger):
+def test_a_run_comes_to_its_end_whatever_its_output_is(redirected, ledger):
     done = shell(f"labkit {RUN} {redirected}")
     assert done.returncode == 0
     assert b"Traceback" not in done.stdout + done.stderr
@@ -41,7 +41,7 @@ def test_a_run_goes_on_to_its_end_whatever_its_output_is(redirected, ledger):
         assert done.stderr == b"error: standard output cannot be written: No space left on device\n"
 
 
-def test_a_run_goes_on_to_its_end_when_its_reader_has_gone(ledger):
+def test_a_run_comes_to_its_end_when_its_reader_has_gone(ledger):
     done = shell(f"labkit {RUN} | true; exit ${{PIPESTATUS[0]}}")
     assert (done.returncode, done.stderr) == (0, b"")
     assert only_record(ledger).status == "ok"

@@ -223,7 +223,7 @@ def _ending(saves: bool) -> list[str]:
     if not saves:
         return ['exit "$code"']
     return [
-        f"# {EXIT_AGAIN}: saved before the time was over, and not done. The job queues again, and goes on there",
+        f"# {EXIT_AGAIN}: saved before the time was over, and not done. The job queues again, and resumes there",
         f'if [ "$code" -eq {EXIT_AGAIN} ]; then',
         '  scontrol requeue "$SLURM_JOB_ID"',
         "fi",

@@ -31,7 +31,7 @@ _MOST = 2**53
 class Place:
     """Where in the run a checkpoint is, and what its record had by then.
 
-    ``epoch`` and ``batch`` name the batch to go on with.
+    ``epoch`` and ``batch`` name the batch to resume with.
     """
 
     step: int

@@ -55,7 +55,7 @@ class RunConfig:
     lr_scaling: Literal["none", "linear", "sqrt"] = "none"
     """What more devices do to ``lr``: nothing, times their number, or times its square root."""
     lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """How the learning rate goes on after ``warmup_steps``: level, or down to zero at the last step."""
+    """How the learning rate changes after ``warmup_steps``: level, or down to zero at the last step."""
     warmup_steps: int = 0
     """Optimizer steps over which the learning rate rises from zero."""
     batch_size: int = 64
@@ -136,7 +136,7 @@ class RunConfig:
     report_every: int = 50
     """Memory is reported at optimizer steps 0 and 1 and then at every step divisible by this."""
     enable_checkpointing: bool = False
-    """Save the run's state now and then; the same command goes on where such a run stopped."""
+    """Save the run's state now and then; the same command resumes such a run where it stopped."""
     save_every: int | None = None
     """Optimizer steps between checkpoints; empty writes one at every 5% of the steps."""
     keep_checkpoints: int = 2
@@ -326,7 +326,7 @@ _AT_MOST = {
     # what is made one by one, or in memory before anything counts it
     "num_workers": 1024, "devices": 100_000, "num_nodes": 100_000, "max_length": 10**6, "lora_r": 2**16,
     "batch_size": 10**9,
-    "collective_timeout_s": 10**8,  # no clock goes on for longer
+    "collective_timeout_s": 10**8,  # no clock runs for longer
 }  # fmt: skip
 _MOST = 10**18
 """Of every other count; libraries keep them in 64 bits."""

@@ -4,7 +4,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 
 def version_of(name: str) -> str:
-    """The version of a distribution, or ``missing``: a run that does not need it goes on without it."""
+    """The version of a distribution, or ``missing``: a run that does not need it runs without it."""
     try:
         return version(name)
     except PackageNotFoundError:

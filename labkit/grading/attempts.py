@@ -33,7 +33,7 @@ class Attempt:
         runs = {digest for name, digest in submission.sha256.items() if name.endswith("/config.json")}
         return cls(row=row, lines=lines - {b""}, runs=frozenset(runs))
 
-    def goes_on_with(self, other: "Attempt") -> bool:
+    def continues(self, other: "Attempt") -> bool:
         """Whether all of ``other`` that cannot be lost is in this one too. Runs can: a student may delete some."""
         if not other.lines:
             return not other.runs or bool(other.runs & self.runs)
@@ -52,11 +52,11 @@ def rows_that_count(attempts: Iterable[Attempt], now: datetime) -> "list[Row]":
     for one in sorted(attempts, key=lambda a: (min(a.row.created or now, now), a.row.file)):
         others = standing.setdefault(identity(one.row.student), [])
         # the time is the archive's own word: one that lacks what was there before is not the later one
-        ahead = next((other for other in others if other.goes_on_with(one) and not one.goes_on_with(other)), None)
+        ahead = next((other for other in others if other.continues(one) and not one.continues(other)), None)
         if ahead is not None:
             _replaced(ahead.row, one.row)
             continue
-        for other in [other for other in others if one.goes_on_with(other)]:
+        for other in [other for other in others if one.continues(other)]:
             others.remove(other)
             _replaced(one.row, other.row)
         others.append(one)

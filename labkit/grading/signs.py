@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from labkit.grading.work import ENDED, Run, Work, read_time
 
 SLACK_S = 60.0
-"""What clocks may differ by: they are set now and then while a course goes on."""
+"""What clocks may differ by: they are set now and then during a course."""
 LONGEST_S = 30 * 86400.0
 """No run of a course takes longer."""
 FEWEST_EVENTS = 4

@@ -33,7 +33,7 @@ class Form(View):
     """A config to edit: a field for each key, with its meaning and type from the config itself.
 
     ``values`` is what differs from the experiment, ``command`` the line that runs it, ``said`` what is wrong with it
-    or what was predicted. Prediction goes on in the background, and the newest values win.
+    or what was predicted. Prediction runs in the background, and the newest values win.
     """
 
     def __init__(self, workspace: Workspace, experiment: str, profile: str, overrides: dict[str, Any]) -> None:

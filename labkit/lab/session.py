@@ -28,7 +28,7 @@ class NotDone(Lines):
 
 
 def showing_errors(method: Callable[..., View]) -> Callable[..., View]:
-    """What cannot work is said in the cell, and the notebook goes on."""
+    """What cannot work is said in the cell, and the notebook continues."""
 
     @wraps(method)
     def said(self: Any, *args: Any, **kwargs: Any) -> View:
@@ -102,7 +102,7 @@ class Session(View):
 
     @showing_errors
     def watch(self, run: Result | str | None = None) -> View:
-        """A run as it goes on, by its id or without one the newest: after this kernel was started anew, or from another
+        """A run while it runs, by its id or without one the newest: after this kernel was started anew, or from another
         notebook. A run that a terminal has started can be watched too."""
         from labkit.lab.panel import Panel
 

@@ -1,4 +1,4 @@
-"""Read a run's events while it goes on."""
+"""Read a run's events while it runs."""
 
 import json
 import os
@@ -58,13 +58,13 @@ class EventReader:
             state = (found.st_ino, found.st_size, found.st_mtime_ns)
             if state == self._read_to_end:
                 return
-            self.replaced = self.replaced or not self._goes_on(file, found)
+            self.replaced = self.replaced or not self._is_the_same(file, found)
             if not self.replaced:
                 self._inode, self._read_to_end = found.st_ino, None  # whoever takes events may stop at any of them
                 yield from self._read(file, most_bytes)
                 self._read_to_end = None if self.more else state
 
-    def _goes_on(self, file: BinaryIO, found: os.stat_result) -> bool:
+    def _is_the_same(self, file: BinaryIO, found: os.stat_result) -> bool:
         """Whether the file is the one that was read, and still has what was read last."""
         if self._inode not in (None, found.st_ino):
             return False

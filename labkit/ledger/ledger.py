@@ -62,12 +62,14 @@ class Ledger:
 
     @contextlib.contextmanager
     def reopen(self, folder: RunFolder) -> Generator[Record]:
-        """Lock a run that is over, to go on with it; its record. Raises ``LedgerError`` while it still runs."""
+        """Lock a run that is over, to resume it; its record. Raises ``LedgerError`` while it still runs."""
         with contextlib.ExitStack() as stack:
             try:
                 lock = stack.enter_context(old_lock(folder.path))
             except BlockingIOError:
-                raise LedgerError(f"the run {folder.path.name} still goes on; wait for its end, or stop it.") from None
+                raise LedgerError(
+                    f"the run {folder.path.name} is still running; wait for its end, or stop it."
+                ) from None
             except OSError as error:
                 raise LedgerError(f"the run's folder {folder.path} cannot be written: {error.strerror}.") from None
             record = folder.read_ended()
@@ -91,7 +93,7 @@ class Ledger:
         experiment: str | None = None,
         on_skipped: Callable[[LedgerError], None] = lambda error: None,
     ) -> list[Record]:
-        """Records, oldest first, of runs that ended and that go on.
+        """Records, oldest first, of runs that ended and that are running.
 
         ``on_skipped`` hears of each folder that cannot be read: which, why, and what to do.
         """

@@ -11,7 +11,7 @@ from labkit.memory.report import MemoryReport
 
 
 def started(memory: Memory | None, event: dict[str, Any]) -> Memory:
-    """The memory of a run that starts; one that goes on keeps the phases that it has."""
+    """The memory of a run that starts; one that is resumed keeps the phases that it has."""
     phases = memory["phases"] if memory else []
     return {"source": source_today(event["source"]), "capacity_bytes": event["capacity_bytes"], "phases": phases}
 

@@ -37,13 +37,13 @@ class Record:
     the bytes asked for, and what held the memory by category. ``losses``: one value an optimizer step, None where it
     was not a finite number. ``samples``: seen in finished optimizer steps. ``model``: what ``weight_facts`` counts.
     ``others_bytes``: what other processes held on the GPU when the run started, None where nobody could say.
-    ``attempts``: how the run ended before it went on from a checkpoint, oldest first, and at which step it went on.
+    ``attempts``: how the run ended before it was resumed from a checkpoint, oldest first, and at which step.
     ``fallback``: what auto-fit changed against the first run, and what was predicted of that.
     ``diagnosis``: what happened to a run that did not end well, the evidence, and what to do.
     ``prediction``: what was predicted for this run, as ``Prediction.to_dict`` gives it, or why not (``error``).
     ``ranks``: what ranks behind the first have measured, on several devices; ``memory`` is the first's.
     ``ended_by_rank``: the rank that ended such a run, when it did not end well.
-    ``job``: the Slurm job that carried the run out, or went on with it last.
+    ``job``: the Slurm job that carried the run out, or resumed it last.
     ``schema``: the version of its form.
     """
 
@@ -118,9 +118,9 @@ class Record:
                 if not self.ended_by_rank:  # the peak is the first rank's
                     self.peak_bytes = max(self.peak_bytes, event.get("peak_bytes", 0))
             case "resumed":
-                self._go_on(event)
+                self._resume(event)
 
-    def _go_on(self, event: dict[str, Any]) -> None:
+    def _resume(self, event: dict[str, Any]) -> None:
         """Forget what came behind the checkpoint, but not how the run had ended."""
         step = event["step"]
         self.attempts.append(event["ended"] | {"resumed_at_step": step})

@@ -76,7 +76,7 @@ class Config(TypedDict):
 
 
 class Attempt(TypedDict):
-    """How a run ended before it went on."""
+    """How a run ended before it was resumed."""
 
     status: str
     reason: str | None

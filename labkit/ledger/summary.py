@@ -41,7 +41,7 @@ def summary(record: Record) -> str:
             + parts(record.model["unquantized_bytes"])
         )
     for attempt in record.attempts:
-        lines.append(f"  went on behind step {attempt['resumed_at_step']}, after it had ended {attempt['status']}")
+        lines.append(f"  resumed after step {attempt['resumed_at_step']}, after it had ended {attempt['status']}")
     if record.others_bytes:
         lines.append(f"  {human_bytes(record.others_bytes)} of the GPU were in use before it started")
     if record.losses:

@@ -15,7 +15,7 @@ BLOCK_BYTES = 512
 """CUDA's caching allocator hands out multiples of this (``kMinBlockSize`` in CUDACachingAllocator)."""
 
 UNDECIDED = ""
-"""Category of a storage that was born in the phase that is still going on."""
+"""Category of a storage that was born in the phase that has not ended."""
 
 
 class SimulatedOutOfMemoryError(torch.OutOfMemoryError):
@@ -172,7 +172,7 @@ class Tracker(TorchDispatchMode):
 
     def reassign(self, category: str, into: str) -> None:
         """Move all that is alive in ``category`` to another one."""
-        for block in list(self._live.values()):  # a storage may die, and leave, while this goes on
+        for block in list(self._live.values()):  # a storage may die, and leave, while this runs
             if block.category == category:
                 self._move(block, into)
 

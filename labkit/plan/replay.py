@@ -24,7 +24,7 @@ class Mark:
 class Replay:
     """What a log of births and deaths did, in bytes.
 
-    ``allocated_bytes`` and ``reserved_bytes`` are those at the end: of the log, or where it did not go on. In that
+    ``allocated_bytes`` and ``reserved_bytes`` are those at the end: of the log, or where it stopped. In that
     case ``failed_at`` is the index of the birth that did not fit, counted over all events, ``requested_bytes`` what
     it asked for, and cached segments were released before. Marks behind it are missing.
     """

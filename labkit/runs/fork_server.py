@@ -128,7 +128,7 @@ class _Server:
             if not said:
                 raise ConnectionResetError("the fork server has ended")
             return Forked(int(said), mine, write)
-        except BaseException:  # Ctrl-C too: no descriptor is left, and the error goes on
+        except BaseException:  # Ctrl-C too: no descriptor is left, and the error is raised again
             mine.close()
             os.close(write)
             raise

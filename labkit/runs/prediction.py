@@ -84,7 +84,7 @@ class Background:
 
 @contextlib.contextmanager
 def in_background(folder: RunFolder, config: RunConfig) -> Generator[Background]:
-    """Predict a run while it goes on; nothing is left behind when the context ends."""
+    """Predict a run while it runs; nothing is left when the context ends."""
     background = Background(folder, config)
     try:
         yield background

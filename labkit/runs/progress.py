@@ -1,4 +1,4 @@
-"""The progress of one run, shown while it goes on."""
+"""The progress of one run, shown while it runs."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ _TITLE = Column(max_width=30, no_wrap=True)
 
 
 class ProgressPrinter:
-    """Shows a run while it goes on: use it as a context and give it as ``on_event``."""
+    """Shows a run while it runs: use it as a context and give it as ``on_event``."""
 
     def __init__(self, out: Console, title: str, micro_steps: int) -> None:
         self._last_micro_step = micro_steps - 1

@@ -1,4 +1,4 @@
-"""Resume: go on with a run where it stopped."""
+"""Resume: continue a run where it stopped."""
 
 import json
 import os
@@ -29,20 +29,22 @@ def unfinished(ledger: Ledger, resolved: Resolved, environment: dict[str, str]) 
     for folder in reversed(ledger.folders(resolved.profile.name, resolved.experiment.name)):
         try:
             record = folder.read()
-        except LedgerError:  # another run's damage is no reason not to go on with this one
+        except LedgerError:  # another run's damage is no reason not to resume this one
             continue
         if record.config_hash != resolved.config.hash or (record.fallback or {}).get("environment", {}) != environment:
             continue
         deadline = time.monotonic() + ENDING_S
         while folder.is_watched and time.monotonic() < deadline:
             time.sleep(0.1)
-        goes_on = not folder.is_watched and folder.read().status not in DONE and folder.newest_checkpoint() is not None
-        return folder if goes_on else None
+        can_resume = (
+            not folder.is_watched and folder.read().status not in DONE and folder.newest_checkpoint() is not None
+        )
+        return folder if can_resume else None
     return None
 
 
 def prepare(folder: RunFolder, record: Record) -> tuple[Path, Record]:
-    """Put down in the run's events that it goes on; the checkpoint, and the record as it is then.
+    """Put down in the run's events that it is resumed; the checkpoint, and the record as it is then.
 
     The lock must be held. What had been written behind the checkpoint is not counted any more; how the run had ended
     stays in ``attempts``. Raises ``LedgerError`` for a run that is done or has saved nothing.
@@ -62,7 +64,9 @@ def prepare(folder: RunFolder, record: Record) -> tuple[Path, Record]:
         at = asdict(Place.of(place.parent))
         known = {key: at[key] for key in ("step", "samples", "train_seconds", "validation_losses")}
     except (OSError, ValueError) as error:
-        raise LedgerError(f"{place.parent} is damaged ({error}); delete it to go on from the step before it.") from None
+        raise LedgerError(
+            f"{place.parent} is damaged ({error}); delete it to resume from the step before it."
+        ) from None
     job = os.environ.get("SLURM_JOB_ID")
     event = {"event": "resumed", "time": time.time(), **known, "ended": ended, "job": job}
     try:

@@ -41,7 +41,7 @@ GRACE_S = 5.0
 """Time a child gets to end after it was asked to, before it is made to."""
 
 SAVE_GRACE_S = 120.0
-"""The same for one that saves its state first, when the step that goes on is done."""
+"""The same for one that saves its state first, when the step in progress is done."""
 
 KILL_S = 60.0
 """Time the kernel gets to end a process that was killed; one that waits for a dead disk takes longer."""
@@ -68,9 +68,10 @@ def run(
 
     The run is a child process; out-of-memory, a crash or a kill there is a ``status`` here. ``on_event`` sees each
     event as it comes, the first of them ``created`` with the run's folder. After ``timeout_s`` seconds the child is
-    stopped. Ctrl-C stops the child, writes the record and goes on as ``KeyboardInterrupt``; so does ``StopRequested``.
+    stopped. Ctrl-C stops the child, writes the record and is raised again as ``KeyboardInterrupt``; so does
+    ``StopRequested``.
 
-    With ``enable_checkpointing`` a run that stopped goes on when it is called again, from the step it saved last:
+    With ``enable_checkpointing`` a run that stopped is resumed when it is called again, from its last checkpoint:
     its first event is ``resumed``. ``fresh`` starts anew. ``fallback`` is kept in the record, and its ``environment``
     is set for the child (``labkit.runs.auto_fit``). More devices than the cores carry are refused unless it is to
     ``oversubscribe``. Raises ``ConfigError`` and ``LedgerError`` before anything has started.
@@ -98,7 +99,7 @@ def run(
         except LedgerError:
             if not stopped.is_watched:
                 raise
-            # another has gone on with it at the same moment, and this becomes a run of its own
+            # another has resumed it at the same moment, and this becomes a run of its own
     with ledger.open_run(resolved, typed, {"data_folder": str(workspace.data)}, fallback) as folder:
         record = folder.read()
         if launched is not None and not resolved.skip_reason:
@@ -111,9 +112,9 @@ def run(
 
 
 def resume(folder: RunFolder, timeout_s: float | None = None, on_event: OnEvent | None = None) -> Record:
-    """Go on with a run from the step it saved last, in the same folder; the record of the whole run.
+    """Resume a run from its last checkpoint, in the same folder; the record of the whole run.
 
-    Raises ``LedgerError`` for a run that still goes on, is done or has saved nothing.
+    Raises ``LedgerError`` for a run that is still running, is done or has saved nothing.
     """
     ledger = Ledger(Workspace.find().runs)
     config = read_config(folder.read().config)  # before anything is written
@@ -135,7 +136,7 @@ def _carry_out(
     folder: RunFolder, record: Record, config: RunConfig, skip_reason: str | None, saved: Path | None,
     begin: dict[str, Any], timeout_s: float | None, on_event: OnEvent | None,
 ) -> None:  # fmt: skip
-    """Let a run go on to its end, and write its record, whatever happens."""
+    """Let a run come to its end, and write its record, whatever happens."""
     started, host = time.monotonic(), HostMemory.read()
     log_starts = {log: log.stat().st_size for log in logs(folder.path)}  # behind what earlier attempts have printed
     before_s = sum(attempt["wall_seconds"] for attempt in record.attempts)
@@ -154,7 +155,7 @@ def _carry_out(
     except BaseException as error:
         if isinstance(error, StopRequested):
             error.record = record
-        if record.status == "running":  # a record of a run that is over never says that it goes on
+        if record.status == "running":  # a record of a run that is over never says that it is running
             record.status, record.reason = "killed", f"its watcher stopped: {type(error).__name__} {error}".strip()
         raise
     finally:
@@ -198,7 +199,7 @@ def _watch(
     folder: RunFolder, record: Record, config: RunConfig, saved: Path | None, log_start: int, timeout_s: float | None,
     on_event: OnEvent | None,
 ) -> None:  # fmt: skip
-    # of an attempt that goes on what is new counts
+    # of an attempt that resumes what is new counts
     reader = EventReader(folder.events, folder.events.stat().st_size if saved is not None else 0)
 
     def read_events() -> None:
@@ -220,7 +221,7 @@ def _watch(
                         read_events()
                         if record.status not in ENDED:
                             record.status = "timeout"
-                            record.reason = f"stopped after the {timeout_s:g} s it was given{_goes_on(folder)}"
+                            record.reason = f"stopped after the {timeout_s:g} s it was given{_resume_hint(folder)}"
                     return
                 time.sleep(POLL_S)
             read_events()
@@ -236,7 +237,7 @@ def _watch(
     if record.status == "running":
         record.status, record.reason = _silent_end(child.wait(0), folder, log_start)
     elif config.world_size > 1 and record.exit_code:  # a rank that was killed, or did not answer
-        record.reason = f"{record.reason}{_goes_on(folder)}"
+        record.reason = f"{record.reason}{_resume_hint(folder)}"
 
 
 @contextlib.contextmanager
@@ -248,7 +249,7 @@ def _child(folder: RunFolder, record: Record, config: RunConfig, saved: Path | N
     arguments = [str(folder.path), *([str(saved)] if saved else [])]
     module = "labkit.runs.ranks.watch" if config.world_size > 1 else "labkit.train.fit"
     with folder.log.open("ab") as log:
-        # it keeps the lock, so that nobody goes on with the run while it still ends
+        # it keeps the lock, so that no process resumes the run while it still ends
         child = start(module, arguments, env, log.fileno(), [folder.held_lock], simulated, libraries(config))
     try:
         yield child
@@ -274,18 +275,18 @@ def _stop(child: Process, first: signal.Signals, grace_s: float) -> None:
 
 def _interrupted(stop: KeyboardInterrupt, folder: RunFolder) -> tuple[str, str]:
     if not isinstance(stop, StopRequested):
-        return "killed", f"interrupted by Ctrl-C{_goes_on(folder)}"
+        return "killed", f"interrupted by Ctrl-C{_resume_hint(folder)}"
     if stop.time_is_over:
-        return "timeout", f"stopped before the job's time was over{_goes_on(folder)}"
-    return "killed", f"interrupted by {stop}{_goes_on(folder)}"
+        return "timeout", f"stopped before the job's time was over{_resume_hint(folder)}"
+    return "killed", f"interrupted by {stop}{_resume_hint(folder)}"
 
 
 def _silent_end(returncode: int, folder: RunFolder, log_start: int) -> tuple[str, str]:
     """Status and reason of a child that ended without a result."""
     status, reason = silent_end(returncode, lambda: read_tail(folder.log, log_start))
-    return status, f"{reason}{_goes_on(folder)}" if status == "killed" else f"{reason} (log: {folder.log})"
+    return status, f"{reason}{_resume_hint(folder)}" if status == "killed" else f"{reason} (log: {folder.log})"
 
 
-def _goes_on(folder: RunFolder) -> str:
+def _resume_hint(folder: RunFolder) -> str:
     place = folder.newest_checkpoint()
-    return f"; {place.parent.name} is saved, and the same command goes on there" if place else ""
+    return f"; {place.parent.name} is saved, and the same command resumes there" if place else ""

@@ -14,7 +14,7 @@ POLL_S = 0.1
 
 class StopRequested(KeyboardInterrupt):
     """A stop of this process was requested, by a signal that is not Ctrl-C's: SIGTERM, or Slurm's SIGUSR1 before the
-    end of the job's time. ``record`` is that of the run that went on, which is stopped as after Ctrl-C."""
+    end of the job's time. ``record`` is that of the run that was running, which is stopped as after Ctrl-C."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)

@@ -1,4 +1,4 @@
-"""Checkpoints: what a run keeps on disk to go on where it stopped."""
+"""Checkpoints: what a run keeps on disk to resume where it stopped."""
 
 import contextlib
 import json
@@ -57,7 +57,7 @@ class Checkpoints(Callback):
         self._random_state: dict[str, Any] | None = None
 
     def stop(self) -> None:
-        """End the run when the step that goes on is done."""
+        """End the run when the step in progress is done."""
         self._was_asked = True
 
     def listen(self) -> None:

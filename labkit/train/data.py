@@ -161,7 +161,7 @@ def _of_folder(name: str, folder: Path) -> FolderDataset:
 class EpochOrder(Sampler[int]):
     """The order of the samples, drawn anew for every epoch from the seed and the epoch alone.
 
-    So a run that goes on in the middle of an epoch sees the samples that are left, and those only:
+    So a run that resumes in the middle of an epoch sees the samples that are left, and those only:
     ``first_epoch`` begins behind ``done_samples``. Lightning calls ``set_epoch``.
 
     Of several ``ranks`` each takes its ``batch_size`` samples of every global batch: together they see the batches
@@ -198,7 +198,7 @@ class EpochOrder(Sampler[int]):
 
 
 class EpochLoader(DataLoader):
-    """A loader whose place is known from the trainer's progress; the two methods tell Lightning that it can go on."""
+    """A loader whose place is known from the trainer's progress; the two methods tell Lightning that it can resume."""
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing: the place was given to ``build_loader``."""
@@ -216,7 +216,7 @@ def build_loader(
 
     Validation samples are not shared: every rank sees all of them, so that all know the same loss.
 
-    A run that goes on begins in ``first_epoch`` behind ``done_batches``. A worker that gives nothing for
+    A run that resumes begins in ``first_epoch`` after ``done_batches``. A worker that gives nothing for
     ``WORKER_TIMEOUT_S`` ends the run.
     """
     done_samples = done_batches * config.batch_size * config.shares

@@ -37,7 +37,7 @@ MOST_FILES = 100_000
 """An archive of more, packed or unpacked, is not what was asked for. Both assumed: far more than the course's data."""
 
 TRIES = 5
-"""Times that one call asks for the archive; the next call goes on with what came."""
+"""Times that one call asks for the archive; the next call resumes after what came."""
 WAIT_S = 1.0
 """Before the second try, and twice as long before each further one."""
 SILENCE_S = 60.0
@@ -148,7 +148,7 @@ def check_room(planned: ArchivePlan) -> None:
 def bring(planned: ArchivePlan) -> int:
     """Download what is missing, unpack and read it, and put it in its place by one rename; the number of samples.
 
-    Interrupted, it leaves the part that came, and the next call goes on with it where the server sends ranges. An
+    Interrupted, it leaves the part that came, and the next call resumes it where the server sends ranges. An
     archive that is damaged or something else is removed. Raises ``DataError``.
     """
     try:
@@ -229,8 +229,8 @@ def _receive(planned: ArchivePlan, part: BinaryIO) -> None:
     elif have_bytes == size_bytes:
         return
     with _open(planned.entry, f"{have_bytes}-") as answer:
-        goes_on = answer.headers.get("Content-Range", "").startswith(f"bytes {have_bytes}-")
-        if answer.status != http.HTTPStatus.PARTIAL_CONTENT or not goes_on:
+        resumes = answer.headers.get("Content-Range", "").startswith(f"bytes {have_bytes}-")
+        if answer.status != http.HTTPStatus.PARTIAL_CONTENT or not resumes:
             have_bytes = part.truncate(0)  # the server sends no ranges
         bar = tqdm(
             desc=planned.entry.name, total=size_bytes, initial=have_bytes, unit="B", unit_scale=True, disable=None,
@@ -326,14 +326,14 @@ def _unwritten(planned: ArchivePlan, error: OSError) -> DataError:
     name, place = planned.entry.name, planned.folder.parent
     if error.errno in _FULL:
         return DataError(
-            f"{name}: the disk of {place} is full; make room, then 'labkit fetch --data {name}' goes on with what came."
+            f"{name}: the disk of {place} is full; make room, then 'labkit fetch --data {name}' resumes after what came."
         )
     return DataError(f"{name} cannot be written in {place}: {error.strerror or error}; make that folder writable.")
 
 
 def _data_error(entry: DatasetEntry, data_folder: Path, error: Exception) -> DataError:
     """What an error of the network means, in one line."""
-    again = f"run 'labkit fetch --data {entry.name}' again, which goes on with what came"
+    again = f"run 'labkit fetch --data {entry.name}' again, which resumes after what came"
     if isinstance(error, urllib.error.HTTPError):
         error.close()
         if error.code in (404, 410):

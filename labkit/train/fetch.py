@@ -98,7 +98,7 @@ def check_room(plans: Sequence[FetchPlan]) -> None:
 def download(planned: FetchPlan) -> Path:
     """Bring what is missing, check all weights against the hub's checksums; the folder of the checkpoint.
 
-    Finished files are kept when a download is interrupted, and the next one goes on with the others. A file whose
+    Finished files are kept when a download is interrupted, and the next one continues with the others. A file whose
     content is not what the hub says is removed. Raises ``CheckpointError``.
     """
     if not sys.stderr.isatty():
@@ -170,5 +170,5 @@ def _fetch_error(model_name: str, error: Exception) -> CheckpointError:
         text = f"cannot be fetched: {where} is out of reach ({type(error).__name__}); check the network and HF_ENDPOINT"
     else:
         lines = str(error).strip().splitlines()
-        text = f"cannot be fetched: {lines[0] if lines else type(error).__name__}; run the command again to go on"
+        text = f"cannot be fetched: {lines[0] if lines else type(error).__name__}; run the command again to resume"
     return CheckpointError(f"{model_name} {text}.")

@@ -3,7 +3,7 @@
     python -m labkit.train.fit RUN_FOLDER [CHECKPOINT]
 
 Reads ``config.json`` in the folder, appends to ``events.jsonl``, writes ``model/`` and ``checkpoints/`` when asked.
-With a checkpoint of that folder it goes on there.
+With a checkpoint of that folder it resumes there.
 Ends when its standard input does, so that it never outlives the process that watches it.
 """
 
@@ -143,7 +143,7 @@ class Training:
         if self.place is None:
             self.trainer.fit(self.module, *loaders)
         else:
-            self.module.go_on(self.place.step, self.place.samples, self.place.validation_losses)
+            self.module.resume(self.place.step, self.place.samples, self.place.validation_losses)
             self.trainer.fit(self.module, *loaders, ckpt_path=self.saved / STATE, weights_only=True)
 
     def _build_module(self) -> tuple[dict[str, Any], int]:

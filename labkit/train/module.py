@@ -96,7 +96,7 @@ class CaptionModule(LightningModule):
         self._losses.append(loss / weight)
         self._pending, self._pending_samples, self._summed = [], 0, None
 
-    def go_on(self, step: int, samples: int, validation_losses: list[float | None]) -> None:
+    def resume(self, step: int, samples: int, validation_losses: list[float | None]) -> None:
         """Count on from a step that was saved."""
         self._steps_done, self.samples = step, samples
         self.validation_losses = [math.nan if loss is None else loss for loss in validation_losses]

@@ -48,7 +48,7 @@ def build_scheduler(config: RunConfig, optimizer: torch.optim.Optimizer, total_s
 
 
 def count_up(optimizer: Any, steps: int) -> None:
-    """Let DeepSpeed's CPU Adam count to ``steps`` before a run goes on; nothing for other optimizers.
+    """Let DeepSpeed's CPU Adam count to ``steps`` before a run resumes; nothing for other optimizers.
 
     It multiplies its bias correction up step by step, outside of its state; computed as a power, as it does when a step
     number does not follow the last, the result differs in the last bit.

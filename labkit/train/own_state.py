@@ -39,7 +39,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Let every generator go on from ``state``."""
+    """Let every generator continue from ``state``."""
     version, keys, gauss = state["python"]
     random.setstate((version, tuple(keys), gauss))
     numpy.random.set_state(tuple(state["numpy"]))

@@ -1,4 +1,4 @@
-"""Progress: what a run tells while it goes on."""
+"""Progress: what a run tells while it runs."""
 
 import math
 import time
@@ -22,7 +22,7 @@ class Progress(Callback):
         self._written = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock, or let it go on; building and loading are not training."""
+        """Start the clock, or let it continue; building and loading are not training."""
         self._written = time.perf_counter()
         self._started = self._written - self._before
         self._ended = None

@@ -70,4 +70,4 @@ def reading(saved: Path) -> Iterator[None]:
         if is_exhausted(error):  # says nothing about the file
             raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"{saved} is damaged ({reason}); delete it to go on from the step before it.") from error
+        raise CheckpointError(f"{saved} is damaged ({reason}); delete it to resume from the step before it.") from error

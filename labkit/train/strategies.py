@@ -114,8 +114,8 @@ def build_strategy(config: RunConfig, capture: MemoryCapture | None = None) -> S
     ranks |= {"process_group_backend": "gloo"} if config.simulated else {}
     placement = config.placement
     if placement.replicates:
-        # torch orders its buckets anew behind the first backward, but not where it looks for unused parameters: a run
-        # that goes on would sum the gradients of three ranks and more in another order, and round otherwise
+        # torch orders its buckets again after the first backward, but not where it looks for unused parameters: a run
+        # that resumes would sum the gradients of three ranks and more in another order, and round otherwise
         stays = config.enable_checkpointing and config.world_size > 2
         return BucketedDDP(capture or MemoryCapture(), find_unused_parameters=stays, **ranks)
     if placement.splits_layers:

@@ -21,7 +21,7 @@ checked first, checksums afterwards. Runs never download.
   {f"labkit fetch {COURSE_MODEL}":43} one model
   labkit fetch --data                         the data sets that do not ship with labkit, into the workspace
 
-A data set is unpacked, read as a run reads it, and put in its place whole. A fetch that was interrupted goes on with
+A data set is unpacked, read as a run reads it, and put in its place whole. A fetch that was interrupted resumes with
 what came. Data sets do not lie on the hub, so HF_HUB_OFFLINE does not keep them away.
 """
 

@@ -19,8 +19,8 @@ from labkit.verbs.options import EXIT_USAGE
 _EXAMPLE = re.compile(r"(  labkit .*?\S)(?: {2,}(\S.*))?$")
 """A line of help that is to be typed, and what it does."""
 
-_GOES_ON = re.compile(r"\n {8,}(?=\S)")
-"""Where what an example does goes on in the next line."""
+_CONTINUES = re.compile(r"\n {8,}(?=\S)")
+"""Where what an example does continues in the next line."""
 
 _INVALID = re.compile(r"invalid choice: '(.*)' \(choose from (.*)\)")
 """How argparse words a verb that there is not."""
@@ -67,7 +67,7 @@ def help_text(text: str) -> str:
     columns = max(shutil.get_terminal_size().columns, LEAST)  # as argparse has it for the rest
     shown: list[str] = []
     for is_paragraph, lines in itertools.groupby(
-        _GOES_ON.sub(" ", printable(text).rstrip("\n")).split("\n"), _is_prose
+        _CONTINUES.sub(" ", printable(text).rstrip("\n")).split("\n"), _is_prose
     ):
         if is_paragraph:
             shown += textwrap.wrap(" ".join(lines), columns, break_long_words=False, break_on_hyphens=False)

@@ -31,7 +31,7 @@ Run an experiment in a child process and record how it ended.
   labkit run reduced_batch --show-config      print every value and the layer it comes from, and run nothing
   labkit run --all                            the whole course, then the table
   labkit run food_lora enable_checkpointing=true   save the run's state now and then; the same line again after a
-                                              crash, a kill or Ctrl-C goes on where it stopped (--fresh starts anew)
+                                              crash, a kill or Ctrl-C resumes where it stopped (--fresh starts again)
   labkit run xxl_smallest_batch --fit         auto-fit: run again with the cheapest change that is planned to fit
   labkit run reduced_batch devices=2 strategy=ddp   on two devices: a process each, watched as one, in one record
   labkit run --resume 20260102-1504           the same for a run by its id
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--show-config", action="store_true", help="print the values and where they come from")
     parser.add_argument("--fit", action="store_true", help="when memory runs out run again with what is planned to fit")
     parser.add_argument("--allow-quality", action="store_true", help="with --fit, also train something else")
-    parser.add_argument("--resume", metavar="RUN", help="go on with a stopped run from the step it saved last")
+    parser.add_argument("--resume", metavar="RUN", help="resume a stopped run from its last checkpoint")
     parser.add_argument("--fresh", action="store_true", help="start anew, also if the same run has stopped before")
     parser.add_argument(
         "--oversubscribe", action="store_true", help="start more devices than this machine's cores carry"
@@ -73,7 +73,7 @@ def main(args: argparse.Namespace) -> int:
 def _time_is_over(record: Record | None) -> int:
     """Say where the run stands. ``EXIT_AGAIN`` if it has saved more than it began with: then it is worth a new job."""
     if record is None:
-        say("stopped before the job's time was over; no run was going on", error=True)
+        say("stopped before the job's time was over; no run was running", error=True)
         return EXIT_FAILED
     say(f"{record.experiment}: {record.reason}", error=True)
     if record.status in ("ok", "oom"):
@@ -94,7 +94,7 @@ def _main(args: argparse.Namespace) -> int:
     if args.fit and (args.all or args.resume):
         raise ConfigError(f"--fit takes one experiment; leave out {'--all' if args.all else '--resume'}.")
     if args.resume and (args.show_config or args.fresh):
-        raise ConfigError("--resume goes on with a run as it is; leave out --show-config and --fresh.")
+        raise ConfigError("--resume continues a run as it is; leave out --show-config and --fresh.")
     if args.allow_quality and not args.fit:
         raise ConfigError("--allow-quality belongs to --fit.")
     if (launched := Launched.find()) is not None and launched.by_slurm:

@@ -156,7 +156,7 @@ CHECKS = (
     ),
     Check(
         name="resume", title="Saved, killed, resumed", work="first_contact:resume", limit_s=90,
-        means="A run that was interrupted goes on with other numbers, or not at all.", labs="10 and 12",
+        means="A run that was interrupted resumes with other numbers, or not at all.", labs="10 and 12",
         to_do="Compare the losses below from the step that was resumed.",
     ),
     Check(
@@ -229,7 +229,7 @@ class Probes:
         self, name: str, work: Callable[..., Seen], *args: Any, stand_in: bool = False, labs: str = "",
         when_stopped: str = "",
     ) -> dict[str, Any] | None:  # fmt: skip
-        """The numbers that ``work`` finds; None where it fails or does not apply, and the next probe goes on.
+        """The numbers that ``work`` finds; None where it fails or does not apply, and the next probe follows.
 
         ``stand_in``: without a GPU this shows made-up facts. ``labs``: those it touches, where they are fewer than the
         check's. ``when_stopped``: the advice when the check is stopped in it.
@@ -1447,7 +1447,7 @@ def conduct(
 ) -> dict[str, Any]:
     """Carry out the checks one after the other; what was found, which is on disk too.
 
-    Whatever happens to one, the next goes on. Ctrl-C and SIGTERM end what is running and go on as
+    Whatever happens to one, the next follows. Ctrl-C and SIGTERM end what is running and are raised again as
     ``KeyboardInterrupt``.
     """
     begun = time.monotonic() if begun is None else begun
@@ -1627,7 +1627,7 @@ def _advice(skipped: list[dict[str, Any]]) -> str:
     """What to do about probes that were skipped, each advice once."""
     without = [probe["name"] for probe in skipped if not probe["to_do"]]
     advice = list(dict.fromkeys(probe["to_do"] for probe in skipped if probe["to_do"]))
-    return " ".join([*advice, *([f"Go on without {listed(without)}, or see to what it needs."] if without else [])])
+    return " ".join([*advice, *([f"Continue without {listed(without)}, or see to what it needs."] if without else [])])
 
 
 def killed_words(number: int) -> str:

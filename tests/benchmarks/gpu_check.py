@@ -7,7 +7,7 @@ Each experiment runs for three optimizer steps with random weights, in a child p
 to the profile's capacity; one more row, pretrained_base, loads the checkpoint that ships. What was predicted and what
 was measured goes into ``gpu_check-<profile>.json`` and ``.md`` in the workspace's folder ``results``, which ``provision
 collect`` brings home from a node.
-Both are written after every row. Started again, the command goes on where it stopped: a row is done when one of the
+Both are written after every row. Started again, the command resumes where it stopped: a row is done when one of the
 same config on the same GPU, with the same libraries and the same text of labkit, was compared. Cheap rows come first.
 
 It works with the versions that it finds, needs no network, and skips by name what a missing library keeps from running.
@@ -154,7 +154,7 @@ def _answer(program: str, *arguments: str) -> str | None:
 def cuda_facts() -> dict[str, Any] | None:
     """The GPU, its driver, and what takes memory beside tensors; None without CUDA.
 
-    To be called in a process of its own, which holds no memory of the GPU while the runs go on.
+    To be called in a process of its own, which holds no memory of the GPU while the runs are running.
     """
     import torch
 
@@ -845,7 +845,7 @@ def main(argv: list[str] | None = None) -> int:
     except (ConfigError, LedgerError) as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
-        sys.exit("interrupted; the same command goes on with the rows that are left.")
+        sys.exit("interrupted; the same command continues with the rows that are left.")
 
 
 if __name__ == "__main__":

@@ -216,7 +216,7 @@ def main() -> None:
 
 
 def training() -> None:
-    """What panels cost a run that goes on."""
+    """What panels cost a run."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder).resolve()
         os.environ["LABKIT_RUNS"] = str(root / "runs")

@@ -99,7 +99,7 @@ def contact(doubles, tmp_path_factory):
     return SimpleNamespace(out=out, data=data, entries=entries, page=(out / "first_contact.md").read_text())
 
 
-def test_whatever_happens_to_a_check_the_next_goes_on(contact):
+def test_whatever_happens_to_a_check_the_next_follows(contact):
     assert {name: entry["result"] for name, entry in contact.entries.items()} == {
         "good": "ok", "red": "failed", "hangs": "timeout", "killed": "failed", "broken": "failed",
         "nothing": "skipped", "leaving": "ok", "left": "failed",
@@ -156,9 +156,9 @@ def test_the_page_is_one_table_then_what_is_red_with_its_labs_then_the_probes(co
     assert len(rows) == 2 + 8
     assert "| 1 | good | The check good | ok | " in rows[2]
     assert rows[2].endswith(
-        "1 of 2 probes ok; skipped: two: no bitsandbytes | Go on without two, or see to what it needs. |"
+        "1 of 2 probes ok; skipped: two: no bitsandbytes | Continue without two, or see to what it needs. |"
     )
-    assert rows[7].endswith("| Go on without one, or see to what it needs. Labs: 05 to 09. |")
+    assert rows[7].endswith("| Continue without one, or see to what it needs. Labs: 05 to 09. |")
     red = contact.page.split("## Red: The check red")[1].split("## ")[0]
     assert red.strip().startswith("red means this.\n\nLabs: 05 to 09.\n\nDo this about red.\n\n    first: ok, seen")
     assert contact.page.count("## Red: ") == 5

@@ -1,4 +1,4 @@
-"""The GPU check does everything on the simulated GPU: predicts, runs, compares, goes on, and says what it leaves
+"""The GPU check does everything on the simulated GPU: predicts, runs, compares, resumes, and says what it leaves
 out."""
 
 import json
@@ -58,7 +58,7 @@ def rows_in(out, profile):
     return {row["experiment"]: row for row in data["rows"].values()}
 
 
-def test_a_check_that_was_killed_goes_on_with_the_rows_that_are_left(interrupted):
+def test_a_check_that_was_killed_continues_with_the_rows_that_are_left(interrupted):
     [finished] = interrupted.first
     assert finished["state"] == "compared"
     assert f"{finished['experiment']}: compared before" in interrupted.second.stdout
@@ -276,7 +276,7 @@ def test_a_row_runs_three_steps_with_no_more_samples_than_that_and_downloads_not
     assert config.capacity_gib == plain.capacity_gib is not None
 
 
-# -- going on, and the budget
+# -- resuming, and the budget
 
 
 def test_rows_are_kept_until_asked_again_and_run_anew_with_other_versions(machine, tmp_path, monkeypatch):

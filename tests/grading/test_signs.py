@@ -40,7 +40,7 @@ def test_an_honest_ledger_has_no_signs(student, signs, real_ledger):
     assert signs(real_ledger, "Bob") == []
 
 
-def test_a_run_that_still_goes_on_or_was_killed_has_none(student, signs):
+def test_a_run_that_still_runs_or_was_killed_has_none(student, signs):
     ledger = student()
     next(ledger.glob("tiny/baseline/*/record.json")).unlink()
     run = edit(ledger, "reduced_batch", status="timeout", reason="stopped after the 9 s it was given")
@@ -50,7 +50,7 @@ def test_a_run_that_still_goes_on_or_was_killed_has_none(student, signs):
     assert [sign for sign in shown if "peak_bytes" not in sign] == []  # the result that was cut told the peak
 
 
-def test_a_run_that_went_on_after_its_watcher_was_killed_has_none(student, signs):
+def test_a_run_that_ran_on_after_its_watcher_was_killed_has_none(student, signs):
     ledger = student()
     # the attempt that nobody saw end counts no time
     attempt = {"status": "killed", "reason": "", "exit_code": None, "died_in": None, "wall_seconds": 0.0,

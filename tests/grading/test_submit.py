@@ -108,7 +108,7 @@ def test_links_and_files_that_are_too_large_are_left_out_and_named(runs, tmp_pat
     assert b"root:" not in b"".join(found.members.values())
 
 
-def test_a_run_that_still_goes_on_is_packed_as_far_as_it_is(runs, tmp_path):
+def test_a_run_that_still_runs_is_packed_as_far_as_it_is(runs, tmp_path):
     run = one_run(runs)
     (run / "record.json").unlink()
     with (run / "events.jsonl").open("a") as events:

@@ -1,4 +1,4 @@
-"""Progress: plain lines while a run goes on."""
+"""Progress: plain lines while a run runs."""
 
 import dataclasses
 

@@ -7,7 +7,7 @@ LAYERS = "tests/config/test_layers.py"
 RESUME = "tests/runs/test_resume.py"
 WEIGHTS = "tests/train/test_weights.py"
 STATE_FILES = "tests/train/test_state_files.py"
-OWN_STATE = "tests/train/test_own_state.py::test_each_generator_goes_on_where_it_was_saved"
+OWN_STATE = "tests/train/test_own_state.py::test_each_generator_resumes_where_it_was_saved"
 TRACKER = "tests/memory/test_tracker.py"
 ALLOCATOR = "tests/plan/test_allocator.py"
 DATA_ARCHIVE = "tests/train/test_data_archive.py"
@@ -70,7 +70,7 @@ GUARDS = (
         "labkit/runs/resume.py",
         "record.config_hash != resolved.config.hash or ",
         "",
-        (f"{RESUME}::test_the_newest_run_with_the_same_config_and_environment_goes_on",),
+        (f"{RESUME}::test_the_newest_run_with_the_same_config_and_environment_is_resumed",),
     ),
     Guard(
         "resume: torch's random state",
@@ -102,7 +102,7 @@ GUARDS = (
         "labkit/train/checkpoints.py",
         "            set_random_state(self._random_state)\n",
         "",
-        (f"{RESUME}::test_a_run_that_goes_on_ends_as_one_in_one_piece[1]",),
+        (f"{RESUME}::test_a_run_that_is_resumed_ends_as_one_in_one_piece[1]",),
     ),
     Guard(
         "resume: the order of the data",
@@ -110,7 +110,7 @@ GUARDS = (
         "labkit/train/data.py",
         "len(samples), config.seed, first_epoch, done_samples, config.batch_size",
         "len(samples), config.seed, first_epoch, 0, config.batch_size",
-        ("tests/train/test_data.py::test_a_loader_that_goes_on_gives_what_is_left_of_the_epoch_and_then_whole_ones",),
+        ("tests/train/test_data.py::test_a_loader_that_resumes_gives_what_is_left_of_the_epoch_and_then_whole_ones",),
     ),
     # -- the simulated GPU, and the model of CUDA's allocator
     Guard(
@@ -239,7 +239,7 @@ GUARDS = (
         "data archive: where a part begins",
         "the beginning stands twice in the archive",
         "labkit/train/data_archive.py",
-        "if answer.status != http.HTTPStatus.PARTIAL_CONTENT or not goes_on:",
+        "if answer.status != http.HTTPStatus.PARTIAL_CONTENT or not resumes:",
         "if answer.status != http.HTTPStatus.PARTIAL_CONTENT:",
         (f"{DATA_ARCHIVE}::test_a_part_from_another_place_is_not_written_behind_what_is_there",),
     ),

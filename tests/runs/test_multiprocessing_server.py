@@ -65,7 +65,7 @@ def test_it_imports_the_main_module_again(said_by):
     assert said_by("end").count("main module") > 1
 
 
-def test_when_its_server_is_killed_a_child_goes_on_and_counts_as_ended(said_by):
+def test_when_its_server_is_killed_a_child_runs_on_and_counts_as_ended(said_by):
     assert "exit code 255 alive True" in said_by("sleep")
 
 

@@ -1,4 +1,4 @@
-"""A run that is interrupted in a notebook: the kernel lives, the run is recorded, and nothing goes on."""
+"""A run that is interrupted in a notebook: the kernel lives, the run is recorded, and nothing is left running."""
 
 import time
 
@@ -15,7 +15,7 @@ run("reduced_batch", {"max_epochs": 200, "report_every": 999})
 NEXT = 'print(run("reduced_batch", {"max_steps": 1, "num_train_samples": 32}).status)'
 
 
-def test_an_interrupted_cell_stops_the_run_and_the_kernel_goes_on(tmp_path, monkeypatch):
+def test_an_interrupted_cell_stops_the_run_and_the_kernel_runs_on(tmp_path, monkeypatch):
     from jupyter_client.manager import start_new_kernel
 
     monkeypatch.setenv("LABKIT_RUNS", str(tmp_path))

@@ -33,7 +33,7 @@ def test_nothing_that_is_planted_runs(ledger, values, files):
     refused = plants_in_every_file(ledger, "reduced_batch", values)
     for (name,), said in refused.items():
         assert "step-000002 is damaged (" in said
-        assert said.endswith("; delete it to go on from the step before it.")
+        assert said.endswith("; delete it to resume from the step before it.")
         assert len(said.splitlines()) == 1
         if name.rpartition("/")[2] in files:
             assert f"{name.rpartition('/')[2]} asks for posix.system, which is not data" in said

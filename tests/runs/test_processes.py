@@ -65,7 +65,7 @@ def test_what_has_ended_is_not_found(begin, tmp_path):
     assert psutil.Process(pid).status() == psutil.STATUS_ZOMBIE  # it has not been waited for yet
 
 
-def test_training_and_prediction_of_a_run_are_found_while_it_goes_on(ledger):
+def test_training_and_prediction_of_a_run_are_found_while_it_runs(ledger):
     found = {"labkit.train.fit": set(), "labkit.plan.background": set(), "": set()}
 
     def look(event):

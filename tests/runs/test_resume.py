@@ -1,4 +1,4 @@
-"""A run that stopped goes on where it was, and ends as if it had not."""
+"""A run that stopped resumes where it was, and ends as if it had not."""
 
 import hashlib
 import json
@@ -50,7 +50,7 @@ def whole(tmp_path_factory):
 
 
 @pytest.mark.parametrize("step", [1, 3, 5])  # in an epoch, at its end behind the validation, in the second
-def test_a_run_that_goes_on_ends_as_one_in_one_piece(whole, step):
+def test_a_run_that_is_resumed_ends_as_one_in_one_piece(whole, step):
     record, folder = whole
     copy = stopped_at(folder, step)
     events = []
@@ -76,7 +76,7 @@ def test_a_run_that_goes_on_ends_as_one_in_one_piece(whole, step):
         ("xxl_cpu_offload", {"num_train_samples": 48, "accumulate_grad_batches": 1, "max_steps": 3}),
     ],
 )
-def test_every_kind_of_optimizer_goes_on(ledger, experiment, values):
+def test_every_kind_of_optimizer_resumes(ledger, experiment, values):
     values |= {"enable_checkpointing": True, "save_every": 1, "keep_checkpoints": 3, "save_model": True}
     record = run(experiment, values)
     assert (record.status, len(record.losses)) == ("ok", 3)
@@ -87,7 +87,7 @@ def test_every_kind_of_optimizer_goes_on(ledger, experiment, values):
     assert weights(copy.path) == weights(folder.path)
 
 
-def test_the_same_command_goes_on_and_fresh_starts_anew(ledger):
+def test_the_same_command_resumes_and_fresh_starts_again(ledger):
     values = SMALL | {"max_epochs": 1, "save_model": False}
 
     def kill_when_saved(event):
@@ -96,7 +96,7 @@ def test_the_same_command_goes_on_and_fresh_starts_anew(ledger):
 
     killed = run("reduced_batch", values, on_event=kill_when_saved)
     assert killed.status == "killed"
-    assert "is saved, and the same command goes on there" in killed.reason
+    assert "is saved, and the same command resumes there" in killed.reason
     done = run("reduced_batch", values)
     assert (done.id, done.status, len(done.losses)) == (killed.id, "ok", 3)
     assert ledger.records() == [done]
@@ -117,7 +117,7 @@ def test_fresh_leaves_what_stopped_as_it_is(ledger):
     assert [folder.read() for folder in ledger.folders()][:2] == before
 
 
-def test_ctrl_c_saves_the_step_that_goes_on(ledger):
+def test_ctrl_c_saves_the_step_in_progress(ledger):
     values = [
         "enable_checkpointing=true",
         "save_every=1000",
@@ -141,14 +141,14 @@ def test_ctrl_c_saves_the_step_that_goes_on(ledger):
     saved = json.loads(folder.newest_checkpoint().read_text())
     assert record.status == "killed"
     assert (
-        record.reason == f"interrupted by Ctrl-C; step-{saved['step']:06} is saved, and the same command goes on there"
+        record.reason == f"interrupted by Ctrl-C; step-{saved['step']:06} is saved, and the same command resumes there"
     )
     assert saved["step"] == len(record.losses)
     assert not Path(f"/proc/{child}").exists()
     assert not folder.is_watched
 
 
-def test_sigterm_between_two_micro_batches_saves_the_step_that_goes_on(ledger):
+def test_sigterm_between_two_micro_batches_saves_the_step_in_progress(ledger):
     told = []
 
     def tell(event):
@@ -199,7 +199,7 @@ def test_a_damaged_step_is_named_and_the_one_before_it_serves(whole):
     assert [attempt["resumed_at_step"] for attempt in again.attempts] == [4, 3]
 
 
-def test_what_cannot_go_on_says_why(whole, monkeypatch, capsys):
+def test_what_cannot_be_resumed_says_why(whole, monkeypatch, capsys):
     record, folder = whole
     with pytest.raises(LedgerError, match="nothing left to do"):
         resume(folder)
@@ -213,12 +213,12 @@ def test_what_cannot_go_on_says_why(whole, monkeypatch, capsys):
     assert main(["run", "reduced_batch", "--resume", record.id]) == 2
 
 
-def test_a_run_that_goes_on_still_cannot_be_resumed(ledger):
+def test_a_run_that_still_runs_cannot_be_resumed(ledger):
     tried = []
 
     def resume_it(event):
         if event["event"] == "start":
-            with pytest.raises(LedgerError, match="still goes on"):
+            with pytest.raises(LedgerError, match="still running"):
                 resume(ledger.folders()[0])
             tried.append(event)
 
@@ -227,7 +227,7 @@ def test_a_run_that_goes_on_still_cannot_be_resumed(ledger):
     assert record.status == "ok"
 
 
-def test_the_newest_run_with_the_same_config_and_environment_goes_on(whole, tmp_path, monkeypatch):
+def test_the_newest_run_with_the_same_config_and_environment_is_resumed(whole, tmp_path, monkeypatch):
     record, folder = whole
     ledger = Ledger(tmp_path)
     resolved = resolve(Workspace.find(), "reduced_batch", SMALL)

@@ -39,7 +39,7 @@ def start_command(*arguments: str) -> subprocess.Popen:
     )  # fmt: skip
 
 
-def test_a_run_is_readable_while_it_goes_on_and_recorded_after(ledger):
+def test_a_run_is_readable_while_it_runs_and_recorded_after(ledger):
     seen = []
 
     def look(event):
@@ -78,7 +78,7 @@ def test_a_child_that_is_killed_is_recorded_as_killed(ledger):
     assert record.model["parameters"] > 0  # what was known before is kept
 
 
-def test_a_watcher_that_fails_leaves_no_run_that_goes_on_for_ever(ledger):
+def test_a_watcher_that_fails_leaves_no_run_that_runs_for_ever(ledger):
     def fail_at_start(event):
         if event["event"] == "start":
             raise BrokenPipeError("nobody reads")

@@ -73,7 +73,7 @@ class Cluster:
     def __enter__(self) -> "Cluster":
         try:
             self._start()
-        except BaseException:  # Ctrl-C too: servers that were started are stopped, and the error goes on
+        except BaseException:  # Ctrl-C too: servers that were started are stopped, and the error is raised again
             self.__exit__()
             raise
         return self

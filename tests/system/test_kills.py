@@ -1,4 +1,4 @@
-"""kill -9 anywhere: the same command goes on, and the run ends as one that nobody killed. About three minutes."""
+"""kill -9 anywhere: the same command resumes, and the run ends as one that nobody killed. About three minutes."""
 
 import hashlib
 import json
@@ -125,7 +125,7 @@ def killed(whole, tmp_path_factory):
 
 
 @pytest.mark.parametrize("number", range(len(PLACES)), ids=[f"{i} {place}" for i, place in enumerate(PLACES)])
-def test_a_killed_run_goes_on_to_the_same_end(whole, killed, number):
+def test_a_killed_run_resumes_to_the_same_end(whole, killed, number):
     reference, checksum, _ = whole
     place, ledger, hit, record, found = killed[number]
     assert hit or place == "any time"

@@ -1,7 +1,7 @@
-"""Runs on several ranks go on under every other strategy; ``tests/runs/ranks`` has ddp."""
+"""Runs on several ranks resume under every other strategy; ``tests/runs/ranks`` has ddp."""
 
 import pytest
-from pieces import SHORT, goes_on_as_in_one_piece
+from pieces import SHORT, resumes_as_in_one_piece
 
 ZERO = SHORT | {"precision": "bf16-true", "loss_average": "batches", "save_model": True}
 STRATEGIES = {
@@ -16,5 +16,5 @@ STRATEGIES = {
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-def test_every_strategy_goes_on(ledger, name):
-    goes_on_as_in_one_piece(ledger, STRATEGIES[name])
+def test_every_strategy_resumes(ledger, name):
+    resumes_as_in_one_piece(ledger, STRATEGIES[name])

@@ -165,7 +165,7 @@ def wait_until(true: Callable[[], object]) -> None:
         time.sleep(0.5)
 
 
-def test_a_job_whose_time_is_over_saves_queues_again_and_goes_on_as_if_nothing_had_been(site, cluster):
+def test_a_job_whose_time_is_over_saves_queues_again_and_resumes_as_if_nothing_had_been(site, cluster):
     values = [*DDP, "dropout=0.1", "num_train_samples=128", "val_fraction=0.1", "accumulate_grad_batches=2",
               "report_every=1000", "save_every=100000"]  # fmt: skip
     job, folder = begun(site, [*values, "max_epochs=10000"], "--gpus", "2", "--time", "0:02:30")
@@ -176,20 +176,20 @@ def test_a_job_whose_time_is_over_saves_queues_again_and_goes_on_as_if_nothing_h
     # nothing but the signal has had it saved
     assert (
         attempt["reason"]
-        == f"stopped before the job's time was over; step-{saved:06} is saved, and the same command goes on there"
+        == f"stopped before the job's time was over; step-{saved:06} is saved, and the same command resumes there"
     )
     wait_until(lambda: len(folder.read().losses) > saved + 20)
     assert "Restarts=1 " in cluster.command("scontrol", "--oneliner", "show", "job", job)
     cluster.command("scancel", job)
     wait_until(lambda: not folder.is_watched)
-    went_on = folder.read()
+    resumed = folder.read()
     epochs = -(-(saved + 20) // STEPS_AN_EPOCH)
     once = json.loads(labkit(site | {"LABKIT_RUNS": site["LABKIT_RUNS"] + "-once"}, "run", *values, "devices=2",
                              f"max_epochs={epochs}", "enable_checkpointing=true", "--json"))  # fmt: skip
     assert once["status"] == "ok"
-    assert went_on.losses[: saved + 20] == once["losses"][: saved + 20]
+    assert resumed.losses[: saved + 20] == once["losses"][: saved + 20]
     whole = saved // STEPS_AN_EPOCH
-    assert went_on.validation_losses[:whole] == once["validation_losses"][:whole]
+    assert resumed.validation_losses[:whole] == once["validation_losses"][:whole]
 
 
 def test_a_cancelled_job_leaves_a_record_and_no_process(site, cluster):

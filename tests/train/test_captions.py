@@ -46,7 +46,7 @@ def seeing(name):
     return model
 
 
-def test_opt_goes_on_from_the_placeholders_and_the_start_mark():
+def test_opt_continues_from_the_placeholders_and_the_start_mark():
     batch = collator(OPT).prompts(pictures(2))
     assert batch["input_ids"].tolist() == [[TOKEN_IDS[IMAGE]] * QUERIES + [TOKEN_IDS[BOS]]] * 2
 

@@ -358,7 +358,7 @@ def test_training_shuffles_by_the_seed_anew_in_every_epoch():
 
 
 @pytest.mark.parametrize("done_batches", [0, 1, 3])
-def test_a_loader_that_goes_on_gives_what_is_left_of_the_epoch_and_then_whole_ones(done_batches):
+def test_a_loader_that_resumes_gives_what_is_left_of_the_epoch_and_then_whole_ones(done_batches):
     samples, keys = list(range(64)), config(batch_size=16, seed=1)
     whole = build_loader(keys, samples, list, train=True)
     rest = build_loader(keys, samples, list, train=True, first_epoch=1, done_batches=done_batches)

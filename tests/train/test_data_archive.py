@@ -172,13 +172,13 @@ def test_what_cannot_be_brought_is_one_line(address, data, capsys, arguments, wo
 # -- connections that end too early
 
 
-def test_a_connection_that_is_cut_goes_on_where_it_was(address, data):
+def test_a_connection_that_is_cut_resumes_where_it_was(address, data):
     address.cuts = [1000, 500]
     assert fetch(data) == SAMPLES
     assert address.asked == ["0-1", "0-", "1000-", "1500-"]
 
 
-def test_tries_have_an_end_and_the_next_call_goes_on(address, data, archive):
+def test_tries_have_an_end_and_the_next_call_resumes(address, data, archive):
     address.cuts = [100] * data_archive.TRIES
     text = error_of(data)
     assert "it was cut after" in text

@@ -46,7 +46,7 @@ def test_the_mark_of_a_build_that_was_killed_is_taken_away(folder):
         assert not mark.exists()
 
 
-def test_a_build_that_goes_on_is_waited_for_and_keeps_its_mark(folder):
+def test_a_build_that_runs_is_waited_for_and_keeps_its_mark(folder):
     (folder / "cpu_adam").mkdir(parents=True)
     mark = folder / "cpu_adam" / "lock"
     child = holder(mark, 1)

@@ -23,7 +23,7 @@ MOVE_S = 1000.0
 
 @pytest.fixture
 def moved(monkeypatch):
-    """Counts what Lightning's teardown moves. Each time the clock goes on, as on a GPU with a model that is large."""
+    """Counts what Lightning's teardown moves. Each time the clock runs on, as on a GPU with a model that is large."""
     calls, late = [], [0.0]
     clock = time.perf_counter
 

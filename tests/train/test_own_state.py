@@ -1,4 +1,4 @@
-"""Random states: what a run goes on with draws what the run in one piece would have drawn."""
+"""Random states: what a run resumes with draws what the run in one piece would have drawn."""
 
 import random
 
@@ -23,7 +23,7 @@ def states_as_before():
 
 
 @pytest.mark.parametrize("draw", DRAWS.values(), ids=DRAWS)
-def test_each_generator_goes_on_where_it_was_saved(draw, tmp_path):
+def test_each_generator_resumes_where_it_was_saved(draw, tmp_path):
     random.seed(1)
     numpy.random.seed(1)
     torch.manual_seed(1)

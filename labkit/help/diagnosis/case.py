@@ -153,7 +153,7 @@ class Case:
             f"{losses.count(None)} of {len(losses)} losses are not a finite number",
             ", ".join(f"{key}={config.get(key)}" for key in ("lr", "warmup_steps", "precision", "optim")),
         ]
-        happened = "The loss became NaN or infinite. The run went on, but what it trained from there on is of no use."
+        happened = "The loss became NaN or infinite. The run continued, but what it trained from there on is of no use."
         return self.of("nan_loss", happened, evidence, self.steps.nan())
 
     def from_exit_code(self) -> Diagnosis | None:

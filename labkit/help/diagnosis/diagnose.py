@@ -14,7 +14,7 @@ GPU_MEMORY = ("gpu_other_process", "gpu_fragmented", "gpu_larger_than_gpu", "gpu
 
 
 def diagnose(record: Record, log: str, host: OomKills | None = None) -> Diagnosis | None:
-    """Why the run of ``record`` did not end well; None where it did, was skipped, or goes on.
+    """Why the run of ``record`` did not end well; None where it did, was skipped, or still runs.
 
     ``log`` is what it printed, or the end of that. ``host``, from two readings of ``HostMemory``, tells whether the
     kernel has killed for want of memory in between. A run that ended ``ok`` with a loss that is not a number is

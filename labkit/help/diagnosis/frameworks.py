@@ -1,4 +1,4 @@
-"""The frameworks that write logs, and what each calls the levers that make a run fit, go on, or stay finite."""
+"""The frameworks that write logs, and what each calls the levers that make a run fit, continue, or stay finite."""
 
 import re
 from collections.abc import Mapping

@@ -129,7 +129,7 @@ class NextSteps:
         if not self.is_ours:
             return [self.levers["resume"]]
         if self._record is not None and self._config.get("enable_checkpointing"):
-            return [f"labkit run --resume {self._record.id}  # goes on from the last checkpoint"]
+            return [f"labkit run --resume {self._record.id}  # resumes from the last checkpoint"]
         return [f"{self.run()}  # again, from the start"]
 
 

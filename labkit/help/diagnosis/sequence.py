@@ -63,7 +63,7 @@ class Event:
 
     @property
     def survived(self) -> bool:
-        """Whether the program went on."""
+        """Whether the program continued."""
         return self.lives > (_STOPPING if self.symptom.final else 0)
 
 

@@ -1,4 +1,4 @@
-"""Panel: a run while it goes on, as a page that Jupyter's server gives. The kernel has no part in it.
+"""Panel: a run while it runs, as a page that Jupyter's server gives. The kernel has no part in it.
 
 A server extension; ``docker/jupyter/server_extension.json`` switches it on. The page asks again and again how the
 run stands, so that it is there again after a reload or a new kernel. The server reads a run's event file as it grows,
@@ -39,7 +39,7 @@ class Panel(View):
         return cls(f"{place}/{run}", run)
 
     def _text(self) -> str:
-        return f"{self.name}: {self.url} shows it as it goes on"
+        return f"{self.name}: {self.url} shows it while it runs"
 
     def _html(self) -> str:
         url, name = escape(self.url, quote=True), escape(self.name, quote=True)

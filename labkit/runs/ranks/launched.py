@@ -1,6 +1,6 @@
 """Launched: ranks that somebody else has started, ``torchrun`` say, each as a ``labkit run`` of its own.
 
-Rank 0 makes the run's folder, or goes on with it, watches its own process and writes the record. It leaves a message
+Rank 0 makes the run's folder, or resumes the run, watches its own process and writes the record. It leaves a message
 about it in the ledger, which all ranks must share (see ``rendezvous``); each of the others finds it there and watches
 a process of its own. When a stop is requested of one rank, or of all, the run stops. So a launcher has only to
 set ``RANK``, ``WORLD_SIZE``, ``LOCAL_RANK``, ``MASTER_ADDR`` and ``MASTER_PORT``; Slurm's ``srun`` says the same in its
@@ -101,7 +101,7 @@ class Launched:
         self._rendezvous(ledger).open()
 
     def leave_message(self, ledger: Ledger, folder: RunFolder, saved: Path | None) -> None:
-        """As rank 0, each time that a run begins or goes on: say where it is."""
+        """As rank 0, each time that a run begins or is resumed: say where it is."""
         self._rendezvous(ledger).leave_message(folder, saved)
 
     def tell_of_skipped(self, ledger: Ledger, folder: RunFolder) -> None:

@@ -12,7 +12,7 @@ from labkit.ledger.whole_file import write_whole
 
 @dataclass(frozen=True, kw_only=True)
 class Message:
-    """What rank 0 has said: the run, the checkpoint to go on with, and a mark that no other message has."""
+    """What rank 0 has said: the run, the checkpoint to resume from, and a mark that no other message has."""
 
     run: RunFolder
     saved: Path | None
@@ -35,7 +35,7 @@ class Rendezvous:
         self._message.unlink(missing_ok=True)
 
     def leave_message(self, run: RunFolder, saved: Path | None) -> None:
-        """As rank 0: say where the run is, and from which checkpoint it goes on.
+        """As rank 0: say where the run is, and from which checkpoint it resumes.
 
         Raises ``LedgerError`` when that cannot be written.
         """

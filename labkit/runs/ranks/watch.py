@@ -38,7 +38,7 @@ from labkit.runs.silent_end import silent_end
 
 POLL_S = 0.05
 GRACE_S = 5.0
-"""How long the other ranks go on when one has failed: enough to say what they think it was."""
+"""How long the other ranks may run when one has failed: enough to say what they think it was."""
 
 TIMED_OUT = 124
 """The exit code of the command ``timeout``, and so of a rank that waited in vain for another."""

@@ -242,10 +242,10 @@ def test_the_record_tells_how_a_run_ended(values, kind, step):
     assert step in "\n".join(found.next_steps)
 
 
-def test_a_run_with_checkpoints_goes_on_and_one_without_starts_again():
+def test_a_run_with_checkpoints_resumes_and_one_without_starts_again():
     stopped = dict(status="killed", reason="interrupted by Ctrl-C")
     kept = diagnose(a_record(overrides={"enable_checkpointing": True}, **stopped), "")
-    assert kept.next_steps == ["labkit run --resume 20260102-150405-abcd  # goes on from the last checkpoint"]
+    assert kept.next_steps == ["labkit run --resume 20260102-150405-abcd  # resumes from the last checkpoint"]
     assert diagnose(a_record(**stopped), "").next_steps[0].startswith("labkit run reduced_batch --profile tiny")
 
 

@@ -55,7 +55,7 @@ def test_what_is_trained_again_is_forgotten():
     assert found.to_dict() == Curve().to_dict()
 
 
-def test_a_long_curve_that_is_cut_goes_on_where_it_was_cut():
+def test_a_long_curve_that_is_cut_continues_where_it_was_cut():
     found = curve(*[1.0] * 5000)
     found.cut(4001)
     found.add([2.0] * 999)

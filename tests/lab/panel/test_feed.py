@@ -45,7 +45,7 @@ class Held:
         monkeypatch.setattr(Watched, "read", read)
 
 
-def test_twenty_panels_share_one_reading_and_jupyters_thread_goes_on(made, monkeypatch):
+def test_twenty_panels_share_one_reading_and_jupyters_thread_runs_on(made, monkeypatch):
     made.add("a", start(), progress(1, 1.0))
     held = Held(monkeypatch)
 
@@ -55,7 +55,7 @@ def test_twenty_panels_share_one_reading_and_jupyters_thread_goes_on(made, monke
         while not held.begun.is_set():
             await asyncio.sleep(0.01)
         panels[3].cancel()  # a page is closed
-        assert json.loads(await feed.newest())[0]["id"] == "a"  # while the reading goes on
+        assert json.loads(await feed.newest())[0]["id"] == "a"  # while the reading runs
         held.may_end.set()
         return await asyncio.gather(*panels, return_exceptions=True)
 

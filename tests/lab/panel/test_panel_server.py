@@ -20,7 +20,7 @@ def whole(server, path, seen=0):
     return found
 
 
-def test_a_run_is_told_as_it_goes_on_and_whole_to_whoever_comes_later(server, ledger):
+def test_a_run_is_shown_while_it_runs_and_whole_to_those_who_come_later(server, ledger):
     told, path = [], ""
 
     def look(event):

@@ -57,7 +57,7 @@ def stopped_at(folder: RunFolder, step: int) -> RunFolder:
     return RunFolder(copy)
 
 
-def goes_on_as_in_one_piece(ledger: Ledger, values: dict[str, Any]) -> None:
+def resumes_as_in_one_piece(ledger: Ledger, values: dict[str, Any]) -> None:
     """Assert it for a run of four steps that stops behind the first: losses, and all that is saved at the end."""
     record = run("reduced_batch", values)
     assert (record.status, len(record.losses)) == ("ok", 4), record.reason

@@ -77,7 +77,7 @@ def test_a_rank_of_torchrun_that_is_killed_is_in_the_record(ledger):
         time.sleep(0.1)
 
 
-def test_the_same_launch_goes_on_where_it_stopped(ledger):
+def test_the_same_launch_resumes_where_it_stopped(ledger):
     values = ["num_train_samples=64", "max_epochs=2", "num_workers=0", "enable_checkpointing=true", "save_every=1"]
     port = free_port()
 

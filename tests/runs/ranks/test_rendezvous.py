@@ -35,7 +35,7 @@ def test_each_message_is_taken_once_by_each_rank(rendezvous, watched):
     assert rendezvous.have_arrived(3)
 
 
-def test_a_run_that_goes_on_leaves_a_new_message(rendezvous, watched):
+def test_a_run_that_resumes_leaves_a_new_message(rendezvous, watched):
     rendezvous.leave_message(watched, None)
     first = rendezvous.take_message(1)
     saved = watched.path / "checkpoints" / "step-000002"
@@ -54,14 +54,14 @@ def test_a_message_on_a_run_that_nobody_watches_is_an_old_one(rendezvous, watche
 
 
 def test_a_message_that_changes_while_it_is_read_is_an_old_one(rendezvous, watched, monkeypatch):
-    """A rank has read the message of an earlier launch, and looks who watches the run when the next goes on with it."""
+    """A rank has read the message of an earlier launch, and looks who watches the run when the next resumes it."""
     rendezvous.leave_message(watched, None)
 
-    def goes_on_meanwhile(folder: RunFolder) -> bool:
+    def resumed_meanwhile(folder: RunFolder) -> bool:
         rendezvous.open()
         return True
 
-    monkeypatch.setattr(RunFolder, "is_watched", property(goes_on_meanwhile))
+    monkeypatch.setattr(RunFolder, "is_watched", property(resumed_meanwhile))
     assert rendezvous.take_message(1) is None
 
 

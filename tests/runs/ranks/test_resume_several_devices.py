@@ -1,4 +1,4 @@
-"""A run on two devices that stopped goes on where it was, and ends as if it had not.
+"""A run on two devices that stopped resumes where it was, and ends as if it had not.
 
 Under ddp; tests/system/test_resume_strategies.py has the other strategies.
 """
@@ -70,7 +70,7 @@ def test_a_run_that_is_stopped_in_every_way_ends_as_one_in_one_piece(whole, ledg
     first = mine.read()
     reached = len(first.losses)
     assert (first.status, first.exit_code, reached >= 1) == ("killed", 0, True)
-    assert first.reason == (f"interrupted by Ctrl-C; step-{reached:06} is saved, and the same command goes on there")
+    assert first.reason == (f"interrupted by Ctrl-C; step-{reached:06} is saved, and the same command resumes there")
     assert mine.newest_checkpoint().parent.name == f"step-{reached:06}"
     assert [rank["status"] for rank in first.ranks] == ["killed"]  # it has come to its end by itself
 
@@ -83,7 +83,7 @@ def test_a_run_that_is_stopped_in_every_way_ends_as_one_in_one_piece(whole, ledg
     third = run("reduced_batch", DDP, on_event=Hit(rank_1_is_killed, steps=2))
     assert (third.status, third.exit_code, third.ended_by_rank) == ("killed", -signal.SIGKILL, 1)
     assert third.reason.startswith("rank 1 was killed by signal 9 (SIGKILL)")
-    assert third.reason.endswith("is saved, and the same command goes on there")
+    assert third.reason.endswith("is saved, and the same command resumes there")
 
     last = run("reduced_batch", DDP)
     assert last.id == first.id
@@ -114,7 +114,7 @@ def test_a_damaged_part_of_a_rank_is_named_and_the_step_before_it_serves(whole):
     again = resume(copy)
     assert (again.status, again.ended_by_rank) == ("failed", 1)
     assert again.reason.startswith(f"rank 1: {damaged.parent} is damaged (")
-    assert again.reason.endswith("delete it to go on from the step before it.")
+    assert again.reason.endswith("delete it to resume from the step before it.")
     assert len(again.reason.splitlines()) == 1
     shutil.rmtree(damaged.parent)
     again = resume(copy)  # from the end of the first epoch, behind its validation

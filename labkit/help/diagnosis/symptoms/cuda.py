@@ -154,7 +154,7 @@ SYMPTOMS = (
         "machine.",
         "nvidia-smi -L ; echo $CUDA_VISIBLE_DEVICES  # the GPUs here are counted from 0 within that list",
         "torchrun --nproc_per_node=N train.py  # N is the number of GPUs; num_processes in accelerate's config",
-        "torch.cuda.set_device(int(os.environ['LOCAL_RANK']))  # not RANK, which goes on over the nodes",
+        "torch.cuda.set_device(int(os.environ['LOCAL_RANK']))  # not RANK, which counts over all nodes",
     ),
     wrapped(
         "gpu_busy",

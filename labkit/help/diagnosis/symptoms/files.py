@@ -94,7 +94,7 @@ SYMPTOMS = (
         r"|ChunkedEncodingError"
         r"|IncompleteRead\(",
         "The connection broke in the middle of a download; the file is not whole.",
-        "hf download ORG/MODEL  # once more: it goes on where it stopped",
+        "hf download ORG/MODEL  # once more: it resumes where it stopped",
         "export HF_HUB_DOWNLOAD_TIMEOUT=60  # more patience than 10 s",
         "hf download ORG/MODEL --force-download  # if the size still differs",
     ),
@@ -122,7 +122,7 @@ SYMPTOMS = (
     ),
     wrapped(
         "hub_retry",
-        # huggingface_hub 2.4: a warning; the download goes on
+        # huggingface_hub 2.4: a warning; the download continues
         r"Retrying in \S{1,8} \[Retry \d+/\d+\]"
         r"|Trying to resume download\.\.\.",
         "A download was interrupted and tried again.",
@@ -179,7 +179,7 @@ SYMPTOMS = (
         "The checkpoint's optimizer trained other weights than this run does: other layers are frozen, another "
         "adapter, or another model.",
         "diff OLD_CONFIG NEW_CONFIG  # what is trained must be the same to resume",
-        "from_pretrained(CHECKPOINT)  # to go on with the weights only: a new run, without resume_from_checkpoint",
+        "from_pretrained(CHECKPOINT)  # to continue with the weights only: a new run, without resume_from_checkpoint",
         "Model.load_from_checkpoint(FILE)  # Lightning: in place of trainer.fit(ckpt_path=FILE)",
     ),
     wrapped(

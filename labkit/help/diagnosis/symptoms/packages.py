@@ -19,7 +19,7 @@ SYMPTOMS = (
     ),
     wrapped(
         "numpy_built_for_1",
-        # pytorch#107302: a warning at import; the program may well go on
+        # pytorch#107302: a warning at import; the program may well continue
         r"A module that was compiled using NumPy 1\.x cannot be run in",
         "A package warned at its import that it was built for NumPy 1. What uses NumPy in it will fail.",
         "pip install 'numpy<2'  # or a newer release of the package that the traceback below the warning names",

@@ -21,7 +21,7 @@ class Symptom:
 
     ``final`` texts come from who ends a program (Slurm, a launcher): lines that other processes print after them do not
     mean that it was survived. One that ``reaches_back`` says that some process has failed, whose own words come before
-    it, also when other processes went on for a while.
+    it, also when other processes continued for a while.
     """
 
     kind: str
