@@ -52,7 +52,7 @@ def is_lightning(script: BatchScript, launch: Launch | None) -> bool:
 
 
 def _cannot_tell(found: str, fix: str) -> Check:
-    return Check(name="tasks", level="amber", found=f"cannot tell: {found}", mend=fix)
+    return Check(name="tasks", level="amber", found=f"cannot tell: {found}", fix=fix)
 
 
 def _unknown(launch: Launch | None) -> Check:
@@ -69,7 +69,7 @@ def _unknown(launch: Launch | None) -> Check:
 
 def _asked(script: BatchScript, shape: Shape) -> list[Check]:
     if shape.gpus is None:
-        return [Check(name="GPUs", level="amber", found="the script asks for no GPU", mend="#SBATCH --gpus-per-node=1")]
+        return [Check(name="GPUs", level="amber", found="the script asks for no GPU", fix="#SBATCH --gpus-per-node=1")]
     return [Check(name="GPUs", level="green", found=f"{shape.gpus} a node")]
 
 
@@ -97,7 +97,7 @@ def _launcher(script: BatchScript, launch: Launch, shape: Shape) -> list[Check]:
             Check(
                 name="tasks",
                 level="red",
-                mend=_fewer_tasks(launch, script, shape),
+                fix=_fewer_tasks(launch, script, shape),
                 found=f"{shape.each} tasks a node, and each starts {launch.name} for all of its GPUs",
             )
         ]
@@ -105,10 +105,10 @@ def _launcher(script: BatchScript, launch: Launch, shape: Shape) -> list[Check]:
         old = script.options.get("gpus-per-task")
         place = f"  # in place of --gpus-per-task={old}" if old and "gpus-per-node" not in script.options else ""
         found = f"{launch.name} starts {each} ranks on a node, and sees {shape.seen} GPUs there"
-        return [*checks, Check(name="GPUs", level="red", mend=_gpus_fix(script, each) + place, found=found)]
+        return [*checks, Check(name="GPUs", level="red", fix=_gpus_fix(script, each) + place, found=found)]
     if each and shape.gpus and 1 <= each < shape.gpus and launch.by != "ssh":
         found = f"{launch.name} starts {each} ranks on a node with {shape.gpus} GPUs; the others idle"
-        return [*checks, Check(name="GPUs", level="amber", mend=_gpus_fix(script, each), found=found)]
+        return [*checks, Check(name="GPUs", level="amber", fix=_gpus_fix(script, each), found=found)]
     return [*checks, *_asked(script, shape)]
 
 
@@ -152,15 +152,15 @@ def _program(script: BatchScript, launch: Launch, shape: Shape) -> list[Check]:
         per = devices or (shape.gpus if shape.spread and shape.gpus else shape.each)
         tasks = Check(
             name="tasks", level="red" if lightning else "amber",
-            mend=f"#SBATCH --ntasks-per-node={per}  # in place of --ntasks={told['ntasks']}"
+            fix=f"#SBATCH --ntasks-per-node={per}  # in place of --ntasks={told['ntasks']}"
             if "ntasks" in script.options else with_srun(launch, f"--ntasks={told['ntasks']} --ntasks-per-node={per}"),
             found=f"--ntasks={told['ntasks']} does not say how many tasks a node gets; Lightning refuses it above 1",
         )  # fmt: skip
     elif wanted and (only := _only_one(script, launch, shape, wanted)):
-        tasks = Check(name="tasks", level="red" if not may or lightning else "amber", found=only[0], mend=only[1])
+        tasks = Check(name="tasks", level="red" if not may or lightning else "amber", found=only[0], fix=only[1])
     elif wanted and wanted > 1 and each == 1 and (shape.tasks is None) and not launch.is_alone:
         level = "amber" if may and not lightning else "red"
-        tasks = Check(name="tasks", level=level, mend=f"#SBATCH --ntasks-per-node={wanted}",
+        tasks = Check(name="tasks", level=level, fix=f"#SBATCH --ntasks-per-node={wanted}",
                       found=f"no --ntasks-per-node: Slurm starts one task a node, for {wanted} devices")  # fmt: skip
     elif not shape.spread and not launch.is_alone:
         devices_check = _devices(script, launch, shape, devices, lightning, may)
@@ -198,17 +198,17 @@ def _devices(
         return with_srun(launch, asked) if own else f"#SBATCH --ntasks-per-node={tasks}"
 
     if devices is not None and devices != each:
-        return Check(name="devices", level="red", mend=f"{fix(devices)}  # or devices={each}",
+        return Check(name="devices", level="red", fix=f"{fix(devices)}  # or devices={each}",
                      found=f"the command has devices={devices}, and a node gets {each} tasks")  # fmt: skip
     shared = "gpus-per-task" in script.options or "gpus-per-task" in step
     if gpus is None or each == gpus or (shared and each < gpus):
         return Check(name="devices", level="green", found=f"{devices}, as tasks" if devices else "none that differs")
     if each < gpus:
         sure = devices is None and (lightning or (each == 1 and not may))
-        return Check(name="devices", level="red" if sure else "amber", mend=fix(gpus),
+        return Check(name="devices", level="red" if sure else "amber", fix=fix(gpus),
                      found=f"{each} {'task' if each == 1 else 'tasks'} on a node with {gpus} GPUs; one for each is "
                            "wanted, and Lightning refuses less")  # fmt: skip
-    return Check(name="devices", level="red" if (lightning or gpus > 1) and not may else "amber", mend=fix(gpus),
+    return Check(name="devices", level="red" if (lightning or gpus > 1) and not may else "amber", fix=fix(gpus),
                  found=f"{each} tasks on a node with {gpus} GPUs; each rank needs a GPU of its own")  # fmt: skip
 
 
@@ -217,12 +217,12 @@ def _seen(script: BatchScript, launch: Launch, shape: Shape, wanted: int | None,
     if each is not None and shape.seen and shape.each > 1 and wanted and wanted > shape.seen:
         return Check(
             name="GPUs", level="red" if lightning else "amber",
-            mend=f"#SBATCH --gpus-per-node={wanted}  # in place of --gpus-per-task={each}",
+            fix=f"#SBATCH --gpus-per-node={wanted}  # in place of --gpus-per-task={each}",
             found=f"--gpus-per-task={each}: each task sees {each} of the node's GPUs, and Lightning asks each for all",
         )  # fmt: skip
     if shape.gpus is None:
         return Check(name="GPUs", level="amber", found="the script asks for no GPU",
-                     mend=f"#SBATCH --gpus-per-node={wanted or (shape.each if shape.tasks else 1)}")  # fmt: skip
+                     fix=f"#SBATCH --gpus-per-node={wanted or (shape.each if shape.tasks else 1)}")  # fmt: skip
     return Check(name="GPUs", level="green", found=f"{shape.gpus} a node")
 
 
@@ -232,14 +232,14 @@ def _alone(launch: Launch, shape: Shape, devices: int | None, script: BatchScrip
         return [Check(name="tasks", level="green", found=f"{launch.by} starts the processes")]
     wanted = devices or shape.gpus or 1
     if shape.tasks == 1 and devices and devices > 1 and shape.nodes == 1:  # Lightning believes what Slurm says
-        return [Check(name="devices", level="red", mend=f"#SBATCH --ntasks-per-node={devices}  # and start it by srun",
+        return [Check(name="devices", level="red", fix=f"#SBATCH --ntasks-per-node={devices}  # and start it by srun",
                       found=f"the command has devices={devices}, and Slurm says that there is one task")]  # fmt: skip
     if wanted > 1 and shape.each == 1 and shape.nodes == 1:
         return [
             Check(
                 name="tasks",
                 level="amber",
-                mend=f"#SBATCH --ntasks-per-node={wanted}  # and start it by srun",
+                fix=f"#SBATCH --ntasks-per-node={wanted}  # and start it by srun",
                 found=f"one process for {wanted} GPUs: right only if it uses or starts all by itself",
             )
         ]
@@ -252,7 +252,7 @@ def _alone(launch: Launch, shape: Shape, devices: int | None, script: BatchScrip
 def _nodes(script: BatchScript, launch: Launch, shape: Shape) -> Check:
     num_nodes = said(launch, _NUM_NODES) if launch.name not in ("accelerate", "deepspeed") else None
     if num_nodes is not None and num_nodes != shape.nodes and not launch.is_alone:
-        return Check(name="nodes", level="red", mend=f"#SBATCH --nodes={num_nodes}  # or num_nodes={shape.nodes}",
+        return Check(name="nodes", level="red", fix=f"#SBATCH --nodes={num_nodes}  # or num_nodes={shape.nodes}",
                      found=f"the command has num_nodes={num_nodes}, and the script asks for {shape.nodes}")  # fmt: skip
     return Check(name="nodes", level="green", found=f"--nodes={shape.nodes}")
 
@@ -268,7 +268,7 @@ def _srun(script: BatchScript, launch: Launch, shape: Shape) -> Check:
         spread or launch.command.places & {"loop"} or launch.says("config_file", "deepspeed_hostfile")
         if launch.kind == "launcher" else spread or _STARTS_ITS_OWN.search(" ".join(launch.words))
     )  # fmt: skip
-    mend = with_srun(launch)
+    fix = with_srun(launch)
     if itself:
         return Check(name="srun", level="green", found="not used; deepspeed reaches the nodes of its hostfile by ssh")
     if shape.nodes == 1:
@@ -276,8 +276,8 @@ def _srun(script: BatchScript, launch: Launch, shape: Shape) -> Check:
         return Check(
             name="srun",
             level=level,
-            mend=mend,
+            fix=fix,
             found=f"not used: one process of {shape.each} starts, and Lightning waits for the others",
         )
     what = f"{launch.name} starts on the first of {shape.nodes} nodes only, and waits for the others"
-    return Check(name="srun", level="amber" if unsure else "red", mend=mend, found=f"not used: {what}")
+    return Check(name="srun", level="amber" if unsure else "red", fix=fix, found=f"not used: {what}")

@@ -33,7 +33,7 @@ def check_rendezvous(launch: Launch, shape: Shape) -> list[Check]:
         ]
     if nodes is not None and nodes != shape.nodes and ":" not in (told or ""):
         end = "waits for the others" if nodes > shape.nodes else "leaves the others out"
-        return [Check(name="rendezvous", level="red", mend=f"#SBATCH --nodes={nodes}",
+        return [Check(name="rendezvous", level="red", fix=f"#SBATCH --nodes={nodes}",
                       found=f"{launch.name} says {nodes} nodes of {shape.nodes}, and {end}")]  # fmt: skip
     static = (launch.says("rdzv_backend") or "static") == "static"
     rank = launch.says("node_rank", "machine_rank")
@@ -46,7 +46,7 @@ def check_rendezvous(launch: Launch, shape: Shape) -> list[Check]:
             Check(
                 name="rendezvous",
                 level="amber",
-                mend=_with(launch, _MEET, _RANK),
+                fix=_with(launch, _MEET, _RANK),
                 found=f"{launch.name} is not told where the nodes meet; its default is this node itself",
             )
         ]
@@ -54,7 +54,7 @@ def check_rendezvous(launch: Launch, shape: Shape) -> list[Check]:
 
 
 def _red(found: str, fix: str) -> Check:
-    return Check(name="rendezvous", level="red", found=found, mend=fix)
+    return Check(name="rendezvous", level="red", found=found, fix=fix)
 
 
 def _by_environment(launch: Launch) -> bool:

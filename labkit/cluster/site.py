@@ -33,7 +33,7 @@ def check_file(text: str, script: BatchScript) -> list[Check]:
     found: list[Check] = []
     interpreter = text.partition("\n")[0]
     if not re.search(r"(?:ba|z|k|da)?sh\b", interpreter) or re.search(r"\b(?:t?csh|fish)\b", interpreter):
-        found.append(Check(name="file", level="amber", mend="head -1 FILE",
+        found.append(Check(name="file", level="amber", fix="head -1 FILE",
                            found=f"cannot tell: {interpreter} is no shell whose commands are read here"))  # fmt: skip
     for key in _FILLED_IN:
         if re.search(r"\$[({\w]|`", value := script.options.get(key, "")):
@@ -41,14 +41,14 @@ def check_file(text: str, script: BatchScript) -> list[Check]:
                                f"sbatch --{key}=VALUE FILE"))  # fmt: skip
     if script.ignored:
         more = f" and {len(script.ignored) - 1} more" if len(script.ignored) > 1 else ""
-        found.append(Check(name="file", level="amber", mend=script.ignored[0].replace("#sbatch", "#SBATCH"),
+        found.append(Check(name="file", level="amber", fix=script.ignored[0].replace("#sbatch", "#SBATCH"),
                            found=f"'{script.ignored[0]}'{more} is not read by sbatch: directives begin a line with "
                                  "#SBATCH and stand before the first command"))  # fmt: skip
     return found or [Check(name="file", level="green", found=interpreter)]
 
 
 def _file(found: str, fix: str) -> Check:
-    return Check(name="file", level="red", found=found, mend=fix)
+    return Check(name="file", level="red", found=found, fix=fix)
 
 
 def check_kind(script: BatchScript, precision: str | None, cuda: str | None) -> Check:
@@ -70,7 +70,7 @@ def check_kind(script: BatchScript, precision: str | None, cuda: str | None) -> 
             return Check(
                 name="bf16",
                 level=level,
-                mend=_instead(script, kind) + "  # or precision=16-mixed",
+                fix=_instead(script, kind) + "  # or precision=16-mixed",
                 found=f"{kind.partition(':')[0].upper()} has no bf16 (it comes with 8.0), and the run asks for it",
             )
         return _code(script, kind, best, cuda, level) or Check(name="bf16", level="green", found=f"{kind} can do it")
@@ -91,12 +91,12 @@ def _code(script: BatchScript, kind: str, capability: tuple[int, int], cuda: str
     number = f"{capability[0]}.{capability[1]}"
     if brings:  # another torch may have it: builds for CUDA 12.6 go down to 5.0
         return Check(
-            name="GPU type", level="amber", mend='python -c "import torch; print(torch.cuda.get_arch_list())"',
+            name="GPU type", level="amber", fix='python -c "import torch; print(torch.cuda.get_arch_list())"',
             found=f"{kind} has compute capability {number}: torch for CUDA {build} has no code for it"
             + ", that for 12.6 has" * has_code(BUILDS["12.6"], capability),
         )  # fmt: skip
     return Check(
-        name="GPU type", level="red" if level == "red" else "amber", mend=_instead(script, kind),
+        name="GPU type", level="red" if level == "red" else "amber", fix=_instead(script, kind),
         found=f"{kind} has compute capability {number}, and torch for CUDA {build} has no code below 7.5, whatever the "
               "precision",
     )  # fmt: skip
@@ -126,10 +126,10 @@ def check_caches(script: BatchScript, environment: Mapping[str, str]) -> Check:
     if at_home:
         name, value = next(iter(at_home.items()))
         return Check(name="caches", level="amber", found=f"{name}={value} fills the home folder, and its quota",
-                     mend=f"export {name}=/PROJECT/cache/{CACHES[name]}".rstrip("/"))  # fmt: skip
+                     fix=f"export {name}=/PROJECT/cache/{CACHES[name]}".rstrip("/"))  # fmt: skip
     if missing:
         lines = " ".join(f"{name}=/PROJECT/cache/{CACHES[name]}" for name in missing)
-        return Check(name="caches", level="amber", mend=f"export {lines}",
+        return Check(name="caches", level="amber", fix=f"export {lines}",
                      found=f"{', '.join(missing)} not set, and so below $HOME, whose quota is small")  # fmt: skip
     return Check(name="caches", level="green", found="all off the home folder")
 
@@ -149,7 +149,7 @@ def check_output(script: BatchScript, folder: Path) -> Check:
         if not re.search(r"[%$`\0]", str(parent)) and not parent.is_dir():
             # a path of another machine's says nothing where there is no Slurm
             sure = shutil.which("sbatch") is not None or parent.is_relative_to(folder)
-            return Check(name="output", level="red" if sure else "amber", mend=f"mkdir -p {shlex.quote(str(parent))}",
+            return Check(name="output", level="red" if sure else "amber", fix=f"mkdir -p {shlex.quote(str(parent))}",
                          found=f"{parent} is not there; Slurm makes no folder, and the job ends mute")  # fmt: skip
     return Check(name="output", level="green", found=script.options.get("output") or "slurm-%j.out")
 
@@ -158,7 +158,7 @@ def check_time(script: BatchScript) -> Check:
     """Whether a limit is asked for."""
     if "time" not in script.options:
         return Check(name="time", level="amber", found="no --time: the partition's own limit holds",
-                     mend="#SBATCH --time=01:00:00")  # fmt: skip
+                     fix="#SBATCH --time=01:00:00")  # fmt: skip
     return Check(name="time", level="green", found=script.options["time"])
 
 
@@ -176,17 +176,17 @@ def check_signal(script: BatchScript, fix: str) -> Check:
             waits = trap and any(command.words[0] == "wait" for command in script.commands)
             if waits or not trap:
                 return Check(name="signal", level="green", found=asked)
-            return Check(name="signal", level="amber", mend=f"{fix} & wait  # and 'wait' again in what the trap calls",
+            return Check(name="signal", level="amber", fix=f"{fix} & wait  # and 'wait' again in what the trap calls",
                          found=f"--signal={asked} reaches the batch shell, whose trap runs only when the command in "
                                "front has ended")  # fmt: skip
         return Check(
             name="signal",
             level="amber",
-            mend=f"#SBATCH --signal={asked.partition(':')[2]}",
+            fix=f"#SBATCH --signal={asked.partition(':')[2]}",
             found=f"--signal={asked} reaches the batch shell only, which has no trap for it and ends by it",
         )
     if launch is not None and launch.by is None:
-        return Check(name="signal", level="amber", mend=fix,
+        return Check(name="signal", level="amber", fix=fix,
                      found=f"--signal={asked} reaches what srun has started only, and {launch.name} is started by the "
                            "batch shell: it never hears it, and saves and requeues nothing")  # fmt: skip
     return Check(name="signal", level="green", found=asked)

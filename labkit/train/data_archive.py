@@ -326,7 +326,8 @@ def _unwritten(planned: ArchivePlan, error: OSError) -> DataError:
     name, place = planned.entry.name, planned.folder.parent
     if error.errno in _FULL:
         return DataError(
-            f"{name}: the disk of {place} is full; make room, then 'labkit fetch --data {name}' resumes after what came."
+            f"{name}: the disk of {place} is full; make room, then 'labkit fetch --data {name}' resumes "
+            "after what came."
         )
     return DataError(f"{name} cannot be written in {place}: {error.strerror or error}; make that folder writable.")
 

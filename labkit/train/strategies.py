@@ -164,7 +164,7 @@ def set_environment(*, simulated: bool) -> None:
 
 
 def missing_compiler(config: RunConfig) -> str | None:
-    """Why the CPU optimizer cannot be built here, and the command that mends it; None when it can.
+    """Why the CPU optimizer cannot be built here, and the command that fixes it; None when it can.
 
     DeepSpeed compiles it at its first use, with torch's C++ extension builder.
     """

@@ -32,7 +32,7 @@ Is this machine ready? Before a run or a class: GPU, driver, host memory, disk, 
   labkit doctor --slurm train.sbatch                      a batch script, before it is submitted from this folder
 
 Green is as it should be, amber can go wrong or be slow, red will not work. Below amber and red stands the command that
-mends it. Nothing is changed. Exit code: 1 if anything is red.
+fixes it. Nothing is changed. Exit code: 1 if anything is red.
 """
 
 MOST_BYTES = 2**18
@@ -160,8 +160,8 @@ def _print(title: str, checks: list[Check], not_predicted: str | None = None) ->
     for check in checks:
         line = wrapped(f"{check.level:6} {check.name:18} {check.found}", width())
         out.print(line, style=COLOURS[check.level])
-        if check.mend and check.level != "green":
-            say(f"{'':6} {'':18} {check.mend}")
+        if check.fix and check.level != "green":
+            say(f"{'':6} {'':18} {check.fix}")
     if not_predicted:
         say(f"\nHost memory and disk are not predicted: {not_predicted}")
     counts = {level: sum(check.level == level for check in checks) for level in COLOURS}

@@ -98,7 +98,7 @@ def _written(workspace: Workspace, args: argparse.Namespace) -> Path:
         (folder / "logs").mkdir(parents=True, exist_ok=True)  # before the job: Slurm makes no folder for its output
         for check in examine_script(text, Path.cwd(), os.environ, config.precision):
             if check.level == "red":
-                raise ConfigError(f"{check.found}: {check.mend}")
+                raise ConfigError(f"{check.found}: {check.fix}")
         if script.exists() and script.read_text(encoding="utf-8", errors="replace") != text:
             script.replace(script.with_suffix(".sbatch.bak"))  # somebody may have edited it
         script.write_text(text, encoding="utf-8")

@@ -33,7 +33,7 @@ def test_a_good_script_is_green(tmp_path):
     assert {check.level for check in examine_script(GOOD, tmp_path, {})} == {"green"}
 
 
-@pytest.mark.parametrize(("line", "wrong", "name", "mend"), [
+@pytest.mark.parametrize(("line", "wrong", "name", "fix"), [
     ("#SBATCH --ntasks-per-node=2", "#SBATCH --ntasks=2", "tasks", "#SBATCH --ntasks-per-node=2"),
     ("#SBATCH --ntasks-per-node=2", "#SBATCH -n 2", "tasks", "#SBATCH --ntasks-per-node=2"),
     ("#SBATCH --ntasks-per-node=2", "", "tasks", "#SBATCH --ntasks-per-node=2"),
@@ -46,12 +46,12 @@ def test_a_good_script_is_green(tmp_path):
     ("#SBATCH --gpus-per-node=2", "#SBATCH --gpus-per-node=v100:2", "bf16", "#SBATCH --gpus-per-node=a100:2  # in"),
     ("--output=%x-%j.out", "--output=logs/%x-%j.out", "output", "mkdir -p"),
 ])  # fmt: skip
-def test_each_mistake_is_found_with_the_right_line(tmp_path, line, wrong, name, mend):
+def test_each_mistake_is_found_with_the_right_line(tmp_path, line, wrong, name, fix):
     assert line in GOOD
     found = reds(GOOD.replace(line, wrong), tmp_path)
     assert name in found
     assert set(found) <= {name, "devices"}  # a number that differs differs from two others
-    assert mend in found[name].mend
+    assert fix in found[name].fix
 
 
 @pytest.mark.parametrize(("line", "wrong"), [
@@ -64,7 +64,7 @@ def test_caches_in_the_home_folder_are_amber_for_the_job_works_until_the_quota_i
     text = GOOD.replace(line, wrong)
     assert not reds(text, tmp_path)
     (found,) = [check for check in examine_script(text, tmp_path, {"HOME": "/home/me"}) if check.level == "amber"]
-    assert found.name == "caches" and found.mend.startswith("export HF_HOME=/PROJECT")
+    assert found.name == "caches" and found.fix.startswith("export HF_HOME=/PROJECT")
 
 
 def test_gpus_that_idle_are_amber(tmp_path):
@@ -155,7 +155,7 @@ def test_a_launcher_is_started_once_a_node(tmp_path):
     text = RIGHT["a launcher on each of two nodes"].replace("--ntasks-per-node=1", "--ntasks-per-node=4")
     found = reds(text, tmp_path, {"HF_HOME": "/p"})
     assert list(found) == ["tasks"]
-    assert found["tasks"].mend == "#SBATCH --ntasks-per-node=1"
+    assert found["tasks"].fix == "#SBATCH --ntasks-per-node=1"
 
 
 def test_one_of_everything_needs_no_task_told(tmp_path):

@@ -211,7 +211,7 @@ def test_a_mistake_is_named_with_its_line_and_nothing_else_is_red(tmp_path, name
     red = [check for check in examine_script(text, tmp_path, {"HOME": "/home/me"}, cuda="13.0") if check.level == "red"]
     assert [check.name for check in red] == [check]
     assert found in red[0].found
-    assert fix in red[0].mend
+    assert fix in red[0].fix
 
 
 @pytest.mark.parametrize(("name", "not_said"), [
@@ -220,7 +220,7 @@ def test_a_mistake_is_named_with_its_line_and_nothing_else_is_red(tmp_path, name
 ])  # fmt: skip
 def test_no_line_is_proposed_that_would_start_a_launcher_for_each_gpu(tmp_path, name, not_said):
     found = examine_script(WORKS[name], tmp_path, {"HOME": "/home/me"})
-    assert not [check for check in found if check.level != "green" and not_said in check.mend]
+    assert not [check for check in found if check.level != "green" and not_said in check.fix]
 
 
 @pytest.mark.parametrize(("directives", "body", "name", "found", "fix"), [
@@ -247,7 +247,7 @@ def test_what_may_be_right_is_amber_with_what_to_look_at(tmp_path, directives, b
     (amber,) = [check for check in checks if check.level == "amber"]
     assert amber.name == name
     assert found in amber.found
-    assert fix in amber.mend
+    assert fix in amber.fix
 
 
 def test_srun_is_used_only_where_it_is(tmp_path):
@@ -265,4 +265,4 @@ def test_srun_is_used_only_where_it_is(tmp_path):
 ])  # fmt: skip
 def test_a_file_that_sbatch_refuses_is_red(tmp_path, text, found, fix):
     (red,) = [check for check in examine_script(text, tmp_path, {}) if check.level == "red"]
-    assert red.name == "file" and found in red.found and red.mend.startswith(fix)
+    assert red.name == "file" and found in red.found and red.fix.startswith(fix)

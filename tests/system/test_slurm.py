@@ -246,31 +246,31 @@ def script_of(directives: list[str], body: str) -> str:
 
 @pytest.mark.parametrize("mistake", OTHERS)
 def test_a_mistake_is_explained_beforehand_and_comes_true(site, tmp_path, mistake):
-    directives, accelerator, said, check, mend, kind = OTHERS[mistake]
+    directives, accelerator, said, check, fix, kind = OTHERS[mistake]
     (tmp_path / "train.py").write_text(TRAINER)
     body = f"export ACCELERATOR={accelerator}\nsrun {sys.executable} {tmp_path}/train.py trainer.devices=2"
     text = script_of(directives, body)
     red = [found for found in examine_script(text, tmp_path, site) if found.level == "red"]
     assert [found.name for found in red] == [check]
-    assert red[0].mend.startswith(mend)
+    assert red[0].fix.startswith(fix)
     output = submit(site, tmp_path, mistake, text)
     assert said in " ".join(output.read_text().split())
     assert diagnose_log(output.read_text()).kind == kind
     # what the doctor said in the place of the line that was wrong
     wrong = {"ntasks": "--ntasks=2", "gpus-per-task": "--gpus-per-task=1", "devices": "--ntasks-per-node=1"}[mistake]
-    mended = text.replace(f"#SBATCH {wrong}", mend)
-    assert not [found for found in examine_script(mended, tmp_path, site) if found.level == "red"]
-    assert submit(site, tmp_path, f"{mistake}-mended", mended).read_text().count("trained") == 2
+    fixed = text.replace(f"#SBATCH {wrong}", fix)
+    assert not [found for found in examine_script(fixed, tmp_path, site) if found.level == "red"]
+    assert submit(site, tmp_path, f"{mistake}-fixed", fixed).read_text().count("trained") == 2
 
 
 def test_caches_that_nobody_moves_are_in_the_home_folder(site, tmp_path):
     where = f'srun {sys.executable} -c "import huggingface_hub.constants as c; print(c.HF_HOME)"'
     text = script_of(["--nodes=1", "--ntasks-per-node=1", "--gpus-per-node=1"], where).replace(CACHES, "")
     (found,) = [check for check in examine_script(text, tmp_path, site) if check.name == "caches"]
-    assert (found.level, found.mend.partition("=")[0]) == ("amber", "export HF_HOME")
+    assert (found.level, found.fix.partition("=")[0]) == ("amber", "export HF_HOME")
     assert submit(site, tmp_path, "caches", text).read_text().startswith(site["HOME"])
-    mended = text.replace("srun", f"{found.mend.replace('/PROJECT', str(tmp_path))}\nsrun", 1)
-    assert submit(site, tmp_path, "mended", mended).read_text().strip() == str(tmp_path / "cache" / "huggingface")
+    fixed = text.replace("srun", f"{found.fix.replace('/PROJECT', str(tmp_path))}\nsrun", 1)
+    assert submit(site, tmp_path, "fixed", fixed).read_text().strip() == str(tmp_path / "cache" / "huggingface")
 
 
 def test_bf16_on_a_v100_is_refused_before_the_run(site, tmp_path):
@@ -278,7 +278,7 @@ def test_bf16_on_a_v100_is_refused_before_the_run(site, tmp_path):
     text = script_of(["--nodes=1", "--ntasks-per-node=1", "--gpus-per-node=1", "--constraint=v100"], run)
     text += 'echo "on $SLURM_JOB_NODELIST with $SLURM_JOB_GPUS"\n'
     (found,) = [check for check in examine_script(text, tmp_path, site) if check.level == "red"]
-    assert (found.name, found.mend) == ("bf16", "#SBATCH --constraint=a100  # or precision=16-mixed")
+    assert (found.name, found.fix) == ("bf16", "#SBATCH --constraint=a100  # or precision=16-mixed")
     output = submit(site, tmp_path, "v100", text).read_text()
     assert "error: precision=bf16-true needs bf16, which v100-32gb does not have" in output
     assert "on n2 with" in output

@@ -117,7 +117,7 @@ def jobs(tmp_path_factory):
     with Cluster() as cluster:
         env, submitted = os.environ | cluster.environment | path, {}
         for name in ADVICE:
-            fix = advice(name, folder).mend
+            fix = advice(name, folder).fix
             (folder / "it.sbatch").write_text(corrected(written(name), fix, folder))
             output = folder / f"{len(submitted)}.out"
             # one task is what there is anyway: whether Slurm takes the script is all there is to see
@@ -160,7 +160,7 @@ def test_slurm_takes_the_line_and_starts_as_many_tasks_as_it_says(jobs, name):
 @pytest.mark.parametrize("name", ADVICE)
 def test_what_the_line_corrects_is_not_found_again(tmp_path, name):
     wrong = advice(name, tmp_path)
-    text = corrected(written(name), wrong.mend, tmp_path)
+    text = corrected(written(name), wrong.fix, tmp_path)
     after = examine_script(text, tmp_path, {"HOME": "/home/me"}, cuda="13.0")
     assert not [check for check in after if check.level == "red"]
     assert [check.level for check in after if check.name == wrong.name] in (["green"], ["amber"], [])

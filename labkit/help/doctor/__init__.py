@@ -1,1 +1,1 @@
-"""Doctor: is this machine ready for a run, and what mends what is not."""
+"""Doctor: is this machine ready for a run, and what fixes what is not."""

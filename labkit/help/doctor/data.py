@@ -20,8 +20,8 @@ def _check(needs: Needs, data: DataFound) -> Check:
     found = f"{data.name} is not here" if data.folder is None else f"{data.name} cannot be read: {data.problem}"
     entry = DATASETS.get(data.name)
     if entry is None:
-        return Check(name="data", level=level, found=found, mend=needs.run("dataset=fluent_emoji"))
-    mend = f"labkit fetch --data {data.name}"
+        return Check(name="data", level=level, found=found, fix=needs.run("dataset=fluent_emoji"))
+    fix = f"labkit fetch --data {data.name}"
     if data.folder is not None:
-        mend = f"mv {shlex.quote(str(data.folder))} {shlex.quote(f'{data.folder}.old')} && {mend}"
-    return Check(name="data", level=level, found=found, mend=mend)
+        fix = f"mv {shlex.quote(str(data.folder))} {shlex.quote(f'{data.folder}.old')} && {fix}"
+    return Check(name="data", level=level, found=found, fix=fix)

@@ -1,4 +1,4 @@
-"""Doctor: is this machine ready for a run, and what mends what is not."""
+"""Doctor: is this machine ready for a run, and what fixes what is not."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from labkit.help.doctor.machine import Check, Machine, Needs
 
 
 def examine(machine: Machine, needs: Needs, runs: Path, requirements: Path = REQUIREMENTS) -> list[Check]:
-    """Every check, in the order in which one would mend. Changes nothing; each look has a time-out.
+    """Every check, in the order in which one would fix them. Changes nothing; each look has a time-out.
 
     ``runs`` is where runs are written. Commands get ten seconds each, the hub five.
     """

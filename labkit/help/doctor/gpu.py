@@ -45,14 +45,14 @@ def _hidden(machine: Machine, listed: list[Device]) -> Check:
     there = ", ".join(f"{device.index} {device.name}" for device in listed)
     if any(device.mig for device in listed) and not any(device.parts for device in listed):
         found = f"{there}: in MIG mode without a part, which CUDA does not show"
-        mend = f"sudo nvidia-smi -i {listed[0].index} -mig 0  # the whole GPU; or 'sudo nvidia-smi mig -lgip' for parts"
+        fix = f"sudo nvidia-smi -i {listed[0].index} -mig 0  # the whole GPU; or 'sudo nvidia-smi mig -lgip' for parts"
     elif names_in(visible or ""):
         found = f"CUDA_VISIBLE_DEVICES={visible!r} names none that is here ({there})"
-        mend = f"export CUDA_VISIBLE_DEVICES={listed[0].index}  # 'nvidia-smi -L' lists them, with the parts of MIG"
+        fix = f"export CUDA_VISIBLE_DEVICES={listed[0].index}  # 'nvidia-smi -L' lists them, with the parts of MIG"
     else:
         found = f"CUDA_VISIBLE_DEVICES={visible!r} hides {there}"
-        mend = "unset CUDA_VISIBLE_DEVICES  # under Slurm a job that asked for no GPU has it so: '#SBATCH --gres=gpu:1'"
-    return Check(name="gpu", level="red", found=found, mend=mend)
+        fix = "unset CUDA_VISIBLE_DEVICES  # under Slurm a job that asked for no GPU has it so: '#SBATCH --gres=gpu:1'"
+    return Check(name="gpu", level="red", found=found, fix=fix)
 
 
 _WHEN_TORCH_CANNOT = (
@@ -81,19 +81,19 @@ def _torch(machine: Machine, needs: Needs) -> list[Check]:
     if reason is None:
         return [Check(name="torch on the GPU", level="green", found=f"torch {torch[0]} can use it")]
     level = "amber" if needs.simulated else "red"
-    mend = next((mend for words, mend in _WHEN_TORCH_CANNOT if words in reason), "sudo dmesg | grep -i nvrm | tail")
-    return [Check(name="torch on the GPU", level=level, found=reason, mend=mend.format(branch=_branch(machine)))]
+    fix = next((fix for words, fix in _WHEN_TORCH_CANNOT if words in reason), "sudo dmesg | grep -i nvrm | tail")
+    return [Check(name="torch on the GPU", level=level, found=reason, fix=fix.format(branch=_branch(machine)))]
 
 
 def _missing(machine: Machine, why_not: str) -> Check:
     lines = why_not.strip().splitlines() or ["nvidia-smi says nothing"]
     if machine.in_container:
-        mend = "docker run --gpus all ...  # or 'apptainer exec --nv ...': a container sees no GPU by itself"
+        fix = "docker run --gpus all ...  # or 'apptainer exec --nv ...': a container sees no GPU by itself"
     elif machine.find("nvidia-smi") is None:
-        mend = f"sudo apt install nvidia-driver-{_branch(machine)}-server && sudo reboot"
+        fix = f"sudo apt install nvidia-driver-{_branch(machine)}-server && sudo reboot"
     else:
-        mend = "sudo dmesg | grep -i nvrm | tail  # what the driver says; 'sudo reboot' after an update of it"
-    return Check(name="gpu", level="red", found=f"no GPU can be seen: {lines[0]}", mend=mend)
+        fix = "sudo dmesg | grep -i nvrm | tail  # what the driver says; 'sudo reboot' after an update of it"
+    return Check(name="gpu", level="red", found=f"no GPU can be seen: {lines[0]}", fix=fix)
 
 
 def _there(machine: Machine, listed: list[Device], seen: list[Device], needs: Needs) -> Check:
@@ -106,19 +106,19 @@ def _there(machine: Machine, listed: list[Device], seen: list[Device], needs: Ne
     devices = needs.config.devices if needs.config else 1
     if devices > len(seen):
         found += f"; the run has devices={devices}"
-        return Check(name="gpu", level="red", found=found, mend=needs.run(f"devices={len(seen)}"))
+        return Check(name="gpu", level="red", found=found, fix=needs.run(f"devices={len(seen)}"))
     whole = None if wanted is None else wanted.usable_bytes + wanted.room_bytes
     if whole is not None and first.total_bytes < (1 - SHARE) * whole:
         found += f"; {needs.profile} is about {human_bytes(whole)}, so what fits there can run out of memory here"
-        mend = f"labkit profiles make --gpu {first.total_bytes // 2**30}GiB  # a course for this GPU"
-        return Check(name="gpu", level="red", found=found, mend=mend)
+        fix = f"labkit profiles make --gpu {first.total_bytes // 2**30}GiB  # a course for this GPU"
+        return Check(name="gpu", level="red", found=found, fix=fix)
     if whole is not None and first.total_bytes > (1 + SHARE) * whole:
         found += f"; {needs.profile} is about {human_bytes(whole)}: runs that die there may fit here"
         return Check(name="gpu", level="amber", found=found,
-                     mend=f"labkit profiles make --gpu {first.total_bytes // 2**30}GiB")  # fmt: skip
+                     fix=f"labkit profiles make --gpu {first.total_bytes // 2**30}GiB")  # fmt: skip
     if parts[1:] and not chosen:
-        mend = f"export CUDA_VISIBLE_DEVICES={first.uuid}  # or another one's UUID, as 'nvidia-smi -L' lists them"
-        return Check(name="gpu", level="amber", found=found, mend=mend)
+        fix = f"export CUDA_VISIBLE_DEVICES={first.uuid}  # or another one's UUID, as 'nvidia-smi -L' lists them"
+        return Check(name="gpu", level="amber", found=found, fix=fix)
     return Check(name="gpu", level="green", found=found)
 
 
@@ -126,19 +126,19 @@ def _bf16(seen: list[Device], needs: Needs) -> Check:
     capability = seen[0].capability
     if capability is None:
         return Check(name="bf16", level="amber", found="nvidia-smi is too old to tell the compute capability",
-                     mend="python -c 'import torch; print(torch.cuda.get_device_capability())'")  # fmt: skip
+                     fix="python -c 'import torch; print(torch.cuda.get_device_capability())'")  # fmt: skip
     found = f"compute capability {capability[0]}.{capability[1]}"
     if capability >= BF16_FROM:
         return Check(name="bf16", level="green", found=f"{found} has bf16")
     found += f" has no bf16 ({BF16_FROM[0]}.{BF16_FROM[1]} is needed)"
     if needs.config is None:
-        return Check(name="bf16", level="amber", found=found, mend=needs.run("precision=16-mixed"))
+        return Check(name="bf16", level="amber", found=found, fix=needs.run("precision=16-mixed"))
     if needs.config.use_qlora:
         return Check(name="bf16", level="red", found=f"{found}, and QLoRA multiplies in bf16",
-                     mend=needs.run("use_qlora=false", "use_lora=true", "precision=16-mixed"))  # fmt: skip
+                     fix=needs.run("use_qlora=false", "use_lora=true", "precision=16-mixed"))  # fmt: skip
     if needs.config.dtypes.bf16:
         return Check(name="bf16", level="red", found=f"{found}, and the run has precision={needs.config.precision}",
-                     mend=needs.run("precision=16-mixed"))  # fmt: skip
+                     fix=needs.run("precision=16-mixed"))  # fmt: skip
     return Check(name="bf16", level="green", found=f"{found}, and the run needs none")
 
 
@@ -155,13 +155,13 @@ def _kernels(machine: Machine, seen: list[Device]) -> list[Check]:
         if reason is not None:
             older = gpu.capability < (7, 5) and has_code(BUILDS["12.6"], gpu.capability)
             version = torch[0].partition("+")[0]
-            mend = f"pip install torch=={version} --index-url ...  # PyTorch's own index of CUDA 12.6 builds (cu126)"
+            fix = f"pip install torch=={version} --index-url ...  # PyTorch's own index of CUDA 12.6 builds (cu126)"
             return [
                 Check(
                     name="kernels",
                     level="red",
                     found=f"{gpu.name} has {reason}",
-                    mend=mend if older else "use a GPU that is in this list, or a torch that is built for this one",
+                    fix=fix if older else "use a GPU that is in this list, or a torch that is built for this one",
                 )
             ]
     return [Check(name="kernels", level="green", found=f"torch {torch[0]} has code for {seen[0].name}")]
@@ -172,20 +172,20 @@ def check_driver(machine: Machine, driver: str) -> Check:
     torch = machine.torch_version
     if torch is None or torch[1] is None:
         found = "torch is not installed" if torch is None else f"torch {torch[0]} was built without CUDA"
-        mend = "pip install --force-reinstall torch==2.13.0  # without an index for CPU builds in pip's settings"
-        return Check(name="driver", level="red", found=f"{found}; driver {driver}", mend=mend)
+        fix = "pip install --force-reinstall torch==2.13.0  # without an index for CPU builds in pip's settings"
+        return Check(name="driver", level="red", found=f"{found}; driver {driver}", fix=fix)
     worked, text = machine.output("nvidia-smi")
     match = re.search(r"CUDA (?:\w+ )?Version:\s*(\d+)\.(\d+)", text) if worked else None
     if match is None:
         found = f"driver {driver}; it does not say which CUDA it can do (torch {torch[0]} has {torch[1]})"
         return Check(name="driver", level="amber", found=found,
-                     mend="python -c 'import torch; torch.zeros(1, device=\"cuda\")'")  # fmt: skip
+                     fix="python -c 'import torch; torch.zeros(1, device=\"cuda\")'")  # fmt: skip
     can = f"{match.group(1)}.{match.group(2)}"
     found = f"driver {driver} for CUDA up to {can}, torch {torch[0]} for CUDA {torch[1]}"
     if int(match.group(1)) >= int(torch[1].partition(".")[0]):  # within a major version older drivers do
         return Check(name="driver", level="green", found=found)
-    mend = f"sudo apt install nvidia-driver-{_branch(machine)}-server && sudo reboot"
-    return Check(name="driver", level="red", found=f"{found}: the driver is too old", mend=mend)
+    fix = f"sudo apt install nvidia-driver-{_branch(machine)}-server && sudo reboot"
+    return Check(name="driver", level="red", found=f"{found}: the driver is too old", fix=fix)
 
 
 def _others(machine: Machine, gpu: Device) -> list[Check]:
@@ -202,10 +202,10 @@ def _others(machine: Machine, gpu: Device) -> list[Check]:
     if not rows and used <= SHARE * total:
         return [Check(name=name, level="green", found=f"nobody; {human_bytes(used)} in use")]
     found = f"{human_bytes(used)} in use, by {', '.join(said) or 'processes that nvidia-smi does not list here'}"
-    mend = f"ps -o pid,user,etime,cmd -p {','.join(row[1] for row in rows)}  # then 'kill PID' what is yours"
+    fix = f"ps -o pid,user,etime,cmd -p {','.join(row[1] for row in rows)}  # then 'kill PID' what is yours"
     if not rows:
-        mend = "nvidia-smi  # outside of this container, where all processes are listed"
-    return [Check(name=name, level="red" if used > SHARE * total else "amber", found=found, mend=mend)]
+        fix = "nvidia-smi  # outside of this container, where all processes are listed"
+    return [Check(name=name, level="red" if used > SHARE * total else "amber", found=found, fix=fix)]
 
 
 def _branch(machine: Machine) -> str:

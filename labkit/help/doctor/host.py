@@ -40,7 +40,7 @@ def check_memory(machine: Machine, needs: Needs) -> Check:
     """Host RAM and swap against what the run will take there."""
     host = HostMemory.read(machine.root)
     if host.available_bytes is None or host.total_bytes is None:
-        return Check(name="host memory", level="amber", found="/proc/meminfo cannot be read", mend="free -g")
+        return Check(name="host memory", level="amber", found="/proc/meminfo cannot be read", fix="free -g")
     free, total, swap, limited = host.available_bytes, host.total_bytes, host.swap_free_bytes or 0, False
     if host.limit_bytes is not None and host.limit_free_bytes is not None and host.limit_free_bytes < free:
         free, total, swap, limited = host.limit_free_bytes, host.limit_bytes, 0, True
@@ -54,17 +54,15 @@ def check_memory(machine: Machine, needs: Needs) -> Check:
     if limited:
         size = math.ceil(1.1 * need / GIB)
         return Check(name="host memory", level="red", found=found,
-                     mend=f"docker run --memory={size}g ...  # under Slurm: #SBATCH --mem={size}G")  # fmt: skip
+                     fix=f"docker run --memory={size}g ...  # under Slurm: #SBATCH --mem={size}G")  # fmt: skip
     if need <= free + swap:
-        mend = needs.run("num_workers=0") if needs.config and needs.config.num_workers else _largest()
-        return Check(name="host memory", level="amber", found=f"{found}: it will swap, which is slow", mend=mend)
+        fix = needs.run("num_workers=0") if needs.config and needs.config.num_workers else _largest()
+        return Check(name="host memory", level="amber", found=f"{found}: it will swap, which is slow", fix=fix)
     if shutil.disk_usage(machine.root).free < (missing + 1) * GIB:
         found += f"; the disk has no room for {missing} GiB of swap"
-        mend = (
-            f"labkit advise {needs.experiment or 'EXPERIMENT'} --gpu {needs.profile}  # or a machine with more memory"
-        )
-        return Check(name="host memory", level="red", found=found, mend=mend)
-    return Check(name="host memory", level="red", found=found, mend=swap_commands(machine, missing))
+        fix = f"labkit advise {needs.experiment or 'EXPERIMENT'} --gpu {needs.profile}  # or a machine with more memory"
+        return Check(name="host memory", level="red", found=found, fix=fix)
+    return Check(name="host memory", level="red", found=found, fix=swap_commands(machine, missing))
 
 
 def _host_need(needs: Needs) -> tuple[int, str]:
@@ -100,20 +98,20 @@ def check_shared_memory(machine: Machine, needs: Needs) -> Check:
     try:
         free = shutil.disk_usage(place).free
     except OSError:
-        return Check(name="shared memory", level="amber", found=f"there is no {place}", mend=needs.run("num_workers=0"))
+        return Check(name="shared memory", level="amber", found=f"there is no {place}", fix=needs.run("num_workers=0"))
     found = f"{human_bytes(free)} free"
     if config is None or config.num_workers == 0:
         level = "green" if free >= GIB or config is not None else "amber"
         found += "; not needed without loader workers" if config else ""
-        return Check(name="shared memory", level=level, found=found, mend="" if level == "green" else _more(machine))
+        return Check(name="shared memory", level=level, found=found, fix="" if level == "green" else _more(machine))
     px = config.architecture.image_px
     batch_bytes = config.batch_size * (3 * px * px * 4 + 3 * config.max_length * 8)
     need = config.num_workers * BATCHES_A_WORKER * batch_bytes * (2 if config.val_fraction else 1)
     found += f"; needed for batches {human_bytes(need)} (computed, num_workers={config.num_workers})"
     if need > free:
-        return Check(name="shared memory", level="red", found=found, mend=_more(machine, need))
+        return Check(name="shared memory", level="red", found=found, fix=_more(machine, need))
     if need > free / 2:
-        return Check(name="shared memory", level="amber", found=found, mend=_more(machine, need))
+        return Check(name="shared memory", level="amber", found=found, fix=_more(machine, need))
     return Check(name="shared memory", level="green", found=found)
 
 
@@ -130,13 +128,13 @@ def check_disk(machine: Machine, needs: Needs, runs: Path) -> Check:
     free = shutil.disk_usage(place).free
     found = f"{human_bytes(free)} free in {place}"
     found += f"; needed about {human_bytes(needs.saved_bytes)} (predicted)" if needs.saved_bytes else ""
-    mend = f"df -h {place} && du -sh {runs}/*/*/* | sort -h | tail  # or LABKIT_RUNS=/another/disk/runs"
+    fix = f"df -h {place} && du -sh {runs}/*/*/* | sort -h | tail  # or LABKIT_RUNS=/another/disk/runs"
     if not os.access(place, os.W_OK):
-        return Check(name="disk", level="red", found=f"{place} cannot be written", mend="export LABKIT_RUNS=$HOME/runs")
+        return Check(name="disk", level="red", found=f"{place} cannot be written", fix="export LABKIT_RUNS=$HOME/runs")
     if free < needs.saved_bytes + SPARE_BYTES // 4:
-        return Check(name="disk", level="red", found=found, mend=mend)
+        return Check(name="disk", level="red", found=found, fix=fix)
     if free < needs.saved_bytes + SPARE_BYTES:
-        return Check(name="disk", level="amber", found=found, mend=mend)
+        return Check(name="disk", level="amber", found=found, fix=fix)
     return Check(name="disk", level="green", found=found)
 
 
@@ -151,12 +149,12 @@ def check_caches(machine: Machine) -> Check:
             bad[variable] = f"{path} ({kind} on {mount})"
     if over := _over_quota(machine):
         found = f"your quota on {over} is nearly used up"
-        mend = _elsewhere(bad or CACHES)
-        return Check(name="caches", level="red", found=found, mend=mend)
+        fix = _elsewhere(bad or CACHES)
+        return Check(name="caches", level="red", found=found, fix=fix)
     if bad:
         said = ", ".join(f"{variable} is {place}" for variable, place in bad.items())
         return Check(name="caches", level="amber", found=f"on a network disk or under a quota: {said}",
-                     mend=_elsewhere(bad))  # fmt: skip
+                     fix=_elsewhere(bad))  # fmt: skip
     return Check(name="caches", level="green", found="none on a network disk or under a quota")
 
 
@@ -202,9 +200,9 @@ def check_compiler(machine: Machine, needs: Needs) -> Check:
     found = f"no C++ compiler ({compiler}); " + (
         "optim=deepspeed_cpu needs one" if wanted else "only optim=deepspeed_cpu needs one"
     )
-    mend = "sudo apt install g++ python3-dev"
+    fix = "sudo apt install g++ python3-dev"
     asked = needs.config is not None and not wanted
-    return Check(name="compiler", level="red" if wanted else "green" if asked else "amber", found=found, mend=mend)
+    return Check(name="compiler", level="red" if wanted else "green" if asked else "amber", found=found, fix=fix)
 
 
 def runs_folder() -> Path:

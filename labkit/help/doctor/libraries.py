@@ -26,17 +26,17 @@ def check_versions(requirements: Path = REQUIREMENTS) -> Check:
     pins = _pins(requirements)
     if not pins:
         found = f"no {requirements} to compare with, and labkit is not installed"
-        return Check(name="versions", level="amber", found=found, mend="pip check")
+        return Check(name="versions", level="amber", found=found, fix="pip check")
     found = {name: version_of(name).partition("+")[0] for name in pins}  # "+cpu", "+cu130" name a build
     missing = [f"{name} {pins[name]}" for name, version in found.items() if version == "missing"]
     other = [f"{name} {version}, not {pins[name]}" for name, version in found.items() if version != pins[name]]
     needed = [f"{name}=={pins[name]}" for name, version in found.items() if version != pins[name]]
     said = f"-r {requirements}" if requirements.is_file() else " ".join(needed)
-    mend = f"{sys.executable} -m pip install {said}"
+    fix = f"{sys.executable} -m pip install {said}"
     if missing:
-        return Check(name="versions", level="red", found=f"not installed: {', '.join(missing)}", mend=mend)
+        return Check(name="versions", level="red", found=f"not installed: {', '.join(missing)}", fix=fix)
     if other:
-        return Check(name="versions", level="amber", found=f"not as tested: {', '.join(other)}", mend=mend)
+        return Check(name="versions", level="amber", found=f"not as tested: {', '.join(other)}", fix=fix)
     return Check(name="versions", level="green", found=f"{counted(len(pins), 'package')} as pinned")
 
 
@@ -61,12 +61,12 @@ def check_hub(machine: Machine, needs: Needs) -> list[Check]:
     fetch = f"labkit fetch {model or '--profile ' + needs.profile}"
     weights = [Check(name="weights", level="green", found=f"{model} is in the cache")] if here else []
     if model is not None and not here:
-        weights = [Check(name="weights", level="amber", found=f"{model} is not in the cache yet", mend=fetch)]
+        weights = [Check(name="weights", level="amber", found=f"{model} is not in the cache yet", fix=fetch)]
     if machine.environment.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "ON", "YES"):
         found = "HF_HUB_OFFLINE keeps this machine off the hub"
         level = "green" if here or needs.simulated else "amber"
         return [*weights, Check(name="hub", level=level, found=found,
-                                mend="" if level == "green" else f"HF_HUB_OFFLINE=0 {fetch}")]  # fmt: skip
+                                fix="" if level == "green" else f"HF_HUB_OFFLINE=0 {fetch}")]  # fmt: skip
     token, where = _token(machine)
     status, answer = _ask(machine, f"/api/models/{model}" if model else "/api/whoami-v2", token)
     return [*weights, _reachable(status, answer, here, needs, fetch), _token_check(status, answer, token, where, model)]
@@ -78,22 +78,22 @@ def _reachable(status: int | None, answer: Any, here: bool, needs: Needs, fetch:
     unneeded = here or needs.simulated
     level = "green" if unneeded else "amber" if needs.config is None else "red"
     found = f"the hub is out of reach ({answer})" + ("; nothing of it is needed" if unneeded else "")
-    return Check(name="hub", level=level, found=found, mend="" if unneeded else f"{fetch}  # on a node with a network")
+    return Check(name="hub", level=level, found=found, fix="" if unneeded else f"{fetch}  # on a node with a network")
 
 
 def _token_check(status: int | None, answer: Any, token: str | None, where: str, model: str | None) -> Check:
     gated = isinstance(answer, dict) and answer.get("gated")
     if token is None and (gated or (model and status in (401, 403))):
         return Check(name="token", level="red", found=f"{model} is gated or private, and there is no token",
-                     mend="hf auth login")  # fmt: skip
+                     fix="hf auth login")  # fmt: skip
     if token is None:
         return Check(name="token", level="green", found="none; the models of the course need none")
     if status in (401, 403):
         return Check(name="token", level="red", found=f"the hub does not accept the token of {where} (HTTP {status})",
-                     mend="hf auth login")  # fmt: skip
+                     fix="hf auth login")  # fmt: skip
     said = "accepted" if status == 200 else "not tried"
     return Check(name="token", level="green" if status == 200 else "amber", found=f"from {where}, {said}",
-                 mend="" if status == 200 else "hf auth whoami")  # fmt: skip
+                 fix="" if status == 200 else "hf auth whoami")  # fmt: skip
 
 
 def _model_to_fetch(needs: Needs) -> str | None:

@@ -28,7 +28,7 @@ Level = Literal["green", "amber", "red"]
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """What one look has found. ``mend`` is a command to type, empty where nothing is to be mended.
+    """What one look has found. ``fix`` is a command to type, empty where nothing is to be fixed.
 
     ``green``: as it should be. ``amber``: the run can go wrong or be slow. ``red``: it will not work.
     """
@@ -36,11 +36,11 @@ class Check:
     name: str
     level: Level
     found: str
-    mend: str = ""
+    fix: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
-        return {"name": self.name, "level": self.level, "found": self.found, "mend": self.mend}
+        return {"name": self.name, "level": self.level, "found": self.found, "fix": self.fix}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -162,21 +162,21 @@ GPU_FAULTS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("machine", "need", "name", "level", "mend"), GPU_FAULTS.values(), ids=GPU_FAULTS)
-def test_a_fault_of_the_gpu_is_found_with_what_mends_it(a_machine, machine, need, name, level, mend):
+@pytest.mark.parametrize(("machine", "need", "name", "level", "fix"), GPU_FAULTS.values(), ids=GPU_FAULTS)
+def test_a_fault_of_the_gpu_is_found_with_what_fixes_it(a_machine, machine, need, name, level, fix):
     found = only(check_gpu(a_machine(**machine), needs(**need)), name)
     assert found.level == level
-    assert mend in found.mend
+    assert fix in found.fix
 
 
 def test_in_a_container_without_the_gpu_the_container_is_to_be_started_otherwise(a_machine):
     machine = a_machine(smi="gone")
     (machine.root / ".dockerenv").touch()
-    assert check_gpu(machine, needs())[0].mend.startswith("docker run --gpus all")
+    assert check_gpu(machine, needs())[0].fix.startswith("docker run --gpus all")
 
 
 @pytest.mark.parametrize(
-    ("says", "mend"),
+    ("says", "fix"),
     [
         ("torch 2.13 cannot use it: The NVIDIA driver on your system is too old (found version 12080)",
          "sudo apt install nvidia-driver-580-server && sudo reboot"),
@@ -188,10 +188,10 @@ def test_in_a_container_without_the_gpu_the_container_is_to_be_started_otherwise
         ("... something new", "dmesg"),
     ],
 )  # fmt: skip
-def test_a_gpu_that_nvidia_smi_lists_and_torch_cannot_use(a_machine, says, mend):
+def test_a_gpu_that_nvidia_smi_lists_and_torch_cannot_use(a_machine, says, fix):
     found = only(check_gpu(a_machine(says=says), needs("bf16_true")), "torch on the GPU")
     assert (found.level, found.found) == ("red", says)
-    assert mend in found.mend
+    assert fix in found.fix
     # the simulated GPU does without it
     found = only(check_gpu(a_machine(says=says), needs(profile="tiny")), "torch on the GPU")
     assert (found.level, found.found) == ("amber", says)
@@ -237,7 +237,7 @@ def test_the_gpu_that_is_chosen_is_judged(a_machine):
 
 
 @pytest.mark.parametrize(
-    ("visible", "found", "mend"),
+    ("visible", "found", "fix"),
     [
         ("", "CUDA_VISIBLE_DEVICES='' hides 0 NVIDIA H100 NVL", "unset CUDA_VISIBLE_DEVICES"),
         ("-1", "hides", "unset CUDA_VISIBLE_DEVICES"),
@@ -245,9 +245,9 @@ def test_the_gpu_that_is_chosen_is_judged(a_machine):
         ("MIG-1", "names none that is here", "export CUDA_VISIBLE_DEVICES=0"),
     ],
 )
-def test_a_gpu_that_is_hidden_is_said_to_be(a_machine, visible, found, mend):
+def test_a_gpu_that_is_hidden_is_said_to_be(a_machine, visible, found, fix):
     (check,) = check_gpu(a_machine(environment={"CUDA_VISIBLE_DEVICES": visible}), needs())
-    assert (check.level, found in check.found, mend in check.mend) == ("red", True, True)
+    assert (check.level, found in check.found, fix in check.fix) == ("red", True, True)
 
 
 def test_a_part_of_a_gpu_is_judged_by_its_own_size(a_machine):
@@ -255,7 +255,7 @@ def test_a_part_of_a_gpu_is_judged_by_its_own_size(a_machine):
     checks = check_gpu(machine, needs(profile="a100-80gb"))
     found = only(checks, "gpu")
     assert found.found.startswith("1 x 2g.20gb of NVIDIA A100-SXM4-80GB, 20.00 GiB")
-    assert (found.level, "labkit profiles make --gpu 20GiB" in found.mend) == ("red", True)
+    assert (found.level, "labkit profiles make --gpu 20GiB" in found.fix) == ("red", True)
     assert only(check_gpu(machine, dataclasses.replace(needs(profile="a100-80gb"), gpu=None)), "gpu").level == "green"
     assert [check.name for check in checks if check.name == "others on the GPU"] == []
 
@@ -264,7 +264,7 @@ def test_a_gpu_in_parts_of_which_none_is_chosen_says_so(a_machine):
     need = dataclasses.replace(needs(profile="a100-80gb"), gpu=None)
     found = only(check_gpu(a_machine(gpus=[CUT], parts=PARTS), need), "gpu")
     assert (found.level, "no part is chosen of the 2" in found.found) == ("amber", True)
-    assert found.mend.startswith("export CUDA_VISIBLE_DEVICES=MIG-aa")
+    assert found.fix.startswith("export CUDA_VISIBLE_DEVICES=MIG-aa")
     alone = PARTS[: PARTS.index("  MIG 2g")]
     assert only(check_gpu(a_machine(gpus=[CUT], parts=alone), need), "gpu").level == "green"
     (none,) = check_gpu(a_machine(gpus=[CUT]), need)
@@ -281,7 +281,7 @@ def test_host_memory_against_offload_gives_swap_of_the_size_that_is_missing(a_ma
     assert (swapping.level, "slow" in swapping.found) == ("amber", True)
     full = check_memory(a_machine(available_gib=200, swap_gib=22), need)
     assert full.level == "red"
-    assert full.mend.startswith("sudo fallocate -l 11G /swapfile && sudo chmod 600 /swapfile && sudo mkswap /swapfile "
+    assert full.fix.startswith("sudo fallocate -l 11G /swapfile && sudo chmod 600 /swapfile && sudo mkswap /swapfile "
                                 "&& sudo swapon /swapfile")  # fmt: skip
 
 
@@ -289,14 +289,14 @@ def test_swap_that_no_disk_has_room_for_is_not_proposed(a_machine):
     found = check_memory(a_machine(available_gib=8), needs("xxl_cpu_offload", host_bytes=10**6 * GIB))
     assert found.level == "red"
     assert "no room" in found.found
-    assert found.mend.startswith("labkit advise xxl_cpu_offload --gpu h100-94gb")
+    assert found.fix.startswith("labkit advise xxl_cpu_offload --gpu h100-94gb")
 
 
 def test_loader_workers_count(a_machine):
     need = needs("bf16_true", overrides={"num_workers": 16})
     found = check_memory(a_machine(available_gib=6, swap_gib=8), need)
     assert (found.level, "loader workers (16)" in found.found) == ("amber", True)
-    assert found.mend == "labkit run bf16_true num_workers=0 --profile h100-94gb"
+    assert found.fix == "labkit run bf16_true num_workers=0 --profile h100-94gb"
     assert check_memory(a_machine(available_gib=6), needs("bf16_true", overrides={"num_workers": 0})).level == "green"
 
 
@@ -321,7 +321,7 @@ def test_a_limit_of_the_control_group_counts_and_swap_does_not_help(a_machine, v
         "red",
         True,
     )
-    assert "--memory=5g" in found.mend
+    assert "--memory=5g" in found.fix
 
 
 def test_memory_that_cannot_be_read_is_amber(a_machine):
@@ -362,7 +362,7 @@ def test_shared_memory_against_the_batches_of_the_workers(a_machine, mounted):
     mounted(machine.root / "dev/shm", 64)  # as Docker gives it
     # 3 batches a worker of 3 x 224 x 224 floats a sample
     found = check_shared_memory(machine, needs("reduced_batch", overrides={"num_workers": 8}))
-    assert (found.level, found.mend) == ("red", "sudo mount -o remount,size=8G /dev/shm")
+    assert (found.level, found.fix) == ("red", "sudo mount -o remount,size=8G /dev/shm")
     half = needs("reduced_batch", overrides={"num_workers": 1, "batch_size": 24})
     assert check_shared_memory(machine, half).level == "amber"
     few = needs("reduced_batch", overrides={"num_workers": 1, "batch_size": 4})
@@ -371,14 +371,14 @@ def test_shared_memory_against_the_batches_of_the_workers(a_machine, mounted):
     assert check_shared_memory(machine, none).level == "green"
     assert check_shared_memory(machine, needs()).level == "amber"
     (machine.root / ".dockerenv").touch()
-    assert check_shared_memory(machine, needs()).mend.startswith("docker run --shm-size=8g")
+    assert check_shared_memory(machine, needs()).fix.startswith("docker run --shm-size=8g")
 
 
 def test_a_machine_without_shared_memory_runs_without_workers(a_machine):
     machine = a_machine()
     (machine.root / "dev/shm").rmdir()
     found = check_shared_memory(machine, needs("reduced_batch"))
-    assert (found.level, found.mend) == ("amber", "labkit run reduced_batch num_workers=0 --profile h100-94gb")
+    assert (found.level, found.fix) == ("amber", "labkit run reduced_batch num_workers=0 --profile h100-94gb")
 
 
 @pytest.mark.parametrize(("size_mib", "level"), [(100, "red"), (1024, "amber"), (4096, "green")])
@@ -386,7 +386,7 @@ def test_a_disk_that_is_small(a_machine, mounted, tmp_path, size_mib, level):
     disk = mounted(tmp_path / "disk", size_mib)
     found = check_disk(a_machine(), needs(), disk / "runs")
     assert found.level == level
-    assert (f"df -h {disk}" in found.mend) == (level != "green")
+    assert (f"df -h {disk}" in found.fix) == (level != "green")
 
 
 def test_checkpoints_count(a_machine, mounted, tmp_path):
@@ -397,7 +397,7 @@ def test_checkpoints_count(a_machine, mounted, tmp_path):
 
 def test_a_folder_that_cannot_be_written(a_machine, mounted, tmp_path):
     found = check_disk(a_machine(), needs(), mounted(tmp_path / "disk", 4096, "ro") / "runs")
-    assert (found.level, found.mend) == ("red", "export LABKIT_RUNS=$HOME/runs")
+    assert (found.level, found.fix) == ("red", "export LABKIT_RUNS=$HOME/runs")
 
 
 @pytest.mark.parametrize(
@@ -413,7 +413,7 @@ def test_caches_on_a_network_disk_or_under_a_quota(a_machine, tmp_path, mounts, 
     home.mkdir()
     text = "/dev/vda / ext4 rw 0 0\n/dev/sdc /tmp/other nfs rw 0 0\n" + mounts.format(home=home)
     found = check_caches(a_machine(mounts=text))
-    assert (found.level, f"{variable}=FOLDER/{variable.lower()}" in found.mend) == ("amber", True)
+    assert (found.level, f"{variable}=FOLDER/{variable.lower()}" in found.fix) == ("amber", True)
     assert "TMPDIR" not in found.found
     moved = dict.fromkeys(
         ("HF_HOME", "HF_DATASETS_CACHE", "TORCH_HOME", "TRITON_CACHE_DIR", "XDG_CACHE_HOME"), str(tmp_path / "project")
@@ -439,7 +439,7 @@ def test_the_compiler_is_asked_for_by_the_cpu_optimizer(a_machine):
     assert check_compiler(machine, needs()).level == "amber"
     assert check_compiler(machine, needs("bf16_true")).level == "green"
     found = check_compiler(machine, needs("xxl_cpu_offload"))
-    assert (found.level, found.mend) == ("red", "sudo apt install g++ python3-dev")
+    assert (found.level, found.fix) == ("red", "sudo apt install g++ python3-dev")
 
 
 # -- libraries and hub
@@ -453,7 +453,7 @@ def test_versions_against_the_pins(tmp_path):
     assert (found.level, "torch 2" in found.found) == ("amber", True)
     pins.write_text("torch==1.0\nnothing-of-this-name==1.0\n")
     found = check_versions(pins)
-    assert (found.level, found.mend) == ("red", f"{sys.executable} -m pip install -r {pins}")
+    assert (found.level, found.fix) == ("red", f"{sys.executable} -m pip install -r {pins}")
 
 
 def test_where_there_is_no_checkout_the_pins_are_those_that_pip_has_kept(tmp_path, monkeypatch):
@@ -464,7 +464,7 @@ def test_where_there_is_no_checkout_the_pins_are_those_that_pip_has_kept(tmp_pat
     assert (found.level, found.found) == ("green", "1 package as pinned")
     required[0] = "numpy==1.0"
     found = check_versions(tmp_path / "none")
-    assert (found.level, found.mend) == ("amber", f"{sys.executable} -m pip install numpy==1.0")
+    assert (found.level, found.fix) == ("amber", f"{sys.executable} -m pip install numpy==1.0")
 
     def unknown(name):
         raise libraries.metadata.PackageNotFoundError(name)
@@ -522,7 +522,7 @@ def test_the_hub_and_a_token_that_it_accepts(a_machine, hub):
     machine = a_machine(environment={"HF_ENDPOINT": hub.endpoint, "HF_TOKEN": TOKEN})
     checks = check_hub(machine, needs("reduced_batch"))
     assert [(c.name, c.level) for c in checks] == [("weights", "amber"), ("hub", "green"), ("token", "green")]
-    assert only(checks, "weights").mend == f"labkit fetch {MODEL}"
+    assert only(checks, "weights").fix == f"labkit fetch {MODEL}"
     assert hub.asked == [(f"/api/models/{MODEL}", f"Bearer {TOKEN}")]
     assert TOKEN not in str(checks)
 
@@ -541,7 +541,7 @@ def test_weights_that_are_here(a_machine, hub, tmp_path):
 
 def test_a_hub_that_is_switched_off_or_out_of_reach(a_machine, hub):
     off = check_hub(a_machine(environment={"HF_HUB_OFFLINE": "1"}), needs("reduced_batch"))
-    assert (only(off, "hub").level, only(off, "hub").mend) == ("amber", f"HF_HUB_OFFLINE=0 labkit fetch {MODEL}")
+    assert (only(off, "hub").level, only(off, "hub").fix) == ("amber", f"HF_HUB_OFFLINE=0 labkit fetch {MODEL}")
     gone = a_machine(environment={"HF_ENDPOINT": "http://127.0.0.1:9"})
     assert only(check_hub(gone, needs("reduced_batch")), "hub").level == "red"
     assert only(check_hub(gone, needs()), "hub").level == "amber"
@@ -557,7 +557,7 @@ def test_a_token_that_is_missing_or_not_accepted(a_machine, hub, tmp_path):
     assert only(check_hub(a_machine(environment=environment), needs("reduced_batch")), "token").level == "red"
     hub.plan = (200, {"gated": "manual"})
     found = only(check_hub(a_machine(environment=environment), needs("reduced_batch")), "token")
-    assert (found.level, found.mend) == ("red", "hf auth login")
+    assert (found.level, found.fix) == ("red", "hf auth login")
     (tmp_path / "token").write_text(TOKEN)
     hub.plan = (401, None)
     checks = check_hub(a_machine(environment=environment | {"HF_HOME": str(tmp_path)}), needs())
@@ -578,7 +578,7 @@ def test_all_checks_of_a_machine_have_a_level_and_the_bad_ones_a_command(a_machi
     machine = a_machine(smi="gone", available_gib=1, environment={"HF_ENDPOINT": "http://127.0.0.1:9"})
     checks = examine(machine, needs("xxl_cpu_offload", host_bytes=GIB), tmp_path / "runs")
     assert worst(checks) == "red"
-    assert all(check.mend for check in checks if check.level != "green")
+    assert all(check.fix for check in checks if check.level != "green")
     assert json.loads(json.dumps([check.to_dict() for check in checks]))[0]["name"] == "gpu"
 
 

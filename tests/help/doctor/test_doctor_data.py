@@ -34,7 +34,7 @@ def test_data_that_is_here_is_green():
 def test_data_that_a_run_needs_is_red_and_what_a_profile_has_is_amber():
     missing = DataFound(name=NAME, problem="dataset='gourmetgram_caption' is not here: and much more")
     (found,) = check_data(needs(missing))
-    assert (found.level, found.found, found.mend) == ("red", f"{NAME} is not here", f"labkit fetch --data {NAME}")
+    assert (found.level, found.found, found.fix) == ("red", f"{NAME} is not here", f"labkit fetch --data {NAME}")
     assert [check.level for check in check_data(needs(missing, experiment=None))] == ["amber"]
 
 
@@ -42,14 +42,14 @@ def test_data_that_cannot_be_read_is_put_aside_first():
     folder = Path("/my data/food")
     (found,) = check_data(needs(DataFound(name=NAME, folder=folder, problem="it lacks ['text']")))
     assert (found.level, found.found) == ("red", f"{NAME} cannot be read: it lacks ['text']")
-    assert shlex.split(found.mend)[:3] == ["mv", "/my data/food", "/my data/food.old"]
-    assert found.mend.endswith(f" && labkit fetch --data {NAME}")
+    assert shlex.split(found.fix)[:3] == ["mv", "/my data/food", "/my data/food.old"]
+    assert found.fix.endswith(f" && labkit fetch --data {NAME}")
 
 
 def test_a_folder_of_ones_own_that_is_not_here_has_no_address():
     (found,) = check_data(dataclasses.replace(needs(DataFound(name="mine", problem="...")), typed=("dataset=mine",)))
     assert (found.level, found.found) == ("red", "mine is not here")
-    assert found.mend == "labkit run reduced_batch dataset=fluent_emoji --profile h100-94gb"
+    assert found.fix == "labkit run reduced_batch dataset=fluent_emoji --profile h100-94gb"
 
 
 @pytest.fixture
@@ -68,11 +68,11 @@ def told(capsys, *arguments):
 
 def test_the_command_looks_at_the_data_of_a_profile(data, capsys):
     (found,) = told(capsys, "--profile", "h100-94gb")
-    assert (found["level"], found["mend"]) == ("amber", f"labkit fetch --data {NAME}")
+    assert (found["level"], found["fix"]) == ("amber", f"labkit fetch --data {NAME}")
     folder = data / NAME
     folder.mkdir(parents=True)
     (found,) = told(capsys, "--profile", "h100-94gb")
-    assert (found["level"], found["mend"]) == ("amber", f"mv {folder} {folder}.old && labkit fetch --data {NAME}")
+    assert (found["level"], found["fix"]) == ("amber", f"mv {folder} {folder}.old && labkit fetch --data {NAME}")
     whole = datasets.Dataset.from_dict({"image": [Image.new("RGB", (8, 8))], "text": ["a dish"]})
     datasets.DatasetDict({"train": whole}).save_to_disk(folder)
     (found,) = told(capsys, "--profile", "h100-94gb")
