@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass, field
 
-from labkit.cluster.expand import Value, settled
+from labkit.cluster.expand import Value, known_values
 from labkit.cluster.launches import Launch, launches
 from labkit.cluster.options import count, directive, gpus_in_gres, number
 from labkit.cluster.shell import Command, Shell
@@ -69,7 +69,7 @@ class BatchScript:
         ignored = [line for line in ignored if line not in documents]
         shell = Shell(_given(options)).read(text)
         given = _given(options)
-        variables = {name: value for name, value in settled(shell.variables).items() if given.get(name) != value}
+        variables = {name: value for name, value in known_values(shell.variables).items() if given.get(name) != value}
         return cls(
             options=options, commands=tuple(shell.commands), launches=tuple(launches(shell)), variables=variables,
             text=text, ignored=tuple(ignored), components=components,

@@ -204,6 +204,6 @@ def calculate(text: str) -> int | None:
     return value if place == len(parts) else None
 
 
-def settled(variables: Mapping[str, Value]) -> dict[str, str]:
+def known_values(variables: Mapping[str, Value]) -> dict[str, str]:
     """The variables whose text is known."""
     return {name: value for name, value in variables.items() if isinstance(value, str)}

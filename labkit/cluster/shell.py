@@ -7,7 +7,7 @@ that is set differently on two ways is not known from there on.
 import re
 from dataclasses import dataclass, field, replace
 
-from labkit.cluster.expand import Value, Words, settled
+from labkit.cluster.expand import Value, Words, known_values
 from labkit.cluster.tokens import Token, tokens
 
 _ASSIGNMENT = re.compile(r"(?P<name>[A-Za-z_]\w*)(?:\[[^]]*\])?(?P<more>\+?)=(?P<value>.*)", re.DOTALL)
@@ -195,7 +195,7 @@ class Shell:
         found = [field for word in raw for field in words.fields(word)]
         if not found:
             return end
-        self._carry_out(found, settled(assigned), self._text[begin:last], self._tokens[first].start - begin)
+        self._carry_out(found, known_values(assigned), self._text[begin:last], self._tokens[first].start - begin)
         return end
 
     def _carry_out(self, found: list[str], assigned: dict[str, str], source: str, at: int) -> None:

@@ -35,8 +35,11 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
 
 _KINDS = {
-    "phases": "memory", "beside": "memory", "bars": "memory", "loss": "training", "tradeoff": "training",
+    "phases": "memory", "compared": "memory", "bars": "memory", "loss": "training", "tradeoff": "training",
 }  # fmt: skip
+
+_OLD_KINDS = {"beside": "compared"}
+"""As older notebooks ask for them."""
 
 
 class Figure(View):
@@ -63,16 +66,18 @@ class Figure(View):
 def draw(kind: str, results: Sequence[Result]) -> View:
     """The figure of a kind over these results, or a line that says why there is none.
 
-    ``phases``: one result, the memory of its steps. ``beside``: predicted and measured. ``bars``: a bar a run.
-    ``loss``: by samples seen. ``tradeoff``: memory against time and loss. Raises ``ConfigError`` for another kind.
+    ``phases``: one result, the memory of its steps. ``compared``: predicted and measured. ``bars``: a bar a run.
+    ``loss``: by samples seen. ``tradeoff``: memory against time and loss. Raises ``ConfigError`` for another
+    kind.
     """
+    kind = _OLD_KINDS.get(kind, kind)
     if kind not in _KINDS:
         raise ConfigError(f"no figure {kind!r}.{nearest(kind, _KINDS)} There are: {', '.join(_KINDS)}.")
     shown = [result for result in results if result.report is not None and result.report.phases]
     if not shown:
         return Lines(f"no figure {kind}", ["nothing was measured that it could show"], mark="not available")
-    if all(result.planned for result in shown) and kind in ("loss", "tradeoff", "beside"):
-        needs = {"loss": "a loss", "tradeoff": "time and loss", "beside": "a measurement"}[kind]
+    if all(result.planned for result in shown) and kind in ("loss", "tradeoff", "compared"):
+        needs = {"loss": "a loss", "tradeoff": "time and loss", "compared": "a measurement"}[kind]
         return Lines(f"no figure {kind}: it needs {needs}", [NOT_PLANNED], mark="not available")
     module = import_module(f"labkit.lab.figures_{_KINDS[kind]}")
     drawing_of: Callable[[Sequence[Result]], View] = getattr(module, kind)

@@ -1,4 +1,4 @@
-"""Figures of memory: the phases of a step, predicted beside measured, a bar a run."""
+"""Figures of memory: the phases of a step, predicted and measured, a bar a run."""
 
 from collections.abc import Sequence
 
@@ -57,7 +57,7 @@ def phases(results: Sequence[Result]) -> Figure:
     return Figure(drawing, alt)
 
 
-def beside(results: Sequence[Result]) -> Figure:
+def compared(results: Sequence[Result]) -> Figure:
     """Predicted and measured peak of every phase, with the signed error; of the first result that was run."""
     result = next(r for r in results if not r.planned)
     told = prediction_of(result.record)
@@ -65,7 +65,7 @@ def beside(results: Sequence[Result]) -> Figure:
     highest = max((max(p["predicted_bytes"], p["measured_bytes"]) for p in pairs.values()), default=0)
     unit, unit_bytes = unit_of(highest, result.capacity_bytes)
     drawing, axes = canvas(
-        8.5, 3.6, f"{result.name}: predicted beside measured", f"highest moment of each phase; {result.said}"
+        8.5, 3.6, f"{result.name}: predicted and measured", f"highest moment of each phase; {result.said}"
     )
     for at, pair in enumerate(pairs.values()):
         for shift, key, colour, hatch in _PAIR:

@@ -64,7 +64,7 @@ class Lab(Session):
 
     @showing_errors
     def plot(self, kind: str, *results: View) -> View:
-        """A figure: ``phases``, ``beside``, ``bars``, ``loss`` or ``tradeoff``; see ``labkit.lab.figures``."""
+        """A figure: ``phases``, ``compared``, ``bars``, ``loss`` or ``tradeoff``; see ``labkit.lab.figures``."""
         from labkit.lab import figures
 
         found = [result for result in results if isinstance(result, Result)]
@@ -109,7 +109,8 @@ class Lab(Session):
 
     @showing_errors
     def explain(self, topic: str, *own: Any) -> View:
-        """A question's answer beside what was measured, or the sentences of a topic, with numbers from the records.
+        """A question's answer compared with what was measured, or the sentences of a topic, with numbers from the
+        records.
 
         ``own`` is what the notebook hands in, where the topic is about such.
         """

@@ -57,7 +57,7 @@ def lacking(what: str, names: Sequence[str]) -> Lines:
 
 
 def resolved(question: Question, entry: dict[str, Any] | None, runs: Runs, source: str) -> Lines:
-    """The student's answer beside the truth, and why it is so."""
+    """The student's answer compared with the truth, and why it is so."""
     truth = question.truth(runs)
     given = None if entry is None else entry["answer"]
     yours = "none" if given is None else _value(question, given)

@@ -70,7 +70,7 @@ def compare_table(rows: list[dict[str, Any]], profile: str) -> Table:
     return Table(f"profile {profile}, {measured}", columns, lines, keys=2)
 
 
-def beside_table(rows: list[dict[str, Any]]) -> Table:
+def prediction_table(rows: list[dict[str, Any]]) -> Table:
     """What was predicted for every phase, in MiB, and the signed error against what was measured."""
     shown = list(dict.fromkeys(r["what"] for r in rows if max(r["predicted_bytes"], r["measured_bytes"]) >= _VISIBLE))
     columns = [*words("step", "micro", "phase"), *numbers(*(SHORT_NAMES.get(what, what) for what in shown))]

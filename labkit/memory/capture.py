@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from labkit.borrowed.torch import entered_modes, is_sharded, tree_iter
 from labkit.config.device import SIMULATED_GPU
 from labkit.memory.categories import on_device
-from labkit.memory.cuda import AllocatorCounters, settle
+from labkit.memory.cuda import AllocatorCounters, reconcile
 from labkit.memory.exhaustion import is_exhausted
 from labkit.memory.owners import OwnedBy, assign_state, attributes
 from labkit.memory.report import MemoryReport, PhaseMemory
@@ -220,7 +220,7 @@ class MemoryCapture(Callback):
         reserved = used = None
         if self._counters is not None:
             counters = self._counters.read()
-            settle(end, peak, highest, (on_device(end), on_device(peak)), counters)
+            reconcile(end, peak, highest, (on_device(end), on_device(peak)), counters)
             reserved, used = counters.reserved_bytes, counters.device_used_bytes
         memory = PhaseMemory(
             phase=name, step=self.step, micro_step=self.micro_step, end=end, peak=peak, highest=highest,

@@ -44,7 +44,7 @@ class AllocatorCounters:
         )  # fmt: skip
 
 
-def settle(
+def reconcile(
     end: dict[str, int], peak: dict[str, int], highest: dict[str, int], tracked: tuple[int, int], counters: Counters
 ) -> None:
     """Make a phase's breakdowns add up to the allocator's numbers; ``tracked`` are their own totals (end, peak).

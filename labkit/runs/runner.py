@@ -150,7 +150,7 @@ def _carry_out(
             with in_background(folder, config) as prediction:
                 _watch(folder, record, config, saved, log_starts.get(folder.log, 0), timeout_s, on_event)
                 record.wall_seconds = round(time.monotonic() - started, 3)
-                # a run that has measured nothing has nothing to stand beside it, and need not wait
+                # a run that has measured nothing has nothing to compare it with, and need not wait
                 record.prediction = prediction.result(WAIT_S if record.memory else 0)
     except BaseException as error:
         if isinstance(error, StopRequested):

@@ -252,7 +252,7 @@ def main() -> None:
         except KeyboardInterrupt:
             result = {"status": "killed", "reason": "interrupted"}
         except Exception as error:
-            # the border of the process: what nobody foresaw is told to the watcher, and its trace goes to the log
+            # the border of the process: an unexpected error is told to the watcher, and its trace goes to the log
             events.write("result", status="failed", reason=f"{type(error).__name__}: {error}")
             raise
         events.write("result", **result)

@@ -29,7 +29,7 @@ def main(args: argparse.Namespace) -> int:
         return 0
     from labkit.ledger.predicted import prediction_rows
     from labkit.ledger.summary import summary
-    from labkit.ledger.tables import beside_table, phase_table
+    from labkit.ledger.tables import phase_table, prediction_table
     from labkit.runs.ranks.text import rank_table
 
     out = console()
@@ -43,7 +43,7 @@ def main(args: argparse.Namespace) -> int:
     out.print(phase_table(record))
     if rows := prediction_rows(record):
         say("")
-        out.print(beside_table(rows))
+        out.print(prediction_table(rows))
     elif record.prediction and "error" in record.prediction:
         say(f"\n  no prediction: {record.prediction['error']}")
     return 0

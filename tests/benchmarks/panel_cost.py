@@ -169,7 +169,7 @@ class Others:
 
 
 def polls() -> None:
-    """Measure polls of a long dead run, and print them beside reading all of it, as each poll did before."""
+    """Measure polls of a long dead run, and print them compared with reading all of it, as each poll did before."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder).resolve()
         os.environ["LABKIT_RUNS"] = str(root / "runs")

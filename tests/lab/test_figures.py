@@ -35,7 +35,7 @@ def results(add_run):
     return plain, held_out, oom
 
 
-@pytest.mark.parametrize("kind", ["phases", "beside", "bars", "loss", "tradeoff"])
+@pytest.mark.parametrize("kind", ["phases", "compared", "bars", "loss", "tradeoff"])
 def test_every_kind_is_drawn_with_its_source_and_numbers_in_words(results, kind):
     figure = figures.draw(kind, results)
     assert isinstance(figure, Figure)
@@ -87,7 +87,11 @@ def test_an_unknown_kind_is_refused_with_the_nearest(results):
         figures.draw("tradeof", results)
 
 
-@pytest.mark.parametrize("kind", ["loss", "tradeoff", "beside"])
+def test_an_older_notebook_asks_for_predicted_and_measured_by_another_name(results):
+    assert figures.draw("beside", results).alt == figures.draw("compared", results).alt
+
+
+@pytest.mark.parametrize("kind", ["loss", "tradeoff", "compared"])
 def test_what_a_plan_does_not_know_is_said(add_run, kind):
     planned = add_run("reduced_batch", memory=report("predicted"), prediction=TOLD)
     assert planned.planned

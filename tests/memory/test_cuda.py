@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from labkit.memory.capture import MemoryCapture
 from labkit.memory.categories import CATEGORIES, on_device
-from labkit.memory.cuda import AllocatorCounters, Counters, settle, used_by_others_bytes
+from labkit.memory.cuda import AllocatorCounters, Counters, reconcile, used_by_others_bytes
 from labkit.memory.report import PHASES
 from labkit.memory.tracker import Tracker
 
@@ -24,15 +24,15 @@ def breakdown(**found):
     return dict.fromkeys(CATEGORIES, 0) | found
 
 
-# -- settling
+# -- reconciling
 
 
-def test_settled_breakdowns_add_up_to_the_counters():
+def test_reconciled_breakdowns_add_up_to_the_counters():
     end = breakdown(parameters=100, activations=50, optimizer_cpu=1000)
     peak = breakdown(parameters=100, activations=80, temporaries=20, optimizer_cpu=1000)
     highest = breakdown(parameters=100, activations=80, temporaries=30, optimizer_cpu=1000)
     counters = Counters(allocated_bytes=170, peak_bytes=260, reserved_bytes=300, device_used_bytes=400)
-    settle(end, peak, highest, (on_device(end), on_device(peak)), counters)
+    reconcile(end, peak, highest, (on_device(end), on_device(peak)), counters)
     assert (on_device(end), on_device(peak)) == (170, 260)
     assert (end["unattributed"], peak["unattributed"], highest["unattributed"]) == (20, 60, 60)
     assert end["parameters"] == peak["parameters"] == 100
@@ -41,7 +41,7 @@ def test_settled_breakdowns_add_up_to_the_counters():
 
 def test_what_was_unattributed_stays_so_and_a_highest_is_no_lower_than_before():
     end, peak, highest = breakdown(unattributed=10), breakdown(unattributed=10), breakdown(unattributed=90)
-    settle(
+    reconcile(
         end, peak, highest, (10, 10), Counters(allocated_bytes=15, peak_bytes=40, reserved_bytes=0, device_used_bytes=0)
     )
     assert (end["unattributed"], peak["unattributed"], highest["unattributed"]) == (15, 40, 90)
@@ -50,7 +50,7 @@ def test_what_was_unattributed_stays_so_and_a_highest_is_no_lower_than_before():
 def test_what_the_tracker_counts_too_much_is_told_as_a_negative_number():
     end, peak, highest = breakdown(parameters=100), breakdown(parameters=100), breakdown(parameters=100)
     counters = Counters(allocated_bytes=90, peak_bytes=100, reserved_bytes=0, device_used_bytes=0)
-    settle(end, peak, highest, (100, 100), counters)
+    reconcile(end, peak, highest, (100, 100), counters)
     assert (end["unattributed"], peak["unattributed"], highest["unattributed"]) == (-10, 0, 0)
     assert (on_device(end), on_device(peak)) == (90, 100)
 

@@ -1,4 +1,4 @@
-"""A prediction beside torch's own MemTracker, which shares no code with it."""
+"""A prediction compared with torch's own MemTracker, which shares no code with it."""
 
 import pytest
 import torch

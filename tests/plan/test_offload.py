@@ -1,4 +1,4 @@
-"""The buffers of ZeRO as they are predicted, beside DeepSpeed's own on the simulated GPU."""
+"""The buffers of ZeRO as they are predicted, compared with DeepSpeed's own on the simulated GPU."""
 
 import pytest
 

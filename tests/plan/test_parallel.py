@@ -1,4 +1,4 @@
-"""What is planned for one rank stands beside what two real processes measure, with torch's own DDP and FSDP2.
+"""What is planned for one rank is compared with what two real processes measure, with torch's own DDP and FSDP2.
 
 Two processes train for two steps on a CPU, over gloo, under the tracker: one with ``DistributedDataParallel``
 (``gradient_as_bucket_view=True``), one with ``fully_shard``. Compared for every phase of every micro step: the peak,

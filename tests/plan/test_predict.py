@@ -1,4 +1,4 @@
-"""Predictions stand beside what the simulated GPU measures, phase by phase and category by category."""
+"""Predictions are compared with what the simulated GPU measures, phase by phase and category by category."""
 
 import dataclasses
 

@@ -37,7 +37,7 @@ def main():
     elif what == "exit":
         sys.exit(int(rest[0]))
     elif what == "raise":
-        raise ValueError("what nobody foresaw")
+        raise ValueError("an unexpected error")
     elif what == "sleep":
         print("asleep", flush=True)
         time.sleep(600)
@@ -132,7 +132,7 @@ def test_it_ends_as_it_ends(begin, forks):
     assert begin("exit", "3", forks=forks)[0].wait(WAIT_S) == 3
     process, out = begin("raise", forks=forks)
     assert process.wait(WAIT_S) == 1
-    assert out.read_text().splitlines()[-1] == "ValueError: what nobody foresaw"
+    assert out.read_text().splitlines()[-1] == "ValueError: an unexpected error"
     for number in (signal.SIGKILL, signal.SIGTERM):
         process, out = begin("sleep", forks=forks)
         said(out)

@@ -1,7 +1,7 @@
 """Lesson of 00_setup: whether everything works, and how a lab goes."""
 
 from labkit.lab.lesson import Check, Lesson, Question, Runs
-from labkit.lab.lessons.quantities import foreseen_peak, size
+from labkit.lab.lessons.quantities import predicted_peak, size
 
 FIRST = "reduced_batch max_steps=2"
 
@@ -32,7 +32,7 @@ LESSON = Lesson(
             id="prediction_holds", about=(FIRST,), relation="equal", within=0.05,
             claim="What was predicted is what was measured",
             left=lambda runs: None if runs[FIRST].planned else runs[FIRST].peak_bytes,
-            right=foreseen_peak(FIRST), names=("the measured peak is", "the predicted"),
+            right=predicted_peak(FIRST), names=("the measured peak is", "the predicted"),
             why="The prediction executes the same two steps on tensors without storage and adds up what they allocate.",
             hint="Another process may use the device, or the run was another one than was predicted.",
         ),

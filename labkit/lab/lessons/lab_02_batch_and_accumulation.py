@@ -1,11 +1,11 @@
 """Lesson of 02_batch_and_accumulation: what shrinks with the batch, and what accumulation costs."""
 
 from labkit.lab.lesson import Check, Lesson, Question, Runs
-from labkit.lab.lessons.quantities import fitting_peak, foreseen, held, last_loss, peak, ratio, size, times
+from labkit.lab.lessons.quantities import fitting_peak, held, last_loss, peak, predicted, ratio, size, times
 
 SMALL, FEW, LARGE = "reduced_batch", "grad_accumulation", "grad_accumulation_lr4x"
 
-_fall = ratio(foreseen("baseline", "activations"), held(SMALL, "activations"))
+_fall = ratio(predicted("baseline", "activations"), held(SMALL, "activations"))
 _cost = ratio(peak(FEW), peak(SMALL))
 
 
@@ -28,7 +28,7 @@ LESSON = Lesson(
             id="activations_fall", unit="times", about=("baseline", SMALL), within=0.15, truth=_fall,
             text="How many times the activations of reduced_batch does the baseline need?",
             because=lambda runs: (
-                f"{size(foreseen('baseline', 'activations')(runs))} (predicted for the baseline, which does not get to "
+                f"{size(predicted('baseline', 'activations')(runs))} (predicted for the baseline, which does not get to "
                 f"keep them) against {size(held(SMALL, 'activations')(runs))}: they grow with the batch, sample by "
                 f"sample. Batches of {runs['baseline'].config['batch_size']} and {runs[SMALL].config['batch_size']}."
             ),
@@ -51,7 +51,7 @@ LESSON = Lesson(
         Check(
             id="activations_follow_the_batch", about=("baseline", SMALL), relation="below", factor=0.6,
             claim="Activations shrink with the batch", left=held(SMALL, "activations"),
-            right=foreseen("baseline", "activations"),
+            right=predicted("baseline", "activations"),
             names=("activations of reduced_batch take", "those predicted for the baseline,"),
             why="Every sample of a batch leaves its own.", hint="Is its batch_size at most half of the baseline's?",
         ),

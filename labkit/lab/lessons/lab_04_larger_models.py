@@ -1,17 +1,17 @@
 """Lesson of 04_larger_models: what the saved half makes room for, and where it ends."""
 
 from labkit.lab.lesson import Check, Lesson, Question, Runs
-from labkit.lab.lessons.quantities import STATES, capacity, died_in, fits, foreseen, held, size
+from labkit.lab.lessons.quantities import STATES, capacity, died_in, fits, held, predicted, size
 
 BEFORE, LARGER, XXL, ONE = "bf16_true", "larger_model", "xxl", "xxl_smallest_batch"
 
-_states = foreseen(ONE, *STATES)
+_states = predicted(ONE, *STATES)
 
 
 def _why_one(runs: Runs) -> str:
     return (
         f"Parameters, gradients and optimizer state alone take {size(_states(runs))} (predicted), and the device has "
-        f"{size(runs[ONE].capacity_bytes)}. Activations of one sample are {size(foreseen(ONE, 'activations')(runs))}."
+        f"{size(runs[ONE].capacity_bytes)}. Activations of one sample are {size(predicted(ONE, 'activations')(runs))}."
     )
 
 
@@ -34,7 +34,7 @@ LESSON = Lesson(
             text="If xxl_smallest_batch ends, in which part of a step?", truth=died_in(ONE),
             because=lambda runs: (
                 "The optimizer makes its state at its first step, and needs temporaries besides: "
-                f"{size(foreseen(ONE, 'optimizer_gpu')(runs))} and up to {size(foreseen(ONE, 'temporaries')(runs))} "
+                f"{size(predicted(ONE, 'optimizer_gpu')(runs))} and up to {size(predicted(ONE, 'temporaries')(runs))} "
                 "(predicted)."
             ),
         ),
@@ -48,8 +48,8 @@ LESSON = Lesson(
         ),
         Check(
             id="one_sample_has_few_activations", about=(XXL, ONE), relation="below", factor=0.3,
-            claim="A batch of one has few activations", left=foreseen(ONE, "activations"),
-            right=foreseen(XXL, "activations"), names=("xxl_smallest_batch needs", "xxl,"),
+            claim="A batch of one has few activations", left=predicted(ONE, "activations"),
+            right=predicted(XXL, "activations"), names=("xxl_smallest_batch needs", "xxl,"),
             why="They follow the batch; it cannot be smaller than this.", hint="Is its batch_size 1?",
         ),
         Check(

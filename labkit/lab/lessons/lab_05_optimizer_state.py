@@ -1,7 +1,7 @@
 """Lesson of 05_optimizer_state: the optimizer as the largest part, and two ways to have less of it."""
 
 from labkit.lab.lesson import Check, Lesson, Question, Runs, Topic
-from labkit.lab.lessons.quantities import fits, foreseen, held, size
+from labkit.lab.lessons.quantities import fits, held, predicted, size
 from labkit.memory.units import counted
 
 XXL, SGD, ADAM8 = "xxl", "xxl_sgd", "xxl_adam8bit"
@@ -33,7 +33,7 @@ LESSON = Lesson(
             because=lambda runs: (
                 f"{size(runs[SGD].peak_bytes)} of {size(runs[SGD].capacity_bytes)}, with "
                 f"{size(held(SGD, 'optimizer_gpu')(runs))} of optimizer state in place of "
-                f"{size(foreseen(XXL, 'optimizer_gpu')(runs))} (predicted for xxl)."
+                f"{size(predicted(XXL, 'optimizer_gpu')(runs))} (predicted for xxl)."
             ),
         ),
         Question(
@@ -56,7 +56,7 @@ LESSON = Lesson(
         Check(
             id="eight_bits_halve_the_state", about=(XXL, ADAM8), relation="equal", factor=0.5, within=0.05,
             claim="8-bit Adam keeps half of what AdamW keeps in bf16", left=held(ADAM8, "optimizer_gpu"),
-            right=foreseen(XXL, "optimizer_gpu"), names=("xxl_adam8bit holds", "what was predicted for xxl,"),
+            right=predicted(XXL, "optimizer_gpu"), names=("xxl_adam8bit holds", "what was predicted for xxl,"),
             why="One byte a number in place of two.", hint="Both must be in bf16-true, and train the same model.",
         ),
     ),

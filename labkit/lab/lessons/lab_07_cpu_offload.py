@@ -2,7 +2,7 @@
 
 from labkit.config.device import SIMULATED_GPU
 from labkit.lab.lesson import Check, Lesson, Question, Runs, Topic
-from labkit.lab.lessons.quantities import foreseen, foreseen_peak, held, on_host, peak, ratio, size, times
+from labkit.lab.lessons.quantities import held, on_host, peak, predicted, predicted_peak, ratio, size, times
 
 XXL, OFFLOAD = "xxl", "xxl_cpu_offload"
 
@@ -28,7 +28,7 @@ LESSON = Lesson(
             text="How much optimizer state is left on the device?",
             because=lambda runs: (
                 f"{size(held(OFFLOAD, 'optimizer_gpu')(runs))}; xxl would have "
-                f"{size(foreseen(XXL, 'optimizer_gpu')(runs))} there (predicted). The step itself is done by the CPU."
+                f"{size(predicted(XXL, 'optimizer_gpu')(runs))} there (predicted). The step itself is done by the CPU."
             ),
         ),
         Question(
@@ -56,7 +56,7 @@ LESSON = Lesson(
         ),
         Check(
             id="needs_less_than_xxl", about=(XXL, OFFLOAD), relation="below", factor=0.8,
-            claim="The device needs much less than without offload", left=peak(OFFLOAD), right=foreseen_peak(XXL),
+            claim="The device needs much less than without offload", left=peak(OFFLOAD), right=predicted_peak(XXL),
             names=("xxl_cpu_offload peaks at", "what was predicted for xxl,"), why="Two of four parts have left it.",
             hint="Both must have the same batch.",
         ),

@@ -1,7 +1,7 @@
 """Lesson of 08_lora: adapters in place of the weights, what they learn and what is forgotten."""
 
 from labkit.lab.lesson import Check, Lesson, Question, Runs, Topic
-from labkit.lab.lessons.quantities import STATES, foreseen, held, ratio, size
+from labkit.lab.lessons.quantities import STATES, held, predicted, ratio, size
 
 XXL, LORA = "xxl", "xxl_lora"
 
@@ -45,7 +45,7 @@ LESSON = Lesson(
         Check(
             id="states_are_smaller", about=(XXL, LORA), relation="below", factor=0.7,
             claim="Although its weights are in 32 bits, LoRA holds less than xxl would in 16",
-            left=held(LORA, *STATES), right=foreseen(XXL, *STATES), names=("xxl_lora holds", "predicted for xxl,"),
+            left=held(LORA, *STATES), right=predicted(XXL, *STATES), names=("xxl_lora holds", "predicted for xxl,"),
             why="Parameters double, gradients and optimizer state are nearly gone.", hint="Both train the same model.",
         ),
         Check(
@@ -65,7 +65,7 @@ LESSON = Lesson(
         Topic(
             id="two_changes", about=(XXL, LORA),
             say=lambda runs: [
-                f"xxl would hold {size(foreseen(XXL, *STATES)(runs))} of parameters, gradients and state (predicted), "
+                f"xxl would hold {size(predicted(XXL, *STATES)(runs))} of parameters, gradients and state (predicted), "
                 f"in {runs[XXL].config['precision']}.",
                 f"xxl_lora holds {size(held(LORA, *STATES)(runs))}, in {runs[LORA].config['precision']}.",
             ],

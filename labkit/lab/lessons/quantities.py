@@ -21,7 +21,7 @@ def held(run: str, *categories: str) -> Number:
     return lambda runs: sum(runs[run].peaks[c] for c in categories) if runs[run].report else None
 
 
-def foreseen(run: str, *categories: str) -> Number:
+def predicted(run: str, *categories: str) -> Number:
     """The same as predicted, with memory enough: also for a run that ended before it got there."""
 
     def number(runs: Runs) -> float | None:
@@ -73,7 +73,7 @@ def peak(run: str) -> Number:
     return lambda runs: runs[run].peak_bytes if runs[run].report else None
 
 
-def foreseen_peak(run: str) -> Number:
+def predicted_peak(run: str) -> Number:
     """Highest device bytes as predicted, with memory enough."""
     return lambda runs: runs[run].prediction.peak_bytes if runs[run].prediction else None
 

@@ -580,7 +580,7 @@ def test_the_reason_of_a_record_begins_with_the_cause_in_its_log():
     )
 
 
-# -- what nobody has foreseen
+# -- what no symptom names
 
 
 def test_an_unknown_end_says_so_and_shows_the_last_lines():
