@@ -24,7 +24,7 @@ class MemoryCapture(Callback):
         print(capture.report.peak_bytes)
 
     Without a ``tracker`` one is entered for the reported steps alone; other steps run at full speed, and the report
-    holds what can be reached from the module, its optimizers and the batch, and what is born in a reported step.
+    holds what can be reached from the module, its optimizers and the batch, and what is allocated in a reported step.
     With the ``tracker`` of a simulated GPU, entered by the caller around model building and ``fit``, nothing escapes.
     ``on_phase`` is called with each ``PhaseMemory``. After an out-of-memory error ``died_in`` tells step, micro step
     and phase, and ``held`` the bytes by category, in a reported step.
@@ -74,7 +74,7 @@ class MemoryCapture(Callback):
         return step in (0, 1) or step % self._report_every == 0
 
     def claim(self, category: str) -> None:
-        """Say that what was born since the last phase, and nobody has assigned, is for ``category``."""
+        """Say that what was allocated since the last phase, and is not assigned, is for ``category``."""
         if self._following:
             self._tracker.reassign(UNDECIDED, category)
 

@@ -15,8 +15,8 @@ CATEGORIES = (
 )
 """``parameters`` (buffers too) and optimizer state by where they live (offload keeps them, master weights and
 gradients on their way to those, in host memory: ``_cpu``), ``gradients``, ``inputs`` (the batch),
-``activations`` (born in forward and kept for backward), ``temporaries`` (born and gone inside one phase) and
-``unattributed``: alive, and none of the others."""
+``activations`` (allocated in forward and kept for backward), ``temporaries`` (transient: allocated and freed within one
+phase) and ``unattributed``: alive, and none of the others."""
 
 HOST_CATEGORIES = frozenset({"parameters_cpu", "optimizer_cpu"})
 """Categories that live in the host's memory and take nothing from the device."""

@@ -15,7 +15,7 @@ BLOCK_BYTES = 512
 """CUDA's caching allocator hands out multiples of this (``kMinBlockSize`` in CUDACachingAllocator)."""
 
 UNDECIDED = ""
-"""Category of a storage that was born in the phase that has not ended."""
+"""Category of a storage that was allocated in the phase that has not ended."""
 
 
 class SimulatedOutOfMemoryError(torch.OutOfMemoryError):
@@ -50,15 +50,15 @@ class _Block:
 
 
 class Tracker(TorchDispatchMode):
-    """Count every storage that operations make, from birth to death, in bytes and by category.
+    """Count every storage that operations make, from allocation to free, in bytes and by category.
 
     Use it as a context around the code to follow. Storages that lived before are told to it with ``assign``.
     With ``capacity_bytes`` the operation whose output would exceed the capacity raises
     ``SimulatedOutOfMemoryError``, a ``torch.OutOfMemoryError``. Only storages on ``device_type`` count; on the
     simulated GPU that is the CPU, and ``host()`` marks work that a real machine would do in host memory.
 
-    With ``keep_events`` every birth and death on the device is kept, for an allocator to replay: ``events`` has
-    (key of the storage, its bytes, the operation), and 0 bytes for its death.
+    With ``keep_events`` every allocation and free on the device is kept, for an allocator to replay: ``events`` has
+    (key of the storage, its bytes, the operation), and 0 bytes when it is freed.
 
     ``before_error`` is called before the error, to assign what is alive; it returns the category of the rest.
 
@@ -172,7 +172,7 @@ class Tracker(TorchDispatchMode):
 
     def reassign(self, category: str, into: str) -> None:
         """Move all that is alive in ``category`` to another one."""
-        for block in list(self._live.values()):  # a storage may die, and leave, while this runs
+        for block in list(self._live.values()):  # a storage may be freed, and leave, while this runs
             if block.category == category:
                 self._move(block, into)
 
@@ -190,7 +190,7 @@ class Tracker(TorchDispatchMode):
         return _sum(list(self._live.values()))
 
     def begin_phase(self) -> None:
-        """Start to log births and deaths, so that ``end_phase`` can say what the peak was made of."""
+        """Start to log allocations and frees, so that ``end_phase`` can say what the peak was made of."""
         self.reassign(UNDECIDED, "unattributed")
         self._log = []
         self._at_start = list(self._live.values())
@@ -199,8 +199,8 @@ class Tracker(TorchDispatchMode):
     def end_phase(self, survivors: str) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
         """Breakdowns of the phase that ends now: at its end, at its peak, and each category's own maximum.
 
-        Storages that were born in the phase and not assigned become ``survivors`` if they live, ``temporaries`` if
-        they are gone.
+        Storages that were allocated in the phase and not assigned become ``survivors`` if they are still allocated,
+        ``temporaries`` if they are freed.
         """
         log, self._log = self._log or [], None  # categories are final only now, so the log is replayed now
         self.reassign(UNDECIDED, survivors)

@@ -7,7 +7,7 @@ What it has to assume:
 
 - a segment's address is above all earlier ones (the driver may take an old address again; it only breaks ties),
 - the driver gives a segment whenever the sum of all segments stays within the capacity,
-- nothing waits for another stream, so what dies is free at once,
+- nothing waits for another stream, so what is freed can be used at once,
 - an expandable segment never runs out of addresses (torch takes 9/8 of the GPU's memory for each).
 """
 

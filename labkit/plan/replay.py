@@ -1,4 +1,4 @@
-"""Replay: what a log of births and deaths makes CUDA's caching allocator reserve."""
+"""Replay: what a log of allocations and frees makes CUDA's caching allocator reserve."""
 
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from labkit.plan.allocator import Block, CachingAllocator
 
 Event = tuple[Hashable, int] | tuple[None, str]
-"""``(key, size_bytes)`` is a birth, ``(key, 0)`` or a negative size a death, ``(None, name)`` a mark."""
+"""``(key, size_bytes)`` is an allocation, ``(key, 0)`` or a negative size a free, ``(None, name)`` a mark."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,11 +22,11 @@ class Mark:
 
 @dataclass(frozen=True, kw_only=True)
 class Replay:
-    """What a log of births and deaths did, in bytes.
+    """What a log of allocations and frees did, in bytes.
 
     ``allocated_bytes`` and ``reserved_bytes`` are those at the end: of the log, or where it stopped. In that
-    case ``failed_at`` is the index of the birth that did not fit, counted over all events, ``requested_bytes`` what
-    it asked for, and cached segments were released before. Marks behind it are missing.
+    case ``failed_at`` is the index of the allocation that did not fit, counted over all events, ``requested_bytes``
+    what it asked for, and cached segments were released before. Marks behind it are missing.
     """
 
     peak_allocated_bytes: int
@@ -49,13 +49,14 @@ def replay(
 ) -> Replay:
     """Feed a log to an allocator and say what it allocated and reserved.
 
-    An event is ``(key, size_bytes)`` for a birth, the same key with 0 or a negative size for its death, and
+    An event is ``(key, size_bytes)`` for an allocation, the same key with 0 or a negative size for its free, and
     ``(None, name)`` for a mark. ``kind`` is the caching allocator, ``ExpandableAllocator`` or ``SimulatedAllocator``.
     Without ``capacity_bytes`` nothing fails. A capacity of at least the uncapped peak reserved changes nothing; one
     below the log's own peak, sizes rounded up to 512 bytes, always fails. In between more capacity is nearly always
     better, but not always: releasing cached segments early can leave fewer holes.
 
-    Raises ``ValueError`` with the index of an event that is no log: a key born twice, or dead without a birth.
+    Raises ``ValueError`` with the index of an event that is no log: a key allocated twice, or freed without an
+    allocation.
     """
     allocator = kind(capacity_bytes)
     live: dict[Hashable, Block] = {}
@@ -73,7 +74,7 @@ def replay(
             allocator.reset_peaks()
         elif size > 0:
             if key in live:
-                raise ValueError(f"event {index}: {key!r} is born a second time")
+                raise ValueError(f"event {index}: {key!r} is allocated a second time")
             block = allocator.allocate(size)
             if block is None:
                 failed_at, requested = index, size
@@ -82,7 +83,7 @@ def replay(
         elif key in live:
             allocator.free(live.pop(key))
         else:
-            raise ValueError(f"event {index}: {key!r} dies and was not alive")
+            raise ValueError(f"event {index}: {key!r} is freed and was not allocated")
     return Replay(
         peak_allocated_bytes=max(peak_allocated, allocator.peak_allocated_bytes),
         peak_reserved_bytes=max(peak_reserved, allocator.peak_reserved_bytes),

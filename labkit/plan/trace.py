@@ -20,9 +20,9 @@ Event = tuple[int, int] | tuple[None, str]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Trace:
-    """Births and deaths in order, and the report of the phases that they happened in.
+    """Allocations and frees in order, and the report of the phases that they happened in.
 
-    ``moves`` has the bytes of a birth, or for a death minus the number of the move that was its birth, minus 1.
+    ``moves`` has the bytes of an allocation, or for a free minus the number of the move that allocated it, minus 1.
     ``operations`` has for each move an index into ``names``. ``marks`` are the numbers of moves after which the model
     was loaded and each phase of ``report`` ended. ``checkpoint_bytes`` is what one checkpoint takes on disk,
     ``loaded_bytes`` what loading the weights from a checkpoint brings onto the device.
@@ -41,19 +41,19 @@ class Trace:
         cls, events: Iterable[tuple[int, int, Any]], marks: list[int], report: MemoryReport, checkpoint_bytes: int = 0,
         loaded_bytes: int = 0,
     ) -> "Trace":  # fmt: skip
-        """The trace of a tracker's events. Raises ``ValueError`` for a death without a birth."""
+        """The trace of a tracker's events. Raises ``ValueError`` for a free without an allocation."""
         moves: list[int] = []
         operations: list[int] = []
         numbers: dict[str, int] = {}
-        born: dict[int, int] = {}
+        allocated: dict[int, int] = {}
         for index, (key, size_bytes, operation_there) in enumerate(events):
             if size_bytes > 0:
-                born[key] = index
+                allocated[key] = index
                 moves.append(size_bytes)
-            elif key in born:
-                moves.append(-born.pop(key) - 1)
+            elif key in allocated:
+                moves.append(-allocated.pop(key) - 1)
             else:
-                raise ValueError(f"event {index}: {key!r} dies and was not alive")
+                raise ValueError(f"event {index}: {key!r} is freed and was not allocated")
             operations.append(numbers.setdefault(str(operation_there), len(numbers)))
         return cls(
             moves=np.array(moves, np.int64), operations=np.array(operations, np.int32), names=list(numbers),

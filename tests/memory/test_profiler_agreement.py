@@ -105,7 +105,7 @@ def two_steps(config: RunConfig, autocast: bool, tracker: Tracker) -> tuple[list
 
 
 def rounded(size_bytes: int) -> int:
-    """A birth or death of so many bytes, in blocks of 512."""
+    """An allocation or free of so many bytes, in blocks of 512."""
     blocks = -(-abs(size_bytes) // 512) * 512
     return blocks if size_bytes > 0 else -blocks
 

@@ -1,4 +1,4 @@
-"""The tracker counts every storage once, from birth to death, and its capacity is a hard one."""
+"""The tracker counts every storage once, from allocation to free, and its capacity is a hard one."""
 
 import gc
 import os
@@ -28,7 +28,7 @@ def rounded(size_bytes: int) -> int:
     return -(-size_bytes // 512) * 512
 
 
-# -- births and deaths
+# -- allocations and frees
 
 
 @pytest.mark.parametrize(("count", "taken"), [(0, 0), (1, 512), (512, 512), (513, 1024), (1024, 1024)])
@@ -218,7 +218,7 @@ def test_what_was_born_before_a_phase_is_none_of_its_survivors():
     del old, new
 
 
-def test_a_phase_counts_what_was_assigned_late_from_its_birth():
+def test_a_phase_counts_what_was_assigned_late_from_its_allocation():
     with Tracker() as tracker:
         tracker.begin_phase()
         gradient = kib(4)
@@ -415,7 +415,7 @@ def act(action: tuple, tensors: list[torch.Tensor], tracker: Tracker) -> None:
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(st.lists(ACTIONS, max_size=30))
-def test_any_sequence_of_births_views_and_deaths_adds_up(actions):
+def test_any_sequence_of_allocations_views_and_frees_adds_up(actions):
     tensors: list[torch.Tensor] = []
     highest = highest_of_phase = now = 0
     with Tracker() as tracker:

@@ -96,7 +96,7 @@ def peaks_by_profiler(config):
         accelerator="cpu", precision=config.precision, max_steps=2, limit_val_batches=0, callbacks=[Marks()],
         logger=False, enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
     )  # fmt: skip
-    gc.collect()  # what dies later would count as given back by the run
+    gc.collect()  # what is freed later would count as given back by the run
     # in float32 oneDNN's scratch depends on the instructions that a CPU has, and no GPU has it; in bfloat16 a CPU
     # without oneDNN takes minutes
     plain = torch.backends.mkldnn.flags(enabled=config.precision != "32-true")

@@ -16,12 +16,12 @@ KINDS = {False: CachingAllocator, True: ExpandableAllocator}
 PAGE = {"small": 2 * MIB, "large": 20 * MIB}
 
 
-def births(*sizes):
+def allocations(*sizes):
     return [(f"b{i}", size) for i, size in enumerate(sizes)]
 
 
 def reserved(*sizes, expandable=False):
-    return replay(births(*sizes), kind=KINDS[expandable]).peak_reserved_bytes
+    return replay(allocations(*sizes), kind=KINDS[expandable]).peak_reserved_bytes
 
 
 def rounded(size):
@@ -112,7 +112,7 @@ def test_freed_neighbours_merge_in_any_order(order):
 
 
 def test_a_hole_between_blocks_in_use_is_not_joined_with_another():
-    log = [*births(*[5 * MIB] * 4), ("b0", 0), ("b2", 0), ("x", 9 * MIB)]
+    log = [*allocations(*[5 * MIB] * 4), ("b0", 0), ("b2", 0), ("x", 9 * MIB)]
     assert replay(log).reserved_bytes == 40 * MIB
 
 
@@ -164,9 +164,9 @@ def test_an_empty_log_holds_nothing():
 @pytest.mark.parametrize(
     ("log", "words"),
     [
-        ([("a", 512), ("a", 512)], "event 1: 'a' is born a second time"),
-        ([("a", 0)], "event 0: 'a' dies and was not alive"),
-        ([("a", 512), ("a", -512), ("a", -512)], "event 2: 'a' dies"),
+        ([("a", 512), ("a", 512)], "event 1: 'a' is allocated a second time"),
+        ([("a", 0)], "event 0: 'a' is freed and was not allocated"),
+        ([("a", 512), ("a", -512), ("a", -512)], "event 2: 'a' is freed"),
     ],
 )
 def test_what_is_no_log_is_refused_with_its_event(log, words):
@@ -175,7 +175,7 @@ def test_what_is_no_log_is_refused_with_its_event(log, words):
 
 
 def test_more_capacity_can_be_worse():
-    """At 68 MiB the third birth makes the allocator release all, at 70 MiB it does not and leaves a hole."""
+    """At 68 MiB the third allocation makes the allocator release all, at 70 MiB it does not and leaves a hole."""
     sizes = [("a", 20), ("b", 4), ("a", 0), ("b", 0), ("c", 30), ("d", 16), ("e", 21)]
     log = [(key, size * MIB) for key, size in sizes]
     assert [replay(log, capacity * MIB).fits for capacity in (66, 68, 70, 72)] == [False, True, False, True]
@@ -235,7 +235,7 @@ class Segments:
     def allocated(self):
         return sum(size for _, parts in self.segments for size, key in parts if key is not None)
 
-    def birth(self, key, size):
+    def allocate(self, key, size):
         size = rounded(size)
         pool = "small" if size <= MIB else "large"
         fits = [(part[0], s, p) for s, (kind, parts) in enumerate(self.segments) if kind == pool
@@ -302,7 +302,7 @@ class Pages:
             at = start + size
         return found
 
-    def birth(self, key, size):
+    def allocate(self, key, size):
         size = rounded(size)
         pool = "small" if size <= MIB else "large"
         free = []
@@ -360,7 +360,7 @@ SIZES = st.one_of(
 
 @st.composite
 def logs(draw, everything_dies=False):
-    """Births and deaths; a step with a number kills one of those alive."""
+    """Allocations and frees; a step with a number frees one of those allocated."""
     log, alive = [], []
     for key, (size, which) in enumerate(draw(st.lists(st.tuples(SIZES, st.none() | st.integers(0, 99)), max_size=40))):
         if which is not None and alive:
@@ -391,7 +391,7 @@ def compare(log, expandable, capacity):
     for key, size in log:
         if size > 0:
             blocks[key] = ours.allocate(size)
-            assert (blocks[key] is not None) == theirs.birth(key, size)
+            assert (blocks[key] is not None) == theirs.allocate(key, size)
             if blocks[key] is None:
                 break
         else:
@@ -511,7 +511,7 @@ def test_marks_change_nothing_and_their_highest_peak_is_the_peak(log, expandable
 @pytest.mark.parametrize("expandable", [False, True])
 def test_100_000_events_take_well_under_a_second(expandable):
     log = []
-    for step in range(25):  # 1,000 activations are born and die in reverse, each with a temporary
+    for step in range(25):  # 1,000 activations are allocated and freed in reverse, each with a temporary
         for i in range(1000):
             log += [((step, i), 3000 * (i + 1)), ("t", 50_000 * (i % 40 + 1)), ("t", 0)]
         log += [((step, i), 0) for i in reversed(range(1000))]

@@ -72,8 +72,8 @@ def test_the_second_time_gives_what_the_first_gave(name, shape, dtype, swapped):
         assert layout(operation(tensor())) == expected
         first, before = len(tracker.events), tracker.allocated_bytes
         assert layout(operation(tensor())) == expected
-    born = [size for _, size, _ in tracker.events if size]
-    assert born[: len(born) // 2] == born[len(born) // 2 :]
+    allocated = [size for _, size, _ in tracker.events if size]
+    assert allocated[: len(allocated) // 2] == allocated[len(allocated) // 2 :]
     assert (len(tracker.events), tracker.allocated_bytes) == (2 * first, before)
 
 

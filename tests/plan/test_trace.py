@@ -20,7 +20,7 @@ def made(marks=(1, 3, 5)):
     return Trace.of(EVENTS, list(marks), report)
 
 
-def test_births_and_deaths_come_back_with_marks_between():
+def test_allocations_and_frees_come_back_with_marks_between():
     assert list(made().events()) == [
         (0, 512), (None, LOADED), (1, 1024), (0, 0), (None, "before_forward"), (3, 2048), (1, 0),
         (None, "after_forward"),
@@ -38,7 +38,7 @@ def test_an_event_is_found_again(event, move, passed):
     assert made().at(event) == (move, passed)
 
 
-def test_a_death_without_a_birth_is_no_trace():
+def test_a_free_without_an_allocation_is_no_trace():
     with pytest.raises(ValueError, match="event 1"):
         Trace.of([(1, 512, "a"), (2, 0, None)], [2], MemoryReport(source="predicted"))
 

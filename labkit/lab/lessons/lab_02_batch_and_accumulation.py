@@ -28,8 +28,8 @@ LESSON = Lesson(
             id="activations_fall", unit="times", about=("baseline", SMALL), within=0.15, truth=_fall,
             text="How many times the activations of reduced_batch does the baseline need?",
             because=lambda runs: (
-                f"{size(predicted('baseline', 'activations')(runs))} (predicted for the baseline, which does not get to "
-                f"keep them) against {size(held(SMALL, 'activations')(runs))}: they grow with the batch, sample by "
+                f"{size(predicted('baseline', 'activations')(runs))} (predicted for the baseline, which does not get "
+                f"to keep them) against {size(held(SMALL, 'activations')(runs))}: they grow with the batch, sample by "
                 f"sample. Batches of {runs['baseline'].config['batch_size']} and {runs[SMALL].config['batch_size']}."
             ),
         ),
