@@ -75,7 +75,7 @@ def _run(argv: Sequence[str]) -> tuple[bool, int]:
         print(parser.format_help(), end="")
         return False, 0
     if rest and args.verb in TAKE_VALUES and all("=" in item and not item.startswith("-") for item in rest):
-        args.overrides += rest  # values that stand behind an option
+        args.overrides += rest  # values that stand after an option
     elif rest:
         args.parser.error(unknown(rest, args.parser.options))
     carries_out = args.verb in CARRY_OUT and not getattr(args, "show_config", False)

@@ -83,7 +83,7 @@ def test_show_config_tells_the_layer_of_every_value(capsys):
     assert capsys.readouterr().out.count("\n") == len(shown) + 1
 
 
-def test_values_may_stand_behind_options(capsys):
+def test_values_may_stand_after_options(capsys):
     for line in (["reduced_batch", "--show-config", "--json", "batch_size=8"], ["--all", "lr=0.1", "--show-config"]):
         assert main(["run", *line]) == 0
         assert "command line" in capsys.readouterr().out

@@ -232,7 +232,7 @@ def test_what_steers_a_terminal_is_made_visible(text, shown):
     assert printable(text) == shown
 
 
-def test_a_line_continues_where_it_began_and_a_command_behind_a_backslash():
+def test_a_line_continues_where_it_began_and_a_command_after_a_backslash():
     assert wrapped("  one two three", 9) == "  one two\n    three"
     assert wrapped("name     first second third", 20) == "name     first\n         second\n         third"
     command = "   labkit run baseline batch_size=16 accumulate_grad_batches=2 --profile tiny"

@@ -1,4 +1,4 @@
-"""Run one experiment file, with values of your own behind it.
+"""Run one experiment file, with values of your own after it.
 
     python workspace/finetune.py configs/reduced_batch.yaml batch_size=8
 

@@ -19,7 +19,7 @@ _FLAGS = frozenset(
      "container-remap-root", "no-container-remap-root", "no-container-mount-home", "container-mount-home",
      "container-entrypoint", "no-container-entrypoint", "wait-all-nodes", "enable-nccl", "propagate", "nice"}
 )  # fmt: skip
-"""Long options that take nothing, or only behind ``=``; those of pyxis, a plugin for containers, too."""
+"""Long options that take nothing, or only after ``=``; those of pyxis, a plugin for containers, too."""
 
 _SAME = {"tasks-per-node": "ntasks-per-node", "workdir": "chdir", "share": "oversubscribe"}
 _LONG = re.compile(r"--([\w-]+)(?:=(.*))?", re.DOTALL)

@@ -108,7 +108,7 @@ def run_of(job: str, ledger: Ledger) -> RunFolder:
 
 
 def _print_new(output: Path | None, read: int, say: Callable[[str], None]) -> int:
-    """Say the lines behind the first ``read`` bytes of a file; how many bytes that makes."""
+    """Say the lines after the first ``read`` bytes of a file; how many bytes that makes."""
     if output is None:
         return read
     try:

@@ -47,7 +47,7 @@ class Command:
     document: str | None = None
 
     def after_assignments(self, word: str) -> str:
-        """How it is written with a word in front of the command itself, and behind its assignments."""
+        """How it is written with a word in front of the command itself, and after its assignments."""
         return f"{self.source[: self.at]}{word} {self.source[self.at :]}"
 
 

@@ -122,7 +122,7 @@ def expansion_end(text: str, i: int, depth: int = 0) -> int:
 
 
 def closing(text: str, i: int, depth: int = 0) -> int:
-    """Behind the bracket that closes the one at ``i``; quotes and brackets within count."""
+    """After the bracket that closes the one at ``i``; quotes and brackets within count."""
     level, closes, j = 0, _CLOSES[text[i]], i
     while j < len(text):
         char = text[j]
@@ -143,7 +143,7 @@ def closing(text: str, i: int, depth: int = 0) -> int:
 
 
 def _after(text: str, i: int, mark: str) -> int:
-    """Behind the next ``mark`` that is near; 0 without one."""
+    """After the next ``mark`` that is near; 0 without one."""
     found = text.find(mark, i, i + _CONDITION)
     return found + len(mark) if found >= 0 else 0
 

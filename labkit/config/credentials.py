@@ -37,7 +37,7 @@ _BARE = rf"(?P<u>{_PLAIN}{{1,200}})"
 _MORE = re.compile(rf"{_PLAIN}*")
 _TYPE = rf"(?:{_GAP}:{_GAP}[A-Za-z_][\w.\[\]| ]{{0,30}}?(?={_GAP}=))?"
 _START = r"(?:(?<![A-Za-z0-9_])|(?<=\\[nrt]))"
-"""Where a word begins, also behind an escape: ``\\n`` in JSON within JSON."""
+"""Where a word begins, also after an escape: ``\\n`` in JSON within JSON."""
 _HINTS = ("key", "token", "pass", "pw", "secret", "credential", "contrase", "pat")
 """What every name has in it: most text has none of them, and needs no further look."""
 _NAME = re.compile(

@@ -185,7 +185,7 @@ def _kinds() -> dict[str, list[Gpu]]:
 
 
 def _of_that_size(found: list[Gpu], words: list[str]) -> list[Gpu]:
-    """Those that fit what stands behind the name of their kind; none where it says something that is not known."""
+    """Those that fit what stands after the name of their kind; none where it says something that is not known."""
     for word in words:
         if size := re.fullmatch(r"([0-9]+)(?:gb|gib|g)?", word):
             found = [gpu for gpu in found if gpu.memory_bytes == int(size[1]) * GIB]

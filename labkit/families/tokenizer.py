@@ -11,7 +11,7 @@ TOKEN_IDS = {PAD: 0, EOS: 1, BOS: 2, UNKNOWN: 3, IMAGE: 4}
 
 
 def embedded_tokenizer(language: str) -> PreTrainedTokenizerFast:
-    """The tokenizer that ships with the package: ``<s>`` in front for OPT, ``</s>`` behind for T5."""
+    """The tokenizer that ships with the package: ``<s>`` in front for OPT, ``</s>`` after for T5."""
     tokenizer = Tokenizer.from_file(str(assets.TOKENIZER))
     if language == "opt":
         template = processors.TemplateProcessing(single=f"{BOS} $A", special_tokens=[(BOS, TOKEN_IDS[BOS])])

@@ -229,9 +229,9 @@ class _Inflated:
         """Read to the end, which has a checksum; ``ArchiveError`` where something else comes."""
         while rest := self.read(2**16):
             if rest.strip(b"\0"):
-                raise ArchiveError("something lies behind its end")
+                raise ArchiveError("something lies after its end")
         if self._zlib.unused_data or self._file.read(1):
-            raise ArchiveError("something lies behind its end")
+            raise ArchiveError("something lies after its end")
 
 
 def _members(stream: _Inflated) -> Iterator[tuple[str, bytes]]:

@@ -143,7 +143,7 @@ def _files(workspace: Workspace, redaction: Redaction) -> Iterator[tuple[str, Pa
         for folder in folders:
             if not folder.path.is_symlink():
                 yield f"runs/{'/'.join(folder.path.parts[-3:])}/{kind}", folder.path / kind
-        if kind == OF_A_RUN[-2]:  # logs come behind the notebooks
+        if kind == OF_A_RUN[-2]:  # logs come after the notebooks
             taken: set[str] = set()
             for path in sorted(notebook_folder(workspace).glob("[!.]*.ipynb")):
                 yield f"labs/{_notebook_name(redaction.text(path.stem), taken)}", path

@@ -105,7 +105,7 @@ _ANGLES = [math.radians(degrees) for degrees in (90, 0, 180, 270, 45, 135, 225, 
 
 
 def _samples_seen(result: Result) -> list[float]:
-    """The samples behind each optimizer step; the last one of an epoch may have had fewer than the others."""
+    """The samples after each optimizer step; the last one of an epoch may have had fewer than the others."""
     steps, samples, full = len(result.record.losses), result.record.samples, result.samples_per_step
     epochs = result.config["max_epochs"]
     if steps * full <= samples or steps % epochs:

@@ -26,7 +26,7 @@ class Journal:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a+b") as file:
                 if file.seek(0, 2) and (file.seek(-1, 2), file.read(1))[1] != b"\n":
-                    line = "\n" + line  # behind one that a kernel has left torn
+                    line = "\n" + line  # after one that a kernel has left torn
                 file.write(line.encode())  # at once and at the end, also when several notebooks write
         except OSError as error:
             raise LedgerError(

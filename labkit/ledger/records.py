@@ -41,7 +41,7 @@ class Record:
     ``fallback``: what auto-fit changed against the first run, and what was predicted of that.
     ``diagnosis``: what happened to a run that did not end well, the evidence, and what to do.
     ``prediction``: what was predicted for this run, as ``Prediction.to_dict`` gives it, or why not (``error``).
-    ``ranks``: what ranks behind the first have measured, on several devices; ``memory`` is the first's.
+    ``ranks``: what ranks after the first have measured, on several devices; ``memory`` is the first's.
     ``ended_by_rank``: the rank that ended such a run, when it did not end well.
     ``job``: the Slurm job that carried the run out, or resumed it last.
     ``schema``: the version of its form.
@@ -121,7 +121,7 @@ class Record:
                 self._resume(event)
 
     def _resume(self, event: dict[str, Any]) -> None:
-        """Forget what came behind the checkpoint, but not how the run had ended."""
+        """Forget what came after the checkpoint, but not how the run had ended."""
         step = event["step"]
         self.attempts.append(event["ended"] | {"resumed_at_step": step})
         self.losses = self.losses[:step]

@@ -97,7 +97,7 @@ class Fallback(TypedDict):
 
 
 class OfRank(TypedDict):
-    """What a rank behind the first has measured."""
+    """What a rank after the first has measured."""
 
     rank: int
     device: str | None

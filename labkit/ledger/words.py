@@ -50,7 +50,7 @@ def place_words(died: Mapping[str, Any] | None) -> str:
 
 
 def parts(by_category: Mapping[str, int]) -> str:
-    """Largest first; what is in host memory stands behind the rest."""
+    """Largest first; what is in host memory stands after the rest."""
     on_device, on_host = [
         ", ".join(
             f"{NAMES.get(c, c.replace('_', ' '))} {human_bytes(n)}"

@@ -155,7 +155,7 @@ class CachingAllocator:
 
     @staticmethod
     def _insert_after(block: Block, new: Block) -> None:
-        """Link a free block in behind ``block`` and put it into its pool."""
+        """Link a free block in after ``block`` and put it into its pool."""
         new.before, new.after = block, block.after
         if block.after is not None:
             block.after.before = new

@@ -30,7 +30,7 @@ class Prediction(MemoryReport):
     ``no capacity given``. ``reserved_bytes`` is the most that the allocator reserves, never above the capacity; the
     simulated GPU has no allocator.
     ``operation`` made the highest peak. For a run that runs out of memory ``died_in`` tells where, as a record does,
-    and ``requested_bytes`` what was asked for there. The phases behind that would be there with more memory.
+    and ``requested_bytes`` what was asked for there. The phases after that would be there with more memory.
     """
 
     operation: str

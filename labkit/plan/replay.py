@@ -26,7 +26,7 @@ class Replay:
 
     ``allocated_bytes`` and ``reserved_bytes`` are those at the end: of the log, or where it stopped. In that
     case ``failed_at`` is the index of the allocation that did not fit, counted over all events, ``requested_bytes``
-    what it asked for, and cached segments were released before. Marks behind it are missing.
+    what it asked for, and cached segments were released before. Marks after it are missing.
     """
 
     peak_allocated_bytes: int

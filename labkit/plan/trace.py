@@ -13,7 +13,7 @@ import numpy as np
 from labkit.memory.report import MemoryReport
 
 LOADED = "loaded"
-"""Name of the mark behind model and optimizer; each of the others is a phase's."""
+"""Name of the mark after model and optimizer; each of the others is a phase's."""
 
 Event = tuple[int, int] | tuple[None, str]
 
@@ -62,7 +62,7 @@ class Trace:
 
     @property
     def operation(self) -> str:
-        """The operation that made the highest peak behind loading."""
+        """The operation that made the highest peak after loading."""
         start = self.marks[0]
         changes = np.where(self.moves > 0, self.moves, -self.moves[np.where(self.moves > 0, 0, -self.moves - 1)])
         return self.operation_of(start + int(np.cumsum(changes)[start:].argmax()))
@@ -79,7 +79,7 @@ class Trace:
         )  # fmt: skip
 
     def events(self) -> Iterator[Event]:
-        """What an allocator replays, with a mark behind loading and behind each phase."""
+        """What an allocator replays, with a mark after loading and after each phase."""
         start = 0
         names = [LOADED, *(p.phase for p in self.report.phases)]
         moves = self.moves.tolist()

@@ -46,7 +46,7 @@ def unfinished(ledger: Ledger, resolved: Resolved, environment: dict[str, str]) 
 def prepare(folder: RunFolder, record: Record) -> tuple[Path, Record]:
     """Put down in the run's events that it is resumed; the checkpoint, and the record as it is then.
 
-    The lock must be held. What had been written behind the checkpoint is not counted any more; how the run had ended
+    The lock must be held. What had been written after the checkpoint is not counted any more; how the run had ended
     stays in ``attempts``. Raises ``LedgerError`` for a run that is done or has saved nothing.
     """
     if record.status in DONE:
@@ -80,7 +80,7 @@ def prepare(folder: RunFolder, record: Record) -> tuple[Path, Record]:
 
 
 def _append(path: Path, event: dict[str, Any]) -> None:
-    """Add a line, behind the last that is whole: a child that was killed may have left a part of one."""
+    """Add a line, after the last that is whole: a child that was killed may have left a part of one."""
     with path.open("r+b") as file:
         text = file.read()
         file.truncate(text.rfind(b"\n") + 1)

@@ -138,7 +138,7 @@ def _carry_out(
 ) -> None:  # fmt: skip
     """Let a run come to its end, and write its record, whatever happens."""
     started, host = time.monotonic(), HostMemory.read()
-    log_starts = {log: log.stat().st_size for log in logs(folder.path)}  # behind what earlier attempts have printed
+    log_starts = {log: log.stat().st_size for log in logs(folder.path)}  # after what earlier attempts have printed
     before_s = sum(attempt["wall_seconds"] for attempt in record.attempts)
     record.wall_seconds = 0.0
     try:

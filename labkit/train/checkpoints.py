@@ -39,7 +39,7 @@ class Checkpoints(Callback):
     ``stop`` the next step is saved and the run ends with ``Interrupted``. ``before_saving`` is called first, so that
     what is told about a step is never behind what is saved.
 
-    Of several ranks all save the same steps, each its own part, and all stop behind the same step, whichever of them
+    Of several ranks all save the same steps, each its own part, and all stop after the same step, whichever of them
     was asked to. Rank 0 gives the folder its name when every part is there.
 
     Raises ``CheckpointError`` when the disk is full.
@@ -68,7 +68,7 @@ class Checkpoints(Callback):
     # -- Lightning's hooks
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listen again: Lightning's own handler of SIGTERM ends a run behind a micro batch, and makes one rank wait
+        """Listen again: Lightning's own handler of SIGTERM ends a run after a micro batch, and makes one rank wait
         for others that have heard nothing."""
         self.listen()
 
@@ -85,7 +85,7 @@ class Checkpoints(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save behind an optimizer step; the last of an epoch is saved behind its validation."""
+        """Save after an optimizer step; the last of an epoch is saved after its validation."""
         stepped = trainer.global_step != self._step
         self._is_due = stepped and (self._must_stop(trainer) or trainer.global_step % self._every == 0)
         if self._is_due and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
@@ -138,7 +138,7 @@ class Checkpoints(Callback):
                 (partial / PLACE).write_text(json.dumps(asdict(place)), encoding="utf-8")
                 self._give_name(partial, target)
         if self._must_stop(trainer):  # no rank knows before rank 0 is here, so none ends while another still saves
-            raise Interrupted(f"interrupted behind step {place.step}, which is saved")
+            raise Interrupted(f"interrupted after step {place.step}, which is saved")
 
     def _give_name(self, partial: Path, target: Path) -> None:
         """Make a step that is whole one that is saved, and let older ones go."""

@@ -162,7 +162,7 @@ class EpochOrder(Sampler[int]):
     """The order of the samples, drawn anew for every epoch from the seed and the epoch alone.
 
     So a run that resumes in the middle of an epoch sees the samples that are left, and those only:
-    ``first_epoch`` begins behind ``done_samples``. Lightning calls ``set_epoch``.
+    ``first_epoch`` begins after ``done_samples``. Lightning calls ``set_epoch``.
 
     Of several ``ranks`` each takes its ``batch_size`` samples of every global batch: together they see the batches
     that one device with as large a batch sees.

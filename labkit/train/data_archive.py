@@ -221,7 +221,7 @@ def _download(planned: ArchivePlan, part: BinaryIO) -> None:
 
 
 def _receive(planned: ArchivePlan, part: BinaryIO) -> None:
-    """Write what one answer brings behind what is there; ``OSError`` where it ends too early."""
+    """Write what one answer brings after what is there; ``OSError`` where it ends too early."""
     size_bytes = planned.size_bytes
     have_bytes = part.seek(0, os.SEEK_END)
     if size_bytes is None or have_bytes > size_bytes:

@@ -56,7 +56,7 @@ def deletable(folder: Path) -> str:
 
 @contextlib.contextmanager
 def room_for(partial: Path) -> Iterator[None]:
-    """Leave nothing half written behind, and say what fills the disk."""
+    """Leave nothing half written, and say what fills the disk."""
     try:
         yield
     except (OSError, RuntimeError) as error:  # torch tells of a full disk as a RuntimeError of its zip writer

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.strategies import ParallelStrategy
 
 RANDOM = "random.ckpt"
-"""In the folder of a checkpoint: the random state of a rank behind the first; ``state.ckpt`` has the first's."""
+"""In the folder of a checkpoint: the random state of a rank after the first; ``state.ckpt`` has the first's."""
 
 
 def of_rank(path: Path, rank: int) -> Path:

@@ -35,7 +35,7 @@ class Progress(Callback):
             self.flush(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop the clock: what Lightning and the run do behind this is not training."""
+        """Stop the clock: what Lightning and the run do after this is not training."""
         self.flush(trainer, pl_module)
         self._ended = self._written
 

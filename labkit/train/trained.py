@@ -111,7 +111,7 @@ def _gathered(model: nn.Module) -> dict[str, torch.Tensor]:
 
 @contextlib.contextmanager
 def _room_for(needed_bytes: int, target: Path) -> Iterator[None]:
-    """Say before anything is written that the disk has no room; leave nothing half written behind."""
+    """Say before anything is written that the disk has no room; leave nothing half written."""
     parent = next(folder for folder in target.absolute().parents if folder.is_dir())
     free_bytes = shutil.disk_usage(parent).free
     full = f"{target} needs {human_bytes(needed_bytes)} on disk, and {human_bytes(free_bytes)} are free there"

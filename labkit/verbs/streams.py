@@ -79,7 +79,7 @@ def complaint(out: Guarded) -> str | None:
 
 
 def _fill_descriptors() -> None:
-    """Put nothing behind standard descriptors that are closed: the next file opened would become one of them, and
+    """Open the null device for standard descriptors that are closed: the next file opened would become one of them, and
     what a child prints would go into it."""
     for descriptor in (0, 1, 2):
         try:

@@ -1258,7 +1258,7 @@ SAVED = {
 
 
 def resume(probes: Probes) -> None:
-    """One run in one piece; one that is killed behind its second step, and the same command again."""
+    """One run in one piece; one that is killed after its second step, and the same command again."""
     whole = probes.probe("in one piece", _whole, probes.dry)
     killed = probes.probe("killed", _killed, probes.dry)
     if whole is not None and killed is not None:

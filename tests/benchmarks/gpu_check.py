@@ -251,7 +251,7 @@ class Row:
 
     @property
     def number(self) -> int:
-        """Its place in the course; behind all experiments for a row that is none."""
+        """Its place in the course; after all experiments for a row that is none."""
         return self.resolved.experiment.number if self.name == self.experiment else 1000
 
 

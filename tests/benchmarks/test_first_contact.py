@@ -854,7 +854,7 @@ def test_on_cuda_a_tiny_model_has_the_whole_gpu():
     assert (config.model_name, config.weights) == ("tiny/blip2-t5-large", "random")
 
 
-def test_a_run_is_killed_behind_its_second_step_and_resumed(runs, probes, monkeypatch):
+def test_a_run_is_killed_after_its_second_step_and_resumed(runs, probes, monkeypatch):
     victim = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "labkit.train.fit", "a-folder"])
     runs.events = [{"event": "created", "folder": "a-folder"}, *({"event": "progress", "step": n} for n in (1, 2))]
     again = record()

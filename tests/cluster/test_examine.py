@@ -176,7 +176,7 @@ def test_a_script_without_limit_or_gpu_is_amber(tmp_path):
     assert [check.name for check in examine_script(text, tmp_path, {}) if check.level == "amber"] == ["GPUs", "time"]
 
 
-def test_directives_behind_the_first_command_do_not_count():
+def test_directives_after_the_first_command_do_not_count():
     assert BatchScript.read("#!/bin/bash\n#SBATCH --nodes=2\nhostname\n#SBATCH --nodes=4\n").nodes == 2
 
 

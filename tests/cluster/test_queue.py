@@ -37,7 +37,7 @@ def test_a_machine_without_slurm_is_told(slurm):
         submit(Path("x.sbatch"))
 
 
-def test_the_job_id_is_read_with_a_cluster_behind_it(slurm):
+def test_the_job_id_is_read_with_a_cluster_after_it(slurm):
     slurm(sbatch="echo '7;north'")
     assert submit(Path("x.sbatch")) == "7"
 

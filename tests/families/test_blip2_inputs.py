@@ -258,7 +258,7 @@ def test_a_processor_saved_by_an_older_release_still_gives_every_row_its_placeho
     processor = old_processor(architecture(name).language, tmp_path)
     assert processor.num_query_tokens is None
     image_token_id = processor.tokenizer.convert_tokens_to_ids(IMAGE)
-    assert image_token_id == 999  # added behind the vocabulary
+    assert image_token_id == 999  # added after the vocabulary
     alone = processor(images=[Image.new("RGB", (8, 8))], text=["a red apple"], return_tensors="pt")
     assert image_token_id not in alone["input_ids"]  # the silent mistake
 

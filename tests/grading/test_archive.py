@@ -171,7 +171,7 @@ def test_an_archive_cut_anywhere_is_told_from_a_whole_one(tmp_path):
 def test_one_changed_byte_is_noticed_wherever_it_is(tmp_path):
     path = written(tmp_path / "a.tar.gz", config_json=random.Random(1).randbytes(2000))
     data = path.read_bytes()
-    # behind the header of gzip, and but for the last byte of the stream, which may have bits that say nothing
+    # after the header of gzip, and but for the last byte of the stream, which may have bits that say nothing
     for at in [*range(10, len(data) - 9, 53), *range(len(data) - 8, len(data))]:
         path.write_bytes(data[:at] + bytes([data[at] ^ 0x10]) + data[at + 1 :])
         with pytest.raises(ArchiveError):
@@ -181,12 +181,12 @@ def test_one_changed_byte_is_noticed_wherever_it_is(tmp_path):
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        (b"more", "behind its end"),
-        (gzip.compress(b"\0" * 1024), "behind its end"),
+        (b"more", "after its end"),
+        (gzip.compress(b"\0" * 1024), "after its end"),
     ],
     ids=["bytes", "another stream"],
 )
-def test_nothing_may_lie_behind_the_end(tmp_path, more, says):
+def test_nothing_may_lie_after_the_end(tmp_path, more, says):
     path = written(tmp_path / "a.tar.gz", config_json=b"{}")
     path.write_bytes(path.read_bytes() + more)
     with pytest.raises(ArchiveError, match=says):

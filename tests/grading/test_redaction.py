@@ -129,7 +129,7 @@ def test_what_one_cell_sets_is_gone_where_another_prints_it_bare():
 
 
 def test_a_word_that_was_taken_for_a_secret_somewhere_changes_no_run():
-    """A run's own name as a password: it goes where it stands behind ``password``, and nowhere else."""
+    """A run's own name as a password: it goes where it stands after ``password``, and nowhere else."""
     record = json.dumps({"experiment": "reduced_batch", "hash": "0a1b2c3d4e5f"}).encode()
     cell = notebook('password = "reduced_batch"\npwd = "0a1b2c3d4e5f"', "")
     members = {"runs/tiny/reduced_batch/y/record.json": record, "labs/a.ipynb": json.dumps(cell).encode()}

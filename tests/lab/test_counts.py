@@ -55,6 +55,6 @@ def test_what_the_command_says_is_passed_on(ledger):
         processes.captions("20200101", "fluent_emoji", 2)
 
 
-def test_json_is_found_behind_what_libraries_print():
+def test_json_is_found_after_what_libraries_print():
     code = "print('[warning] hello'); print('{}'); import json; print(json.dumps([{'a': 1}], indent=1))"
     assert processes._last_list(processes._said(["-c", code], Workspace.find())) == [{"a": 1}]

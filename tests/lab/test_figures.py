@@ -60,7 +60,7 @@ def test_a_plan_of_many_micro_steps_says_that_it_shows_two(lab):
     [(4, 256, [64, 128, 192, 256]), (4, 192, [64, 96, 160, 192]), (2, 128, [64, 128]), (3, 150, [64, 128, 192])],
     ids=["full", "a short step ends each epoch", "stopped early", "no whole epochs"],
 )
-def test_samples_behind_each_step(add_run, steps, samples, seen):
+def test_samples_after_each_step(add_run, steps, samples, seen):
     run = add_run("grad_accumulation", losses=[1.0] * steps, samples=samples)
     assert _samples_seen(run) == seen  # 64 a step, 2 epochs
 

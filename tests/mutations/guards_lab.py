@@ -125,7 +125,7 @@ GUARDS = (
         "labkit/grading/archive.py",
         "if self._zlib.unused_data or self._file.read(1):",
         "if False:",
-        (f"{ARCHIVE}::test_nothing_may_lie_behind_the_end",),
+        (f"{ARCHIVE}::test_nothing_may_lie_after_the_end",),
     ),
     Guard(
         "archive: numbers",
@@ -266,7 +266,7 @@ GUARDS = (
     ),
     Guard(
         "panel: names to their end",
-        "a name with more behind it",
+        "a name with more after it",
         NAMES,
         "NAME.fullmatch(part)",
         "NAME.match(part)",

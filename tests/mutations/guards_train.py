@@ -241,7 +241,7 @@ GUARDS = (
         "labkit/train/data_archive.py",
         "if answer.status != http.HTTPStatus.PARTIAL_CONTENT or not resumes:",
         "if answer.status != http.HTTPStatus.PARTIAL_CONTENT:",
-        (f"{DATA_ARCHIVE}::test_a_part_from_another_place_is_not_written_behind_what_is_there",),
+        (f"{DATA_ARCHIVE}::test_a_part_from_another_place_is_not_written_after_what_is_there",),
     ),
     # -- files from outside: opened when they are files, and read as data
     Guard(

@@ -137,7 +137,7 @@ def test_a_segment_with_one_block_in_use_is_not_released():
     assert not failed.fits
 
 
-def test_a_failure_counts_events_from_0_with_marks_and_drops_the_marks_behind():
+def test_a_failure_counts_events_from_0_with_marks_and_drops_the_marks_after():
     log = [(None, "start"), ("a", 10 * MIB), (None, "middle"), ("b", 10 * MIB), (None, "end")]
     failed = replay(log, 19 * MIB)
     assert failed.failed_at == 3
@@ -214,7 +214,7 @@ def test_a_larger_block_grows_from_the_free_end():
 
 def test_pages_without_a_block_in_use_are_unmapped_at_the_capacity():
     log = [("a", 70 * MIB), ("b", 5 * MIB), ("a", 0), ("c", 75 * MIB)]
-    # b holds the fourth page, so 20 MiB stay mapped; c takes the last 5 of them and needs four pages more behind
+    # b holds the fourth page, so 20 MiB stay mapped; c takes the last 5 of them and needs four pages more after
     assert not replay(log, 100 * MIB - 1, kind=ExpandableAllocator).fits
     capped = replay(log, 100 * MIB, kind=ExpandableAllocator)
     assert (capped.fits, capped.retries, capped.reserved_bytes) == (True, 1, 100 * MIB)
@@ -259,7 +259,7 @@ class Segments:
             parts[p][1] = key
         return True
 
-    def death(self, key):
+    def free(self, key):
         for _, parts in self.segments:
             for part in parts:
                 if part[1] == key:
@@ -345,7 +345,7 @@ class Pages:
                     for p in range(start // page, (start + size - 1) // page + 1)}  # fmt: skip
             self.mapped[pool] &= held
 
-    def death(self, key):
+    def free(self, key):
         for used in self.used.values():
             used.pop(key, None)
 
@@ -396,7 +396,7 @@ def compare(log, expandable, capacity):
                 break
         else:
             ours.free(blocks.pop(key))
-            theirs.death(key)
+            theirs.free(key)
         assert (ours.allocated_bytes, ours.reserved_bytes) == (theirs.allocated(), theirs.reserved())
         assert ours.retries == theirs.retries
     return ours.retries

@@ -99,5 +99,5 @@ def test_where_it_died_and_what_held_the_memory(printed, number):
     assert next_run == ["ok", True]
 
 
-def test_nothing_stays_allocated_behind_an_out_of_memory_in_the_kernel_itself(printed):
+def test_nothing_stays_allocated_after_an_out_of_memory_in_the_kernel_itself(printed):
     assert after("LEFT", printed) == [True, 0]

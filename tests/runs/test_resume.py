@@ -49,7 +49,7 @@ def whole(tmp_path_factory):
         yield record, Ledger(root).find(record.id)
 
 
-@pytest.mark.parametrize("step", [1, 3, 5])  # in an epoch, at its end behind the validation, in the second
+@pytest.mark.parametrize("step", [1, 3, 5])  # in an epoch, at its end after the validation, in the second
 def test_a_run_that_is_resumed_ends_as_one_in_one_piece(whole, step):
     record, folder = whole
     copy = stopped_at(folder, step)
@@ -160,7 +160,7 @@ def test_sigterm_between_two_micro_batches_saves_the_step_in_progress(ledger):
     record = run("reduced_batch", values | {"enable_checkpointing": True, "save_every": 1000}, on_event=tell)
     assert told
     assert record.status == "killed"
-    assert record.reason == f"interrupted behind step {len(record.losses)}, which is saved"
+    assert record.reason == f"interrupted after step {len(record.losses)}, which is saved"
     assert json.loads(ledger.folders()[0].newest_checkpoint().read_text())["step"] == len(record.losses)
 
 

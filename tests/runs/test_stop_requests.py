@@ -1,4 +1,4 @@
-"""Signals become ``StopRequested`` while somebody listens, and are what they were behind it."""
+"""Signals become ``StopRequested`` while somebody listens, and are what they were after it."""
 
 import os
 import signal
@@ -37,7 +37,7 @@ print("so am I")
 """
 
 
-def test_a_rank_behind_the_first_and_all_that_is_started_are_deaf_to_slurm():
+def test_a_rank_after_the_first_and_all_that_is_started_are_deaf_to_slurm():
     # by itself: threads that a process has had before, such as those of xdist, would hear
     done = subprocess.run([sys.executable, "-c", DEAF], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "alive\nso am I\n"), done.stderr

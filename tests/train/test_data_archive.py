@@ -195,7 +195,7 @@ def test_tries_have_an_end_and_the_next_call_resumes(address, data, archive):
     assert names(data) == [NAME]
 
 
-def test_a_part_from_another_place_is_not_written_behind_what_is_there(address, data):
+def test_a_part_from_another_place_is_not_written_after_what_is_there(address, data):
     address.shifts = True
     address.cuts = [1000]
     assert fetch(data) == SAMPLES
@@ -369,7 +369,7 @@ def test_an_archive_of_too_much_is_refused_before_it_or_removed(address, data, a
     address.content = packed(("set/zeros", bytes(10**6 + 1)))
     assert len(address.content) < 10**4
     assert "more than" in removed(data)
-    address.content = packed(("set/zeros", bytes(10**6))) + gzip.compress(bytes(10**6))  # behind the tar's end
+    address.content = packed(("set/zeros", bytes(10**6))) + gzip.compress(bytes(10**6))  # after the tar's end
     assert "no end" in removed(data)
     monkeypatch.setattr(data_archive, "MOST_BYTES", len(address.content) - 1)
     address.asked.clear()

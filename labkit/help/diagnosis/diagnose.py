@@ -41,7 +41,7 @@ def diagnose(record: Record, log: str, host: OomKills | None = None) -> Diagnosi
 
 
 def with_cause(found: Diagnosis, reason: str) -> str:
-    """``reason``, which is a run's last error, behind the line of its log that is the cause, where that is another."""
+    """``reason``, which is a run's last error, after the line of its log that is the cause, where that is another."""
     kinds = {symptom.kind for symptom in SYMPTOMS}
     line = found.evidence[0].strip().removeprefix("... ").removesuffix(" ...")  # where it was cut to be shown
     if found.kind not in kinds or line.startswith("exit code") or line in reason or _bare(line) in reason:

@@ -9,7 +9,7 @@ from labkit.ledger.shape import Diagnosed
 class Diagnosis:
     """Why a run died. ``kind`` is a short identifier, ``happened`` says it in one to three sentences.
 
-    ``evidence`` has quoted lines and numbers, ``next_steps`` commands to type, with the reason behind a ``#``.
+    ``evidence`` has quoted lines and numbers, ``next_steps`` commands to type, with the reason after a ``#``.
     """
 
     kind: str

@@ -19,7 +19,7 @@ _LEVERS = {
 
 
 class NextSteps:
-    """Commands to type, with the reason behind a ``#``, for the run of a record, or for the program of a log.
+    """Commands to type, with the reason after a ``#``, for the run of a record, or for the program of a log.
 
         NextSteps(record).fill(["{run:num_workers=0}  # no workers"], {})
 

@@ -46,7 +46,7 @@ def _pins(requirements: Path) -> dict[str, str]:
         text = requirements.read_text(encoding="utf-8")
     except OSError:
         try:
-            text = "\n".join(metadata.requires("labkit") or [])  # extras have a condition behind the version
+            text = "\n".join(metadata.requires("labkit") or [])  # extras have a condition after the version
         except metadata.PackageNotFoundError:
             text = ""
     return dict(_PIN.findall(text))

@@ -32,7 +32,7 @@ def predicted(run: str, *categories: str) -> Number:
 
 
 def kept(run: str, *categories: str) -> Number:
-    """Bytes of these categories behind the last optimizer step that was reported: what stays between steps."""
+    """Bytes of these categories after the last optimizer step that was reported: what stays between steps."""
     return lambda runs: None if runs[run].report is None else _after_a_step(runs[run].report, categories)
 
 

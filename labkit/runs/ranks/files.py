@@ -25,7 +25,7 @@ def log_of(folder: Path, rank: int | None) -> Path:
 
 
 def events_of_others(folder: Path) -> list[Path]:
-    """The events of all ranks behind the first that have any."""
+    """The events of all ranks after the first that have any."""
     return sorted(folder.glob("events.rank*.jsonl"))
 
 

@@ -22,7 +22,7 @@ class Message:
 class Rendezvous:
     """A folder that all ranks of a launch find by its name, as those of earlier launches may have done.
 
-    Rank 0 calls ``open`` before it locks a run and ``leave_message`` behind that; so a message that names a run which
+    Rank 0 calls ``open`` before it locks a run and ``leave_message`` after it; so a message that names a run which
     somebody watches, and that is still the same when this has been seen, is one of this launch.
     """
 
@@ -70,7 +70,7 @@ class Rendezvous:
         return self._read() is not None
 
     def have_arrived(self, ranks: int) -> bool:
-        """Whether all ranks behind the first have taken the message that is there now."""
+        """Whether all ranks after the first have taken the message that is there now."""
         message = self._read()
         return message is not None and all(self._claim(message.mark, rank).exists() for rank in range(1, ranks))
 

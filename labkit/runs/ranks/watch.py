@@ -110,7 +110,7 @@ class Rank:
         return read_tail(log_of(self.folder, self.number), self.log_start, most_bytes=2**16)
 
     def say(self, result: dict[str, Any]) -> None:
-        """Write how it ended into its events, behind what it has said itself."""
+        """Write how it ended into its events, after what it has said itself."""
         with events_of(self.folder, self.number).open("a", encoding="utf-8") as events:
             events.write(json.dumps({"event": "result", "time": time.time(), **result}) + "\n")
 

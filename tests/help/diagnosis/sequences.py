@@ -111,7 +111,7 @@ SEQUENCES = [
         kind="gpu_full", must=["1.25 GiB"], must_not=["WANDB_MODE"],
     ),
     dict(
-        name="srun reports the exit code behind it",
+        name="srun reports the exit code after it",
         log=UNDER_SLURM + STEPS + trace(OOM, TRAIN, MLP, before="") + SRUN,
         kind="gpu_full", must=["1.25 GiB"], must_not=["--mem="],
     ),

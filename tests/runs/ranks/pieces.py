@@ -1,4 +1,4 @@
-"""Runs in pieces: a copy that stops behind a checkpoint, and what the whole one and the copy have in the end."""
+"""Runs in pieces: a copy that stops after a checkpoint, and what the whole one and the copy have in the end."""
 
 import secrets
 import shutil
@@ -24,7 +24,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def state(folder: Path, step: int) -> list[dict]:
-    """What each rank has saved behind a step: weights, optimizer, random state. ZeRO has it in files of its own."""
+    """What each rank has saved after a step: weights, optimizer, random state. ZeRO has it in files of its own."""
     files = sorted((folder / "checkpoints" / f"step-{step:06}").glob("*.ckpt"))
     return [torch.load(file, weights_only=True) for file in files if file.is_file()]
 
@@ -45,7 +45,7 @@ def differences(one, other, path: str = "") -> list[str]:
 
 
 def stopped_at(folder: RunFolder, step: int) -> RunFolder:
-    """A copy of a run as a kill behind ``step`` would have left it."""
+    """A copy of a run as a kill after ``step`` would have left it."""
     copy = folder.path.with_name(f"{folder.path.name}-{step}-{secrets.token_hex(2)}")
     shutil.copytree(folder.path, copy)
     for saved in (copy / "checkpoints").glob("step-*"):
@@ -58,7 +58,7 @@ def stopped_at(folder: RunFolder, step: int) -> RunFolder:
 
 
 def resumes_as_in_one_piece(ledger: Ledger, values: dict[str, Any]) -> None:
-    """Assert it for a run of four steps that stops behind the first: losses, and all that is saved at the end."""
+    """Assert it for a run of four steps that stops after the first: losses, and all that is saved at the end."""
     record = run("reduced_batch", values)
     assert (record.status, len(record.losses)) == ("ok", 4), record.reason
     folder = ledger.find(record.id)

@@ -35,7 +35,7 @@ def whole(tmp_path_factory):
 
 
 class Hit:
-    """Do something to the run behind a step, when this attempt has come so far."""
+    """Do something to the run after a step, when this attempt has come so far."""
 
     def __init__(self, do, steps: int = 1) -> None:
         self._do, self._steps, self._began, self.done = do, steps, 0, False
@@ -76,7 +76,7 @@ def test_a_run_that_is_stopped_in_every_way_ends_as_one_in_one_piece(whole, ledg
 
     second = run("reduced_batch", DDP, on_event=Hit(rank_0_alone_is_told))
     assert second.status == "killed", second.reason
-    assert second.reason == f"interrupted behind step {len(second.losses)}, which is saved"
+    assert second.reason == f"interrupted after step {len(second.losses)}, which is saved"
     assert len(second.losses) > reached
     assert [rank["status"] for rank in second.ranks] == ["killed"]
 
@@ -117,7 +117,7 @@ def test_a_damaged_part_of_a_rank_is_named_and_the_step_before_it_serves(whole):
     assert again.reason.endswith("delete it to resume from the step before it.")
     assert len(again.reason.splitlines()) == 1
     shutil.rmtree(damaged.parent)
-    again = resume(copy)  # from the end of the first epoch, behind its validation
+    again = resume(copy)  # from the end of the first epoch, after its validation
     assert (again.status, again.losses) == ("ok", record.losses), again.reason
     assert again.validation_losses == record.validation_losses
     assert differences(weights(copy.path), weights(folder.path)) == []
