@@ -83,7 +83,7 @@ def test_a_script_is_examined_for_people_and_machines(tmp_path, monkeypatch, cap
     assert {check["name"]: check["level"] for check in facts["checks"]}["tasks"] == "red"
 
 
-def test_what_is_no_script_is_one_line_and_nobody_waits(tmp_path, capsys):
+def test_what_is_no_script_is_one_line_and_no_one_waits(tmp_path, capsys):
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "huge").write_bytes(b"#!/bin/bash\n" + b"x" * 2**20)
     (tmp_path / "elf").write_bytes(b"\x7fELF\x02\x00\x00\x01\xff")

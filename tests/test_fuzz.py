@@ -1,4 +1,4 @@
-"""Two thousand experiment files and command lines that nobody would write: taken, or refused on one line."""
+"""Two thousand experiment files and command lines that no one would write: taken, or refused on one line."""
 
 import contextlib
 import io

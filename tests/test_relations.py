@@ -72,7 +72,7 @@ def test_a_larger_learning_rate_lowers_the_loss_of_the_accumulated_run(course_re
     few_steps, large_steps = course_records["grad_accumulation"], course_records["grad_accumulation_lr4x"]
     assert large_steps.losses[0] == few_steps.losses[0]
     assert large_steps.losses[-1] < few_steps.losses[-1]
-    # losses that nobody has read yet are a block of 512 bytes each, and how many there are is a matter of time
+    # losses that no one has read yet are a block of 512 bytes each, and how many there are is a matter of time
     assert large_steps.peak_bytes == pytest.approx(few_steps.peak_bytes, rel=1e-4)
 
 

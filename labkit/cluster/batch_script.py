@@ -32,7 +32,7 @@ class Shape:
 
     @property
     def each(self) -> int:
-        """Tasks of a node, rounded up; one where nobody says, as for Slurm."""
+        """Tasks of a node, rounded up; one where the script does not say, as for Slurm."""
         return 1 if self.tasks is None else -(-self.tasks // max(self.nodes, 1))
 
 

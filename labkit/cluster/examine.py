@@ -1,4 +1,4 @@
-"""What is wrong with somebody's batch script, told before it waits in a queue."""
+"""What is wrong with a batch script, said before it waits in a queue."""
 
 from collections.abc import Mapping
 from pathlib import Path

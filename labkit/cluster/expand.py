@@ -1,6 +1,6 @@
 """What a word of a shell script becomes: variables that the script sets are filled in, all else stays as it is written.
 
-``$(which torchrun)`` is ``torchrun``; other commands in ``$(...)``, and variables that nobody here has set, stand for
+``$(which torchrun)`` is ``torchrun``; other commands in ``$(...)``, and variables that are not set here, stand for
 themselves: ``$NAME`` says that its value is not known.
 """
 

@@ -164,7 +164,7 @@ def _peel(launch: Launch, document: str | None, depth: int) -> Iterator[Launch]:
 
 
 def _is_a_command(word: str, rest: tuple[str, ...]) -> bool:
-    """Whether a variable that nobody knows holds what starts the rest, or a whole command."""
+    """Whether a variable of unknown value holds what starts the rest, or a whole command."""
     return word.startswith("$") and (not rest or _first_program(rest) is not None)
 
 

@@ -17,7 +17,7 @@ COMMAND_S = 60.0
 """How long a command of Slurm's may take; a busy controller is slow to answer."""
 
 LOST_S = 300.0
-"""How long a controller may not answer before nobody waits for it any more."""
+"""How long a controller may not answer before waiting for it ends."""
 
 OVER = frozenset(
     {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED",
@@ -72,7 +72,8 @@ def look(job: str) -> JobState:
 def follow(job: str, say: Callable[[str], None]) -> JobState:
     """Wait for a job's end and ``say`` what it prints and how its state changes; the last state.
 
-    Raises ``SlurmError`` for a job that Slurm does not know, when nobody answers at first, and later for five minutes.
+    Raises ``SlurmError`` for a job that Slurm does not know, when there is no answer at first, and later for five
+    minutes.
     """
     last, read, answered = "", 0, time.monotonic()
     while True:

@@ -1,6 +1,6 @@
 """Checks of the ranks: whether tasks, GPUs and nodes go with what the script starts, and whether all of them meet.
 
-Red is only what cannot work. A program that nobody has told to use several processes may start them itself.
+Red is only what cannot work. A program that is not told to use several processes may start them itself.
 """
 
 import re

@@ -117,7 +117,7 @@ def write_script(
         ["set -eo pipefail"],
         _clock(),
         [f"module load {shlex.quote(module)}" for module in request.modules],
-        ["set -u  # from here on: modules read variables that nobody has set"],
+        ["set -u  # from here on: modules read variables that are not set"],
         _places(request, config, workspace, runs, logs),
         _devices(),
         _monitor(),

@@ -112,7 +112,7 @@ def _instead(script: BatchScript, kind: str) -> str:
 
 def check_caches(script: BatchScript, environment: Mapping[str, str]) -> Check:
     """Whether what libraries save lies off the home folder. A job works without; its quota may not."""
-    # a job has the environment of whoever submits it, unless it says otherwise
+    # a job has the environment of the user who submits it, unless it says otherwise
     inherits = script.options.get("export", "ALL").split(",")[0] == "ALL"
     named = dict(environment) if inherits else {}
     named |= script.variables

@@ -18,7 +18,7 @@ def _plugins() -> tuple[tuple[str, re.Pattern[str]], ...]:
     Left out: entropy (images, run ids and hashes are high in it), keywords (``spans`` finds them without quotes, and
     more than one a line), public addresses (no secret), Artifactory's (any word in capitals that begins with AP),
     IBM's (any value of 44 letters after ``key``), and npm's, which is slow (its ``_authToken=`` is a name to
-    ``spans``). Nothing is verified, so nobody is asked.
+    ``spans``). Nothing is verified, so no service is asked.
     """
     from detect_secrets.plugins import (
         aws,

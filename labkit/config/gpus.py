@@ -210,7 +210,7 @@ def missing_bf16(config: "RunConfig") -> str | None:
 
 
 def unsuitable(config: "RunConfig", gpu: str) -> str | None:
-    """Why the GPU called ``gpu`` cannot do a run, by its compute capability; None when it can or nobody knows it."""
+    """Why the GPU called ``gpu`` cannot do a run, by its compute capability; None when it can or that is not known."""
     if not has_bf16(gpu) and (value := missing_bf16(config)):
         return f"{value} needs bf16, which {find_gpu(gpu).name} does not have; set precision=16-mixed."
     return None

@@ -46,7 +46,7 @@ def _runs(match: re.Match[str], capability: tuple[int, int]) -> bool:
 
 
 def without_code(architectures: list[str] | tuple[str, ...], capability: tuple[int, int], build: str) -> str | None:
-    """Why a GPU cannot be used by torch, in one line; None where it can, or nobody knows what torch holds."""
+    """Why a GPU cannot be used by torch, in one line; None where it can, or it is not known what torch holds."""
     known = [name for name in architectures if _CODE.fullmatch(name)]  # of a build for another maker's GPUs none
     if not known or has_code(known, capability):
         return None

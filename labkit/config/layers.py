@@ -2,7 +2,7 @@
 
 Later layers win: defaults, ``baseline``, the experiment, the profile's values for every and for this experiment, the
 command line. At last the profile adapts: stand-ins take the place of the model and the data, caps cut values that
-nobody typed, and with a stand-in model come random weights, a multiple of the learning rate and what else the profile
+not typed, and with a stand-in model come random weights, a multiple of the learning rate and what else the profile
 says, unless they were typed.
 """
 

@@ -48,8 +48,8 @@ class Profile:
 
     ``values`` hold for all experiments, ``experiments`` for one each. ``models`` puts a stand-in for a model,
     ``datasets`` for a data set; ``stand_in_values`` go with a stand-in model, whatever the experiment says.
-    ``caps`` are upper limits for values nobody typed. ``lr_multiplier`` goes with stand-ins, which need larger steps.
-    ``skip`` says why an experiment cannot run here.
+    ``caps`` are upper limits for values that were not typed. ``lr_multiplier`` goes with stand-ins, which need larger
+    steps. ``skip`` says why an experiment cannot run here.
     """
 
     name: str
@@ -133,7 +133,7 @@ def load_profile(workspace: Workspace, name: str) -> Profile:
 
 
 def _of_gpu(name: str, profiles: list[str]) -> Profile:
-    """The facts of a GPU that nobody wrote a profile for; its experiments are as the course has them."""
+    """The facts of a GPU that has no profile; its experiments are as the course has them."""
     found = gpus_named(name)
     if not found:
         known = [*profiles, *GPUS]
@@ -142,7 +142,7 @@ def _of_gpu(name: str, profiles: list[str]) -> Profile:
             f"{', '.join(g for g in GPUS if g not in profiles)}; and sizes such as 24GiB."
         )
     gpu = found[0]
-    about = f"one {gpu.name}, for which nobody has chosen batch sizes"
+    about = f"one {gpu.name}, for which no batch sizes are chosen"
     return Profile(name=gpu.name, about=about, values={"device": "cuda", "capacity_gib": gpu.usable_bytes / 2**30})
 
 

@@ -233,7 +233,7 @@ class RunConfig:
 def read_config(values: Mapping[str, Any]) -> RunConfig:
     """The config of a record; ``ConfigError`` for one that another version of labkit has written."""
     if unknown := values.keys() - set(keys()):
-        raise ConfigError(f"the run's config has the key {min(unknown)!r}, unknown to this labkit; run it anew.")
+        raise ConfigError(f"the run's config has the key {min(unknown)!r}, unknown to this labkit; run it again.")
     return RunConfig(**values)
 
 

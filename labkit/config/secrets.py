@@ -134,7 +134,7 @@ def redact_file(path: Path) -> None:
         clean = redact(text)
         if clean == text:
             return
-    except (OSError, ValueError):  # there is none, nobody may read it, or it is no file
+    except (OSError, ValueError):  # there is none, it may not be read, or it is no file
         return
     partial = path.with_name(f".{path.name}.partial")
     try:
@@ -153,7 +153,7 @@ def known_values() -> list[str]:
     try:
         named = os.environ.get("HF_TOKEN_PATH") or hub / "token"
         found.add(Path(named).expanduser().read_text(encoding="utf-8").strip())
-    except (OSError, ValueError, RuntimeError):  # there is none, it is not text, or nobody's home is known
+    except (OSError, ValueError, RuntimeError):  # there is none, it is not text, or no home is known
         pass
     return [value for value in found if len(value) >= SHORTEST]
 

@@ -246,7 +246,7 @@ def _members(stream: _Inflated) -> Iterator[tuple[str, bytes]]:
         except (tarfile.HeaderError, ValueError):
             raise ArchiveError("a header in it is damaged, or its name is not UTF-8") from None
         if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
-            raise ArchiveError(f"{member.name[:80]!r} is no plain file (tar type {member.type!r}); pack it anew with "
+            raise ArchiveError(f"{member.name[:80]!r} is no plain file (tar type {member.type!r}); pack it again with "
                                "'labkit submit'")  # fmt: skip
         if not is_member(member.name):
             raise ArchiveError(f"{member.name[:80]!r} does not belong into a submission")

@@ -1,4 +1,4 @@
-"""Signs: what in a submission does not fit together. They say where to look, and accuse nobody.
+"""Signs: what in a submission does not fit together. They say where to look, and accuse no one.
 
 A ledger is the student's own file. Who knows how it is made can make another that fits in itself; these signs show
 slips, lazy edits and copies, not a determined forger.
@@ -123,7 +123,7 @@ def _times(run: Run, now: datetime) -> Iterator[Sign]:
     if not 0 <= record.wall_seconds <= LONGEST_S or not 0 <= record.train_seconds <= LONGEST_S:
         yield sign(f"wall_seconds={record.wall_seconds:g} and train_seconds={record.train_seconds:g}")
         return
-    # of an attempt whose watcher was killed nobody knows how long it took
+    # of an attempt whose watcher was killed it is not known how long it took
     if not record.attempts and record.train_seconds > record.wall_seconds + 1 and record.status in ENDED:
         yield sign(f"it trained for {record.train_seconds:g} s and took {record.wall_seconds:g} s in all")
     if not run.times:

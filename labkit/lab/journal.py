@@ -1,4 +1,4 @@
-"""Journal: what a student answered and which checks held, kept beside the runs for whoever grades."""
+"""Journal: what a student answered and which checks held, kept beside the runs for grading."""
 
 import json
 from datetime import UTC, datetime

@@ -19,7 +19,7 @@ MODES: tuple[Mode, ...] = ("run", "plan")
 class Machine:
     """``mode`` says whether experiments are run or only planned, ``profile`` for which machine.
 
-    ``note`` says why this profile was taken, where nobody named one.
+    ``note`` says why this profile was taken, where none was named.
     """
 
     mode: Mode

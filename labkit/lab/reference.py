@@ -1,4 +1,4 @@
-"""Reference: the course's own runs, which ship with it for whoever could not make them.
+"""Reference: the course's own runs, which ship with it for students who could not make them.
 
     python -m labkit.lab.reference              every profile of the workspace
     python -m labkit.lab.reference tiny         one
@@ -37,7 +37,7 @@ PLANNED = "planned"
 """The id of what was planned and not run."""
 
 _LEFT_OUT = ("diagnosis", "reason", "attempts", "fallback", "others_bytes", "exit_code")
-"""Fields of a record that nobody reads in a reference, and that may name places of the machine."""
+"""Fields of a record that are not read in a reference, and that may name places of the machine."""
 
 
 class Shipped(Result):
@@ -74,7 +74,7 @@ def read_reference(workspace: Workspace, profile: str) -> list[Shipped]:
     except FileNotFoundError:
         raise ConfigError(f"no runs ship for the profile {profile}; '{COMMAND} {profile}' makes them.") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{path} is damaged ({error}); '{COMMAND} {profile}' makes it anew.") from None
+        raise ConfigError(f"{path} is damaged ({error}); '{COMMAND} {profile}' makes it again.") from None
 
 
 def outdated(workspace: Workspace, profile: str) -> list[str]:
@@ -87,7 +87,7 @@ def outdated(workspace: Workspace, profile: str) -> list[str]:
 def wanted_names(workspace: Workspace, profile: str) -> list[str]:
     """The runs of the course on a profile, and those that lessons are about, as lessons call them.
 
-    Without those on a GPU that nobody has measured yet and that cannot be planned.
+    Without those on a GPU that are not measured yet and that cannot be planned.
     """
     from labkit.plan.unplanned import unplanned
 

@@ -102,7 +102,7 @@ class Session(View):
 
     @showing_errors
     def watch(self, run: Result | str | None = None) -> View:
-        """A run while it runs, by its id or without one the newest: after this kernel was started anew, or from another
+        """A run while it runs, by its id or without one the newest: after this kernel was restarted, or from another
         notebook. A run that a terminal has started can be watched too."""
         from labkit.lab.panel import Panel
 

@@ -60,7 +60,7 @@ class EventReader:
                 return
             self.replaced = self.replaced or not self._is_the_same(file, found)
             if not self.replaced:
-                self._inode, self._read_to_end = found.st_ino, None  # whoever takes events may stop at any of them
+                self._inode, self._read_to_end = found.st_ino, None  # the caller may stop at any event
                 yield from self._read(file, most_bytes)
                 self._read_to_end = None if self.more else state
 
@@ -83,7 +83,7 @@ class EventReader:
             self._mark = (self._mark + line[-MARK_BYTES:])[-MARK_BYTES:]
             event = read_event(line) if ended and not self._inside_long_line else None
             self._inside_long_line = not ended
-            # before the event is given: whoever takes one may stop there
+            # before the event is given: the caller may stop there
             self.more = most_bytes is not None and self.offset - begin >= most_bytes
             if event is not None:
                 yield event

@@ -36,7 +36,7 @@ class Record:
     ``died_in`` of an out-of-memory: optimizer step and micro step (both from 0) and the activity. ``out_of_memory``:
     the bytes asked for, and what held the memory by category. ``losses``: one value an optimizer step, None where it
     was not a finite number. ``samples``: seen in finished optimizer steps. ``model``: what ``weight_facts`` counts.
-    ``others_bytes``: what other processes held on the GPU when the run started, None where nobody could say.
+    ``others_bytes``: what other processes held on the GPU when the run started, None where that was not known.
     ``attempts``: how the run ended before it was resumed from a checkpoint, oldest first, and at which step.
     ``fallback``: what auto-fit changed against the first run, and what was predicted of that.
     ``diagnosis``: what happened to a run that did not end well, the evidence, and what to do.

@@ -136,7 +136,7 @@ class MemoryCapture(Callback):
         """End of ``after_optimizer_step``, where the optimizer has stepped."""
         stepped = trainer.global_step != self.step
         if self._following:
-            self._tracker.reassign("activations", "unattributed")  # the loss is gone, so somebody else keeps them
+            self._tracker.reassign("activations", "unattributed")  # the loss is gone, so something else keeps them
             if stepped:
                 self._end_phase("after_optimizer_step", "unattributed")
             else:
@@ -148,7 +148,7 @@ class MemoryCapture(Callback):
             if self.reports(self.step):
                 self._tracker.begin_phase()
             else:
-                self._tracker.stop_phase()  # a log of steps that nobody reads would grow without end
+                self._tracker.stop_phase()  # a log of steps that is not read would grow without end
         if self._counters is not None and self.reports(self.step):
             self._counters.begin_phase()
 

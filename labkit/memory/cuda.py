@@ -27,7 +27,7 @@ class AllocatorCounters:
 
     @property
     def run_peak_bytes(self) -> int:
-        """Highest bytes allocated since the first tensor, however often the phases began anew."""
+        """Highest bytes allocated since the first tensor, however often the phases began again."""
         return max(self._highest_bytes, torch.cuda.max_memory_allocated())
 
     def begin_phase(self) -> None:
@@ -49,8 +49,8 @@ def reconcile(
 ) -> None:
     """Make a phase's breakdowns add up to the allocator's numbers; ``tracked`` are their own totals (end, peak).
 
-    What the allocator has and nobody was seen to make, such as a kernel's workspace, is ``unattributed``. A negative
-    number there says that the tracker has counted something that is no longer allocated.
+    What the allocator has and no operation was seen to make, such as a kernel's workspace, is ``unattributed``. A
+    negative number there says that the tracker has counted something that is no longer allocated.
     """
     end["unattributed"] += counters.allocated_bytes - tracked[0]
     peak["unattributed"] += counters.peak_bytes - tracked[1]

@@ -22,7 +22,7 @@ EXIT_REFUSED = 3
 
 
 def main() -> None:
-    """Read the folder's config and fill the cache, when nobody else needs the cores."""
+    """Read the folder's config and fill the cache, when no run needs the cores."""
     with contextlib.suppress(OSError):
         os.nice(10)
     end_with_parent()

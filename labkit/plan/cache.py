@@ -31,7 +31,7 @@ WITHOUT_EFFECT = frozenset({
 class TraceCache:
     """Traces by config and versions: in this process, and in a folder if there is one.
 
-    An entry that cannot be read is made anew. Entries of other versions stay until somebody deletes the folder.
+    An entry that cannot be read is made again. Entries of other versions stay until the folder is deleted.
     """
 
     def __init__(self, folder: Path | None) -> None:
@@ -88,7 +88,7 @@ class TraceCache:
 
 
 def _fill(folder: Path, config: RunConfig) -> None:
-    """In a process of its own. What cannot be predicted says so when somebody asks for it."""
+    """In a process of its own. What cannot be predicted says so when it is asked for."""
     import torch
 
     torch.set_num_threads(1)

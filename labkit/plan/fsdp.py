@@ -54,7 +54,7 @@ class ShardedModel:
 
     @staticmethod
     def building() -> contextlib.AbstractContextManager[None]:
-        """A context to build the model in: no rank holds all of it, so nobody follows."""
+        """A context to build the model in: no rank holds all of it, so no rank follows."""
         return host()
 
     def apply(self, model: nn.Module) -> None:

@@ -90,7 +90,7 @@ class Gathering:
             self._gathered[id(part)] = [_like(p) for p in self._weights[id(part)]]
 
     def _numbers_after(self, part: nn.Module) -> int:
-        if not self._recorded:  # in the first pass nobody knows what comes
+        if not self._recorded:  # in the first pass it is not known what comes
             return self._reuse_numbers
         later = self._order[self._place[id(part)] + 1 :]
         return sum(p.numel() for one in later for p in self._weights[id(one)])

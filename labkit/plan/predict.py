@@ -19,7 +19,7 @@ from labkit.plan.replay import Replay, replay
 from labkit.plan.trace import Event, Trace
 
 BORDERLINE = 0.05
-"""Share of the capacity within which nobody should rely on a prediction: no GPU has been compared with yet."""
+"""Share of the capacity within which a prediction is not to be relied on: no GPU has been compared with yet."""
 
 
 @dataclass(kw_only=True)

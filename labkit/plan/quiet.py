@@ -1,4 +1,4 @@
-"""Quiet: what libraries say while they load is not for whoever asked for a prediction."""
+"""Quiet: what libraries say while they load is not for the user who asked for a prediction."""
 
 import logging
 import warnings

@@ -1,4 +1,4 @@
-"""Tune: a profile for a GPU that nobody chose batch sizes for, so that the lessons of the course hold on it.
+"""Tune: a profile for a GPU without chosen batch sizes, so that the lessons of the course hold on it.
 
 What is looked for: each experiment ends as the course has it, with 5% of the capacity to spare either way, which is
 what the verdicts ``fits`` and ``out of memory`` say. Models are the course's own or, on a smaller GPU, stand-ins of

@@ -18,7 +18,7 @@ CLOSER = 0.9
 """Share of the capacity that is planned with when a run died although it was predicted to fit."""
 
 LEAST_SHARE = 0.5
-"""Share of the capacity below which nobody plans: something else is wrong then."""
+"""Share of the capacity below which nothing is planned: something else is wrong then."""
 
 
 class PlannedFallback(Proposed):

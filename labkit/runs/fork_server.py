@@ -110,7 +110,7 @@ class _Server:
             threading.Thread(target=self._process.wait, daemon=True).start()  # no zombie is left
 
     def kill(self) -> None:
-        """End it now; what it has forked is over, or ends as soon as nobody watches."""
+        """End it now; what it has forked is over, or ends as soon as no process watches."""
         self._control.close()
         if self.owner == os.getpid():
             self._process.kill()
@@ -248,12 +248,12 @@ def _serve(control: socket.socket) -> dict[str, Any]:
                         connection.sendall(b"%d\n" % os.waitstatus_to_exitcode(status))
         if control in ready:
             message, files, *_ = socket.recv_fds(control, 1, 16)
-            if not message:  # nobody wants more; who watched what still runs is told how it ends
+            if not message:  # no more is wanted; who watched what still runs is told how it ends
                 sources.remove(control)
                 continue
             connection = socket.socket(fileno=files[0])
             line = connection.makefile("rb").readline()
-            if not line.endswith(b"\n"):  # whoever asked was interrupted
+            if not line.endswith(b"\n"):  # the process that asked was interrupted
                 connection.close()
                 for descriptor in files[1:]:
                     os.close(descriptor)
@@ -323,14 +323,14 @@ def become(module: str, arguments: Sequence[str], env: dict[str, str]) -> None:
     sys.argv = [module, *arguments]
     with contextlib.suppress(OSError):  # it is only shown
         Path("/proc/self/comm").write_text(shown_name(module), encoding="utf-8")
-    gc.collect()  # its counters begin anew, so that what is collected when is the same in every run
+    gc.collect()  # its counters begin again, so that what is collected when is the same in every run
 
 
 def main() -> None:
     """Import the libraries, serve, and in a forked process be what was asked for."""
     control = socket.socket(fileno=int(sys.argv[1]))
     os.set_inheritable(control.fileno(), False)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever watches
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the watcher
     _import(MODULES)
     request = _serve(control)
     importlib.import_module(request["module"]).main()

@@ -23,7 +23,7 @@ def processes_of(folder: Path, module: str = "") -> list[int]:
         try:
             if process.pid != os.getpid() and _runs(process, module) and _uses(process, folder):
                 found.append(process.pid)
-        except (psutil.Error, OSError):  # it has ended meanwhile, or is somebody else's
+        except (psutil.Error, OSError):  # it has ended meanwhile, or is another user's
             continue
     return found
 

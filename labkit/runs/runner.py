@@ -72,7 +72,7 @@ def run(
     ``StopRequested``.
 
     With ``enable_checkpointing`` a run that stopped is resumed when it is called again, from its last checkpoint:
-    its first event is ``resumed``. ``fresh`` starts anew. ``fallback`` is kept in the record, and its ``environment``
+    its first event is ``resumed``. ``fresh`` starts again. ``fallback`` is kept in the record, and its ``environment``
     is set for the child (``labkit.runs.auto_fit``). More devices than the cores carry are refused unless it is to
     ``oversubscribe``. Raises ``ConfigError`` and ``LedgerError`` before anything has started.
     """

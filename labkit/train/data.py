@@ -159,7 +159,7 @@ def _of_folder(name: str, folder: Path) -> FolderDataset:
 
 
 class EpochOrder(Sampler[int]):
-    """The order of the samples, drawn anew for every epoch from the seed and the epoch alone.
+    """The order of the samples, drawn again for every epoch from the seed and the epoch alone.
 
     So a run that resumes in the middle of an epoch sees the samples that are left, and those only:
     ``first_epoch`` begins after ``done_samples``. Lightning calls ``set_epoch``.

@@ -14,7 +14,8 @@ class BucketedDDP(InPlace, OpenDDP):
     """Lightning's strategy, with gradients that are views into DDP's buckets, as the prediction has them.
 
     Buckets are made in C++ and hang on no gradient before the first backward, so the memory report is told what they
-    are: when DDP is set up, and before the second forward, where they are made anew in the order of the first backward.
+    are: when DDP is set up, and before the second forward, where they are made again in the order of the first
+    backward.
     """
 
     def __init__(self, capture: MemoryCapture, **options: Any) -> None:

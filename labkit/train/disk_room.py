@@ -51,7 +51,7 @@ def deletable(folder: Path) -> str:
     if not sizes:
         return "Make room, set keep_checkpoints=1, or set LABKIT_RUNS to a folder on another disk."
     words = ", ".join(f"{path} ({human_bytes(size)})" for size, path in sizes)
-    return f"Delete checkpoints that nobody needs: {words}; or set LABKIT_RUNS to a folder on another disk."
+    return f"Delete checkpoints that are not needed: {words}; or set LABKIT_RUNS to a folder on another disk."
 
 
 @contextlib.contextmanager

@@ -152,7 +152,7 @@ class _Reduce(DefaultReduceScatter):
 
 @contextlib.contextmanager
 def _let_go(tensor: torch.Tensor) -> Iterator[None]:
-    """Wait until nobody else holds the tensor's storage: gloo's thread does, some microseconds longer than needed."""
+    """Wait until nothing else holds the tensor's storage: gloo's thread does, some microseconds longer than needed."""
     storage = tensor.untyped_storage()
     before = storage_uses(storage)
     yield

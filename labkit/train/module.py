@@ -19,7 +19,7 @@ class CaptionModule(LightningModule):
     With ``loss_average=tokens`` a micro batch's loss is summed over its tokens, and the gradients are divided by the
     tokens of all micro batches before the optimizer steps: four batches of 16 then give the update of one of 64, be
     they one after the other or on four devices.
-    Losses stay on the device until somebody reads ``take_losses``, so no step waits for one.
+    Losses stay on the device until ``take_losses`` is called, so no step waits for one.
     """
 
     def __init__(self, config: RunConfig, model: torch.nn.Module) -> None:

@@ -56,7 +56,7 @@ class Renderings:
         self.pixels = torch.stack([_pixels(image) for image in self.images])
 
     def epoch(self, number: int) -> torch.Tensor:
-        """Every image, rendered anew; the same number gives the same renderings. Shape as ``pixels``."""
+        """Every image, rendered again; the same number gives the same renderings. Shape as ``pixels``."""
         generator = torch.Generator().manual_seed(SEED * 1000 + number)
         turn, scale, right, down, light = (
             width * (2 * torch.rand(len(self.pixels), generator=generator) - 1)

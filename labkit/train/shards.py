@@ -114,7 +114,7 @@ def stored_tensors(
         what = "is cut" if end > size else "is damaged"
         raise CheckpointError(f"{path} {what}: its header speaks of {end:,} bytes, it has {size:,}")
     if any(before != start for (_, before), (start, _) in pairwise([(0, 0), *spans])):  # which the format forbids
-        raise CheckpointError(f"{path} is damaged: its tensors overlap, or leave bytes that are nobody's")
+        raise CheckpointError(f"{path} is damaged: its tensors overlap, or leave bytes that belong to none")
     return found
 
 

@@ -83,7 +83,7 @@ def _of_run(folder: RunFolder, record: Record) -> Diagnosis | None:
 
 
 def _advice(record: Record, quiet: bool) -> "tuple[Advice | None, str | None]":
-    """What would fit, or why nobody can say."""
+    """What would fit, or why that is not known."""
     quiet_libraries()
     from labkit.plan.advise import advise
     from labkit.plan.errors import PredictionError

@@ -36,7 +36,7 @@ fixes it. Nothing is changed. Exit code: 1 if anything is red.
 """
 
 MOST_BYTES = 2**18
-"""Size of the largest script that is read; nobody has written a larger one by hand."""
+"""Size of the largest script that is read; no one has written a larger one by hand."""
 
 COLOURS = {"green": "green", "amber": "yellow", "red": "red"}
 
@@ -79,7 +79,7 @@ def _examine_script(args: argparse.Namespace) -> int:
 def _text(path: Path) -> str:
     """A script's text; bytes that are not UTF-8 are no reason to refuse it, as they are none for ``sbatch``."""
     try:
-        # a FIFO that nobody writes to would be waited for
+        # a FIFO without a writer would be waited for
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise ConfigError(f"{path} is no regular file; give the file that sbatch is to read.")

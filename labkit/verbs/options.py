@@ -86,7 +86,7 @@ def say_skipped(error: LedgerError) -> None:
 
 
 def quiet_libraries() -> None:
-    """What libraries say while they load is not for whoever asked for a caption.
+    """What libraries say while they load is not for the user who asked for a caption.
 
     Raises ``ConfigError`` for an environment in which they would not load.
     """

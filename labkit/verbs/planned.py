@@ -9,7 +9,7 @@ from labkit.plan.unplanned import unplanned_strategy
 
 
 def resolve_planned(workspace: Workspace, name: str, overrides: Mapping[str, str], gpu: str) -> Resolved:
-    """What ``resolve`` gives. Raises ``ConfigError``, first of all for a strategy that nobody can plan here: else one
+    """What ``resolve`` gives. Raises ``ConfigError``, first of all for a strategy that cannot be planned here: else one
     would set right key after key, and learn this in the end."""
     values = load_experiment(workspace, name).values | dict(overrides)
     strategy, counts = str(values.get("strategy", "auto")), []

@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fit", action="store_true", help="when memory runs out run again with what is planned to fit")
     parser.add_argument("--allow-quality", action="store_true", help="with --fit, also train something else")
     parser.add_argument("--resume", metavar="RUN", help="resume a stopped run from its last checkpoint")
-    parser.add_argument("--fresh", action="store_true", help="start anew, also if the same run has stopped before")
+    parser.add_argument("--fresh", action="store_true", help="start again, also if the same run has stopped before")
     parser.add_argument(
         "--oversubscribe", action="store_true", help="start more devices than this machine's cores carry"
     )

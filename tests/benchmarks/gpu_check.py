@@ -600,7 +600,7 @@ EXPLANATION = f"""\
 Written by `tests/benchmarks/gpu_check.py`. Error is predicted / measured - 1: above zero too much was predicted.
 Judged against {LIMIT:.0%} are {", ".join(JUDGED)} of every phase; the largest of these errors is "worst". A share of a
 small number says little, so categories are told and not judged. Of a run that died, the phases before are compared.
-Samples a second are those of the third step, in which nobody reports on memory."""
+Samples a second are those of the third step, in which no one reports on memory."""
 
 
 def _section(setup: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:

@@ -117,7 +117,7 @@ def train_seconds(url: str, runs: Path, number: int) -> float:
 
 
 def dead_run(runs: Path) -> str:
-    """A run of 200,000 steps that nobody watches and that left no record; where its panel is."""
+    """A run of 200,000 steps that no one watches and that left no record; where its panel is."""
     config = resolve(Workspace.find(), "reduced_batch", None, "tiny").config
     folder = runs / "tiny" / "reduced_batch" / "20260101-000000-00000000"
     folder.mkdir(parents=True)

@@ -4,7 +4,7 @@
 
 Prints seconds with the machine and versions that they hold for. "warm" is the second prediction in a process that has
 imported torch and transformers; nothing is cached but what the operations' shapes are, which each prediction learns
-anew. "again" takes the same steps from the cache, for another capacity.
+once more. "again" takes the same steps from the cache, for another capacity.
 """
 
 import argparse

@@ -3,10 +3,10 @@
 Claim: steps that are not reported cost less than 1% with ``MemoryCapture()``.
 
 The variants of a group take turns inside one ``Trainer.fit``, step by step, on one model and one batch: in every round
-each has one step, in an order drawn anew, and its time is divided by that of "no callback" in the same round. So what
-changes slowly on a shared machine changes both. Time is CPU time of the process, which has one thread, so that waiting
-for other processes does not count. "no callback, again" is measured like the others; how far it is from zero is what
-the measurement cannot see.
+each has one step, in an order drawn each time, and its time is divided by that of "no callback" in the same round. So
+what changes slowly on a shared machine changes both. Time is CPU time of the process, which has one thread, so that
+waiting for other processes does not count. "no callback, again" is measured like the others; how far it is from zero is
+what the measurement cannot see.
 """
 
 import logging

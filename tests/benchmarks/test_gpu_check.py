@@ -279,7 +279,7 @@ def test_a_row_runs_three_steps_with_no_more_samples_than_that_and_downloads_not
 # -- resuming, and the budget
 
 
-def test_rows_are_kept_until_asked_again_and_run_anew_with_other_versions(machine, tmp_path, monkeypatch):
+def test_rows_are_kept_until_asked_again_and_run_again_with_other_versions(machine, tmp_path, monkeypatch):
     assert check(tmp_path, *FEW) == 0
     assert check(tmp_path, *FEW) == 0
     assert len(machine.ran) == 3

@@ -55,7 +55,7 @@ WORKS = {
     "deepspeed with a hostfile, over ssh": script("-N 2; --ntasks-per-node=4; --gres=gpu:4",
         "srun hostname -s > hosts.txt\npython edit_hosts.py\n"
         "deepspeed --hostfile hosts.txt train.py --deepspeed --deepspeed_config ds.json"),
-    "a launcher of one node, and tasks that nobody starts": script("--nodes=1; --ntasks-per-node=4; --gpus-per-node=4",
+    "a launcher of one node, and tasks that no one starts": script("--nodes=1; --ntasks-per-node=4; --gpus-per-node=4",
         "torchrun --standalone --nproc_per_node=4 train.py"),
     "submitit": script("--nodes=2; --ntasks-per-node=8; --gpus-per-node=8; --signal=USR2@90; --open-mode=append",
         "export SUBMITIT_EXECUTOR=slurm\nsrun --unbuffered --output /tmp/%j_%t.out "

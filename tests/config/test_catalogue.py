@@ -21,7 +21,7 @@ MILLIONS = {
 
 
 BASE_MILLIONS = {"tiny/blip2-opt-base": 2.2}
-"""Stands in for nobody: it ships with its checkpoint, so it is small."""
+"""Stands in for no other: it ships with its checkpoint, so it is small."""
 
 
 def weights(a):

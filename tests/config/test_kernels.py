@@ -25,7 +25,7 @@ def test_builds_of_torch_hold_what_its_support_matrix_says(cuda, capability, run
     assert has_code(BUILDS[cuda], capability) == runs
 
 
-def test_what_nobody_knows_is_no_reason():
+def test_what_no_one_knows_is_no_reason():
     assert without_code([], (7, 0), "torch") is None
     assert without_code(["gfx90a"], (9, 0), "torch for ROCm") is None
     assert "compute capability 7.0: torch 2.13 has no code for it (sm_80)" in without_code(

@@ -244,7 +244,7 @@ def test_a_typed_model_gets_its_stand_in_too_and_a_typed_stand_in_is_taken():
     assert resolved.origins["model_name"] == "command line"
 
 
-def test_a_cap_cuts_a_value_that_nobody_typed_and_says_what_it_was():
+def test_a_cap_cuts_a_value_that_no_one_typed_and_says_what_it_was():
     resolved = resolve(WORKSPACE, "reduced_batch")
     assert resolved.config.num_train_samples == 128
     assert resolved.origins["num_train_samples"] == "profile tiny, cap (was 512)"

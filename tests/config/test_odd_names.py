@@ -1,4 +1,4 @@
-"""Names and files that nobody means: refused on one line, and nobody waits."""
+"""Names and files that no one means: refused on one line, and no one waits."""
 
 import os
 import shutil

@@ -89,7 +89,7 @@ def test_a_workspace_that_is_not_there_is_not_made_by_docker_as_root(node):
 
 
 def test_a_workspace_of_root_is_refused_with_the_command_that_mends_it(node):
-    if Path("/root").stat().st_uid != 0:  # whoever owns /root where this runs, it is root's
+    if Path("/root").stat().st_uid != 0:  # no matter who owns /root where this runs, it is root's
         pytest.fail("/root does not belong to root")
     done = start(node, WORKSPACE="/root")
     assert done.stderr == "problem: /root belongs to root. Give it to a user: chown -R 1000:1000 /root\n"

@@ -29,7 +29,7 @@ def real_ledger(tmp_path_factory):
 @pytest.fixture
 def student(real_ledger, tmp_path, monkeypatch):
     """A function that gives a new student's ledger, of whom nothing is another's."""
-    numbers = itertools.count(-30)  # hours: nobody works in the future
+    numbers = itertools.count(-30)  # hours: no one works in the future
     return lambda: another(real_ledger, tmp_path / f"ledger{(n := next(numbers))}", n)
 
 

@@ -380,8 +380,8 @@ def test_a_run_whose_settings_were_edited_is_none_of_the_course(student, handed)
     assert (edited.course_runs, edited.right) == (0, 0)
 
 
-def test_a_record_that_nobody_ran_counts_and_has_a_sign(student, handed):
-    """Twelve digits and the word ``ok`` are easily typed; without events nobody has seen the run."""
+def test_a_record_that_no_one_ran_counts_and_has_a_sign(student, handed):
+    """Twelve digits and the word ``ok`` are easily typed; without events no one has seen the run."""
     ledger = student()
     folder = rewrite(ledger, "reduced_batch", losses=[], memory=None, status="ok")
     (folder / "events.jsonl").unlink()

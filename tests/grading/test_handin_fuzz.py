@@ -1,4 +1,4 @@
-"""Three hundred submissions that nobody would write: each is a row, and its sheet prints."""
+"""Three hundred submissions that no one would write: each is a row, and its sheet prints."""
 
 import copy
 import json

@@ -29,8 +29,8 @@ def test_every_profile_of_the_course_has_one():
 
 @pytest.mark.parametrize("profile", SHIPPED)
 def test_it_is_of_the_course_as_it_is_now(profile):
-    """Made anew by ``python -m labkit.lab.reference``."""
-    assert outdated(WORKSPACE, profile) == [], f"the experiments have changed; make them anew: {COMMAND} {profile}"
+    """Made again by ``python -m labkit.lab.reference``."""
+    assert outdated(WORKSPACE, profile) == [], f"the experiments have changed; make them again: {COMMAND} {profile}"
     found = read_reference(WORKSPACE, profile)
     assert [result.name for result in found] == wanted_names(WORKSPACE, profile)
     course = [result for result in found if not result.record.overrides]
@@ -92,7 +92,7 @@ def test_a_damaged_or_missing_one_is_said_with_the_command(other, monkeypatch):
         '{"made": "", "machine": "", "runs": [{}]}',
     ):
         path.write_text(text)
-        with pytest.raises(ConfigError, match="is damaged .*makes it anew"):
+        with pytest.raises(ConfigError, match="is damaged .*makes it again"):
             read_reference(other, "tiny")
     path.unlink()
     with pytest.raises(ConfigError, match=f"{COMMAND} tiny"):

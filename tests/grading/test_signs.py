@@ -52,7 +52,7 @@ def test_a_run_that_still_runs_or_was_killed_has_none(student, signs):
 
 def test_a_run_that_ran_on_after_its_watcher_was_killed_has_none(student, signs):
     ledger = student()
-    # the attempt that nobody saw end counts no time
+    # the attempt that no one saw end counts no time
     attempt = {"status": "killed", "reason": "", "exit_code": None, "died_in": None, "wall_seconds": 0.0,
                "resumed_at_step": 1}  # fmt: skip
     edit(ledger, "reduced_batch", attempts=[attempt], wall_seconds=1.0, train_seconds=40.0)

@@ -68,7 +68,7 @@ class Jupyter:
         raise AssertionError(self.log.read_text())
 
     def answer(self, path: str, token: str = "") -> dict | int:
-        """The JSON that a path answers, or the HTTP status it refuses with; 0 when nobody listens."""
+        """The JSON that a path answers, or the HTTP status it refuses with; 0 when no one listens."""
         asked = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}")
         if token:
             asked.add_header("Authorization", f"token {token}")

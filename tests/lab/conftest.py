@@ -1,4 +1,4 @@
-"""A lab with a ledger of its own, and records that nobody had to run."""
+"""A lab with a ledger of its own, and records that no one had to run."""
 
 import dataclasses
 import itertools

@@ -1,4 +1,4 @@
-"""Reports that nobody measured, for tests of what is shown of them."""
+"""Reports that no one measured, for tests of what is shown of them."""
 
 from labkit.memory.categories import CATEGORIES
 from labkit.memory.report import PHASES, MemoryReport, PhaseMemory

@@ -88,7 +88,7 @@ def test_a_gpu_that_no_profile_fits_is_told_how_to_get_one(monkeypatch):
 
 
 def test_the_environment_wins_over_the_machine_and_the_notebook_over_both(monkeypatch):
-    monkeypatch.setattr(machine, "cuda_bytes", lambda: pytest.fail("nobody needs to look"))
+    monkeypatch.setattr(machine, "cuda_bytes", lambda: pytest.fail("no one needs to look"))
     monkeypatch.setenv("LABKIT_PROFILE", "a100-80gb")
     monkeypatch.setenv("LABKIT_MODE", "plan")
     assert (found().mode, found().profile) == ("plan", "a100-80gb")

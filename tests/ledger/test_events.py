@@ -116,7 +116,7 @@ def test_a_reader_stops_after_so_many_bytes_and_says_that_there_is_more(tmp_path
     assert sum(counts) == 10 and max(counts) <= 3
 
 
-def test_whoever_stops_in_the_middle_gets_the_rest_later(tmp_path):
+def test_a_reader_that_stops_in_the_middle_gets_the_rest_later(tmp_path):
     with EventWriter(tmp_path / "events.jsonl") as writer:
         for step in range(3):
             writer.write("progress", **PROGRESS | {"step": step})

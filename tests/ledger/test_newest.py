@@ -62,7 +62,7 @@ def test_where_there_is_only_a_run_with_own_values_it_says_so(ledger, capsys):
 
 
 def test_one_of_each_is_read_however_many_there_are(ledger, monkeypatch):
-    """What is read does not grow with the runs that nobody asks for."""
+    """What is read does not grow with the runs that no one asks for."""
     plain, own = add(ledger, "baseline"), add(ledger, "baseline", {"batch_size": 4})
     for source in (plain, own):
         for number in range(50):

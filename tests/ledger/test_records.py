@@ -25,7 +25,7 @@ def resolved():
     return resolve(Workspace.find(), "baseline")
 
 
-def test_a_run_is_running_while_it_is_watched_and_killed_when_nobody_does(ledger, resolved):
+def test_a_run_is_running_while_it_is_watched_and_killed_when_no_one_does(ledger, resolved):
     with ledger.open_run(resolved, {}, {}) as folder:
         assert folder.is_watched
         assert folder.read().status == "running"

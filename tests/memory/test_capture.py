@@ -294,7 +294,7 @@ def test_what_waits_for_the_graph_is_activations_and_what_a_module_keeps_is_unat
     kept = hidden_bytes if build.keeps else 0
     for step in (0, 1):
         forward, backward, stepped = (capture.report.at(name, step).end for name in PHASES[1:])
-        # what goes into the frozen layer, what comes out for the one that is trained, and a copy that nobody told of
+        # what goes into the frozen layer, what comes out for the one that is trained, and a copy that no one told of
         assert forward["activations"] == pytest.approx(2 * hidden_bytes + kept, abs=2048)
         assert forward["unattributed"] == pytest.approx(data_bytes, abs=2048)
         # the leaf and its gradient, until the loss is gone

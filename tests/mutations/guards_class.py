@@ -19,7 +19,7 @@ GUARDS = (
     ),
     Guard(
         "cost: a rate has a source",
-        "a figure that nobody can look up is charged",
+        "a figure that no one can look up is charged",
         "provisioning/sites.py",
         "    if charged and not rates:",
         "    if False:",
@@ -103,6 +103,6 @@ GUARDS = (
         "labkit/lab/lease/handlers.py",
         "    @web.authenticated\n",
         "",
-        (f"{LEASE}::test_it_tells_nobody_without_the_token",),
+        (f"{LEASE}::test_it_tells_no_one_without_the_token",),
     ),
 )

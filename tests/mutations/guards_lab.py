@@ -40,7 +40,7 @@ GUARDS = (
     ),
     Guard(
         "panel: the GPUs ask who looks",
-        "what the machine does is nobody else's business",
+        "what the machine does is no one else's business",
         HANDLERS,
         "    @web.authenticated\n    async def get(self) -> None:\n        self.say(json",
         "    async def get(self) -> None:\n        self.say(json",
@@ -310,7 +310,7 @@ GUARDS = (
         "labkit/lab/panel/watched.py",
         'event["phase"] in PHASES and ',
         "",
-        ("tests/lab/panel/test_watched.py::test_phases_that_nobody_knows_are_not_shown",),
+        ("tests/lab/panel/test_watched.py::test_phases_that_no_one_knows_are_not_shown",),
     ),
     Guard(
         "panel: a large record",

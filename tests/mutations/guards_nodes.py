@@ -134,7 +134,7 @@ GUARDS = (
     ),
     Guard(
         "claim: given back after the end",
-        "an up that slept leaves an address that nobody deletes",
+        "an up that slept leaves an address that no one deletes",
         "provisioning/claims.py",
         "        if ours is not None:\n            give_back(ours.thing)\n        raise\n",
         "        raise\n",
@@ -157,7 +157,7 @@ GUARDS = (
         (f"{HOLD}::test_of_two_leases_that_of_the_server_stays_and_one_of_another_day_too",),
     ),
     Guard(
-        "lease: one with a server is given back by nobody",
+        "lease: one with a server is given back by no one",
         "a student's node is deleted to tidy up",
         "provisioning/leases.py",
         "        if other.used:\n",
@@ -166,7 +166,7 @@ GUARDS = (
     ),
     Guard(
         "lease: renamed by hand",
-        "a lease that nobody finds runs to its end",
+        "a lease that no one finds runs to its end",
         "provisioning/leases.py",
         'if raw["name"] == booking.name or raw["id"] in under',
         'if raw["name"] == booking.name',
@@ -246,7 +246,7 @@ GUARDS = (
     ),
     Guard(
         "class: a defect for one hides no other",
-        "nobody learns how it went for the other twenty-nine",
+        "no one learns how it went for the other twenty-nine",
         "provisioning/many.py",
         "        except Exception as error:",
         "        except ZeroDivisionError as error:",
@@ -434,7 +434,7 @@ GUARDS = (
     ),
     Guard(
         "node: rules of an address that we had",
-        "whoever has it now reaches Jupyter",
+        "who has it now reaches Jupyter",
         "provisioning/access.py",
         '                neutron.delete_security_group_rule(rule["id"])\n',
         "                pass\n",
@@ -508,7 +508,7 @@ GUARDS = (
     ),
     Guard(
         "key: a body of its kind",
-        "sshd takes another line, and nobody gets in",
+        "sshd takes another line, and no one gets in",
         "provisioning/public_key.py",
         " or not _is_of(words[0], words[1])",
         "",
@@ -548,7 +548,7 @@ GUARDS = (
     ),
     Guard(
         "lease: why it was not extended",
-        "nobody learns that it was too early",
+        "no one learns that it was too early",
         "provisioning/leases.py",
         "raise rules.named(error, doing, by, lease.end, lease.start, booking.now()) from None",
         "raise",
@@ -589,7 +589,7 @@ GUARDS = (
     ),
     Guard(
         "work: what has no room",
-        "a teardown deletes it and nobody hears of it",
+        "a teardown deletes it and no one hears of it",
         "provisioning/remote/work.py",
         'self.behind.append([name, size, "too large", changed_ns])',
         "pass",
@@ -597,7 +597,7 @@ GUARDS = (
     ),
     Guard(
         "work: what cannot be read",
-        "a teardown deletes it and nobody hears of it",
+        "a teardown deletes it and no one hears of it",
         "provisioning/remote/work.py",
         'self.behind.append([f"{folder}/", 0, "cannot be read", 0])',
         "pass",

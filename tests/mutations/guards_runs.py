@@ -70,7 +70,7 @@ GUARDS = (
     ),
     Guard(
         "run: a child ends with who watches it",
-        "training that nobody can stop holds the GPU",
+        "training that no one can stop holds the GPU",
         "labkit/config/parent.py",
         "        while os.read(0, 1):\n            pass\n",
         "        while True:\n            signal.pause() if os.read(0, 1) else threading.Event().wait()\n",
@@ -138,7 +138,7 @@ GUARDS = (
         "labkit/runs/ranks/rendezvous.py",
         "if message is None or not message.run.is_watched:",
         "if message is None:",
-        ("tests/runs/ranks/test_rendezvous.py::test_a_message_on_a_run_that_nobody_watches_is_an_old_one",),
+        ("tests/runs/ranks/test_rendezvous.py::test_a_message_on_a_run_that_no_one_watches_is_an_old_one",),
     ),
     # -- the ledger
     Guard(
@@ -151,11 +151,11 @@ GUARDS = (
     ),
     Guard(
         "ledger: the lock of a run",
-        "nobody can tell a run from one whose watcher was killed",
+        "no one can tell a run from one whose watcher was killed",
         "labkit/ledger/lock.py",
         "        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
         "",
-        (f"{RECORDS}::test_a_run_is_running_while_it_is_watched_and_killed_when_nobody_does",),
+        (f"{RECORDS}::test_a_run_is_running_while_it_is_watched_and_killed_when_no_one_does",),
     ),
     Guard(
         "ledger: one that runs is not resumed",
@@ -224,7 +224,7 @@ GUARDS = (
         ("tests/ledger/test_newest.py::test_an_experiments_name_means_its_newest_run_as_it_is",),
     ),
     Guard(
-        "plan: what nobody plans is said first",
+        "plan: what no one plans is said first",
         "key after key is set right in vain",
         "labkit/verbs/planned.py",
         "is not None:\n        raise",
@@ -292,7 +292,7 @@ GUARDS = (
         ("tests/help/diagnosis/test_diagnose.py::test_the_numbers_say_who_holds_the_gpu",),
     ),
     Guard(
-        "diagnosis: the CUDA context is nobody else",
+        "diagnosis: the CUDA context is no one else",
         "a student looks for a process that is not there",
         "labkit/help/diagnosis/cuda_message.py",
         "HIDDEN_BYTES = 2**31",

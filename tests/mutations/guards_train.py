@@ -261,7 +261,7 @@ GUARDS = (
         ("tests/config/test_regular_file.py::test_a_pipe_that_takes_a_files_place_is_seen",),
     ),
     Guard(
-        "files: nobody waits for a pipe",
+        "files: no one waits for a pipe",
         "a command waits for ever",
         "labkit/config/regular_file.py",
         " | os.O_NONBLOCK",

@@ -66,7 +66,7 @@ def copy_to(folder: Path) -> Path:
 def run_tests(copy: Path, tests: Sequence[str], bound_s: float = BOUND_S) -> Outcome:
     """Run tests on a copy, up to the first that fails. After ``bound_s`` they are killed."""
     env = os.environ | {
-        # whoever imports labkit, in whatever process and folder, gets the copy's
+        # what imports labkit, in whatever process and folder, gets the copy's
         "PYTHONPATH": os.pathsep.join([str(copy), str(copy / "tests" / "mutations")]),
         # a change in the same second that keeps the size would find the old bytecode
         "PYTHONDONTWRITEBYTECODE": "1",

@@ -1,4 +1,4 @@
-"""Predictions against PyTorch's profiler, at 40 million parameters: Lightning trains, and nobody of ours is watching.
+"""Predictions against PyTorch's profiler, at 40 million parameters: Lightning trains, and nothing of ours is watching.
 
 The profiler is called by the CPU's allocator. Its events are rounded to blocks of 512 bytes, as a prediction's are.
 At the course's batch of 16; with 4 samples backward peaks in the patch convolution, whose CPU kernel makes a copy of
@@ -43,7 +43,7 @@ MARK = "end of "
 
 
 class Copies(Dataset):
-    """Two batches, each made anew when it is asked for, as a loader makes them."""
+    """Two batches, each made when it is asked for, as a loader makes them."""
 
     def __init__(self, batch):
         self.batch = batch

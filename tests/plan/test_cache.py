@@ -65,7 +65,7 @@ def test_another_process_reads_what_was_written(tmp_path, executed):
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "other", "without"])
-def test_a_damaged_entry_is_made_anew(tmp_path, executed, damage):
+def test_a_damaged_entry_is_made_again(tmp_path, executed, damage):
     TraceCache(tmp_path).trace(CONFIG)
     (entry,) = tmp_path.iterdir()
     whole = entry.read_bytes()

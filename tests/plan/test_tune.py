@@ -1,4 +1,4 @@
-"""A profile for a GPU that nobody tuned for: what is written is what planning it again predicts."""
+"""A profile for a GPU that no one tuned for: what is written is what planning it again predicts."""
 
 import shutil
 

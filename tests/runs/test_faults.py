@@ -107,7 +107,7 @@ def test_a_workspace_that_is_read_only_can_be_looked_at_and_a_run_says_what_to_s
     workspace = shutil.copytree(Workspace.find().root, tmp_path / "workspace", ignore=shutil.ignore_patterns("runs"))
     env = {"LABKIT_WORKSPACE": str(workspace), "LABKIT_RUNS": ""}
     command = [*IN_A_NAMESPACE, READ_ONLY, str(workspace), *LABKIT]
-    # a machine that gives nobody a mount of their own still has a folder that nobody can write in
+    # a machine that gives no one a mount of their own still has a folder that no one can write in
     if subprocess.run([*IN_A_NAMESPACE, READ_ONLY, str(workspace), "true"], capture_output=True).returncode:
         command, env = LABKIT, env | {"LABKIT_RUNS": "/proc/runs"}
     for arguments in (["run", "reduced_batch"], ["run", "reduced_batch", "--json"], ["run", "--all"]):
@@ -121,7 +121,7 @@ def test_a_workspace_that_is_read_only_can_be_looked_at_and_a_run_says_what_to_s
 
 
 @pytest.mark.parametrize("runs", ["/proc/runs", "/sys/runs", "/dev/null/runs"])
-def test_a_place_where_nobody_can_write_is_named(runs):
+def test_a_place_where_no_one_can_write_is_named(runs):
     out, err = said_by([*LABKIT, "run", "reduced_batch"], 2, LABKIT_RUNS=runs)
     assert (out.strip(), err.count("\n")) == ("", 1)
     assert runs in err

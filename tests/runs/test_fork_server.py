@@ -1,4 +1,5 @@
-"""A forked process is like one that was started anew: streams, environment, exit codes, signals, and no trace left."""
+"""A forked process is like one that was started afresh: streams, environment, exit codes, signals, and no trace
+left."""
 
 import contextlib
 import os
@@ -215,7 +216,7 @@ def test_it_is_waited_for_in_a_process_with_many_files(begin):
             os.close(descriptor)
 
 
-def test_whoever_is_interrupted_while_asking_ends_nobody_elses(begin):
+def test_who_is_interrupted_while_asking_ends_no_other(begin):
     still, out = begin("sleep")
     said(out)
     server = fork_server._server

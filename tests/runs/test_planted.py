@@ -67,7 +67,7 @@ def test_a_place_that_is_none_is_refused_before_anything_is_written(whole, chang
     assert copy.events.read_bytes() == before
 
 
-def test_a_place_that_is_a_pipe_stops_nobody(whole):
+def test_a_place_that_is_a_pipe_stops_no_one(whole):
     copy = stopped_at(whole, 2)
     place = copy.newest_checkpoint()
     place.unlink()

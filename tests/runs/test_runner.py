@@ -81,7 +81,7 @@ def test_a_child_that_is_killed_is_recorded_as_killed(ledger):
 def test_a_watcher_that_fails_leaves_no_run_that_runs_for_ever(ledger):
     def fail_at_start(event):
         if event["event"] == "start":
-            raise BrokenPipeError("nobody reads")
+            raise BrokenPipeError("no one reads")
 
     with pytest.raises(BrokenPipeError):
         run("reduced_batch", on_event=fail_at_start)

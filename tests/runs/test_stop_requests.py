@@ -56,7 +56,7 @@ def test_another_thread_than_the_main_one_may_run_too():
     assert found == [signal.getsignal(signal.SIGTERM)]
 
 
-def test_where_nobody_can_wait_for_a_signal_sigterm_is_heard_all_the_same(monkeypatch):
+def test_where_no_one_can_wait_for_a_signal_sigterm_is_heard_all_the_same(monkeypatch):
     monkeypatch.delattr(signal, "sigtimedwait")  # macOS
     with pytest.raises(StopRequested), listening(is_first=True):
         os.kill(os.getpid(), signal.SIGTERM)

@@ -21,7 +21,7 @@ WAIT_MS = 90_000
 SETUP = 'from labkit.lab import Lab\nlab = Lab("02_batch_and_accumulation")\nlab'
 IDLE = ".jp-NotebookPanel-toolbar .jp-Notebook-ExecutionIndicator[data-status=idle]"
 JUPYTERLABS = ("Canceled future for",)
-"""What JupyterLab itself calls an error when a kernel that works is started anew."""
+"""What JupyterLab itself calls an error when a kernel that works is restarted."""
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""kill -9 anywhere: the same command resumes, and the run ends as one that nobody killed. About three minutes."""
+"""kill -9 anywhere: the same command resumes, and the run ends as one that no one killed. About three minutes."""
 
 import hashlib
 import json
@@ -62,7 +62,7 @@ def weights(folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The run that nobody kills: its record, the checksum of its weights and how long it took."""
+    """The run that no one kills: its record, the checksum of its weights and how long it took."""
     root = tmp_path_factory.mktemp("whole")
     started = time.monotonic()
     done = subprocess.run(COMMAND, env=environment(root), capture_output=True, text=True, check=True, timeout=WAIT_S)

@@ -81,7 +81,7 @@ def test_two_tasks_of_one_node_are_one_run(site, two_tasks):
     assert "MEMBER: 1/2" in printed_by(site, two_tasks)
     assert gpu_files(site, two_tasks) == []  # there is no nvidia-smi
     folder = Ledger(Path(site["LABKIT_RUNS"])).find(two_tasks.id).path
-    # Lightning's own words, which has them from Slurm: nobody has set RANK or WORLD_SIZE
+    # Lightning's own words, which has them from Slurm: no one has set RANK or WORLD_SIZE
     assert "GLOBAL_RANK: 1, MEMBER: 2/2" in (folder / "log.rank1.txt").read_text()
     caches = Path(site["LABKIT_WORKSPACE"], "slurm", "cache")
     assert (caches / "huggingface").is_dir()
@@ -263,7 +263,7 @@ def test_a_mistake_is_explained_beforehand_and_comes_true(site, tmp_path, mistak
     assert submit(site, tmp_path, f"{mistake}-fixed", fixed).read_text().count("trained") == 2
 
 
-def test_caches_that_nobody_moves_are_in_the_home_folder(site, tmp_path):
+def test_caches_that_no_one_moves_are_in_the_home_folder(site, tmp_path):
     where = f'srun {sys.executable} -c "import huggingface_hub.constants as c; print(c.HF_HOME)"'
     text = script_of(["--nodes=1", "--ntasks-per-node=1", "--gpus-per-node=1"], where).replace(CACHES, "")
     (found,) = [check for check in examine_script(text, tmp_path, site) if check.name == "caches"]

@@ -55,7 +55,7 @@ ADVICE = {
     "an old GPU": ("-N 1; -n 1; --gres=gpu:v100:1", "srun python t.py --precision 16-mixed", "GPU type", 1),
     "bf16 on an old GPU": ("-N 1; -n 1; --gres=gpu:v100:1", "srun python t.py --precision bf16-true", "bf16", 1),
     "an old GPU by its feature": ("-N 1; -n 1; -G 1; --constraint=v100", "srun python t.py", "GPU type", 1),
-    "a signal that nobody hears": ("-n 1; -G 1; --signal=USR1@60", "python t.py", "signal", 1),
+    "a signal that no one hears": ("-n 1; -G 1; --signal=USR1@60", "python t.py", "signal", 1),
     "a signal that ends the script": ("-n 1; -G 1; --signal=B:USR1@60", "srun python t.py", "signal", 1),
     "no limit": ("-n 1; -G 1", "srun python t.py", "time", 1),
     "no GPU": ("-n 1", "srun python t.py", "GPUs", 1),

@@ -64,6 +64,6 @@ class Address:
             if cut is not None and self.stalls:
                 request.wfile.flush()
                 self.released.wait()
-        except ConnectionError:  # nobody reads on
+        except ConnectionError:  # no one reads on
             pass
         request.close_connection = True

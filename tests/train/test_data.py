@@ -347,7 +347,7 @@ def epochs_of(loader) -> list[list[int]]:
     return found
 
 
-def test_training_shuffles_by_the_seed_anew_in_every_epoch():
+def test_training_shuffles_by_the_seed_again_in_every_epoch():
     samples = list(range(64))
     first, again, other = (build_loader(config(batch_size=64, seed=s), samples, list, train=True) for s in (1, 1, 2))
     epochs = epochs_of(first)
@@ -377,7 +377,7 @@ def test_the_order_of_samples_does_not_depend_on_the_batch_size():
     assert sum(parts, []) == sum(whole, [])
 
 
-def test_a_pipe_in_a_folder_of_data_stops_nobody(tmp_path):
+def test_a_pipe_in_a_folder_of_data_stops_no_one(tmp_path):
     folder = image_folder(tmp_path / "squares")
     os.mkfifo(folder / "more.csv")
     with pytest.raises(DataError, match=r"has more.csv, which is no file"):

@@ -23,7 +23,7 @@ sys.exit(main(sys.argv[1:]))
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory):
-    """A sharded checkpoint as it lies on a hub, with files that nobody here needs."""
+    """A sharded checkpoint as it lies on a hub, with files that no one here needs."""
     folder = tmp_path_factory.mktemp("hub") / "model"
     save_tiny(folder, "opt", max_shard_size="6MB")
     for name in ("pytorch_model.bin", "model.fp16-00001-of-00001.safetensors", "pytorch_model.bin.index.json",

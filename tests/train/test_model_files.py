@@ -63,7 +63,7 @@ def test_an_index_without_a_map_is_refused(folder, index):
     assert f"{INDEX} has no weight_map" in error_of(shards, folder)
 
 
-def test_a_shard_that_an_index_names_and_nobody_has_is_named(folder):
+def test_a_shard_that_an_index_names_and_no_one_has_is_named(folder):
     (folder / SHARD).unlink()
     assert f"has no {SHARD}" in error_of(verify, folder)
 
@@ -124,7 +124,7 @@ def test_the_blobs_of_the_hub_cache_are_its_own_and_other_files_there_are_not(fo
 @pytest.mark.parametrize(
     "name", ["config.json", INDEX, SHARD, "tokenizer_config.json", "generation_config.json", "SHA256SUMS"]
 )
-def test_what_is_no_file_is_refused_and_nobody_waits(folder, name, kind, monkeypatch):
+def test_what_is_no_file_is_refused_and_no_one_waits(folder, name, kind, monkeypatch):
     (folder / name).unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX) as listener:
         match kind:

@@ -31,7 +31,7 @@ class Called:
 
 
 class Mine:
-    """A type that nobody allowed."""
+    """A type that no one allowed."""
 
 
 def written(value, form):

@@ -42,7 +42,8 @@ NOTICED = 0.02
 """Share of the capacity from which others and holes count: a GPU that is full but for less is full."""
 
 HIDDEN_BYTES = 2**31
-"""What nobody is named for from which it is somebody's: the driver, the CUDA context and NCCL's buffers keep less."""
+"""Memory without a named owner that from this size on counts as another process's: the driver, the CUDA context and
+NCCL's buffers keep less."""
 
 ONE_REQUEST = 0.25
 """Share of the capacity from which a single request is a finding of its own: one tensor, not many small ones."""

@@ -46,7 +46,7 @@ class NextSteps:
         return format(self._run, values)
 
     def fill(self, templates: Iterable[str], found: Mapping[str, str]) -> list[str]:
-        """The steps of ``templates``; ``found`` are further names, and a name that nobody knows is left in capitals."""
+        """The steps of ``templates``; ``found`` are further names, and a name that is not known is left in capitals."""
         named = {"{fit}": self.fit, "{host}": self.host, "{nan}": self.nan, "{again}": self.again,
                  "{elsewhere}": self.elsewhere}  # fmt: skip
         words = {

@@ -16,7 +16,7 @@ def _check(needs: Needs, data: DataFound) -> Check:
     if data.problem is None:
         found = f"{data.name}, {counted(data.samples, 'sample')} in {data.folder}"
         return Check(name="data", level="green", found=found if data.folder else f"{data.name} ships with labkit")
-    level = "red" if needs.config else "amber"  # without an experiment nobody asked for the data yet
+    level = "red" if needs.config else "amber"  # without an experiment the data is not needed yet
     found = f"{data.name} is not here" if data.folder is None else f"{data.name} cannot be read: {data.problem}"
     entry = DATASETS.get(data.name)
     if entry is None:

@@ -143,7 +143,8 @@ def _bf16(seen: list[Device], needs: Needs) -> Check:
 
 
 def _kernels(machine: Machine, seen: list[Device]) -> list[Check]:
-    """Whether the installed torch has code for each of the GPUs, whatever the precision; nothing where nobody knows."""
+    """Whether the installed torch has code for each of the GPUs, whatever the precision; nothing where that is not
+    known."""
     architectures, torch = machine.architectures, machine.torch_version
     if not architectures or torch is None:
         return []
@@ -200,7 +201,7 @@ def _others(machine: Machine, gpu: Device) -> list[Check]:
     rows = [row for row in listed if len(row) >= 4 and row[0] == gpu.uuid]
     said = [f"process {row[1]} ({row[2]}) {row[-1]} MiB" for row in rows]
     if not rows and used <= SHARE * total:
-        return [Check(name=name, level="green", found=f"nobody; {human_bytes(used)} in use")]
+        return [Check(name=name, level="green", found=f"no other process; {human_bytes(used)} in use")]
     found = f"{human_bytes(used)} in use, by {', '.join(said) or 'processes that nvidia-smi does not list here'}"
     fix = f"ps -o pid,user,etime,cmd -p {','.join(row[1] for row in rows)}  # then 'kill PID' what is yours"
     if not rows:

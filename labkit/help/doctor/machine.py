@@ -169,7 +169,7 @@ class Machine:
 
     @property
     def architectures(self) -> tuple[str, ...]:
-        """What the installed torch has code for, as it says or its release says; empty where nobody does."""
+        """What the installed torch has code for, as it says or its release says; empty where neither does."""
         if self.torch_version is None or self.torch_version[1] is None:
             return ()
         return tuple(self.torch_says.get("architectures") or ()) or BUILDS.get(self.torch_version[1], ())

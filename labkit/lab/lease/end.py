@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def read_end(file: Path | None) -> datetime | None:
-    """When the lease ends, in UTC; None where nobody has written it. ``ValueError`` for a file that is none."""
+    """When the lease ends, in UTC; None where it is not written down. ``ValueError`` for a file that is none."""
     if file is None:
         return None
     try:

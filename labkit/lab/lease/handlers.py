@@ -12,7 +12,7 @@ from labkit.lab.lease.end import read_end
 class LeaseHandler(APIHandler):
     """The lease's end and the server's time, both in UTC: a laptop's clock may be wrong."""
 
-    _track_activity = False  # a page that is merely open asks too, and nobody works because of it
+    _track_activity = False  # a page that is merely open asks too, and that is no work
 
     def initialize(self, file: Path | None) -> None:
         """Jupyter calls it for each request."""

@@ -38,7 +38,7 @@ LESSON = Lesson(
             text="The kernel ends a process with signal 9 when host memory runs out. What will the record say?",
             truth=lambda runs: runs["?killed"].status,
             because=lambda runs: (
-                f"{runs['?killed'].record.reason}. The process has no time to say anything: whoever watches it must."
+                f"{runs['?killed'].record.reason}. The process has no time to say anything: its watcher must."
             ),
         ),
     ),

@@ -61,8 +61,8 @@ class Feed:
         return watched, watched.read()
 
     async def _shared(self, key: tuple[str, ...], read: Callable[[], Any]) -> Any:
-        """What ``read`` gives in a thread. One call at a time for each key, and whoever asks meanwhile shares it."""
+        """What ``read`` gives in a thread. One call at a time for each key, and others who ask meanwhile share it."""
         if key not in self._reading:
             self._reading[key] = asyncio.get_running_loop().run_in_executor(self._pool, read)
             self._reading[key].add_done_callback(lambda _: self._reading.pop(key))
-        return await asyncio.shield(self._reading[key])  # a page that is closed ends nobody's reading
+        return await asyncio.shield(self._reading[key])  # a page that is closed does not end another's reading

@@ -1,4 +1,4 @@
-"""GPUs: what ``nvidia-smi`` says of each of them, whoever uses it."""
+"""GPUs: what ``nvidia-smi`` says of each of them, whatever uses it."""
 
 import asyncio
 import contextlib

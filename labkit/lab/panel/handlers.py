@@ -61,7 +61,7 @@ class _Page(JupyterHandler):
 
 
 class _Answer(APIHandler):
-    """JSON that nobody keeps, and no page of another origin may ask for."""
+    """JSON that is not kept, and no page of another origin may ask for."""
 
     _track_activity = False  # a panel that is left open keeps no idle server alive
 

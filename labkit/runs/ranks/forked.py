@@ -33,7 +33,7 @@ class ForkedRank:
     def send_signal(self, number: int) -> None:
         """Send a signal to a process that has not ended."""
         if self.poll() is None:
-            os.kill(self.pid, number)  # until it is waited for its number is nobody else's
+            os.kill(self.pid, number)  # until it is waited for no other process has its number
 
     def kill(self) -> None:
         """End it."""

@@ -33,7 +33,7 @@ RECORD_S = 120.0
 """How long a rank whose own part is over waits for the record, so that no launcher ends rank 0 before it is written."""
 
 LOOK_S = 5.0
-"""How long a rank looks for the record when nobody watches the run any more."""
+"""How long a rank looks for the record when no process watches the run any more."""
 
 _TORCH = (
     ("RANK", "WORLD_SIZE", "LOCAL_RANK"), ("MASTER_ADDR", "MASTER_PORT"),
@@ -160,8 +160,8 @@ class Launched:
             time.sleep(POLL_S)
         if self._rendezvous(ledger).is_open():
             raise LedgerError(
-                f"rank {self.rank} of {self.world_size} knows of a run of rank 0 in {ledger.root}, but sees nobody who "
-                "watches it: rank 0 has ended, or file locks on this disk hold on one node only (NFS nolock, Lustre "
+                f"rank {self.rank} of {self.world_size} knows of a run of rank 0 in {ledger.root}, but sees no process "
+                "that watches it: rank 0 has ended, or file locks on this disk hold on one node only (NFS nolock, Lustre "
                 "localflock, BeeGFS without global locks); then set LABKIT_RUNS to another disk."
             )
         raise LedgerError(
@@ -187,6 +187,6 @@ def _refuse_one_of_many(world_size: str) -> None:
 
 
 def _wait(child: Process, folder: RunFolder) -> None:
-    """Until the child has ended, or rank 0's watcher is gone, and with it whoever could use this."""
+    """Until the child has ended, or rank 0's watcher is gone, and with it the one that could use this."""
     while child.poll() is None and folder.is_watched:
         time.sleep(POLL_S)

@@ -47,7 +47,7 @@ class Rendezvous:
             raise LedgerError(
                 f"{self._message} cannot be written: {error.strerror}; the other ranks look there."
             ) from None
-        for claim in self._folder.glob("*.rank*"):  # of messages that nobody can read any more
+        for claim in self._folder.glob("*.rank*"):  # of messages that cannot be read any more
             if not claim.name.startswith(mark):
                 claim.unlink(missing_ok=True)
 

@@ -10,7 +10,7 @@ the run's events and ends with the same exit code or signal; 124 stands for a ti
 Where somebody else has started the ranks (see ``launched``) this process starts its own one only, and rank 0
 knows the others by what they write.
 
-All ranks are in this process's group and have its standard input, so whoever kills the group, or goes away, ends all.
+All ranks are in this process's group and have its standard input, so killing the group, or closing the input, ends all.
 """
 
 import contextlib
@@ -220,7 +220,7 @@ class Ranks:
 
 
 def free_port() -> int:
-    """A port of the loopback interface that nobody listens on now."""
+    """A port of the loopback interface that is not listened on now."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return found.getsockname()[1]

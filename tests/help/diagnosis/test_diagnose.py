@@ -99,7 +99,7 @@ MESSAGES = {
         message("256.00 MiB", "47.53 GiB", "16.88 MiB", "47.14 GiB", "57.79 MiB", others=[(3652628, "47.51 GiB")]),
         "full", 0,
     ),
-    "nobody is named, but half of the GPU is gone": (
+    "no one is named, but half of the GPU is gone": (
         message("768.00 MiB", "83.05 GiB", "140.38 MiB", "21.92 GiB", "797.79 MiB", own="23.33 GiB",
                 pools="104.00 MiB"),
         "other_process", 59.58,
@@ -128,11 +128,11 @@ MESSAGES = {
     "more is free than was asked for": (
         message("12.00 MiB", "10.92 GiB", "9.28 GiB", "8.57 MiB", "3.43 MiB", own="386.00 MiB"), "blocked", 0,
     ),
-    "a context and NCCL are nobody else": (
+    "a context and NCCL are no one else": (
         OLD.format(allocated="9.00 GiB", reserved="9.60 GiB"), "full", 0,
     ),
     "old, full": (OLD.format(allocated="10.30 GiB", reserved="10.60 GiB"), "full", 0),
-    "old, 2 GiB are nobody's": (OLD.format(allocated="7.01 GiB", reserved="8.71 GiB"), "other_process", 2.27),
+    "old, 2 GiB are no one's": (OLD.format(allocated="7.01 GiB", reserved="8.71 GiB"), "other_process", 2.27),
     "old, holes": (OLD.format(allocated="7.01 GiB", reserved="10.90 GiB"), "fragmented", 0),
     # torch 1.2
     "oldest": (
@@ -224,7 +224,7 @@ ENDS = {
                  "--timeout-s 60"),
     "Ctrl-C": (dict(status="killed", reason="interrupted by Ctrl-C", exit_code=-2), "interrupted", "labkit run"),
     "its watcher": (dict(status="killed", reason="its watcher stopped: MemoryError"), "watcher_killed", "labkit run"),
-    "nobody watched": (
+    "no one watched": (
         dict(status="killed", reason="the process that watched it was killed; no record was written"), "watcher_killed",
         "labkit run",
     ),

@@ -176,7 +176,7 @@ def test_no_repetition_is_nested_or_of_anything_or_comes_first(end):
     for body, inside in unbounded(parsed):
         assert not inside, "a repetition within one that has no bound"
         assert len(body) == 1 and body[0][0] is not _constants.ANY, "a repetition of anything, without a bound"
-    for operation, argument in first_items(parsed):  # it would begin anew at every place of a long word
+    for operation, argument in first_items(parsed):  # it would begin again at every place of a long word
         assert operation is not _constants.MAX_REPEAT or argument[1] <= 80, "a long repetition at the beginning"
 
 

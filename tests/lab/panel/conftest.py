@@ -1,4 +1,4 @@
-"""A real Jupyter server with the panel, asked as a browser asks it, and runs that nobody had to run."""
+"""A real Jupyter server with the panel, asked as a browser asks it, and runs that no one had to run."""
 
 import json
 import os

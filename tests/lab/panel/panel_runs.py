@@ -49,7 +49,7 @@ class Runs:
         self._config = resolve(Workspace.find(), "reduced_batch", None, "tiny").config
 
     def add(self, id, *lines, profile="tiny", experiment="reduced_batch", root=None, **values):
-        """The folder of a run that nobody watches and that has no record yet."""
+        """The folder of a run that no one watches and that has no record yet."""
         folder = (root or self.root) / profile / experiment / id
         folder.mkdir(parents=True)
         record = self.record(id, profile=profile, experiment=experiment, **values)

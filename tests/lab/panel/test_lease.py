@@ -30,7 +30,7 @@ def test_it_tells_the_end_and_the_servers_time(server, write):
 
 
 @pytest.mark.parametrize("token", [None, "another"])
-def test_it_tells_nobody_without_the_token(server, write, token):
+def test_it_tells_no_one_without_the_token(server, write, token):
     write(json.dumps({"end": END.isoformat()}))
     with pytest.raises(urllib.error.HTTPError) as refused:
         server.get(ROUTE, token)

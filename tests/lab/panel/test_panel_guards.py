@@ -119,7 +119,7 @@ def test_there_is_nothing_to_change(asked, cookie, path, method):
 
 
 @pytest.mark.parametrize("path", PLACES)
-def test_an_answer_is_what_it_says_and_nobody_keeps_or_frames_it(asked, path):
+def test_an_answer_is_what_it_says_and_no_one_keeps_or_frames_it(asked, path):
     _, headers, _ = asked(path)
     json_or_page = "application/json" if path.endswith(("feed", "list", "gpus")) else "text/html; charset=utf-8"
     assert headers["Content-Type"] == json_or_page

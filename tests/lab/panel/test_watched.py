@@ -268,7 +268,7 @@ def test_a_config_that_becomes_whole_is_read(made):
     assert whole(run)["losses"]["mean"] == [1.0]
 
 
-def test_phases_that_nobody_knows_are_not_shown(made):
+def test_phases_that_no_one_knows_are_not_shown(made):
     lines = [start(), phase(0, "constructor"), phase(0), phase(0, micro_step=3), line("result", status="ok")]
     assert [one["phase"] for one in whole(Watched(made.add("a", *lines)))["phases"]] == ["after_forward"]
 

@@ -137,7 +137,7 @@ def watchers_of_launch(launcher: int) -> dict[int, int]:
     return found
 
 
-def test_a_run_that_is_skipped_keeps_nobody_waiting(ledger, tmp_path, monkeypatch):
+def test_a_run_that_is_skipped_keeps_no_one_waiting(ledger, tmp_path, monkeypatch):
     workspace = tmp_path / "workspace"
     shutil.copytree(Workspace.find().root / "configs", workspace / "configs")
     shutil.copy(Workspace.find().root / "finetune.py", workspace)
@@ -240,7 +240,7 @@ def test_an_earlier_launch_of_the_same_name_is_not_followed(tmp_path, launched, 
     folder = RunFolder(tmp_path / "tiny" / "reduced_batch" / "y")
     folder.path.mkdir()
     launched.leave_message(ledger, folder, None)
-    not_met(launched, ledger)  # nobody watches it
+    not_met(launched, ledger)  # no one watches it
     launched.leave_message(ledger, locked, None)
     assert launched._meet(ledger).run.path == locked.path
     not_met(launched, ledger)  # somebody has this rank's place already

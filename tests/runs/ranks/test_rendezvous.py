@@ -46,7 +46,7 @@ def test_a_run_that_resumes_leaves_a_new_message(rendezvous, watched):
     assert again.mark != first.mark
 
 
-def test_a_message_on_a_run_that_nobody_watches_is_an_old_one(rendezvous, watched):
+def test_a_message_on_a_run_that_no_one_watches_is_an_old_one(rendezvous, watched):
     folder = RunFolder(watched.path.with_name("y"))
     folder.path.mkdir()
     rendezvous.leave_message(folder, None)

@@ -174,7 +174,7 @@ SYMPTOMS = (
         "wandb_key",
         # wandb: the client's words without a terminal
         r"api_key not configured \(no-tty\)",
-        "Weights & Biases wants a login and there is nobody to type it.",
+        "Weights & Biases wants a login and there is no one to type it.",
         "export WANDB_MODE=offline  # and later 'wandb sync'; or WANDB_API_KEY from your account",
         "TrainingArguments(report_to='none')  # without it",
     ),

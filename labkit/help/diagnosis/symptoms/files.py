@@ -18,7 +18,7 @@ SYMPTOMS = (
         "export HF_HOME=/local/huggingface HF_DATASETS_CACHE=/local/datasets  # on the node's own disk",
         "pip install -U filelock datasets  # newer ones bear a lock that vanished",
         "with accelerator.main_process_first():  # one rank prepares the data, the others read them",
-        "fuser {lock} ; rm {lock}  # only a lock that nobody holds: left by a run that was killed",
+        "fuser {lock} ; rm {lock}  # only a lock that no process holds: left by a run that was killed",
     ),
     wrapped(
         "read_only",

@@ -96,7 +96,7 @@ SYMPTOMS = (
         # transformers 5.23, dynamic_module_utils
         r"contains custom code which must be executed to correctly load the model\. You can inspect"
         r"|Please pass the argument `trust_remote_code=True` to allow custom code to be run",
-        "The repository brings Python code, and nobody allowed it to run.",
+        "The repository brings Python code, and it was not allowed to run.",
         "trust_remote_code=True, revision='COMMIT'  # once you have read it; the revision keeps it as you read it",
         "pip install -U transformers  # newer releases have many such models built in, without code from the hub",
     ),
