@@ -160,8 +160,8 @@ class Launched:
             time.sleep(POLL_S)
         if self._rendezvous(ledger).is_open():
             raise LedgerError(
-                f"rank {self.rank} of {self.world_size} knows of a run of rank 0 in {ledger.root}, but sees no process "
-                "that watches it: rank 0 has ended, or file locks on this disk hold on one node only (NFS nolock, Lustre "
+                f"rank {self.rank} of {self.world_size} knows of a run of rank 0 in {ledger.root}, but sees no "
+                "process that watches it: rank 0 has ended, or file locks on this disk hold on one node only (NFS nolock, Lustre "
                 "localflock, BeeGFS without global locks); then set LABKIT_RUNS to another disk."
             )
         raise LedgerError(
