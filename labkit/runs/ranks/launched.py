@@ -161,8 +161,8 @@ class Launched:
         if self._rendezvous(ledger).is_open():
             raise LedgerError(
                 f"rank {self.rank} of {self.world_size} knows of a run of rank 0 in {ledger.root}, but sees no "
-                "process that watches it: rank 0 has ended, or file locks on this disk hold on one node only (NFS nolock, Lustre "
-                "localflock, BeeGFS without global locks); then set LABKIT_RUNS to another disk."
+                "process that watches it: rank 0 has ended, or file locks on this disk hold on one node only (NFS "
+                "nolock, Lustre localflock, BeeGFS without global locks); then set LABKIT_RUNS to another disk."
             )
         raise LedgerError(
             f"rank {self.rank} of {self.world_size} has found no run of rank 0 in {ledger.root} for "
