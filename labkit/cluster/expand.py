@@ -1,4 +1,5 @@
-"""What a word of a shell script becomes: variables that the script sets are filled in, all else stays as it is written.
+"""Expansion of a word of a shell script: variables that the script sets are filled in, everything else stays as
+written.
 
 ``$(which torchrun)`` is ``torchrun``; other commands in ``$(...)``, and variables that are not set here, stand for
 themselves: ``$NAME`` says that its value is not known.

@@ -1,4 +1,4 @@
-"""Jobs in Slurm's queue: submitted, followed to their end, and the record each has made."""
+"""Jobs in Slurm's queue: submit one, follow it to its end, find the record of its run."""
 
 import re
 import shutil

@@ -1,4 +1,5 @@
-"""Whether the launchers of several nodes become one run, or wait for each other, or train N times in silence."""
+"""Whether the launchers of several nodes form one run; if not, they wait for each other, or each trains alone without a
+warning."""
 
 import re
 

@@ -9,11 +9,11 @@ from labkit.config.errors import ConfigError
 from labkit.config.schema import RunConfig
 
 EXIT_AGAIN = 75
-"""Exit code of ``labkit run`` when it was told that its time is nearly over, and has saved more than it began with
+"""Exit code of ``labkit run`` when a signal said that its time is nearly over, and it has saved more than it began with
 (EX_TEMPFAIL of sysexits.h)."""
 
 WARNING_S = 180
-"""How long before the limit a job is told; Slurm may tell it up to a minute earlier (sbatch(1), --signal)."""
+"""How long before the limit a job gets the signal; Slurm may send it up to a minute earlier (sbatch(1), --signal)."""
 
 MONITOR_S = 5
 """Time between two lines of the GPU monitor."""
@@ -85,7 +85,7 @@ def write_script(
     """The text of the script that runs ``labkit run TYPED`` as a Slurm job.
 
     ``typed`` is the experiment, its values and profile, without ``devices`` and ``num_nodes``: these come from Slurm.
-    ``labkit`` is the command outside a container. S2's rules hold: tasks and GPUs are told by node, caches leave the
+    ``labkit`` is the command outside a container. S2's rules hold: tasks and GPUs are given by node, caches leave the
     home folder, every process is started by ``srun``.
     """
     simulated, saves = config.simulated, config.enable_checkpointing

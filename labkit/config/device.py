@@ -1,4 +1,4 @@
-"""Device: which of the values of the key is the simulated GPU and which a real one."""
+"""Device: which value of the key is the simulated GPU and which a real one."""
 
 from typing import Final, Literal
 
@@ -6,10 +6,11 @@ Device = Literal["simulated", "cuda"]
 
 SIMULATED: Final = "simulated"
 SIMULATED_GPU: Final = "simulated GPU"
-"""As texts and the sources of reports have it."""
+"""The name in texts, and as the source of reports."""
 
 OLD_NAMES: Final = {"virtual": SIMULATED}
-"""Names that the values had: still read in configs, profiles and records, and typed; never written."""
+"""Old names of values. They are still accepted in configs, profiles, records and on the command line, and never
+written."""
 
 _OLD_GPU = "virtual GPU"
 

@@ -12,7 +12,7 @@ LONGEST = 2000
 class ConfigError(ValueError):
     """A value that cannot be used; the message is one line that names the key, the value and the next step.
 
-    Values are what somebody typed, so secrets are taken out of the message before it is shown.
+    Values are typed by people, so secrets are taken out of the message before it is shown.
     """
 
     def __init__(self, message: str) -> None:

@@ -104,7 +104,8 @@ _ALL = (
     _gpu("rtx3080-10gb", 10, 9.78, (8, 6)),
 )
 GPUS: dict[str, Gpu] = {gpu.name: gpu for gpu in _ALL}
-"""By name. Of one kind in several sizes that stands first which clouds rent most: a name without a size means it."""
+"""By name. Of a kind that has several sizes, the one that clouds rent most stands first: a name without a size means
+it."""
 
 _UNITS = {"gib": GIB, "gb": GB}
 _SIZE = re.compile(r"([+-]?(?:[0-9.]+(?:e[+-]?[0-9]+)?|nan|inf|infinity)) *(gib|gb)", re.IGNORECASE)

@@ -1,4 +1,4 @@
-"""Launcher: the numbers that who starts ranks leaves in the environment, looked at before a library reads them."""
+"""Launcher: the numbers that a launcher of ranks leaves in the environment, checked before a library reads them."""
 
 from collections.abc import Mapping
 
@@ -15,11 +15,12 @@ _RANKS = (
     ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
 )  # fmt: skip
 _LONGEST = 9
-"""Digits; more devices or ports there are nowhere."""
+"""Digits of a number; no machine has more devices or ports."""
 
 
 def check_launcher(environment: Mapping[str, str]) -> None:
-    """``ConfigError`` for a variable of a launcher that is no number, or a rank that its number of ranks has not."""
+    """``ConfigError`` for a variable of a launcher that is not a number, or for a rank that is not below the number of
+    ranks."""
     for name in _NUMBERS:
         value = environment.get(name)
         if value is not None and not (value.isascii() and value.isdecimal() and len(value) <= _LONGEST):

@@ -1,9 +1,9 @@
 """Layers: where each value of a run comes from.
 
 Later layers win: defaults, ``baseline``, the experiment, the profile's values for every and for this experiment, the
-command line. At last the profile adapts: stand-ins take the place of the model and the data, caps cut values that
-not typed, and with a stand-in model come random weights, a multiple of the learning rate and what else the profile
-says, unless they were typed.
+command line. Last, the profile adapts the result, but never a value that was typed. Stand-ins replace the model and the
+data, and caps cut values. A stand-in model comes with random weights, a multiple of the learning rate and the profile's
+other values for it.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Parent: a process that another one has started and watches ends with it."""
+"""Parent: a process that another one has started and watches ends when its watcher does."""
 
 import os
 import signal
@@ -6,9 +6,10 @@ import threading
 
 
 def end_with_parent() -> None:
-    """From now on end when standard input does: the parent has closed it, or is no more.
+    """From now on end when standard input does: the parent has closed it, or has ended.
 
-    What leads a process group, as one does that a watcher has started, takes it along: loader workers, other ranks.
+    A process that leads a process group, as those that a watcher starts do, ends the whole group: loader workers, other
+    ranks.
     """
 
     def watch() -> None:

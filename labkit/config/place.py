@@ -11,7 +11,7 @@ from labkit.config.regular_file import read_regular
 from labkit.config.schema import RunConfig
 
 FOLDER = "checkpoints"
-"""Below a run's folder: one folder a checkpoint, ``step-000012``, whole or not there."""
+"""Below a run's folder: one folder for each checkpoint, ``step-000012``, whole or not there."""
 
 PLACE = "place.json"
 """In the folder of a checkpoint: its ``Place``."""
@@ -20,11 +20,11 @@ SHARE = 0.05
 """Share of a run's steps between two saved ones, unless ``save_every`` says otherwise."""
 
 LONGEST_BYTES = 2**20
-"""What the file of a place may have: it holds a number for every epoch."""
+"""Largest file of a place, in bytes: it holds a number for every epoch."""
 
 _STEP = re.compile(r"step-([0-9]{1,15})")
 _MOST = 2**53
-"""No count of a run is near it, and every JSON reader has whole numbers up to there."""
+"""No count of a run comes near it, and every JSON reader can hold whole numbers up to there."""
 
 
 @dataclass(frozen=True, kw_only=True)

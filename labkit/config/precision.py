@@ -1,4 +1,4 @@
-"""Precision: what each value of the key means, in torch's names of its dtypes; torch is not imported."""
+"""Precision: what each value of the key means, by the names that torch gives its dtypes. torch is not imported."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,7 +10,8 @@ _FULL, _BF16, _HALF = "float32", "bfloat16", "float16"
 
 @dataclass(frozen=True, kw_only=True)
 class Dtypes:
-    """What a run keeps its weights in, and what its layers compute in; both are attributes of ``torch`` by name."""
+    """The dtypes of a run: that of its weights, and that its layers compute in. Both are names of attributes of
+    ``torch``."""
 
     weights: str
     compute: str

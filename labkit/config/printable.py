@@ -1,10 +1,11 @@
-"""Printable: text of a record, a log or a stranger, made harmless for a terminal."""
+"""Printable: text of a record, a log or an unknown source, made harmless for a terminal."""
 
 _AS_BLANK = frozenset("\t\xa0")
 
 
 def printable(text: str) -> str:
-    r"""``text`` with what steers a terminal made visible: ``\x1b`` for an escape, ``\u202e`` for a change of direction.
+    r"""``text`` in which control characters, which steer a terminal, are made visible: ``\x1b`` for an escape,
+    ``\u202e`` for a change of direction.
 
     Line breaks stay, tabs become blanks. What is not text (half a character of a broken file name) is made visible too.
     """

@@ -1,4 +1,4 @@
-"""Regular file: open what somebody named, when it is a plain file, and read no more of it than it may have."""
+"""Regular file: open a path that a user gave, if it is a plain file, and read no more than a limit."""
 
 import os
 import stat
@@ -12,9 +12,9 @@ _KINDS = (
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """``path``, or what it links to, opened to read; never waits, as opening a pipe does.
+    """``path``, or what it links to, opened to read; never blocks, as opening a pipe does.
 
-    Raises ``OSError`` where there is nothing to open, and ``ValueError`` with the name for what is no regular file.
+    Raises ``OSError`` where there is nothing to open, and ``ValueError`` with the name for anything but a regular file.
     """
     _refuse_others(path, path.stat().st_mode)  # before it is opened: opening a device may do something
     opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -30,7 +30,7 @@ def read_regular(path: Path, most_bytes: int) -> bytes:
     """The content of a regular file of at most ``most_bytes``.
 
     Raises ``OSError`` where it cannot be read, and ``ValueError`` with the name for a pipe, socket, device or folder,
-    and for a larger file, of which nothing is kept.
+    and for a larger file.
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size

@@ -124,11 +124,11 @@ class RunConfig:
     num_nodes: int = 1
     """Number of nodes. On more than one a launcher (``torchrun``) starts the run on each."""
     strategy: Strategy = "auto"
-    """Who holds what. ``ddp`` has all of it on each device, ``fsdp`` and ZeRO (``deepspeed_stage_2``, 3) a share of
-    gradients and state, and but for stage 2 of the weights; ``pipeline`` (pipeline parallel; once
-    ``layer_split``) has a part of the layers on each.
-    ``_offload`` keeps optimizer state and master weights in host memory, stage 3 the weights too. What stage 3 brings
-    back costs nothing on the simulated GPU, since a CPU moves none."""
+    """Which device holds what. ``ddp``: each has everything. ``fsdp`` and ZeRO (``deepspeed_stage_2``, ``_3``): each
+    has a share of gradients and optimizer state, and except in stage 2 of the weights too. ``pipeline`` (pipeline
+    parallel; its old name is ``layer_split``): each has a part of the layers. ``_offload`` keeps optimizer state and
+    master weights in host memory, in stage 3 the weights too. On the simulated GPU, fetching them back costs nothing,
+    since a CPU moves no memory."""
     collective_timeout_s: float = 600.0
     """How long a rank waits for the others in an operation that all take part in; then the run ends as a time-out."""
 
@@ -238,11 +238,10 @@ def read_config(values: Mapping[str, Any]) -> RunConfig:
 
 
 def hash_today(config_values: dict[str, Any], written: str) -> str:
-    """The hash of a record's settings with the keys of today, where ``written`` is the one they had with fewer.
+    """The hash that a record's settings have today; ``written`` is the one that they had when the run was made.
 
-    A key that came later has its default in what was run before, and a value that has another name today is the same
-    value, so that the settings are the same. Where ``written`` is not the hash of these values, or they cannot be read,
-    it stays.
+    A key that was added later has its default in older runs, and a renamed value is the same value, so such settings
+    count as the same. Where ``written`` is not the hash of these values, or they cannot be read, it stays.
     """
     known, renamed = set(keys()), any(value_today(*item) != item[1] for item in config_values.items())
     if not (config_values.keys() < known or (renamed and config_values.keys() == known)):

@@ -1,4 +1,4 @@
-"""Secrets: told apart from other text, so that they reach no file, no output and no child process."""
+"""Secrets: recognized in text, so that they reach no file, no output and no child process."""
 
 import contextlib
 import functools
@@ -29,7 +29,8 @@ class Redactor:
     """Takes secrets out of text, and out of lists and dictionaries of it.
 
     ``values`` are looked for as they are and as JSON, HTML and URLs write them. ``find`` finds what looks like one.
-    ``kinds`` says what was taken out, ``seen`` which values: what was found in one place may stand bare in another.
+    ``kinds`` says what was taken out, ``seen`` which values: a value found in one place may appear without its name in
+    another.
     """
 
     def __init__(self, values: Iterable[str] = (), find: Callable[[str], list[Span]] = spans) -> None:

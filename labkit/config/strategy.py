@@ -1,4 +1,4 @@
-"""Strategy: what each value of the key means, as one object, so that no other module takes the name apart."""
+"""Strategy: what each value of the key means, as one object, so that no other module parses the name."""
 
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -10,7 +10,8 @@ Strategy = Literal[
 
 
 OLD_NAMES: Final = {"layer_split": "pipeline"}
-"""Names that the values had: still read in configs, profiles and records, and typed; never written."""
+"""Old names of values. They are still accepted in configs, profiles, records and on the command line, and never
+written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +24,7 @@ class Placement:
     replicates: bool = False
     """Each rank has all of it (DDP)."""
     shards: bool = False
-    """Each rank has a share of every weight, its gradient and its state (FSDP2). ZeRO is told by ``zero_stage``."""
+    """Each rank has a share of every weight, its gradient and its state (FSDP2). ``zero_stage`` describes ZeRO."""
     splits_layers: bool = False
     """Each rank has some of the layers, with all that belongs to them (pipeline parallel)."""
     zero_stage: Literal[2, 3] | None = None
@@ -51,7 +52,7 @@ class Placement:
 
     @property
     def takes_several_ranks(self) -> bool:
-        """It says which of several ranks has what."""
+        """Whether it is for several ranks."""
         return self.replicates or self.shards or self.splits_layers or self.uses_zero
 
 

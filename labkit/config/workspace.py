@@ -37,7 +37,8 @@ class Workspace:
 
     @classmethod
     def find(cls) -> "Workspace":
-        """``LABKIT_WORKSPACE``, else the first with a baseline of: here, ``workspace/`` here or above, the checkout's.
+        """``LABKIT_WORKSPACE``, else the first of these that has a baseline: the current folder, ``workspace/`` in it
+        or above it, the checkout's.
 
         Raises ``ConfigError`` when there is none.
         """

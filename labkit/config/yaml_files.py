@@ -13,7 +13,8 @@ LONGEST_BYTES = 2**20
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without what a mapping of values has no use for, and where a value could hide another or grow."""
+    """A YAML reader without features that a mapping of values does not need, by which a value could hide another or
+    grow."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):

@@ -1,1 +1,1 @@
-"""Families: what needs torch of a family of models. Facts that need none are in ``config.catalogue``."""
+"""Families: code for a family of models that needs torch. Facts that do not are in ``config.catalogue``."""

@@ -1,4 +1,4 @@
-"""Columns: a table of many, which go below each other where a terminal has no room for them side by side.
+"""Columns: a table with many columns is printed as several tables where the terminal is too narrow for it.
 
 Text is wrapped, a number is never cut.
 """
@@ -37,7 +37,7 @@ class _Column:
 
 
 def laid_out(table: Table, width: int) -> Iterator[RenderableType]:
-    """The table for rich's console of so many columns: where it is too wide, as several below each other."""
+    """The table for rich's console of this width; a table that is too wide becomes several, one below the other."""
     columns = [
         _Column(name=column.name, is_number=numeric, most=column.most, cells=[printable(row[at]) for row in table.rows])
         for at, (column, numeric) in enumerate(zip(table.columns, table.numeric, strict=True))

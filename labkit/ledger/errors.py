@@ -1,4 +1,4 @@
-"""What a ledger cannot do, in words for who asked for it."""
+"""What a ledger cannot do, in words for the user."""
 
 
 class LedgerError(Exception):

@@ -14,11 +14,11 @@ KINDS = {"start": Start, "phase": PhaseMemory, "progress": Progress, "result": R
 """The events that a record is made of, and what each of them has to have."""
 
 LONGEST_BYTES = 4 * 2**20
-"""What a line may have; the largest of the course has 2 KB."""
+"""Longest line, in bytes; the longest of the course has 2 KB."""
 
 
 LARGEST_LOSS = 1e300
-"""A number above it is taken as infinite: twice of it is, and JSON may hold whole numbers that no float is."""
+"""A larger number counts as infinite: JSON may hold whole numbers that are too large for a float."""
 
 MARK_BYTES = 256
 """How much of what was read last is kept, to see that a file is still the same."""
@@ -94,7 +94,7 @@ class EventReader:
 
 
 def read_event(line: bytes) -> dict[str, Any] | None:
-    """The event in a line; None for a line that is none. A loss that is not a finite number is None."""
+    """The event in a line; None for a line that is not an event. A loss that is not a finite number is None."""
     try:
         event = json.loads(line)
     except (ValueError, RecursionError):

@@ -48,7 +48,8 @@ def _at_once(path: str, flags: int) -> int:
 
 
 def _lock(file: IO[str]) -> None:
-    """Lock at once, or as soon as somebody has looked whether it is locked; ``BlockingIOError`` after a second."""
+    """Lock at once, or after a moment, when another process has only looked whether it is locked; ``BlockingIOError``
+    after a second."""
     deadline = time.monotonic() + 1
     while True:
         try:

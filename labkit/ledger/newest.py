@@ -1,4 +1,4 @@
-"""The newest of many runs, without reading the others whole: what a record begins with says which run it is of."""
+"""The newest of many runs, without reading the others whole: the beginning of a record says which run it is."""
 
 import json
 import re

@@ -1,4 +1,5 @@
-"""Own file: a file of a run's folder that lies there itself. What a link leads to is somebody else's."""
+"""Own file: a file that lies in a run's folder itself. Links are refused, since they may lead to another user's
+files."""
 
 from pathlib import Path
 from typing import BinaryIO

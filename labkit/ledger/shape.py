@@ -1,4 +1,4 @@
-"""Shape: JSON that anybody may have written, held against the types that it must have."""
+"""Shape: JSON from any source, checked against the types that it must have."""
 
 import dataclasses
 import functools
@@ -15,7 +15,7 @@ from labkit.memory.report import PhaseMemory
 T = TypeVar("T")
 
 LARGEST_BYTES = 64 * 2**20
-"""What a JSON file may have to be read at once; the largest record of the course has 60 KB."""
+"""Largest JSON file that is read at once, in bytes; the largest record of the course has 60 KB."""
 
 
 Phase = Annotated[dict[str, Any], PhaseMemory]
@@ -49,7 +49,7 @@ class OutOfMemory(TypedDict):
 
 
 class Predicted(Memory):
-    """What ``Prediction.to_dict`` gives, as far as anybody reads it."""
+    """What ``Prediction.to_dict`` gives, as far as it is read."""
 
     verdict: str | None
     died_in: dict[str, Any] | None
@@ -217,7 +217,7 @@ def _fields(kind: type) -> tuple[Mapping[str, Callable[[Any], bool]], frozenset[
 
 @functools.cache
 def _fits(hint: Any) -> Callable[[Any], bool]:
-    """A check of one value, quick enough for the phases of a thousand records."""
+    """A check of one value, fast enough for the phases of a thousand records."""
     plain, origin, arguments = _plain(hint), typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return lambda value: True

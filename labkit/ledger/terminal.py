@@ -52,7 +52,7 @@ def say(text: str = "", *, error: bool = False) -> None:
 
 
 def wrapped(text: str, columns: int | None) -> str:
-    """``text`` with lines of at most so many ``columns``; a word that is longer, a path say, stays whole.
+    """``text`` with lines of at most so many ``columns``; a longer word, such as a path, stays whole.
 
     A line continues below its last gap of two blanks, or two columns to the right of where it began. One that is to be
     typed continues after a backslash, with its comment below it.

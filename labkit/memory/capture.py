@@ -29,7 +29,7 @@ class MemoryCapture(Callback):
     ``on_phase`` is called with each ``PhaseMemory``. After an out-of-memory error ``died_in`` tells step, micro step
     and phase, and ``held`` the bytes by category, in a reported step.
 
-    On CUDA the allocator's counters are the truth: each phase adds up to them, and what the tracker has not seen is
+    On CUDA the allocator's counters decide: each phase adds up to them, and what the tracker has not seen is
     ``unattributed``. ``owned_by`` gives, for an optimizer that is not torch's, its tensors by category; on the
     simulated GPU, where all memory is the host's, ownership is what tells the two apart.
     """

@@ -36,7 +36,7 @@ class AllocatorCounters:
         torch.cuda.reset_peak_memory_stats()
 
     def read(self) -> Counters:
-        """The numbers of now. The allocator counts when memory is asked for, so nothing has to wait for the device."""
+        """The current numbers. The allocator counts when memory is asked for, so nothing has to wait for the device."""
         free, total = torch.cuda.mem_get_info()
         return Counters(
             allocated_bytes=torch.cuda.memory_allocated(), peak_bytes=torch.cuda.max_memory_allocated(),

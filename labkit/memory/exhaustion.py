@@ -1,4 +1,4 @@
-"""Exhaustion: whether an error says that the GPU's memory is used up, in whichever library it came up.
+"""Exhaustion: whether an error of any library says that the GPU's memory is used up.
 
 Texts are read without importing torch.
 """
@@ -26,7 +26,7 @@ _AMBIGUOUS = re.compile(
     r"CU(?:BLAS|DNN|SOLVER|SPARSE)_STATUS_(?:NOT_INITIALIZED|INTERNAL_ERROR)\b|CUDNN_STATUS_EXECUTION_FAILED\b"
     r"|Unable to find a valid cuDNN algorithm|unable to find an engine to execute this computation"
 )
-"""What libraries say for want of memory, and for a wrong index or a mixed installation just as well."""
+"""What libraries say when memory is used up, but also for a wrong index or a mixed installation."""
 
 
 def says_exhausted(text: str) -> bool:
@@ -35,7 +35,7 @@ def says_exhausted(text: str) -> bool:
 
 
 def ends_exhausted(log: str) -> bool:
-    """Whether a process that has left nothing but its log ended so, as bitsandbytes ends one."""
+    """Whether the log of a process, which is all that is left of it, says so; bitsandbytes ends a process like this."""
     return says_exhausted("\n".join(log.strip().splitlines()[-LAST_LINES:]))
 
 

@@ -1,4 +1,4 @@
-"""Host memory: what the kernel counts, so that a kill for want of memory can be told from another."""
+"""Host memory: what the kernel counts, to distinguish a kill for lack of memory from another kill."""
 
 import re
 from dataclasses import dataclass

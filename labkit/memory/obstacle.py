@@ -2,7 +2,7 @@
 
     python -m labkit.memory.obstacle
 
-prints what torch finds as one line of JSON, for who does not want to import torch: ``reason`` (null where a GPU can be
+prints what torch finds as one line of JSON, for programs that do not import torch: ``reason`` (null where a GPU can be
 used), ``gpu`` and ``architectures``.
 """
 

@@ -14,7 +14,7 @@ from labkit.memory.tracker import Tracker
 
 
 class ShardTracker(Tracker):
-    """A tracker that looks through sharded tensors at what a rank keeps of them."""
+    """A tracker that counts of sharded tensors what this rank keeps."""
 
     def _compute(self, func: Any, args: Any, kwargs: Any) -> Any:
         if not any(_is_sharded(value) for value in args):

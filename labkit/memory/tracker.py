@@ -52,10 +52,10 @@ class _Block:
 class Tracker(TorchDispatchMode):
     """Count every storage that operations make, from allocation to free, in bytes and by category.
 
-    Use it as a context around the code to follow. Storages that lived before are told to it with ``assign``.
-    With ``capacity_bytes`` the operation whose output would exceed the capacity raises
-    ``SimulatedOutOfMemoryError``, a ``torch.OutOfMemoryError``. Only storages on ``device_type`` count; on the
-    simulated GPU that is the CPU, and ``host()`` marks work that a real machine would do in host memory.
+    Use it as a context around the code to follow. Register storages that existed before with ``assign``. With
+    ``capacity_bytes`` the operation whose output would exceed the capacity raises ``SimulatedOutOfMemoryError``, a
+    ``torch.OutOfMemoryError``. Only storages on ``device_type`` count; on the simulated GPU that is the CPU, and
+    ``host()`` marks work that a real machine would do in host memory.
 
     With ``keep_events`` every allocation and free on the device is kept, for an allocator to replay: ``events`` has
     (key of the storage, its bytes, the operation), and 0 bytes when it is freed.

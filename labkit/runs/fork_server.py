@@ -1,8 +1,8 @@
 """Fork server: a process that has imported the libraries once and forks the processes of runs.
 
-To import torch, Lightning and transformers takes longer than a small run. ``start`` gives a process that is there at
-once, with the interface of ``subprocess.Popen``. It is forked only where that is safe: on Linux, by a process without
-threads of its own that has touched no GPU. docs/fork-server.md says why it is not the one of ``multiprocessing``.
+Importing torch, Lightning and transformers takes longer than a small run. ``start`` gives a process without this wait,
+with the interface of ``subprocess.Popen``. It is forked only where that is safe: on Linux, by a process without threads
+of its own that has touched no GPU. docs/fork-server.md says why ``multiprocessing``'s own server is not used.
 """
 
 import atexit
@@ -38,7 +38,7 @@ itself, in a process that predicts."""
 
 
 class Forked:
-    """A process that the server has forked. What ``subprocess.Popen`` has of the same names."""
+    """A process that the server has forked. Methods are those of ``subprocess.Popen``."""
 
     def __init__(self, pid: int, connection: socket.socket, stdin: int) -> None:
         self.pid = pid
@@ -138,9 +138,9 @@ class _Server:
 
 
 def environment() -> dict[str, str]:
-    """What a process that needs no GPU gets: no secrets, no GPU, and one thread.
+    """The environment of a process that needs no GPU: no secrets, no GPU, and one thread.
 
-    With one thread runs side by side do not slow each other, and sums have one order on every machine.
+    With one thread, runs side by side do not slow each other, and sums have the same order on every machine.
     """
     return child_environment() | {
         "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "",
@@ -219,7 +219,7 @@ def _end() -> None:
 
 
 def _newest_source() -> float:
-    """When labkit was edited last: what was imported before is not what would be imported now."""
+    """When labkit was last edited: a server that imported it before has old code."""
     return max(path.stat().st_mtime for path in Path(__file__).parents[1].rglob("*.py"))
 
 

@@ -1,4 +1,4 @@
-"""Processes of a run, found by the files that they have open: a forked one has the command line of its server."""
+"""Processes of a run, found by their open files: a forked process has the command line of its server."""
 
 import os
 from pathlib import Path

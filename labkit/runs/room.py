@@ -6,7 +6,7 @@ from labkit.config.errors import ConfigError
 from labkit.config.schema import RunConfig
 
 RANKS_PER_CORE = 2
-"""Processes of a run that a core still carries: each imports torch for itself, and holds about 0.4 GB."""
+"""Processes of a run that one core can carry: each imports torch for itself, and holds about 0.4 GB."""
 
 ALWAYS = 4
 """Devices that the course's own experiments have, on the smallest machine too."""

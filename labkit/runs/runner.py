@@ -66,15 +66,15 @@ def run(
 
         record = run("reduced_batch", {"batch_size": 8})
 
-    The run is a child process; out-of-memory, a crash or a kill there is a ``status`` here. ``on_event`` sees each
-    event as it comes, the first of them ``created`` with the run's folder. After ``timeout_s`` seconds the child is
-    stopped. Ctrl-C stops the child, writes the record and is raised again as ``KeyboardInterrupt``; so does
+    The run is a child process; its out-of-memory, crash or kill becomes the ``status`` of the record. ``on_event`` sees
+    each event as it comes, the first of them ``created`` with the run's folder. After ``timeout_s`` seconds the child
+    is stopped. Ctrl-C stops the child, writes the record and is raised again as ``KeyboardInterrupt``; so does
     ``StopRequested``.
 
-    With ``enable_checkpointing`` a run that stopped is resumed when it is called again, from its last checkpoint:
-    its first event is ``resumed``. ``fresh`` starts again. ``fallback`` is kept in the record, and its ``environment``
-    is set for the child (``labkit.runs.auto_fit``). More devices than the cores carry are refused unless it is to
-    ``oversubscribe``. Raises ``ConfigError`` and ``LedgerError`` before anything has started.
+    With ``enable_checkpointing`` a run that stopped is resumed when it is called again, from its last checkpoint: its
+    first event is ``resumed``. ``fresh`` starts again. ``fallback`` is kept in the record, and its ``environment`` is
+    set for the child (``labkit.runs.auto_fit``). More devices than the cores carry are refused unless ``oversubscribe``
+    is set. Raises ``ConfigError`` and ``LedgerError`` before anything has started.
     """
     workspace = Workspace.find()
     resolved = resolve(workspace, experiment, overrides, profile)

@@ -1,4 +1,4 @@
-"""Silent end: how a process has ended that said nothing of it, by its exit code and the last that it printed."""
+"""Silent end: how a process ended that wrote no result, by its exit code and the last that it printed."""
 
 import signal
 from collections.abc import Callable

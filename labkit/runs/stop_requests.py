@@ -1,4 +1,4 @@
-"""Stop requests: signals that end a run as Ctrl-C does, and the one that says that a job's time is nearly over."""
+"""Stop requests: signals that end a run as Ctrl-C does, and the signal that a job's time is nearly over."""
 
 import _thread
 import contextlib
@@ -14,7 +14,7 @@ POLL_S = 0.1
 
 class StopRequested(KeyboardInterrupt):
     """A stop of this process was requested, by a signal that is not Ctrl-C's: SIGTERM, or Slurm's SIGUSR1 before the
-    end of the job's time. ``record`` is that of the run that was running, which is stopped as after Ctrl-C."""
+    end of the job's time. ``record`` is that of the run in progress, which is stopped as after Ctrl-C."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)

@@ -77,7 +77,8 @@ def _read(path: Path) -> str:
 
 
 def _of_run(folder: RunFolder, record: Record) -> Diagnosis | None:
-    """As it was found when the run ended, with the kernel's counters of then; else from what is left of it."""
+    """The diagnosis that was made when the run ended, with the kernel's counters; without one, a diagnosis of what is
+    left of the run."""
     kept = getattr(record, "diagnosis", None)
     return Diagnosis(**kept) if kept else diagnose(record, _read(folder.log))
 

@@ -1,4 +1,4 @@
-"""A run to be planned: whether it can be is said before anything else about it."""
+"""A run to be planned; one that cannot be planned is refused before anything else is checked."""
 
 from collections.abc import Mapping
 
@@ -9,8 +9,8 @@ from labkit.plan.unplanned import unplanned_strategy
 
 
 def resolve_planned(workspace: Workspace, name: str, overrides: Mapping[str, str], gpu: str) -> Resolved:
-    """What ``resolve`` gives. Raises ``ConfigError``, first of all for a strategy that cannot be planned here: else one
-    would set right key after key, and learn this in the end."""
+    """What ``resolve`` gives. Raises ``ConfigError``, first for a strategy that cannot be planned: otherwise a user
+    would correct key after key and learn this last."""
     values = load_experiment(workspace, name).values | dict(overrides)
     strategy, counts = str(values.get("strategy", "auto")), []
     for key in ("devices", "num_nodes"):

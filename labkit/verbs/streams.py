@@ -72,7 +72,7 @@ def guarded_streams() -> Generator[Guarded]:
 
 
 def complaint(out: Guarded) -> str | None:
-    """Why what was printed did not arrive; None where it did, or its reader, say ``head``, had seen enough."""
+    """Why what was printed did not arrive; None where it did, or its reader (such as ``head``) had seen enough."""
     if out.lost is None or out.lost.errno == errno.EPIPE:
         return None
     return f"standard output cannot be written: {out.lost.strerror or out.lost}"

@@ -13,7 +13,7 @@ FAMILIES: dict[str, type[Architecture]] = {blip2.Blip2.model_type: blip2.Blip2}
 _TITLES = " or ".join(family.title for family in FAMILIES.values())
 
 COURSE_MODEL = blip2.PUBLISHED[0].name
-"""What the course fine-tunes where an experiment says nothing else."""
+"""The model that the course fine-tunes unless an experiment names another."""
 
 PUBLISHED: dict[str, Architecture] = {a.name: a for a in blip2.PUBLISHED}
 """Full sizes, with a checkpoint on the hub."""

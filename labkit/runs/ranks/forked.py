@@ -12,7 +12,7 @@ PASSED_ON = (signal.SIGINT, signal.SIGTERM)
 
 
 class ForkedRank:
-    """A process that this one has forked. What ``subprocess.Popen`` has of the same names."""
+    """A process that this one has forked. Methods are those of ``subprocess.Popen``."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid

@@ -1,10 +1,10 @@
-"""Launched: ranks that somebody else has started, ``torchrun`` say, each as a ``labkit run`` of its own.
+"""Launched: ranks that a launcher such as ``torchrun`` has started, each as a ``labkit run`` of its own.
 
 Rank 0 makes the run's folder, or resumes the run, watches its own process and writes the record. It leaves a message
-about it in the ledger, which all ranks must share (see ``rendezvous``); each of the others finds it there and watches
-a process of its own. When a stop is requested of one rank, or of all, the run stops. So a launcher has only to
-set ``RANK``, ``WORLD_SIZE``, ``LOCAL_RANK``, ``MASTER_ADDR`` and ``MASTER_PORT``; Slurm's ``srun`` says the same in its
-own words.
+about it in the ledger, which all ranks must share (see ``rendezvous``); each other rank finds it there and watches a
+process of its own. When a stop is requested of one rank, or of all, the run stops. So a launcher has only to set
+``RANK``, ``WORLD_SIZE``, ``LOCAL_RANK``, ``MASTER_ADDR`` and ``MASTER_PORT``; Slurm's ``srun`` says the same in its own
+words.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The rendezvous of ranks that somebody else has started: rank 0 leaves a message, and each other takes it once."""
+"""The rendezvous of ranks that a launcher has started: rank 0 leaves a message, and each other rank takes it once."""
 
 import json
 import secrets
@@ -20,10 +20,10 @@ class Message:
 
 
 class Rendezvous:
-    """A folder that all ranks of a launch find by its name, as those of earlier launches may have done.
+    """A folder that all ranks of a launch find by its name; earlier launches may have used it too.
 
-    Rank 0 calls ``open`` before it locks a run and ``leave_message`` after it; so a message that names a run which
-    somebody watches, and that is still the same when this has been seen, is one of this launch.
+    Rank 0 calls ``open`` before it locks a run and ``leave_message`` after it; so a message belongs to this launch if
+    the run that it names is being watched, and the message is unchanged after that check.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -3,12 +3,12 @@
     python -m labkit.runs.ranks.watch RUN_FOLDER [CHECKPOINT]
 
 Starts ``labkit.train.fit`` once for each device, with the names that ``torchrun`` gives: ``RANK``, ``LOCAL_RANK``,
-``WORLD_SIZE``, ``LOCAL_WORLD_SIZE``, ``MASTER_ADDR``, ``MASTER_PORT``. When one of them ends in any way but well, the
-others get a short grace and are killed. How the whole ended is how the first of them did: this process writes it into
-the run's events and ends with the same exit code or signal; 124 stands for a time-out in a collective operation.
+``WORLD_SIZE``, ``LOCAL_WORLD_SIZE``, ``MASTER_ADDR``, ``MASTER_PORT``. When one of them fails, the others get a short
+grace and are killed. The run counts as ended like the first that failed: this process writes it into the run's events
+and ends with the same exit code or signal; 124 stands for a time-out in a collective operation.
 
-Where somebody else has started the ranks (see ``launched``) this process starts its own one only, and rank 0
-knows the others by what they write.
+Where a launcher has started the ranks (see ``launched``), this process starts only its own, and rank 0 knows the others
+by what they write.
 
 All ranks are in this process's group and have its standard input, so killing the group, or closing the input, ends all.
 """
