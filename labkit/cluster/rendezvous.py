@@ -28,7 +28,7 @@ def check_rendezvous(launch: Launch, shape: Shape) -> list[Check]:
     if shape.nodes > 1 and (alone or nodes == 1):
         return [
             _red(
-                f"{launch.name} says one node, so each of the {shape.nodes} trains by itself, in silence",
+                f"{launch.name} says one node, so each of the {shape.nodes} trains by itself, silently",
                 _with(launch, f"--nnodes={shape.nodes} {_MEET}", r"--(?:nnodes|num_machines)[= ]\S+"),
             )
         ]

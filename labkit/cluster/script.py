@@ -148,7 +148,7 @@ def _clock() -> list[str]:
 
 def _members() -> list[str]:
     return [
-        "# N ranks that do not know of each other are N runs of MEMBER 1/1, and train N times in silence",
+        "# N ranks that do not know of each other are N runs of MEMBER 1/1, and train N times silently",
         'tasks="${SLURM_NTASKS:-1}"',
         'if [ "$tasks" -gt 1 ] && { [ "$code" -eq 0 ] || [ "$code" -eq ' + str(EXIT_AGAIN) + " ]; } &&",
         '  ! grep -q "^MEMBER: 1/$tasks$" "$RANKS"; then',

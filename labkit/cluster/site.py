@@ -21,7 +21,7 @@ _FILLED_IN = ("nodes", "ntasks", "ntasks-per-node", "gres", "gpus", "gpus-per-no
 
 
 def check_file(text: str, script: BatchScript) -> list[Check]:
-    """What ``sbatch`` refuses in the file itself, and what it passes over in silence."""
+    """What ``sbatch`` refuses in the file itself, and what it passes over silently."""
     if text.startswith("\ufeff"):
         return [_file("begins with a byte order mark, not with #!", "sed -i '1s/^\\xEF\\xBB\\xBF//' FILE")]
     if "\r\n" in text:

@@ -1,1 +1,1 @@
-"""Handing in: one archive a student, graded without executing, extracting or believing anything in it."""
+"""Handing in: one archive for each student, graded without executing, extracting or trusting anything in it."""

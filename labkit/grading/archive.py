@@ -1,4 +1,4 @@
-"""Archive: one submission as a .tar.gz file, written whole, and read as what a stranger has sent.
+"""Archive: one submission as a .tar.gz file, written whole, and read as untrusted input.
 
 A .tar.gz is one stream that is read from its start: there is no second list of names that may say something else, as
 a .zip has, and it comes through a pipe. Of the tar format only plain files with plain headers are taken, so that no
@@ -64,8 +64,8 @@ class Submission:
     """What one archive holds. ``texts`` has the members that grading reads; of notebooks only
     whether they can be read.
 
-    ``sha256`` is each member's digest as it was found, ``listed`` as the manifest has it. ``faults`` names the
-    notebooks that are none, with the reason.
+    ``sha256`` is each member's digest as it was found, ``listed`` as the manifest has it. ``faults`` names files that
+    should be notebooks and are not, with the reason.
     """
 
     name: str
@@ -174,7 +174,8 @@ def open_plain(path: Path) -> BinaryIO:
 
 
 def read_json(data: bytes) -> Any:
-    """JSON that anybody may have written; ``ValueError`` for what is none, holds no number or nests too deep."""
+    """JSON from an untrusted source; ``ValueError`` for what is not JSON, holds a number that cannot be used, or nests
+    too deep."""
     check_numbers(data)
     try:
         return json.loads(data.decode("utf-8"), parse_constant=_no_number)

@@ -1,8 +1,8 @@
 """Attempts: several archives under one name. One replaces another only where it continues the same work.
 
-Anybody can write a name into an archive. What only its owner has is the work: the lines of the journal, to which
-labkit only adds, and the runs. So an archive that holds all lines of an earlier one is the same student's, later; one
-that does not may be somebody else's, or be made on another machine, and both stand.
+Anyone can write a name into an archive. Only its owner has the work: the lines of the journal, to which labkit only
+adds, and the runs. So an archive that holds all lines of an earlier one is the same student's, later; one that does not
+may be another student's, or be made on another machine, and both count.
 """
 
 import unicodedata

@@ -1,4 +1,5 @@
-"""Grade: a row a student, from a folder of archives. Nothing in an archive is executed, extracted or believed."""
+"""Grade: one row for each student, from a folder of archives. Nothing in an archive is executed, extracted or
+trusted."""
 
 import os
 from collections.abc import Iterable
@@ -83,7 +84,7 @@ class Row:
 
 
 def find_archives(place: Path) -> tuple[list[Path], list[Path]]:
-    """The archives in a folder and in folders below it, and files there that are none; or the one file itself.
+    """The archives in a folder and in folders below it, and files there that are not archives; or the one file itself.
 
     Links to folders are not followed. Raises ``ConfigError`` where there is nothing.
     """
@@ -110,8 +111,8 @@ def grade(
 ) -> list[Row]:
     """A row a student, by name, then the files that could not be read.
 
-    Of several archives of one student the newest counts, and the others are named; those under one name that do not go
-    on with each other all stand (``attempts``). ``price_per_hour`` is of one GPU.
+    Of several archives of one student the newest counts, and the others are named; those under one name that do not
+    continue each other all count (``attempts``). ``price_per_hour`` is of one GPU.
     """
     judge, now = Judge(workspace), now or datetime.now(UTC)
     attempts: list[Attempt] = []

@@ -1,4 +1,5 @@
-"""Redaction: the files of a submission without secrets, and what was taken out where. The files at home stay."""
+"""Redaction: the files of a submission without secrets, and what was taken out where. The student's own files are not
+changed."""
 
 import json
 import re

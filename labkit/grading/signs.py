@@ -1,7 +1,7 @@
 """Signs: what in a submission does not fit together. They say where to look, and accuse no one.
 
-A ledger is the student's own file. Who knows how it is made can make another that fits in itself; these signs show
-slips, lazy edits and copies, not a determined forger.
+A ledger is the student's own file. Someone who knows how it is made can forge a consistent one; these signs show slips,
+lazy edits and copies, not a determined forger.
 """
 
 import hashlib
@@ -16,9 +16,9 @@ from labkit.grading.work import ENDED, Run, Work, read_time
 SLACK_S = 60.0
 """What clocks may differ by: they are set now and then during a course."""
 LONGEST_S = 30 * 86400.0
-"""No run of a course takes longer."""
+"""Longest run of a course."""
 FEWEST_EVENTS = 4
-"""Runs with fewer events are not told apart by their times."""
+"""Runs with fewer events cannot be distinguished by their times."""
 
 _REPLAYED = (
     "peak_bytes", "losses", "samples", "train_seconds", "validation_losses", "memory", "died_in", "out_of_memory",

@@ -150,7 +150,8 @@ def _files(workspace: Workspace, redaction: Redaction) -> Iterator[tuple[str, Pa
 
 
 def _notebook_name(stem: str, taken: set[str]) -> str:
-    """What a notebook is called in the archive: as at home, but for characters that no archive should have."""
+    """What a notebook is called in the archive: as in the student's folder, except for characters that no archive
+    should have."""
     plain = re.sub(r"[^\w .,=()+@-]|^\W", "_", unicodedata.normalize("NFC", stem)) or "_"
 
     def ending(end: str) -> str:

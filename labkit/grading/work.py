@@ -1,4 +1,4 @@
-"""Work: the runs, answers and checks of one submission, read without believing them."""
+"""Work: the runs, answers and checks of one submission, read as untrusted data."""
 
 import functools
 from collections.abc import Iterator
@@ -126,7 +126,7 @@ def read_work(submission: Submission) -> Work:
 
 
 def read_time(text: Any) -> datetime | None:
-    """A time as records and journals have it, in UTC; None where it is none."""
+    """A time as records and journals have it, in UTC; None where it is not a time."""
     try:
         found = datetime.fromisoformat(text)
         return found.astimezone(UTC) if found.tzinfo else None

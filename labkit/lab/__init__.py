@@ -1,4 +1,4 @@
-"""The face of the course in a notebook: ``Lab`` predicts, runs, shows, asks and checks."""
+"""The course's interface in a notebook: ``Lab`` predicts, runs, shows, asks and checks."""
 
 from labkit.lab.lab import Lab
 

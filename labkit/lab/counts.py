@@ -1,4 +1,4 @@
-"""Counts: what the training room counted beside runs. Captions before and after, updates lost to rounding."""
+"""Counts: what was counted in addition to runs. Captions before and after training, updates lost to rounding."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Figures: what they have in common, and which there are.
+"""Figures: which kinds there are, and what they have in common.
 
 Colours are Okabe and Ito's, which colour-blind readers tell apart; hatches tell them apart in grey print too.
 """

@@ -1,4 +1,4 @@
-"""Form: the keys of a config as fields to fill in, with what is wrong and what is predicted said beside them."""
+"""Form: the keys of a config as fields to fill in, with what is wrong and what is predicted next to them."""
 
 import json
 import tempfile
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ipywidgets import VBox, Widget
 
 PAUSE_S = 0.4
-"""A prediction begins when nothing was typed for this time."""
+"""A prediction begins when nothing has been typed for this long."""
 
 FIRST = (
     "model_name", "batch_size", "accumulate_grad_batches", "precision", "optim", "optim_impl", "act_ckpt", "strategy",

@@ -20,7 +20,7 @@ class Journal:
         self.path = runs / "answers.jsonl"
 
     def add(self, kind: str, **values: Any) -> None:
-        """Add one line with the time of now. Raises ``LedgerError`` where nothing can be written."""
+        """Add one line with the current time. Raises ``LedgerError`` where nothing can be written."""
         line = json.dumps({"kind": kind, "time": datetime.now(UTC).isoformat(timespec="seconds"), **values}) + "\n"
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from labkit.lab.views import Lines, Several
 from labkit.ledger.view import View
 
 EMPTY = (..., None)
-"""What stands in a cell that the student has not filled in."""
+"""The placeholder in a cell that the student has not filled in."""
 
 
 class Lab(Session):
@@ -51,7 +51,7 @@ class Lab(Session):
 
     @showing_errors
     def table(self, *results: View, reference: bool = False) -> View:
-        """Results side by side, or without any the whole ledger of this machine.
+        """Results side by side; without any, the whole ledger of this machine.
 
         ``reference`` puts the runs that ship with the course beside it, for students who could not make them all.
         """

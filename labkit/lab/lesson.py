@@ -39,7 +39,8 @@ class Question:
     within: float = 0.2
 
     def read(self, answer: object, unit_bytes: int) -> float | str:
-        """An answer as it was typed, as a number (bytes for ``memory``) or a choice. ``ConfigError`` if it is none."""
+        """An answer as it was typed, as a number (bytes for ``memory``) or a choice. ``ConfigError`` if it is not one
+        of them."""
         if self.unit == "choice":
             found = str(answer).strip().lower()
             if found not in self.choices:

@@ -1,4 +1,4 @@
-"""Machine: on what a notebook executes, read from the environment, so that no notebook asks."""
+"""Machine: where a notebook executes, read from the environment, so that no notebook has to ask."""
 
 import os
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Processes: what a lab has other rooms do. It is started as a process, so that this one stays small."""
+"""Processes: work that a lab leaves to other rooms. It runs in a process of its own, so that this one stays small."""
 
 import contextlib
 import json

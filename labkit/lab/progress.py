@@ -19,9 +19,9 @@ _ENDS = {"oom": "out of memory"}
 class Progress(View):
     """Say what a run does: use it as a context and give it as ``on_event``.
 
-    In a notebook one display that is written over: the panel, and when the run is over the highest moment of each
-    phase by category. Where no server gives the panel that and the step, the loss and the time left all along; where
-    nothing can be written over the same as plain lines, one after the other.
+    In a notebook one display that is written over: the panel, and when the run is over the highest moment of each phase
+    by category. Where no server gives the panel, the display shows the step, the loss and the time left; where nothing
+    can be overwritten, these are plain lines, one after the other.
     """
 
     def __init__(self, title: str, micro_steps: int) -> None:

@@ -1,10 +1,10 @@
-"""Reference: the course's own runs, which ship with it for students who could not make them.
+"""Reference: the course's own runs, which ship with it for students who cannot make them.
 
     python -m labkit.lab.reference              every profile of the workspace
     python -m labkit.lab.reference tiny         one
 
-writes ``workspace/reference/<profile>.json``: of every run that the course is about its newest record in the ledger; on
-the simulated GPU it is run where there is none, on a GPU it is planned. Only what tables and lessons read is kept.
+writes ``workspace/reference/<profile>.json``: for every run of the course its newest record in the ledger. Where there
+is none, it is run on the simulated GPU, and planned for a GPU. Only what tables and lessons read is kept.
 """
 
 import dataclasses
@@ -78,7 +78,7 @@ def read_reference(workspace: Workspace, profile: str) -> list[Shipped]:
 
 
 def outdated(workspace: Workspace, profile: str) -> list[str]:
-    """Names of runs that the course has otherwise by now, or that it has and the reference has not."""
+    """Names of runs whose settings the course has changed since, or that are only in one of course and reference."""
     shipped = {result.name: result.record.config_hash for result in read_reference(workspace, profile)}
     wanted = {name: resolve(workspace, *_parts(name), profile).config.hash for name in wanted_names(workspace, profile)}
     return sorted(name for name in {*shipped, *wanted} if shipped.get(name) != wanted.get(name))

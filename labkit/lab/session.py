@@ -1,4 +1,4 @@
-"""Session: experiments on one machine, as a notebook has them: predicted, run, recalled, counted."""
+"""Session: experiments on one machine, as a notebook uses them: predict, run, recall, count."""
 
 from collections.abc import Callable, Mapping
 from functools import wraps

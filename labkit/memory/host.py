@@ -12,7 +12,7 @@ CGROUP_FOLDERS = ("sys/fs/cgroup", "sys/fs/cgroup/unified", "sys/fs/cgroup/memor
 
 @dataclass(frozen=True, kw_only=True)
 class OomKills:
-    """Processes that the kernel has killed for want of memory between two readings; None where it does not say.
+    """Processes that the kernel has killed for lack of memory between two readings; None where it does not say.
 
     ``group`` counts those of this process's control group (a container's, a Slurm job's), ``machine`` all of them.
     """

@@ -1,1 +1,1 @@
-"""Plan: what an experiment will do to a GPU, said before it is run and without one."""
+"""Plan: what an experiment will need of a GPU, predicted before it is run and without a GPU."""

@@ -27,16 +27,16 @@ _TOPS = 3
 """Longest combinations planned before it is said that none fits; the last fallback can be one that does not help."""
 
 LONG_TRACE = 20_000
-"""Moves of a trace from which it pays to execute several at once, each in a process that first loads torch."""
+"""Length of a trace from which it pays to execute several at once, each in a process that first loads torch."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Proposal:
     """One change, or several together, and what planning them predicted.
 
-    ``overrides`` are the keys to type and ``environment`` what is set for the process. ``cost`` says in words what is
-    paid and ``kind`` what with: nothing, time, numerics or quality. ``saved_bytes`` is off the peak of the run as it
-    was.
+    ``overrides`` are the keys to type and ``environment`` what is set for the process. ``cost`` says in words what the
+    change costs, and ``kind`` what is paid with: nothing, time, numerics or quality. ``saved_bytes`` is how much lower
+    the peak is than that of the run as it was.
     """
 
     changes: tuple[str, ...]
@@ -74,9 +74,9 @@ class Proposal:
 class Advice:
     """What would make a run fit. ``proposals`` all fit, the cheapest first; of a run that fits there are none.
 
-    ``largest`` is the largest batch of a run that fits. Where nothing fits ``nearest`` is what comes closest, and
-    ``missing_bytes`` what its peak lacks; 0 if only the allocator's holes or the margin are in the way. ``plans``
-    counts the runs that were planned.
+    ``largest`` is the largest batch of a run that fits. Where nothing fits, ``nearest`` is the proposal that comes
+    closest, and ``missing_bytes`` is how far its peak is above the capacity; 0 if only the allocator's holes or the
+    margin keep it from fitting. ``plans`` counts the runs that were planned.
     """
 
     config: RunConfig
@@ -245,7 +245,8 @@ def _single_changes(plans: _Plans) -> list[Proposal]:
 
 
 def _can_reach(fallback: Fallback, base: Prediction) -> bool:
-    """Whether what the change leaves as it is leaves room at all; if not, no plan is needed to see that it fails."""
+    """Whether the memory that the change does not touch fits at all; if not, the change fails, and no plan is needed to
+    see it."""
     capacity = base.capacity_bytes or 0
     if fallback.environment:  # no allocator makes room for what is allocated
         return base.peak_bytes <= capacity
@@ -266,7 +267,7 @@ def _can_reach(fallback: Fallback, base: Prediction) -> bool:
 def _combinations(plans: _Plans, single: list[Proposal]) -> list[Proposal]:
     """Changes together, where none alone fits for nothing or for time: with offload, and without.
 
-    Offload alone is no end of the search, since not every host has the memory for it.
+    The search does not end with offload alone, since not every host has the memory for it.
     """
     names = [fallback.name for fallback in plans.fallbacks]
     found: list[Proposal] = []

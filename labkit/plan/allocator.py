@@ -1,4 +1,4 @@
-"""A model of PyTorch's CUDA caching allocator: what it reserves for what is asked of it.
+"""A model of PyTorch's CUDA caching allocator: how much it reserves for a sequence of requests.
 
 The rules are those of torch's CUDA caching allocator, versions 2.11 to 2.13, with its default settings, one stream
 and no CUDA graphs (``c10/cuda/CUDACachingAllocator.cpp``, in the newest versions

@@ -1,4 +1,4 @@
-"""Background: predict the run of a folder in a process of its own, so that another one need not import torch.
+"""Background: predict the run of a folder in a process of its own, so that its caller need not import torch.
 
     python -m labkit.plan.background RUN_FOLDER
 

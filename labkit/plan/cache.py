@@ -1,4 +1,4 @@
-"""Cache: steps that were executed once are not executed again, whatever the capacity."""
+"""Cache: steps are executed once and then remembered; another capacity needs no new execution."""
 
 import contextlib
 import hashlib

@@ -1,8 +1,8 @@
 """Offload: what DeepSpeed's ZeRO keeps on the device and in host memory, as tensors on ``meta``.
 
-DeepSpeed runs on no ``meta`` tensor. These are the buffers that its stages 2 and 3 make when all is offloaded, made
-and given back in its order (``stage_1_and_2.py`` and ``stage3.py`` of DeepSpeed 0.19), with Lightning's sizes. On the
-simulated GPU both stages are compared with DeepSpeed itself (tests/plan/test_offload.py).
+DeepSpeed cannot run on ``meta`` tensors. These are the buffers that its stages 2 and 3 make when everything is
+offloaded, allocated and freed in its order (``stage_1_and_2.py`` and ``stage3.py`` of DeepSpeed 0.19), with Lightning's
+sizes. On the simulated GPU both stages are compared with DeepSpeed itself (tests/plan/test_offload.py).
 
 Nothing is page-locked, since Lightning leaves ``pin_memory`` off; torch would round a page-locked buffer up to a
 power of two.

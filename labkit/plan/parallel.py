@@ -1,4 +1,5 @@
-"""Parallel: one rank of a run on several devices, for a prediction to build its model and run its steps under."""
+"""Parallel: one rank of a run on several devices, as a context in which a prediction builds the model and runs the
+steps."""
 
 import contextlib
 from collections.abc import Generator

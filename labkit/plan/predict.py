@@ -1,4 +1,4 @@
-"""Predict: what a run will hold in memory, and whether that fits, said without a GPU and before the run."""
+"""Predict: what a run will hold in memory, and whether that fits, without a GPU and before the run."""
 
 import dataclasses
 import os

@@ -38,10 +38,10 @@ def largest_batch(
 
         largest_batch(config, "24GiB").batch_size
 
-    ``choices`` are the sizes looked at, by default every one up to the number of training samples. With
-    ``keep_global`` more micro batches keep the samples of an optimizer step, and choices that do not divide them are
-    left out. What the allocator reserves does not always grow with the batch, so what is said is: this one fits and
-    the next one does not. A still larger one that fits again is not looked for.
+    ``choices`` are the sizes looked at, by default every one up to the number of training samples. With ``keep_global``
+    more micro batches keep the samples of an optimizer step, and choices that do not divide them are left out. What the
+    allocator reserves does not always grow with the batch, so the result means: this batch fits and the next one does
+    not. A still larger one that fits again is not looked for.
 
     Raises ``ConfigError`` for an unknown GPU and ``PredictionError`` for a run that cannot be predicted.
     """

@@ -1,4 +1,5 @@
-"""Semantics: what a device does where ``meta`` tensors would go another way: attention, autocast, padding."""
+"""Semantics: where ``meta`` tensors would behave differently from the run's device, do as the device does: attention,
+autocast, padding."""
 
 import contextlib
 import functools

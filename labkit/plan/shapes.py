@@ -1,4 +1,4 @@
-"""Shapes: what an operation on ``meta`` tensors gives, asked of torch once and remembered.
+"""Shapes: what an operation on ``meta`` tensors returns; torch is asked once, and the answer is remembered.
 
 Most of torch's rules for ``meta`` tensors are written in Python and slow, and a model repeats its layers. An operation
 that makes new tensors, or writes into its first argument, gives the same shapes, strides and types for the same

@@ -121,7 +121,7 @@ class Trace:
 
     @classmethod
     def load(cls, path: Path) -> "Trace":
-        """Read what ``save`` wrote. Raises ``OSError`` or ``ValueError`` for a file that is none."""
+        """Read what ``save`` wrote. Raises ``OSError`` or ``ValueError`` for a file that is not a trace."""
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
                 facts = json.loads(str(data["facts"]))

@@ -1,9 +1,9 @@
 """Tune: a profile for a GPU without chosen batch sizes, so that the lessons of the course hold on it.
 
-What is looked for: each experiment ends as the course has it, with 5% of the capacity to spare either way, which is
-what the verdicts ``fits`` and ``out of memory`` say. Models are the course's own or, on a smaller GPU, stand-ins of
-one share of the layers each, so that a larger model stays the larger one. Batches are the largest powers of two, up to
-the course's, that fit; experiments that are compared with each other get the same.
+Each experiment is to end as in the course, with 5% of the capacity to spare either way, which is what the verdicts
+``fits`` and ``out of memory`` mean. Models are the course's own or, on a smaller GPU, stand-ins of one share of the
+layers each, so that a larger model stays the larger one. Batches are the largest powers of two, up to the course's,
+that fit; experiments that are compared with each other get the same.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""What is not planned, known before anything heavy is imported, and the nearest that is."""
+"""What cannot be planned, and what to plan instead; known before anything heavy is imported."""
 
 from labkit.config.schema import RunConfig
 from labkit.config.strategy import PLACEMENTS, Placement

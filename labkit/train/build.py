@@ -28,5 +28,5 @@ def build_model(config: RunConfig, device: str | torch.device) -> PreTrainedMode
     if config.act_ckpt:
         checkpoint_activations(model, {"use_reentrant": False})
     keep_packing(model)
-    # a model in eval mode skips activation checkpointing without a word
+    # a model in eval mode skips activation checkpointing silently
     return model.train()

@@ -35,9 +35,9 @@ class Checkpoints(Callback):
     """Save the run every few optimizer steps and keep the newest of them.
 
     Saved are the parameters that are trained, optimizer, schedule, Lightning's loops and the random state; frozen
-    weights are made again. A step gets its name when it is whole on disk, so that a crash costs no earlier one. After
-    ``stop`` the next step is saved and the run ends with ``Interrupted``. ``before_saving`` is called first, so that
-    what is told about a step is never behind what is saved.
+    weights are made again. A checkpoint gets its name when it is whole on disk, so that a crash never damages an
+    earlier one. After ``stop`` the next step is saved and the run ends with ``Interrupted``. ``before_saving`` is
+    called first, so that events never lag behind what is saved.
 
     Of several ranks all save the same steps, each its own part, and all stop after the same step, whichever of them
     was asked to. Rank 0 gives the folder its name when every part is there.
@@ -98,7 +98,7 @@ class Checkpoints(Callback):
             self._save(trainer, pl_module, trainer.current_epoch + 1, 0)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Leave out what is frozen, and add the random state."""
+        """Leave out frozen weights, and add the random state."""
         trained = trained_names(pl_module)
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trained}
         checkpoint["random_state"] = random_state()

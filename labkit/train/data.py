@@ -19,7 +19,7 @@ from labkit.config.schema import RunConfig
 from labkit.train.errors import DataError
 
 DAMAGED = (zipfile.BadZipFile, zlib.error, OSError, EOFError, KeyError, ValueError, RuntimeError)
-"""What zipfile, zlib, json and Pillow raise for bytes that are not what they should be."""
+"""Errors that zipfile, zlib, json and Pillow raise for damaged bytes."""
 
 WORKER_TIMEOUT_S = 600.0
 """How long a loader worker may be silent: far longer than a batch takes on a slow disk."""
@@ -105,7 +105,7 @@ class FolderDataset(Dataset):
 
 
 def _refuse_odd_files(folder: Path) -> None:
-    """``DataError`` for a pipe, a socket or a device in a folder: who reads it would wait, or never come to its end."""
+    """``DataError`` for a pipe, a socket or a device in a folder: reading it would block or never end."""
     for parent, _, names in os.walk(folder):
         for path in (Path(parent) / name for name in names):
             if path.exists() and not path.is_file():

@@ -30,18 +30,19 @@ from labkit.train.data import check_folder
 from labkit.train.errors import DataError
 
 SPARE_BYTES = 10**9
-"""What bringing a data set must leave free on the disk."""
+"""Bytes that must stay free on the disk when a data set is fetched."""
 
 MOST_BYTES = 50 * 10**9
 MOST_FILES = 100_000
-"""An archive of more, packed or unpacked, is not what was asked for. Both assumed: far more than the course's data."""
+"""Largest archive, packed and unpacked; anything larger is not the data set. Both are assumed: far more than the
+course's data."""
 
 TRIES = 5
 """Times that one call asks for the archive; the next call resumes after what came."""
 WAIT_S = 1.0
 """Before the second try, and twice as long before each further one."""
 SILENCE_S = 60.0
-"""How long a server may say nothing."""
+"""How long a server may be silent."""
 
 _CHUNK_BYTES = 2**20
 _GZIP = b"\x1f\x8b"
@@ -51,7 +52,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 @dataclass(frozen=True, kw_only=True)
 class ArchivePlan:
-    """What bringing a data set would do.
+    """What fetching a data set would do.
 
     ``size_bytes`` is the archive's, None where the server does not say. ``part`` is where it is written to, and
     ``have_bytes`` how much of it is there.

@@ -45,7 +45,7 @@ def check_room(config: RunConfig, folder: Path, size_bytes: int, steps: int) -> 
 
 
 def deletable(folder: Path) -> str:
-    """What takes room beside this run: the other runs with the largest checkpoints."""
+    """What else takes room: the other runs with the largest checkpoints."""
     others = [path for path in folder.parents[2].glob(f"*/*/*/{FOLDER}") if path.parent != folder]
     sizes = sorted(((_size_bytes(path), path) for path in others), reverse=True)[:3]
     if not sizes:

@@ -1,4 +1,4 @@
-"""What the child process tells: one JSON object a line, so that a reader can attach at any time."""
+"""Events of the child process: one JSON object per line, so that a reader can attach at any time."""
 
 import json
 import time
@@ -26,5 +26,5 @@ class EventWriter:
         self._file.close()
 
     def write(self, kind: str, **values: Any) -> None:
-        """Add one event with the time of now."""
+        """Add one event with the current time."""
         self._file.write(json.dumps({"event": kind, "time": time.time(), **redact(values)}) + "\n")

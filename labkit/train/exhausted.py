@@ -1,4 +1,4 @@
-"""Exhausted: how a run ends whose device has no memory left, with what held it."""
+"""Exhausted: the result of a run whose device has no memory left, with what held the memory."""
 
 from typing import Any
 

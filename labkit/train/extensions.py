@@ -19,9 +19,9 @@ def set_folder() -> Path:
 def alone() -> Iterator[None]:
     """A context in which no other run compiles, or looks whether it has to, in ``TORCH_EXTENSIONS_DIR``.
 
-    torch marks a build by a file ``lock`` and waits without end while it is there. A run that is killed meanwhile
-    leaves it, and every later one would wait. The lock here goes with its process, so under it such a mark is a dead
-    one's.
+    torch marks a build by a file ``lock`` and waits without end while it is there. A run that is killed during a build
+    leaves the file, and every later run would wait. The lock here ends with its process, so a ``lock`` file found while
+    holding it was left by a dead process.
     """
     folder = set_folder()
     folder.mkdir(parents=True, exist_ok=True)

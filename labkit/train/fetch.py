@@ -25,7 +25,7 @@ from labkit.memory.units import human_bytes
 from labkit.train.errors import CheckpointError
 
 SPARE_BYTES = 10**9
-"""What a download must leave free on the disk."""
+"""Bytes that must stay free on the disk after a download."""
 
 _WHOLE = "model.safetensors"
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")

@@ -60,7 +60,7 @@ def fit(
 
     On several devices this process is one ``rank`` of the run, and others that carry out the rest must be there.
 
-    Out-of-memory is a result like another, and so is a run that was asked to stop and has saved where it was. Raises
+    Out-of-memory is a normal result, and so is a run that was asked to stop and has saved its checkpoint. Raises
     ``DataError``, ``ConfigError`` and ``CheckpointError`` for input that cannot be used.
     """
     others_bytes = None
@@ -118,7 +118,7 @@ class Training:
         return result
 
     def finished(self, result: dict[str, Any]) -> dict[str, Any]:
-        """Tell what is left to tell, keep what was trained, and let the other ranks go; the whole result."""
+        """Write the remaining events, save what was trained, and release the other ranks; the whole result."""
         if self.module is not None:
             self.progress.flush(self.trainer, self.module)
             result["validation_losses"] = finite(self.module.validation_losses)

@@ -1,4 +1,4 @@
-"""Images from files that somebody named; no model is needed to say that one is none."""
+"""Images from files that a user names; a file that is not an image is refused before a model is loaded."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from labkit.train.errors import DataError
 
 
 def open_image(path: Path) -> Image.Image:
-    """The picture in a file, in RGB; ``DataError`` for what is no file, or none with a picture."""
+    """The picture in a file, in RGB; ``DataError`` for what is not a file, or not a picture."""
     try:
         if path.exists() and not path.is_file():  # a pipe would be waited for
             raise DataError(f"{path} cannot be read as an image (it is {_kind(path)}); name a picture file.")

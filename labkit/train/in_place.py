@@ -1,4 +1,4 @@
-"""In place: what a strategy leaves where it is when training ends."""
+"""In place: a strategy that moves nothing when training ends."""
 
 from lightning.pytorch.strategies import SingleDeviceStrategy, Strategy
 

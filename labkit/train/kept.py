@@ -1,4 +1,4 @@
-"""Kept: where a run has put what it learnt, and whether it can be used; nothing heavy is imported to say so."""
+"""Kept: where a run has put what it learnt, and whether it can be used, found out without importing anything heavy."""
 
 import os
 from pathlib import Path

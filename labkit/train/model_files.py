@@ -15,7 +15,8 @@ from labkit.train.shards import stored_tensors
 WEIGHTS, INDEX, SUMS = "model.safetensors", "model.safetensors.index.json", "SHA256SUMS"
 
 LONGEST_BYTES = 64 * 2**20
-"""What a JSON file may have; the largest tokenizers have about half of it, and the index of the largest model 9 MB."""
+"""Largest JSON file, in bytes; the largest tokenizers have about half of it, and the index of the largest model 9
+MB."""
 
 _TOKENIZER_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("spiece.model",))
 _PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
@@ -27,9 +28,9 @@ _READ = re.compile(r".*\.(json|txt|model|jinja|safetensors)|" + SUMS)
 def verify(folder: Path) -> None:
     """Check that a checkpoint is whole: config, every shard to its last byte, tokenizer, processor.
 
-    Reads headers only. A ``SHA256SUMS`` file, if there is one, is held against the content of the files it names; in
-    the Hugging Face cache nothing is hashed, because ``labkit fetch`` did. Nothing outside the folder is read, but for
-    the blobs of that cache. Raises ``CheckpointError``.
+    Reads headers only. The files that a ``SHA256SUMS`` file names, if there is one, are compared with its checksums; in
+    the Hugging Face cache nothing is hashed, because ``labkit fetch`` did that. Nothing outside the folder is read,
+    except for the blobs of that cache. Raises ``CheckpointError``.
     """
     check_files(folder)
     for name in ("config.json", *shards(folder)):
@@ -53,7 +54,7 @@ def verify(folder: Path) -> None:
 
 
 def check_files(folder: Path) -> None:
-    """``CheckpointError`` for a file that would be read, and is none or a link to somewhere else."""
+    """``CheckpointError`` for something that would be read, and is not a file or is a link to somewhere else."""
     # a snapshot in the Hugging Face cache links to files beside it
     own = [folder.resolve()] + ([folder.parents[1].resolve() / "blobs"] if _is_snapshot(folder) else [])
     for name in sorted(filter(_READ.fullmatch, os.listdir(folder))):  # noqa: PTH208 - names are looked at, not files

@@ -17,9 +17,9 @@ class CaptionModule(LightningModule):
     """Fine-tune a model on captions.
 
     With ``loss_average=tokens`` a micro batch's loss is summed over its tokens, and the gradients are divided by the
-    tokens of all micro batches before the optimizer steps: four batches of 16 then give the update of one of 64, be
-    they one after the other or on four devices.
-    Losses stay on the device until ``take_losses`` is called, so no step waits for one.
+    tokens of all micro batches before the optimizer steps: four batches of 16 then give the same update as one of 64,
+    whether one after the other or on four devices. Losses stay on the device until ``take_losses`` is called, so no
+    step waits for one.
     """
 
     def __init__(self, config: RunConfig, model: torch.nn.Module) -> None:

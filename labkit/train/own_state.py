@@ -1,4 +1,4 @@
-"""What a rank saves in a file of its own, beside those of rank 0."""
+"""What a rank saves in a file of its own, next to those of rank 0."""
 
 import random
 from pathlib import Path
@@ -18,7 +18,7 @@ def of_rank(path: Path, rank: int) -> Path:
 
 
 class OwnState(ParallelStrategy):
-    """Part of a strategy under which no rank has what another has: each saves and reads a whole file of its own."""
+    """Part of a strategy in which ranks hold different things: each saves and reads a whole file of its own."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
         """Write this rank's file."""

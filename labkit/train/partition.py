@@ -7,7 +7,7 @@ from labkit.families.family import Unit
 
 
 def cut(sized: Sequence[tuple[Unit, int]], parts: int) -> list[list[Unit]]:
-    """So many runs of consecutive units that the largest has as few parameters as can be.
+    """The units divided into as many consecutive groups, such that the largest has as few parameters as possible.
 
     Raises ``ValueError`` when there are fewer units than parts.
     """

@@ -21,7 +21,7 @@ from labkit.train.partition import cut
 
 
 class PipelineStrategy(OwnState, InPlace, DDPStrategy):
-    """A process group and nothing more: no rank has what another has."""
+    """A process group and nothing more: no two ranks hold the same layers."""
 
     def configure_ddp(self) -> None:
         """Wrap nothing."""

@@ -1,4 +1,4 @@
-"""Make the base model that ships with labkit: a tiny one, trained on every emoji but the food.
+"""Make the base model that ships with labkit: a tiny one, trained on every emoji except the food.
 
     python -m labkit.train.pretrain
 

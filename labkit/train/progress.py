@@ -1,4 +1,4 @@
-"""Progress: what a run tells while it runs."""
+"""Progress: the events that a run writes while it trains."""
 
 import math
 import time

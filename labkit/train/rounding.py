@@ -2,7 +2,7 @@
 
     python -m labkit.train.rounding '{"configs": [{...}, ...], "data_folder": "..."}'
 
-Prints a JSON list, one entry a config. Trains on the CPU without a tracker: what is counted are numbers, not bytes.
+Prints a JSON list, one entry a config. Trains on the CPU without a tracker: numbers are counted, not bytes.
 """
 
 import json

@@ -27,7 +27,7 @@ _DTYPES = {
     "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
 }  # fmt: skip
 _LONGEST_HEADER = 100 * 2**20
-"""Bytes; the format's own limit. A damaged length would be taken for exabytes."""
+"""Bytes; the format's own limit. Without a limit, a damaged length would be read as exabytes."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,8 @@ def stored_tensors(
 ) -> dict[str, StoredTensor]:
     """The tensors of a safetensors file by name; only its header is read.
 
-    Raises ``CheckpointError`` for a file that is cut, damaged or in another format. The message says what is wrong,
-    and leaves what to do to the caller.
+    Raises ``CheckpointError`` for a file that is cut, damaged or in another format. The message says what is wrong; the
+    caller adds what to do.
     """
     try:
         opened = open_regular(path)

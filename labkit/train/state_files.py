@@ -1,4 +1,4 @@
-"""State files: what a checkpoint is read from, as data and nothing else.
+"""State files: the files of a checkpoint, read as data and nothing else.
 
 A pickle may name any function and have it called. torch's reader with ``weights_only`` makes tensors, containers and
 numbers, and of other types those it is given; what names anything else is refused before it is made.
@@ -25,7 +25,7 @@ MALFORMED = (
     OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError,
     RuntimeError, MemoryError, struct.error, UnpicklingError,
 )  # fmt: skip
-"""What torch's readers, and those who use what was read, raise for bytes that are not what was written."""
+"""Errors that torch's readers, and users of what was read, raise for damaged bytes."""
 
 _NAMED = re.compile(r"(?:GLOBAL|class|function) ([\w.]+)")
 """What torch says that a file asks for."""
@@ -63,7 +63,7 @@ def read_state(path: Path, types: Sequence[type] = ()) -> Any:
 
 @contextlib.contextmanager
 def reading(saved: Path) -> Iterator[None]:
-    """Tell of what is wrong with a checkpoint while it is read as a ``CheckpointError`` that names it."""
+    """Turn errors while a checkpoint is read into a ``CheckpointError`` that names it."""
     try:
         yield
     except MALFORMED as error:

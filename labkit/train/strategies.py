@@ -54,9 +54,9 @@ class ZeroOnCPU(Zero):
     Lightning's strategy asks for CUDA in four places; each is overridden here with what a CPU needs.
     ``set_environment`` must come before deepspeed is imported.
 
-    DeepSpeed's own set-up is not counted on the simulated GPU: all of its buffers are CPU tensors, and whose they are
-    is known only when it is done. In stage 3 a layer that is gathered for its turn is the tensor that host memory
-    keeps, so it costs the simulated GPU nothing; on CUDA it is a copy.
+    DeepSpeed's own set-up is not counted on the simulated GPU: all of its buffers are CPU tensors, and which belong to
+    the device is known only when it is done. In stage 3 a layer that is gathered for its turn is the tensor that host
+    memory keeps, so it costs the simulated GPU nothing; on CUDA it is a copy.
     """
 
     def setup_environment(self) -> None:
@@ -186,7 +186,7 @@ def missing_compiler(config: RunConfig) -> str | None:
 
 
 def zero_tensors(optimizer: Any) -> dict[str, list[torch.Tensor]]:
-    """What ZeRO keeps, by category of memory: told by owner, since on a CPU nothing is moved.
+    """What ZeRO keeps, by category of memory, and by owner, since on a CPU nothing is moved.
 
     With offload host memory has the master weights, the gradients on their way to them and the optimizer state
     (``optimizer_cpu``), and in stage 3 the weights (``parameters_cpu``). The device has the buckets that gradients

@@ -1,4 +1,4 @@
-"""Trainer: Lightning's, as a run's config has it, without what the run does by itself."""
+"""Trainer: Lightning's, set up by a run's config, without what the run does by itself."""
 
 import os
 from pathlib import Path
@@ -38,7 +38,7 @@ def build_trainer(config: RunConfig, folder: Path, capture: MemoryCapture, callb
 
 
 def _plugins(config: RunConfig) -> list[Any]:
-    """Checkpoints of our own, and who has started the ranks: this is not left to guesses about the machine."""
+    """Our own checkpoints, and how the ranks were started; Lightning would guess that from the machine."""
     found: list[Any] = [] if config.placement.uses_zero else [HostCheckpoints()]
     tasks = config.world_size > 1 and "RANK" not in os.environ
     # the watcher hears of the end of a job, and queues it again

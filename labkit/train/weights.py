@@ -67,7 +67,7 @@ def load_model(config: RunConfig, folder: Path, device: str | torch.device) -> P
         family.set_dropout(model_config, config.dropout)
     own_head = family.own_head(model_config)
     if own_head is not None and own_head not in stored:
-        # transformers would take the embedding in its place without a word
+        # transformers would take the embedding in its place silently
         raise CheckpointError(f"{folder} has no weights for {own_head}; {remedy(folder)}.")
     options = {}
     if (folder / "generation_config.json").is_file():
@@ -151,8 +151,8 @@ def _one_tensor_at_a_time() -> Iterator[None]:
     """Keep transformers from reading in threads, from hiding errors, and quiet.
 
     A tracker does not see what threads allocate, and they read ahead. What is raised while a layer is quantized,
-    out-of-memory too, would only be logged. What the loader says is wrong (T5's output layer is its own) or said here
-    as an error.
+    out-of-memory too, would only be logged. The loader's warnings are wrong (T5's output layer is its own), or are
+    raised here as errors.
     """
     key = "HF_DEACTIVATE_ASYNC_LOAD"
     before, verbosity, bar = os.environ.get(key), logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -16,7 +16,8 @@ from labkit.config.regular_file import read_regular
 from labkit.train.state_files import read_state
 
 TYPES = (DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address)
-"""What ZeRO's optimizers save beside tensors, containers and numbers: values alone, whose making calls nothing."""
+"""What ZeRO's optimizers save besides tensors, containers and numbers: plain values, which are made without calling a
+function."""
 
 TAG = "checkpoint"
 """The folder in DeepSpeed's folder that Lightning has it write to."""

@@ -166,7 +166,7 @@ MISTAKES = {
     ),
     "every node trains by itself": (
         script("-N 2; --ntasks-per-node=1; --gres=gpu:4", "srun torchrun --standalone --nproc_per_node=4 train.py"),
-        "rendezvous", "trains by itself, in silence", "srun torchrun --nnodes=2 --rdzv-backend=c10d",
+        "rendezvous", "trains by itself, silently", "srun torchrun --nnodes=2 --rdzv-backend=c10d",
     ),
     "a launcher that waits for a third node": (
         script("-N 2; --ntasks-per-node=1; --gres=gpu:4", HEAD + "srun torchrun --nnodes=3 --nproc_per_node=4 "

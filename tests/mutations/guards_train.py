@@ -40,7 +40,7 @@ GUARDS = (
     ),
     Guard(
         "weights: none is drawn at random",
-        "a missing layer trains from noise without a word",
+        "a missing layer trains from noise silently",
         "labkit/train/weights.py",
         'if report["missing_keys"]:',
         "if False:",

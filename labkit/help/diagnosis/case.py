@@ -1,4 +1,4 @@
-"""A case: one dead run, or the log of a program that died, and what each kind of end is told as."""
+"""A case: one dead run, or the log of a program that died, and the diagnosis for each kind of end."""
 
 import re
 import signal
@@ -129,7 +129,7 @@ class Case:
         return self.of("timeout", happened, [*evidence, *last_lines(self.log, 3)], [*steps, *self.steps.again()])
 
     def killed(self) -> Diagnosis:
-        """Exit code -9: by the kernel for want of memory, or by somebody."""
+        """Exit code -9: killed by the kernel for lack of memory, or by another process."""
         evidence = [f"exit code {self.exit_code} (SIGKILL)", *self.kills(), *last_lines(self.log, 3)]
         counted = (self.host.group, self.host.machine) if self.host else (None, None)
         if any(counted):
@@ -137,7 +137,7 @@ class Case:
             return self.of("host_out_of_memory", f"{happened}it.", evidence, self.steps.host())
         if counted[1] == 0:
             happened = "Somebody killed the run: kill -9, a scheduler, or a container that was stopped. It was not the "
-            happened += "kernel for want of memory, whose counter has not moved."
+            happened += "kernel for lack of memory, whose counter has not moved."
             return self.of("killed", happened, evidence, self.steps.again())
         happened = "The run was killed, likely by the kernel since the host's memory (not the GPU's) was used up. No "
         happened += "counter could be read that would confirm it."
@@ -253,6 +253,6 @@ class Case:
         counted = {"group": self.host.group, "machine": self.host.machine} if self.host else {}
         where = {"group": "this control group", "machine": "the whole machine"}
         return [
-            f"the kernel's count of kills for want of memory rose by {n} during the run ({where[name]})"
+            f"the kernel's count of kills for lack of memory rose by {n} during the run ({where[name]})"
             for name, n in counted.items() if n is not None
         ]  # fmt: skip

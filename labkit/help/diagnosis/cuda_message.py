@@ -39,7 +39,7 @@ ALLOCATOR_SETTING = "PYTORCH_CUDA_ALLOC_CONF"
 """The environment variable as most versions of torch call it; the message says its own."""
 
 NOTICED = 0.02
-"""Share of the capacity from which others and holes count: a GPU that is full but for less is full."""
+"""Share of the capacity from which others and holes count; below it, the GPU simply counts as full."""
 
 HIDDEN_BYTES = 2**31
 """Memory without a named owner that from this size on counts as another process's: the driver, the CUDA context and

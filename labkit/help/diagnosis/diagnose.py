@@ -17,7 +17,7 @@ def diagnose(record: Record, log: str, host: OomKills | None = None) -> Diagnosi
     """Why the run of ``record`` did not end well; None where it did, was skipped, or still runs.
 
     ``log`` is what it printed, or the end of that. ``host``, from two readings of ``HostMemory``, tells whether the
-    kernel has killed for want of memory in between. A run that ended ``ok`` with a loss that is not a number is
+    kernel has killed for lack of memory in between. A run that ended ``ok`` with a loss that is not a number is
     diagnosed too. Never raises for what is in a log.
     """
     if record.status in ("skipped", "running"):

@@ -1,4 +1,4 @@
-"""A diagnosis: what a dead run is told about."""
+"""A diagnosis: what happened to a dead run, the evidence, and what to do."""
 
 from dataclasses import dataclass
 

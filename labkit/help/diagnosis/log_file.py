@@ -1,4 +1,5 @@
-"""Log files of any size, read to the end in bounded memory: what may tell of an end is kept, the rest is counted."""
+"""Log files of any size, read to the end in bounded memory: lines that may explain the end are kept, the rest is
+counted."""
 
 import codecs
 import io

@@ -1,6 +1,6 @@
-"""Checks of the GPU: is it there, is it the one, can it do what the run needs, and who else holds it.
+"""Checks of the GPU: is it there, is it the right one, can it do what the run needs, and who else uses it.
 
-What is judged are the devices that ``CUDA_VISIBLE_DEVICES`` shows to a run, in their order.
+Checked are the devices that ``CUDA_VISIBLE_DEVICES`` shows to a run, in their order.
 """
 
 import re

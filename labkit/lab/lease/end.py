@@ -6,7 +6,8 @@ from pathlib import Path
 
 
 def read_end(file: Path | None) -> datetime | None:
-    """When the lease ends, in UTC; None where it is not written down. ``ValueError`` for a file that is none."""
+    """When the lease ends, in UTC; None where it is not written down. ``ValueError`` for a file that does not hold a
+    time."""
     if file is None:
         return None
     try:

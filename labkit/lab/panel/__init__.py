@@ -1,4 +1,4 @@
-"""Panel: a run while it runs, as a page that Jupyter's server gives. The kernel has no part in it.
+"""Panel: a page of Jupyter's server that shows a run in progress. The kernel has no part in it.
 
 A server extension; ``docker/jupyter/server_extension.json`` switches it on. The page asks again and again how the
 run stands, so that it is there again after a reload or a new kernel. The server reads a run's event file as it grows,

@@ -1,4 +1,4 @@
-"""Curve: the losses of a run of any length, in room that has an end."""
+"""Curve: the losses of a run of any length, in limited memory."""
 
 from typing import Any
 

@@ -16,7 +16,7 @@ BYTES_AT_ONCE = 4 * 2**20
 """How much of the events one call reads at most."""
 
 LARGEST_BYTES = 16 * 2**20
-"""A larger config or record is not read: nothing else runs in the server while JSON is taken apart."""
+"""A larger config or record is not read: the server does nothing else while JSON is parsed."""
 
 LAST_PHASES = 8
 LONGEST_TEXT = 2000
@@ -47,7 +47,7 @@ class Watched:
         self._begin()
 
     def read(self) -> Said:
-        """How the run stands by now, or nearer to now: then ``more`` is true."""
+        """The current state of the run; where ``more`` is true, there are events that are not read yet."""
         more = False
         try:
             standing = self._standing()  # before the events: a run that has ended has no more of them

@@ -176,7 +176,7 @@ class Launched:
 def _refuse_one_of_many(world_size: str) -> None:
     """Raise ``ConfigError`` where this is one of a Slurm step's tasks, and other variables say that it is alone.
 
-    They come from the shell that has submitted the job. Each task would train the whole by itself, in silence.
+    They come from the shell that has submitted the job. Each task would train the whole by itself, silently.
     """
     tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "")
     if tasks.isdecimal() and int(tasks) > 1 and "SLURM_STEP_ID" in os.environ:

@@ -59,7 +59,7 @@ SYMPTOMS = (
         "host_out_of_memory",
         r"exit ?code\s*[:=]?\s*\(?(?:-9|137)\b|return code = -9|Signal 9 \(SIGKILL\)|died with <Signals\.SIGKILL"
         r"|^(?:\S+: +(?:line \d+: +)?)?(?:\d+ +)?Killed\b|SIGKILL\(9\)|terminated by signal 9",
-        "A process of the run was killed (-9); likely by the kernel, for want of host memory (CPU RAM, not the GPU's). "
+        "A process of the run was killed (-9); likely by the kernel, for lack of host memory (CPU RAM, not the GPU's). "
         "The log alone cannot confirm it.",
         "sudo dmesg -T | grep -i 'killed process'  # the kernel's own word, on the machine that it ran on",
         "{host}",
