@@ -9,7 +9,7 @@ AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .PHONY: demo lab test test-system bench clean
 
-demo: $(READY)  ## run experiments 1 to 15 on the virtual GPU and print the table
+demo: $(READY)  ## run experiments 1 to 15 on the simulated GPU and print the table
 	$(BIN)/labkit run --all --profile tiny
 
 # JupyterLab prints its URL; ARGS=--no-browser leaves the browser closed

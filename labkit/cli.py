@@ -40,7 +40,7 @@ TAKE_VALUES = (run, plan, advise, doctor, slurm)
 """Verbs with ``KEY=VALUE`` arguments."""
 
 CARRY_OUT = (run, slurm)
-"""Verbs whose exit code tells how a run ended, whether or not anybody could read what they printed."""
+"""Verbs whose exit code tells how a run ended, whether or not what they printed could be read."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -33,7 +33,7 @@ GRADIENTS = {
     (3, False): ["averaged_gradients"],
     (3, True): ["averaged_gradients"],
 }
-"""Gradients that the device has, beside those in buckets."""
+"""Gradients that the device has, in addition to those in buckets."""
 
 IN_HOST_MEMORY = {2: ["_optimizer_step", "async_accumulate_grad_in_cpu_via_gpu"], 3: ["_optimizer_step"]}
 """Methods that work in host memory under offload; the second sums the gradients of micro batches."""

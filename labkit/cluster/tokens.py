@@ -13,7 +13,7 @@ _REDIRECTION = re.compile(r"\d*(?:<<<|<<-?|<>|<&|>>|>&|>\||&>>|&>|<(?!\()|>(?!\(
 _ARRAY = re.compile(r"[A-Za-z_]\w*(?:\[[^]\s]*\])?\+?=")
 _CLOSES = {"(": ")", "{": "}"}
 _DEPTH = 40
-"""Quotes within expansions within quotes that are followed; no script that somebody has written has more."""
+"""Quotes within expansions within quotes that are followed; no real script has more."""
 
 _CONDITION = 2000
 """How long what stands between ``[[`` and ``]]`` may be."""

@@ -28,7 +28,7 @@ def _rules(config: "RunConfig") -> list[tuple[bool, str, str, str]]:
         (zero and config.loss_average == "tokens", "loss_average", "strategy",
          "DeepSpeed sums the micro batches' gradients out of reach; set loss_average=batches"),
         (zero and config.dtypes.full and config.simulated, "precision", "strategy",
-         "ZeRO keeps master weights in fp32 beside those of the device, which need 16 bits; set precision=bf16-true"),
+         "ZeRO keeps master weights in fp32 next to those of the device, which need 16 bits; set precision=bf16-true"),
         (zero and config.use_qlora, "use_qlora", "strategy",
          "ZeRO cannot partition 4-bit weights; set strategy=auto"),
         (config.use_lora and config.use_qlora, "use_lora", "use_qlora", "QLoRA is LoRA in 4 bits; set one of them"),

@@ -1,4 +1,4 @@
-"""Detectors: what detect-secrets knows of the keys of some twenty services, beside ``credentials``.
+"""Detectors: what detect-secrets knows of the keys of some twenty services, in addition to ``credentials``.
 
 For what leaves this machine: importing it costs a fifth of a second.
 """

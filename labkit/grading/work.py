@@ -153,7 +153,7 @@ def _run(folder: str, texts: dict[str, bytes]) -> Run:
     if f"{folder}/record.json" in texts:
         record = Record.from_dict(read_json(texts[f"{folder}/record.json"]))
     else:
-        record.status = "running"  # how it ended is known when somebody has seen it end
+        record.status = "running"  # how it ended is known once a watcher has seen it end
     config, unread = None, ""
     if missing := set(keys()) - record.config.keys():
         unread = f"its config has no {min(missing)}: it is of another version of labkit"

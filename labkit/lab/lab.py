@@ -53,7 +53,7 @@ class Lab(Session):
     def table(self, *results: View, reference: bool = False) -> View:
         """Results side by side; without any, the whole ledger of this machine.
 
-        ``reference`` puts the runs that ship with the course beside it, for students who could not make them all.
+        ``reference`` puts the runs that ship with the course next to it, for students who could not make them all.
         """
         from labkit.lab import tables
 

@@ -58,8 +58,8 @@ def find_machine(workspace: Workspace, profile: str | None = None) -> Machine:
 def cuda_bytes() -> tuple[int | None, str]:
     """Memory of the first CUDA GPU that this process is shown; None where there is none, and then why.
 
-    A torch without CUDA beside a GPU, as on a laptop, counts as none. Raises ``ConfigError`` for a GPU that a torch
-    for CUDA cannot use: its driver, or the container.
+    A torch without CUDA on a machine with a GPU, as on a laptop, counts as none. Raises ``ConfigError`` for a GPU that
+    a torch for CUDA cannot use: its driver, or the container.
     """
     import torch
 

@@ -54,7 +54,7 @@ def _says_nothing(column: str, cells: set[str]) -> bool:
 def ledger(lab: "Lab", reference: bool = False) -> View:
     """The newest run of every experiment of the lab's machine; in plan mode what is planned for them.
 
-    With ``reference`` each stands beside the one that ships with the course, which is marked so.
+    With ``reference`` each stands next to the one that ships with the course, which is marked so.
     """
     found = newest(lab)
     if reference:
@@ -86,7 +86,7 @@ def _beside_reference(lab: "Lab", found: list[Result]) -> View:
     own = {result.name: result for result in found}
     names = list(dict.fromkeys([*(name for name in shipped if name in lab.profile.expected), *own]))
     both = [one for name in names for one in (own.get(name), shipped.get(name)) if one is not None]
-    table = results(both, lab.unit, f"The ledger of {lab.profile.name} beside what ships with the course")
+    table = results(both, lab.unit, f"The ledger of {lab.profile.name}, next to what ships with the course")
     made = next(iter(shipped.values())).made if shipped else "nothing"
     table.notes.append(f"shipped: made {made}; times are of that machine, and no run of yours")
     return table

@@ -116,7 +116,7 @@ class Ledger:
 
 
 def _entries(folder: Path | str, name: str | None = None) -> list[str]:
-    """Folders in a folder, without hidden ones; a link that leads nowhere counts, for somebody meant a folder."""
+    """Folders in a folder, without hidden ones; a link that leads nowhere counts, since a folder was meant."""
     try:
         with os.scandir(folder) as entries:
             return [

@@ -37,7 +37,7 @@ def is_locked(folder: Path) -> bool:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except (OSError, ValueError):  # no lock, none that anybody may open, or something else of its name
+    except (OSError, ValueError):  # no lock, one that may not be opened, or something else of its name
         return False
     return False
 

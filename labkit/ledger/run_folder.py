@@ -21,7 +21,7 @@ UNWATCHED = "the process that watched it was killed; no record was written"
 
 class RunFolder:
     """One run on disk: ``config.json`` from the start, ``events.jsonl`` and ``log.txt`` while it runs,
-    ``record.json`` at the end. While somebody watches the run, the folder is locked."""
+    ``record.json`` at the end. While a process watches the run, the folder is locked."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -74,7 +74,7 @@ class RunFolder:
             record = self._begun()
             reader = EventReader(self.events)
             for event in reader.new():
-                if event["event"] != "result":  # how it ended is known when somebody has seen it end
+                if event["event"] != "result":  # how it ended is known once a watcher has seen it end
                     record.apply(event)
             if not watched:
                 record.status, record.reason = "killed", UNWATCHED

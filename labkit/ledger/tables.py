@@ -24,7 +24,7 @@ def phase_table(record: Record) -> Table:
     if HOST_CATEGORIES & set(shown):
         by_owner = "" if report is None or report.source == "CUDA" else "; the simulated GPU tells it by owner"
         notes.append(f"cpu: in host memory, not in end and peak{by_owner}")
-    # a simulated GPU has no allocator, and nothing is beside the run
+    # a simulated GPU has no allocator, and no other process counts
     of_gpu = {"reserved": "reserved_bytes", "device used": "device_used_bytes"}
     of_gpu = {name: key for name, key in of_gpu.items() if any(getattr(p, key) is not None for p in phases)}
     columns = [

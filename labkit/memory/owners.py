@@ -40,7 +40,8 @@ def assign_state(
 
 
 def quantization_tensors(parameter: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Scales and code books of a weight that bitsandbytes has quantized; they hang beside it, and are no parameters.
+    """Scales and code books of a weight that bitsandbytes has quantized; they are its attributes, and are no
+    parameters.
 
     With double quantization the scales have scales of their own.
     """

@@ -1,4 +1,4 @@
-"""Profile file: what ``tune`` found, as the YAML that ``load_profile`` reads, with the reason beside each value."""
+"""Profile file: what ``tune`` found, as the YAML that ``load_profile`` reads, with the reason next to each value."""
 
 import json
 from pathlib import Path

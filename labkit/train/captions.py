@@ -41,7 +41,7 @@ def write_captions(
                 ids = ids[:, prompt.shape[1] :]
             captions += [text.strip() for text in collate.tokenizer.batch_decode(ids, skip_special_tokens=True)]
     finally:
-        # part by part, since somebody may have put one of them in eval mode alone
+        # part by part, since one of them alone may be in eval mode
         for module, training in modes.items():
             module.training = training
     return captions

@@ -81,7 +81,7 @@ def find_run(args: argparse.Namespace) -> RunFolder:
 
 
 def say_skipped(error: LedgerError) -> None:
-    """Name a folder of the ledger that cannot be read, beside what was asked for."""
+    """Name a folder of the ledger that cannot be read, in addition to what was asked for."""
     say(f"skipped {error}", error=True)
 
 

@@ -100,7 +100,7 @@ def _written(workspace: Workspace, args: argparse.Namespace) -> Path:
             if check.level == "red":
                 raise ConfigError(f"{check.found}: {check.fix}")
         if script.exists() and script.read_text(encoding="utf-8", errors="replace") != text:
-            script.replace(script.with_suffix(".sbatch.bak"))  # somebody may have edited it
+            script.replace(script.with_suffix(".sbatch.bak"))  # it may have been edited
         script.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{script} cannot be written: {error.strerror}.") from None

@@ -181,7 +181,7 @@ def _old(text: str) -> CudaMessage | None:
     capacity, allocated, free, reserved = (_size(*numbers[i : i + 2]) for i in range(0, 8, 2))
     if not capacity:
         return None
-    if "cached" in match.group():  # of torch before 1.5: beside what is allocated
+    if "cached" in match.group():  # of torch before 1.5: in addition to what is allocated
         reserved += allocated
     hidden = capacity - free - reserved - CONTEXT_BYTES
     return CudaMessage(

@@ -41,7 +41,7 @@ _FINISHED = re.compile(r"train_runtime|`(?:Trainer\.fit|max_\w+=\d+)` (?:stopped
 _FAILURE = re.compile(r"error|fail|out of memory", re.IGNORECASE)
 
 _STOPPING = 20
-"""Lines of progress that a program may still print when somebody has told it to end."""
+"""Lines of progress that a program may still print after it was asked to end."""
 
 _MOST = 200
 """Matches of one symptom looked at, from the end of a log."""

@@ -51,7 +51,7 @@ class _Page(JupyterHandler):
         nonce = secrets.token_urlsafe(16)
         self.set_header("Content-Type", "text/html; charset=utf-8")
         self.set_header("Cache-Control", "no-store")
-        # beside what Jupyter says of frames: only the page's own script runs, and it asks only this server
+        # in addition to what Jupyter says of frames: only the page's own script runs, and it asks only this server
         self.set_header(
             "Content-Security-Policy",
             f"{self.content_security_policy}; default-src 'none'; script-src 'nonce-{nonce}'; "

@@ -61,7 +61,7 @@ class Rendezvous:
             return None
         try:
             self._claim(message.mark, rank).touch(exist_ok=False)
-        except FileExistsError:  # somebody has this rank's place already
+        except FileExistsError:  # another process has this rank's place already
             return None
         return message
 

@@ -257,7 +257,7 @@ def main() -> None:
         first.say(result | ({"exit_code": code} if first.number else {}))
     if code < 0:
         with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the rank has left one, if anybody wants it
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the rank itself has left one
         signal.signal(-code, signal.SIG_DFL) if -code not in (signal.SIGKILL, signal.SIGSTOP) else None
         os.kill(os.getpid(), -code)
     sys.exit(code)

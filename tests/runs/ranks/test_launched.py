@@ -243,7 +243,7 @@ def test_an_earlier_launch_of_the_same_name_is_not_followed(tmp_path, launched, 
     not_met(launched, ledger)  # no one watches it
     launched.leave_message(ledger, locked, None)
     assert launched._meet(ledger).run.path == locked.path
-    not_met(launched, ledger)  # somebody has this rank's place already
+    not_met(launched, ledger)  # another process has this rank's place already
     launched.leave_message(ledger, locked, None)
     launched.open(ledger)  # the next launch begins, perhaps with the same run
     not_met(launched, ledger)

@@ -42,8 +42,8 @@ SYMPTOMS = (
         r"|Free memory on device \([\d./]+ GiB\) on startup is less than desired",
         "The GPU has no room for what vLLM wants to keep: it takes a fixed share of the whole GPU for its cache when "
         "it "
-        "starts, and the model, or the training beside it, has left less than that.",
-        "gpu_memory_utilization=0.3  # vLLM's share (TRL: vllm_gpu_memory_utilization): less beside a training, more "
+        "starts, and the model, or the training on the same GPU, has left less than that.",
+        "gpu_memory_utilization=0.3  # vLLM's share (TRL: vllm_gpu_memory_utilization): less next to a training, more "
         "where it is alone and the model fills it",
         "max_model_len=...  # shorter sequences want a smaller cache",
         "nvidia-smi  # who else holds the GPU",

@@ -8,7 +8,7 @@ from typing import Literal
 Tier = Literal["cause", "sign", "follow_up", "note", "warning"]
 """How much a text says about why a program ended.
 
-``cause``: it is why. ``sign``: it died of something that often has a cause of its own beside it in the log.
+``cause``: it is why. ``sign``: it died of something that often has a cause of its own near it in the log.
 ``follow_up``: others end like this when one has died. ``note``: no process ends of it, but the run is of no use.
 ``warning``: no process ends of it, but it may be why.
 """
