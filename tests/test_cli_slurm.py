@@ -56,7 +56,7 @@ def test_a_script_that_was_edited_is_kept(workspace, capsys):
     (["reduced_batch", "devices=2"], "devices comes from Slurm; give --gpus and --nodes"),
     (["reduced_batch", "--gpus", "2"], "set strategy=ddp"),
     (["reduced_batch", "--gpus", "0"], "devices=0"),
-    (["reduced_batch", "--time", "soon"], "--time=soon is no time of Slurm's"),
+    (["reduced_batch", "--time", "soon"], "--time=soon is not a time of Slurm's"),
     (["reduced_batch", "--cpus-per-task", "-3"], "--cpus-per-task=-3"),
     (["bf16_true", "--profile", "a100-80gb", "--constraint", "v100"], "V100 has no bf16"),
     (["reduced_batch", "--submit"], "there is no sbatch here"),
@@ -87,7 +87,7 @@ def test_what_is_no_script_is_one_line_and_no_one_waits(tmp_path, capsys):
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "huge").write_bytes(b"#!/bin/bash\n" + b"x" * 2**20)
     (tmp_path / "elf").write_bytes(b"\x7fELF\x02\x00\x00\x01\xff")
-    for name, said in (("fifo", "no regular file"), (".", "Is a directory"), ("huge", "larger than 256 KiB"),
+    for name, said in (("fifo", "not a regular file"), (".", "Is a directory"), ("huge", "larger than 256 KiB"),
                        ("elf", "binary"), ("a\0b", "cannot be read")):  # fmt: skip
         assert main(["doctor", "--slurm", f"{tmp_path}/{name}"]) == 2
         error = capsys.readouterr().err

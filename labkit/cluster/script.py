@@ -70,7 +70,7 @@ def limit_s(time: str) -> int:
         hours, (minutes, seconds) = 0, (*numbers, 0, 0)[:2]
     total_s = ((days * 24 + hours) * 60 + minutes) * 60 + seconds
     if total_s <= 0:
-        raise ConfigError(f"--time={time} is no time of Slurm's; write hours:minutes:seconds, as in 1:30:00.")
+        raise ConfigError(f"--time={time} is not a time of Slurm's; write hours:minutes:seconds, as in 1:30:00.")
     return total_s
 
 

@@ -23,7 +23,7 @@ _CONDITION = 2000
 class Token:
     """A piece of a script: ``text`` as it is written (of a here-document its body), from ``start`` to ``end``.
 
-    The target of a redirection is no token. ``quoted`` is whether a here-document is taken as it stands.
+    The target of a redirection is not a token. ``quoted`` is whether a here-document is taken as it stands.
     """
 
     kind: Literal["word", "operator", "document"]

@@ -207,7 +207,7 @@ def _hints(low: str) -> list[int]:
 
 
 def _fits(name: str, match: re.Match[str]) -> bool:
-    # a list of names and a call are no assignment, unless what follows can be nothing else
+    # a list of names and a call are not an assignment, unless what follows can be nothing else
     value = match["v"]
     return _is_one(name, value, quoted=True) and (match["op"] not in ",(" or _is_random(value) or _is_variable(name))
 

@@ -125,7 +125,7 @@ _OTHERS = re.compile(
     r"(amd|radeon|instinct|apple|intel|google)\b.*|mi[0-9]{2,3}[a-z]*|gfx[0-9a-f]+|rx *[0-9]{4}[a-z]*|gaudi.*|tpu.*|"
     r"trainium.*|inferentia.*|m[1-5]( pro| max| ultra)?"
 )
-"""Names of what is no GPU of NVIDIA's."""
+"""Names of what is not a GPU of NVIDIA's."""
 
 _PART = re.compile(r"mig\b|[0-9]g\.[0-9]+gb")
 """In the name of a part of a GPU, as MIG cuts it."""

@@ -52,12 +52,12 @@ class Place:
         for key in ("step", "epoch", "batch", "samples"):
             value = getattr(place, key)
             if type(value) is not int or not 0 <= value < _MOST:
-                raise ValueError(f"{PLACE} has {key}={value!r:.50}, which is no count")
+                raise ValueError(f"{PLACE} has {key}={value!r:.50}, which is not a count")
         if not _is_number(place.train_seconds) or place.train_seconds < 0:
-            raise ValueError(f"{PLACE} has train_seconds={place.train_seconds!r:.50}, which is no time")
+            raise ValueError(f"{PLACE} has train_seconds={place.train_seconds!r:.50}, which is not a time")
         losses = place.validation_losses
         if not isinstance(losses, list) or not all(loss is None or _is_number(loss) for loss in losses):
-            raise ValueError(f"{PLACE} has validation_losses that are no numbers")
+            raise ValueError(f"{PLACE} has validation_losses that are not numbers")
         if (named := step_of(saved)) is not None and place.step != named:
             raise ValueError(f"{PLACE} has step={place.step}, its folder is called {saved.name}")
         return place

@@ -135,7 +135,7 @@ def redact_file(path: Path) -> None:
         clean = redact(text)
         if clean == text:
             return
-    except (OSError, ValueError):  # there is none, it may not be read, or it is no file
+    except (OSError, ValueError):  # there is none, it may not be read, or it is not a file
         return
     partial = path.with_name(f".{path.name}.partial")
     try:
@@ -172,5 +172,5 @@ def _merged(found: list[Span]) -> list[tuple[int, int, str]]:
 
 
 def _is_path(value: str) -> bool:
-    """The place of a key file is no secret, and taking it out of a config would break it."""
+    """The place of a key file is not a secret, and taking it out of a config would break it."""
     return value.startswith("/") and os.path.exists(value)  # noqa: PTH110 - says no to what is too long; Path raises

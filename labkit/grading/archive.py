@@ -247,8 +247,8 @@ def _members(stream: _Inflated) -> Iterator[tuple[str, bytes]]:
         except (tarfile.HeaderError, ValueError):
             raise ArchiveError("a header in it is damaged, or its name is not UTF-8") from None
         if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
-            raise ArchiveError(f"{member.name[:80]!r} is no plain file (tar type {member.type!r}); pack it again with "
-                               "'labkit submit'")  # fmt: skip
+            raise ArchiveError(f"{member.name[:80]!r} is not a plain file (tar type {member.type!r}); pack it again "
+                               "with 'labkit submit'")  # fmt: skip
         if not is_member(member.name):
             raise ArchiveError(f"{member.name[:80]!r} does not belong into a submission")
         if not 0 <= member.size <= most_bytes(member.name):
@@ -298,4 +298,4 @@ def _of_how_many(texts: Mapping[str, bytes], sha256: Mapping[str, str]) -> str:
 
 
 def _no_number(constant: str) -> None:
-    raise ValueError(f"{constant} is no number")
+    raise ValueError(f"{constant} is not a number")

@@ -63,8 +63,8 @@ def collect(host: Host, student: str, to: Path | None = None) -> tuple[Path, Sub
             found = read_archive(partial)
         except ArchiveError as error:
             raise ArchiveError(
-                f"what came from {host.name} is no whole submission: {error}. Collect again; a login shell that prints "
-                "something there spoils it."
+                f"what came from {host.name} is not a whole submission: {error}. Collect again; a login shell that "
+                "prints something there spoils it."
             ) from None
         if found.name != student:
             raise ArchiveError(f"{host.name} sent the work of {found.name!r} and not of {student!r}.")

@@ -91,7 +91,7 @@ def find_archives(place: Path) -> tuple[list[Path], list[Path]]:
     if place.is_file():
         return [place], []
     if not place.is_dir():
-        raise ConfigError(f"{place} is no folder and no file; 'labkit grade FOLDER' reads a folder of archives.")
+        raise ConfigError(f"{place} is neither a folder nor a file; 'labkit grade FOLDER' reads a folder of archives.")
     found, others = [], []
     for folder, folders, files in os.walk(place):
         folders[:] = sorted(name for name in folders if not name.startswith("."))

@@ -18,7 +18,7 @@ def fault(data: bytes) -> str:
         return "it is cut off, or no notebook"
     cells = found.get("cells") if isinstance(found, dict) else None
     if not isinstance(cells, list) or not all(isinstance(cell, dict) for cell in cells):
-        return "it is no notebook: it has no list of cells"
+        return "it is not a notebook: it has no list of cells"
     if not any(cell.get("source") for cell in cells):
         return "it has no cell with anything in it"
     return ""

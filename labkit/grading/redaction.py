@@ -13,7 +13,7 @@ from labkit.config.secrets import KNOWN, Redactor, forms, known_values
 
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 _MIXED = re.compile(r"(?=.*\d)(?=.*[A-Za-z])\S{6,}|(?=.*[^\w\s-])\S{8,}|(?=\S*[a-z]\S*[A-Z]\S*[a-z])\S{12,}")
-"""A value that is no word: what was found by its name is looked for elsewhere too, unless it may mean something."""
+"""A value that is not a word: what was found by its name is looked for elsewhere too, unless it may mean something."""
 _LONG = 16
 """Characters from which such a value is also looked for in what is graded, where a wrong hit would change a run."""
 
@@ -28,7 +28,7 @@ class Redaction:
     def clean(self, data: bytes, member: str) -> bytes:
         """The same bytes where there is no secret in them: what a record was made from stays as it was written.
 
-        ``ValueError`` for a notebook that is no text.
+        ``ValueError`` for a notebook that is not text.
         """
         return self._clean(self._redactor, data, member)
 
@@ -74,7 +74,7 @@ class Redaction:
         except (ValueError, RecursionError):
             redactor.kinds.clear()
             if member.endswith(".ipynb") and _is_binary(data):
-                raise ValueError("it is no text, and cannot be searched for secrets") from None
+                raise ValueError("it is not text, and cannot be searched for secrets") from None
             return self._text(redactor, data, member)
         if clean == found and json.detect_encoding(data).startswith("utf-8"):
             return data

@@ -114,7 +114,7 @@ def _times(run: Run, now: datetime) -> Iterator[Sign]:
         return Sign(kind="times", text=f"{run.folder}: {text}")
 
     if created is None:
-        yield sign(f"created is {record.created!r}, which is no time")
+        yield sign(f"created is {record.created!r}, which is not a time")
         return
     if created > now + timedelta(seconds=SLACK_S):
         yield sign(f"created {created:%F %T}, after it was handed in or in the future")

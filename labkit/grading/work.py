@@ -42,7 +42,7 @@ class Run:
 
     @functools.cached_property
     def created(self) -> datetime | None:
-        """When it began, as it says; None where that is no time."""
+        """When it began, as it says; None where that is not a time."""
         return read_time(self.record.created)
 
     @property

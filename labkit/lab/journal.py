@@ -34,7 +34,7 @@ class Journal:
             ) from None
 
     def entries(self, kind: str, **wanted: Any) -> list[dict[str, Any]]:
-        """Lines of a kind with these values, oldest first; what is no JSON, such as a torn line, is left out."""
+        """Lines of a kind with these values, oldest first; what is not JSON, such as a torn line, is left out."""
         if not self.path.exists():
             return []
         found = []

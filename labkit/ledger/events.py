@@ -27,7 +27,7 @@ MARK_BYTES = 256
 class EventReader:
     """Events of a file that still grows; each call of ``new`` gives those since the last.
 
-    ``offset`` is the byte where the next one begins. ``skipped`` counts the lines that were no event: damaged, too
+    ``offset`` is the byte where the next one begins. ``skipped`` counts the lines that were not an event: damaged, too
     long, of an unknown kind or lacking something. ``more``: whether the last call has left whole lines for the next.
     ``replaced``: whether the file is another than the one that was read, or was cut; then nothing more comes.
     """
@@ -45,8 +45,8 @@ class EventReader:
     def new(self, most_bytes: int | None = None) -> Iterator[dict[str, Any]]:
         """Events that have become whole since the last call. A line without an end is left for the next.
 
-        Stops after the line that ``most_bytes`` end in. Raises ``OSError``, and ``ValueError`` for what is no regular
-        file.
+        Stops after the line that ``most_bytes`` end in. Raises ``OSError``, and ``ValueError`` for what is not a
+        regular file.
         """
         try:
             file = open_own(self.path)

@@ -10,8 +10,8 @@ from labkit.config.regular_file import open_regular
 def open_own(path: Path) -> BinaryIO:
     """``path`` opened to read; never waits.
 
-    Raises ``OSError`` where it cannot be opened, and ``ValueError`` with the name for a link and for what is no regular
-    file.
+    Raises ``OSError`` where it cannot be opened, and ``ValueError`` with the name for a link and for what is not a
+    regular file.
     """
     refuse_link(path)
     return open_regular(path)

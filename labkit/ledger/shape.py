@@ -163,7 +163,7 @@ class Resumed(TypedDict):
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file.
 
-    Raises ``OSError``, and ``ValueError`` for what is no regular file, holds something else or has over
+    Raises ``OSError``, and ``ValueError`` for what is not a regular file, holds something else or has over
     ``LARGEST_BYTES``.
     """
     content = read_regular(path, LARGEST_BYTES)

@@ -98,6 +98,6 @@ def console() -> "Console":
     columns = width()
     return Clean(
         file=sys.stdout, width=columns or WIDTH_WITHOUT_TERMINAL, soft_wrap=columns is None,
-        height=shutil.get_terminal_size().lines,  # without it rich reads COLUMNS, and stumbles over what is no number
+        height=shutil.get_terminal_size().lines,  # else rich reads COLUMNS, and fails where it is not a number
         highlight=False, markup=False, emoji=False,
     )  # fmt: skip

@@ -55,7 +55,7 @@ def replay(
     below the log's own peak, sizes rounded up to 512 bytes, always fails. In between more capacity is nearly always
     better, but not always: releasing cached segments early can leave fewer holes.
 
-    Raises ``ValueError`` with the index of an event that is no log: a key allocated twice, or freed without an
+    Raises ``ValueError`` with the index of an event that is not a log: a key allocated twice, or freed without an
     allocation.
     """
     allocator = kind(capacity_bytes)

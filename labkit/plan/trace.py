@@ -129,4 +129,4 @@ class Trace:
                 facts["loaded_bytes"]  # files of an earlier labkit lack it
                 return cls(moves=data["moves"], operations=data["operations"], report=report, **facts)
         except (EOFError, BadZipFile, AttributeError, KeyError, TypeError) as error:  # each is numpy's way to say so
-            raise ValueError(f"{path} is no trace: {error}") from error
+            raise ValueError(f"{path} is not a trace: {error}") from error

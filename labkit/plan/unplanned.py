@@ -14,7 +14,8 @@ def unplanned(config: RunConfig) -> str | None:
 
 
 def unplanned_strategy(strategy: str, devices: int, world_size: int) -> str | None:
-    """The same for a strategy by itself, of values that may not make a config; what is no strategy is taken as auto."""
+    """The same for a strategy by itself, of values that may not make a config; what is not a strategy is taken as
+    auto."""
     placement = PLACEMENTS.get(strategy, Placement())
     never = placement.splits_layers or (placement.uses_zero and not placement.offloads)
     if never or (world_size > 1 and not placement.replicates and not placement.shards):

@@ -83,7 +83,7 @@ def load_adapter(model: PreTrainedModel, folder: Path, base_name: str) -> "PeftM
         found = layers.get(layer)
         if side[:1] not in ("A", "B"):
             raise CheckpointError(
-                f"the adapter in {folder} adapts {layer}, which is no linear layer; labkit's never do."
+                f"the adapter in {folder} adapts {layer}, which is not a linear layer; labkit's never do."
             )
         fits = found is not None and {"A": found.in_features == columns, "B": found.out_features == rows}[side[0]]
         if not fits:

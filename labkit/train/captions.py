@@ -56,7 +56,7 @@ def captions_of_run(config: RunConfig, folder: Path, images: Sequence[Path]) -> 
     """Captions of image files by the model that a run has trained; ``folder`` is the run's.
 
     Each row has ``image`` and ``caption``, and for a run with adapters ``base_caption``, the base's own. Raises
-    ``DataError`` for a file that is no image, ``CheckpointError`` for a run that has kept no weights.
+    ``DataError`` for a file that is not an image, ``CheckpointError`` for a run that has kept no weights.
     """
     opened = [open_image(path) for path in images]
     model, processor = load(config, folder)

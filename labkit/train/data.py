@@ -109,7 +109,7 @@ def _refuse_odd_files(folder: Path) -> None:
     for parent, _, names in os.walk(folder):
         for path in (Path(parent) / name for name in names):
             if path.exists() and not path.is_file():
-                raise DataError(f"the data set in {folder} has {path.name}, which is no file; take it out.")
+                raise DataError(f"the data set in {folder} has {path.name}, which is not a file; take it out.")
 
 
 def packaged(name: str) -> EmojiZip:

@@ -86,7 +86,7 @@ def samples_here(name: str, data_folder: Path) -> int | None:
         if not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir())):
             return None
         if not folder.is_dir():
-            raise DataError("it is no folder")
+            raise DataError("it is not a folder")
         return check_folder(folder)
     except (DataError, OSError) as error:
         aside = f"mv {shlex.quote(str(folder))} {shlex.quote(f'{folder}.old')}"
@@ -100,7 +100,7 @@ def plan(name: str, data_folder: Path) -> ArchivePlan:
     """Ask the server for the archive's size and first bytes, and the disk for its room; writes nothing.
 
     Raises ``DataError`` for a name without an address, for a server that is out of reach or refuses, and for an
-    answer that is no gzip archive.
+    answer that is not a gzip archive.
     """
     entry = _entry(name)
     try:
@@ -296,7 +296,7 @@ def _extract(planned: ArchivePlan, unpacked: Path) -> None:
                     most = f"{MOST_FILES} files or {human_bytes(MOST_BYTES)}"
                     raise tarfile.TarError(f"it would unpack to more than {most}")
                 if not (member.isreg() or member.isdir()):
-                    raise tarfile.TarError(f"{member.name} is no file and no folder")
+                    raise tarfile.TarError(f"{member.name} is neither a file nor a folder")
                 inside = "/".join(member.name.split("/")[1:])
                 if not inside:
                     continue

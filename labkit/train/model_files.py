@@ -85,8 +85,8 @@ def shards(folder: Path) -> list[str]:
     for weight, name in named.items():
         if not isinstance(name, str) or not _SHARD.fullmatch(name):
             raise CheckpointError(
-                f"{folder / INDEX} has {weight[:100]!r} in {name!r:.200}, which is no safetensors file of its folder; "
-                f"{remedy(folder)}."
+                f"{folder / INDEX} has {weight[:100]!r} in {name!r:.200}, which is not a safetensors file of its "
+                f"folder; {remedy(folder)}."
             )
     return sorted(set(named.values()))
 

@@ -125,7 +125,7 @@ def _stored_tensor(
         raise ValueError(f"{name} has dtype {entry['dtype']}")
     dtype, shape, (start, end) = _DTYPES[entry["dtype"]], tuple(entry["shape"]), entry["data_offsets"]
     if not all(type(number) is int and number >= 0 for number in (*shape, start, end)):
-        raise ValueError(f"{name} has a shape or a place that is no list of counts")
+        raise ValueError(f"{name} has a shape or a place that is not a list of counts")
     if end - start != math.prod(shape) * dtype.itemsize:
         raise ValueError(f"{name} has {end - start} bytes for the shape {list(shape)}")
     return StoredTensor(path, name, dtype, shape, data_start + start, target_dtype, device)

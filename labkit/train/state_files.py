@@ -44,7 +44,7 @@ class HostCheckpoints(TorchCheckpointIO):
 
 
 def read_state(path: Path, types: Sequence[type] = ()) -> Any:
-    """What ``torch.save`` has written into ``path``, in host memory; of types that are no data only ``types``.
+    """What ``torch.save`` has written into ``path``, in host memory; of types that are not data only ``types``.
 
     Raises one of ``MALFORMED``, by the name of the file and of what it asks for.
     """
@@ -55,7 +55,9 @@ def read_state(path: Path, types: Sequence[type] = ()) -> Any:
                 return torch.load(file, map_location="cpu", weights_only=True)
         except UnpicklingError as error:
             named = _NAMED.search(str(error))
-            what = f"asks for {named[1]}, which is not data; nothing of it was run" if named else "is no file of torch"
+            what = (
+                f"asks for {named[1]}, which is not data; nothing of it was run" if named else "is not a file of torch"
+            )
             raise ValueError(f"{path.name} {what}") from error
         except EOFError:
             raise ValueError(f"{path.name} is cut") from None

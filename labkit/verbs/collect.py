@@ -41,9 +41,9 @@ def main(args: argparse.Namespace) -> int:
         if value is not None and (not value.strip() or value.startswith("-")):
             raise ConfigError(f"{option}={value!r} is none that ssh could reach.")
     if args.port is not None and not 0 < args.port < 2**16:
-        raise ConfigError(f"--port={args.port} is no port: 1 to 65535.")
+        raise ConfigError(f"--port={args.port} is not a port: 1 to 65535.")
     if args.key is not None and not Path(args.key).is_file():
-        raise ConfigError(f"--key={args.key} is no file.")
+        raise ConfigError(f"--key={args.key} is not a file.")
     host = Host(
         name=args.host, user=args.user, port=args.port, key=Path(args.key) if args.key else None,
         container=args.container, labkit=args.labkit,

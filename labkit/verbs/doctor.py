@@ -82,7 +82,7 @@ def _text(path: Path) -> str:
         # a FIFO without a writer would be waited for
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise ConfigError(f"{path} is no regular file; give the file that sbatch is to read.")
+                raise ConfigError(f"{path} is not a regular file; give the file that sbatch is to read.")
             data = file.read(MOST_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a name with a NUL
         raise ConfigError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None

@@ -34,7 +34,7 @@ def main(args: argparse.Namespace) -> int:
     """Print the rows. The exit code is 0 also where an archive is broken: its row says why."""
     price = args.price_per_hour
     if price is not None and not (math.isfinite(price) and price >= 0):
-        raise ConfigError(f"--price-per-hour={price} is no price: a number from 0 up.")
+        raise ConfigError(f"--price-per-hour={price} is not a price: a number from 0 up.")
     from labkit.grading.grade import Row, find_archives, grade
     from labkit.grading.sheet import as_csv, clean, details, facts, table
 

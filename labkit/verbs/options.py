@@ -24,7 +24,7 @@ EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 def find_machines(args: argparse.Namespace) -> None:
     """Give ``--profile`` and ``--gpu`` the name under which their machine is known: ``a100-80gb`` for ``A100 80GB``.
 
-    Says which GPU is taken where a name may be that of several. What is no GPU is left for the verb to refuse.
+    Says which GPU is taken where a name may be that of several. What is not a GPU is left for the verb to refuse.
     """
     for option in ("profile", "gpu"):
         typed = getattr(args, option, None)

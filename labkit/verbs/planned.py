@@ -15,7 +15,7 @@ def resolve_planned(workspace: Workspace, name: str, overrides: Mapping[str, str
     strategy, counts = str(values.get("strategy", "auto")), []
     for key in ("devices", "num_nodes"):
         count = str(values.get(key, 1))
-        counts.append(int(count) if count.isdecimal() else 1)  # what is no number resolve refuses
+        counts.append(int(count) if count.isdecimal() else 1)  # what is not a number resolve refuses
     if (why := unplanned_strategy(strategy, counts[0], counts[0] * counts[1])) is not None:
         raise ConfigError(f"{name}: {why}")
     return resolve(workspace, name, dict(overrides), gpu)

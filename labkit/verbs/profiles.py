@@ -73,7 +73,9 @@ def _make(workspace: Workspace, args: argparse.Namespace) -> int:
         raise ConfigError(f"'labkit profiles {MAKE}' needs --gpu, a GPU by name or a size such as 24GiB.")
     name = args.new_name or find_gpu(args.gpu).name
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) or name == MAKE:
-        raise ConfigError(f"--name={name!r} is no name for a profile: letters, digits, '.', '_' and '-', not '{MAKE}'.")
+        raise ConfigError(
+            f"--name={name!r} is not a name for a profile: letters, digits, '.', '_' and '-', not '{MAKE}'."
+        )
     path = workspace.profiles / f"{name}.yaml"
     from labkit.plan.profile_file import check_free, write_profile
     from labkit.plan.tune import tune

@@ -384,7 +384,7 @@ BROKEN = {
     "only a comment": (b"# nothing\n", "key: value"),
     "a list": (b"- base: baseline\n", "key: value"),
     "text": (b"batch size is four\n", "key: value"),
-    "a key that is no text": (b"base: baseline\n3: 4\n", "key: value"),
+    "a key that is not text": (b"base: baseline\n3: 4\n", "key: value"),
     "not YAML": (b"base: [baseline\n", "line 2"),
     "a tab": (b"base: baseline\n\tlr: 3\n", "line 2"),
     "latin-1": ("base: baseline\nlesson: caf\u00e9\n".encode("latin-1"), "not a text file"),

@@ -31,7 +31,7 @@ def test_a_large_file_costs_nothing(tmp_path):
 
 @pytest.fixture
 def others(tmp_path, monkeypatch):
-    """What is no regular file, by how it is called."""
+    """What is not a regular file, by how it is called."""
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
     (tmp_path / "device").symlink_to("/dev/zero")

@@ -67,10 +67,10 @@ FAILURES = {
     "disk full": ("echo 'OSError: [Errno 28] No space left on device' >&2; exit 1", "a disk of node is full"),
     "no work": ("echo 'error: there is nothing to hand in' >&2; exit 2", "exit code 2: there is nothing to hand in"),
     "silent": ("exit 3", "exit code 3: it said nothing"),
-    "cut": ("head -c 3000 {archive}", "no whole submission: it is cut off.*Collect again"),
+    "cut": ("head -c 3000 {archive}", "not a whole submission: it is cut off.*Collect again"),
     "cut and failed": ("head -c 3000 {archive}; exit 255", "no answer"),
-    "nothing": ("true", "no whole submission"),
-    "chatty shell": ("echo Welcome; cat {archive}", "no whole submission: .*login shell"),
+    "nothing": ("true", "not a whole submission"),
+    "chatty shell": ("echo Welcome; cat {archive}", "not a whole submission: .*login shell"),
     "escapes": ("printf '\\033[2Jhi\\n' >&2; exit 1", "exit code 1"),
     "endless": ("cat /dev/zero", "more than the 64 MiB"),
 }

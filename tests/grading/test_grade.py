@@ -316,13 +316,13 @@ def test_the_command_for_one_student_and_with_a_price(student, handed, tmp_path,
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["nowhere"], "nowhere is no folder"),
+        (["nowhere"], "nowhere is neither a folder"),
         (["."], "holds no .tar.gz"),
         ([".", "--price-per-hour", "-1"], "--price-per-hour=-1.0"),
         ([".", "--price-per-hour", "nan"], "--price-per-hour=nan"),
         (["a.tar.gz", "--details", "Bob"], "--details='Bob'"),
         (["a.tar.gz", "--csv", "nowhere/a.csv"], "--csv=nowhere/a.csv"),
-        (["a\x1b.tar.gz"], "no folder"),
+        (["a\x1b.tar.gz"], "neither a folder"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path, monkeypatch, arguments, says, capsys):

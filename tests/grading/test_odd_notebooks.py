@@ -39,9 +39,9 @@ def desk(student, tmp_path, monkeypatch):
         (b"\0" * 4096, "it is empty"),
         (GOOD[:60], "it is cut off, or no notebook"),
         (b"[" * 10_000, "it is cut off, or no notebook"),
-        (b"{}", "it is no notebook: it has no list of cells"),
-        (b"[1, 2]", "it is no notebook: it has no list of cells"),
-        (b'{"cells": [1]}', "it is no notebook: it has no list of cells"),
+        (b"{}", "it is not a notebook: it has no list of cells"),
+        (b"[1, 2]", "it is not a notebook: it has no list of cells"),
+        (b'{"cells": [1]}', "it is not a notebook: it has no list of cells"),
         (b'{"cells": [], "nbformat": 4}', "it has no cell with anything in it"),
         (b"[]," * 1_000_001, "it has more parts than any notebook"),
     ],
@@ -120,7 +120,7 @@ def test_a_file_that_may_not_be_read_is_left_out_and_named(desk, monkeypatch):
 
 def test_a_file_that_is_no_text_is_left_out_since_it_may_hide_a_secret(desk):
     (desk[1] / "zip.ipynb").write_bytes(b"PK\x03\x04\x14\x00" + os.urandom(500))
-    assert gather(Workspace.find()).left_out == ["labs/zip.ipynb: it is no text, and cannot be searched for secrets"]
+    assert gather(Workspace.find()).left_out == ["labs/zip.ipynb: it is not text, and cannot be searched for secrets"]
 
 
 def test_a_huge_file_is_left_out_without_being_read(desk):

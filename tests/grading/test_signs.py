@@ -89,7 +89,7 @@ EDITS = {
     "another id": ({"id": "20260101-000000-0000beef"}, "record: ", "the record in it says"),
     "created later": ({"created": "2026-01-01T00:00:00+00:00"}, "times: ", "id says another time"),
     "created in the future": ({"created": "2999-01-01T00:00:00+00:00"}, "times: ", "in the future"),
-    "no time": ({"created": "noon"}, "times: ", "'noon', which is no time"),
+    "no time": ({"created": "noon"}, "times: ", "'noon', which is not a time"),
     "less time": ({"wall_seconds": 0.1, "train_seconds": 9.0}, "times: ", "took 0.1 s in all"),
     "no end of time": ({"wall_seconds": 1e300}, "times: ", "wall_seconds=1e+300"),
     "time backwards": ({"wall_seconds": -5.0}, "times: ", "wall_seconds=-5"),

@@ -1,4 +1,5 @@
-"""Records of older versions are read in the words of today, and what is no record is left for the check of its form."""
+"""Records of older versions are read in the words of today, and what is not a record is left for the check of its
+form."""
 
 import copy
 import dataclasses

@@ -250,7 +250,7 @@ GUARDS = (
     ),
     Guard(
         "panel: the number of an answer",
-        "what is no number becomes an error of the server",
+        "what is not a number becomes an error of the server",
         HANDLERS,
         "if not (seen.isascii() and seen.isdecimal() and len(seen) <= 15):",
         "if False:",

@@ -1,4 +1,4 @@
-"""What is not planned: for every strategy, on one device and on several, and for what is no strategy."""
+"""What is not planned: for every strategy, on one device and on several, and for what is not a strategy."""
 
 import pytest
 

@@ -342,7 +342,7 @@ def test_two_hundred_thousand_losses_are_drawn_and_no_text_is_taken_for_html(not
     for place in ("#title", "#where", "#reason"):
         assert HOSTILE in page.locator(place).inner_text()
     assert page.locator("img").count() == 0 and page.title() == "labkit: a run"
-    assert page.locator("#loss polyline").count() == 2  # before and after what was no number
+    assert page.locator("#loss polyline").count() == 2  # before and after what was not a number
     assert "2000 losses are not a number" in page.locator("#loss").text_content()
     band = " ".join(page.locator("#loss .band").nth(at).get_attribute("points") for at in range(2))
     tops = sorted(float(point.split(",")[1]) for point in band.split())

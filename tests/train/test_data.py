@@ -380,7 +380,7 @@ def test_the_order_of_samples_does_not_depend_on_the_batch_size():
 def test_a_pipe_in_a_folder_of_data_stops_no_one(tmp_path):
     folder = image_folder(tmp_path / "squares")
     os.mkfifo(folder / "more.csv")
-    with pytest.raises(DataError, match=r"has more.csv, which is no file"):
+    with pytest.raises(DataError, match=r"has more.csv, which is not a file"):
         FolderDataset(folder)
 
 

@@ -489,5 +489,5 @@ def test_an_empty_folder_is_filled_and_a_file_is_in_the_way(address, data):
     other = data.parent / "other"
     other.mkdir()
     (other / NAME).write_text("")
-    with pytest.raises(DataError, match="in the way: it is no folder"):
+    with pytest.raises(DataError, match="in the way: it is not a folder"):
         samples_here(NAME, other)

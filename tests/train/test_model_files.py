@@ -1,4 +1,4 @@
-"""Model files: nothing outside a model's folder is read, and what is no file is refused at once."""
+"""Model files: nothing outside a model's folder is read, and what is not a file is refused at once."""
 
 import json
 import os

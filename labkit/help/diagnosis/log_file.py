@@ -37,7 +37,7 @@ def read_log(path: Path, start: int = 0) -> str:
     """A log from the byte ``start`` on: all of it, or of a large one what may tell of an end.
 
     Lines that say what was left out stand in their place. Empty without a file. Raises ``OSError`` for one that cannot
-    be read, and ``ValueError`` with the name for what is no regular file.
+    be read, and ``ValueError`` with the name for what is not a regular file.
     """
     try:
         with open_regular(path) as file:

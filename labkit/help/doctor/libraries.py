@@ -144,5 +144,5 @@ def _ask(machine: Machine, path: str, token: str | None) -> tuple[int | None, An
             return answer.status, json.loads(answer.read(2**20))
     except urllib.error.HTTPError as error:
         return error.code, None
-    except (OSError, ValueError) as error:  # no way there, a time-out, an endpoint that is no address
+    except (OSError, ValueError) as error:  # no way there, a time-out, an endpoint that is not an address
         return None, str(getattr(error, "reason", error)) or type(error).__name__

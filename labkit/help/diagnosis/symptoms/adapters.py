@@ -148,7 +148,7 @@ SYMPTOMS = (
         r"data did not match any variant of untagged enum",
         "tokenizer.json was written by a newer tokenizers than the one installed, which cannot read it.",
         "pip install -U transformers tokenizers  # the cure in every thread; 4.45 or newer for files of 2024 on",
-        "head -c 300 tokenizer.json  # a git-lfs pointer or an HTML page is no tokenizer either",
+        "head -c 300 tokenizer.json  # a git-lfs pointer or an HTML page is not a tokenizer either",
     ),
     wrapped(
         "tokenizer_converter",

@@ -134,7 +134,7 @@ SYMPTOMS = (
         "lfs_pointer",
         # torch.load of a file that git clone left as a pointer ('version https://git-lfs...')
         r"invalid load key, '(?:v|<)'",
-        "The weights file is no weights file: a git-lfs pointer of some 130 bytes, or a web page.",
+        "The weights file is not a weights file: a git-lfs pointer of some 130 bytes, or a web page.",
         "ls -l MODEL ; head -c 100 FILE  # 'version https://git-lfs' or '<!DOCTYPE'",
         "git lfs pull  # in the cloned folder; or hf download ORG/MODEL --local-dir MODEL",
     ),

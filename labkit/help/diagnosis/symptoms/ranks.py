@@ -34,7 +34,7 @@ SYMPTOMS = (
         r"|connecting to address (?:\S+ )?with family \d+ is neither AF_INET",
         "NCCL found no network interface: NCCL_SOCKET_IFNAME names one that this machine has not, or there is none.",
         "ip -br a ; echo $NCCL_SOCKET_IFNAME  # the names that there are, and the one that was asked for",
-        "unset NCCL_SOCKET_IFNAME  # NCCL then takes the first that is no loopback; on one machine that is enough",
+        "unset NCCL_SOCKET_IFNAME  # NCCL then takes the first that is not a loopback; on one machine that is enough",
         "export NCCL_SOCKET_IFNAME=eno1,eth0  # where nodes call theirs differently: all names, with commas",
     ),
     wrapped(

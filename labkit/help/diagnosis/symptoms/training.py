@@ -1,4 +1,4 @@
-"""The training itself: losses that are no number, and steps that autograd, DDP or a scaler refuse."""
+"""The training itself: losses that are not a number, and steps that autograd, DDP or a scaler refuse."""
 
 from labkit.help.diagnosis.symptoms.symptom import symptom
 
