@@ -18,12 +18,12 @@ MOST_SIGNS = 100
 _BEGINS = re.compile(r"(^\s*|[;,|\t]\s*)([=+@＝＋－＠-])")
 """Where a spreadsheet takes text for a formula: at the beginning of a cell, wherever it thinks that one begins."""
 
-_NUMBERS = ("runs", "course", "answered", "before", "right", "checks", "GPU min", "cost", "virt min")
+_NUMBERS = ("runs", "course", "answered", "before", "right", "checks", "GPU min", "cost", "sim min")
 _NOTES = (
     "runs: ended, whatever way. course: experiments of the course that were run as the course has them.",
     "before: answers committed before the runs that they are about. right: by the runs; +n: no run tells.",
     "checks: passed when computed again from the runs; +n: passed by the student's journal alone.",
-    "GPU and virt min: wall seconds times devices. to look at: 'labkit grade FOLDER --details NAME' says what.",
+    "GPU and sim min (the simulated GPU): wall seconds times devices. to look at: 'labkit grade FOLDER --details NAME' says what.",
 )
 
 

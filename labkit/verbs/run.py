@@ -73,7 +73,7 @@ def main(args: argparse.Namespace) -> int:
 def _time_is_over(record: Record | None) -> int:
     """Say where the run stands. ``EXIT_AGAIN`` if it has saved more than it began with: then it is worth a new job."""
     if record is None:
-        say("stopped before the job's time was over; no run was running", error=True)
+        say("stopped before the job's time was over; no run was in progress", error=True)
         return EXIT_FAILED
     say(f"{record.experiment}: {record.reason}", error=True)
     if record.status in ("ok", "oom"):
