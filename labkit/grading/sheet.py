@@ -23,7 +23,7 @@ _NOTES = (
     "runs: ended, whatever way. course: experiments of the course that were run as the course has them.",
     "before: answers committed before the runs that they are about. right: by the runs; +n: no run tells.",
     "checks: passed when computed again from the runs; +n: passed by the student's journal alone.",
-    "GPU and sim min (the simulated GPU): wall seconds times devices. to look at: 'labkit grade FOLDER --details NAME' says what.",
+    "GPU and sim(ulated) min: wall seconds times devices. to look at: 'labkit grade FOLDER --details NAME' says what.",
 )
 
 

@@ -1,4 +1,4 @@
-"""Somebody else's batch script: each mistake is found, with the right line, and what is right is left alone."""
+"""Batch scripts from elsewhere: each mistake is found, with the right line, and what is right is left alone."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Regular files: what is none is refused by name and at once, and a long one is not read."""
+"""Regular files: anything else is refused by name and at once, and a long one is not read."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""The families that are known: the same in the catalogue and here, and what is no family's is refused by name."""
+"""The families that are known: the same in the catalogue and here; a model of no known family is refused by name."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""One guard: a line that stands between labkit and what somebody else brings, or between a run and a lie."""
+"""One guard: a line that stands between labkit and what comes from outside, or between a run and a lie."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Paged optimizer state is the host's, but for small weights."""
+"""Paged optimizer state is in host memory, except for small weights."""
 
 import pytest
 

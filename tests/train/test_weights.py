@@ -1,4 +1,4 @@
-"""Weights: what is saved is what is loaded, in any dtype and from any shards, and what is wrong is told."""
+"""Weights: what is saved is what is loaded, in any dtype and from any shards, and what is wrong is said."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Dead runs are told apart. Texts are provoked here where a CPU can; those of CUDA, NCCL and Slurm are quoted."""
+"""Dead runs are distinguished. Texts are provoked here where a CPU can; those of CUDA, NCCL and Slurm are quoted."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""What the panel keeps from whom. Every run that is asked for here exists, so that only the guard can refuse it."""
+"""What the panel shows to whom. Every run that is asked for here exists, so that only the guard can refuse it."""
 
 import contextlib
 import http.client

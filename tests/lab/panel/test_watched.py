@@ -1,4 +1,4 @@
-"""One run as its panel is told of it: what is read, what it costs, and files that are not what they should be."""
+"""One run as its panel shows it: what is read, what it costs, and files that are not what they should be."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Ranks that somebody else has started: torchrun, on the script of the workspace as it is."""
+"""Ranks that a launcher has started: torchrun, on the script of the workspace as it is."""
 
 import fcntl
 import json
