@@ -95,7 +95,7 @@ class Ledger:
     ) -> list[Record]:
         """Records, oldest first, of runs that ended and that are running.
 
-        ``on_skipped`` hears of each folder that cannot be read: which, why, and what to do.
+        ``on_skipped`` is called with the error of each folder that cannot be read: which, why, and what to do.
         """
         found = []
         for folder in self.folders(profile, experiment):

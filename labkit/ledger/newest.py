@@ -23,7 +23,8 @@ OnSkipped = Callable[[LedgerError], None]
 def newest(ledger: Ledger, profile: str, on_skipped: OnSkipped = lambda error: None) -> list[Record]:
     """The newest run of each experiment and of each set of typed values on ``profile``, oldest first.
 
-    ``on_skipped`` hears of folders that cannot be read, as far as a newer run does not make them needless.
+    ``on_skipped`` is called with the error of folders that cannot be read, as far as a newer run does not make them
+    needless.
     """
     seen: set[tuple[str, str]] = set()
     found: list[Record] = []

@@ -114,7 +114,7 @@ def advise(
     whose order ranks them. Where none fits, or only one that costs numerics, quality or offload, changes are
     combined: fallbacks are added until the run fits, and each change that turns out not to be needed is dropped
     again, the costliest first. So no single change can be left out of a combination; another combination may still
-    be better. ``say`` hears what is planned.
+    be better. ``say`` is called with what is planned.
 
     Raises ``ConfigError`` for an unknown GPU, a run without a capacity or one that the GPU cannot do, and
     ``PredictionError`` for a run that cannot be predicted.
