@@ -173,7 +173,7 @@ class RunConfig:
     @property
     def hash(self) -> str:
         """Twelve hexadecimal digits that are the same for the same settings."""
-        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
+        return _hash_of(self.to_dict())
 
     @functools.cached_property
     def architecture(self) -> Architecture:
@@ -232,6 +232,24 @@ def read_config(values: Mapping[str, Any]) -> RunConfig:
     if unknown := values.keys() - set(keys()):
         raise ConfigError(f"the run's config has the key {min(unknown)!r}, unknown to this labkit; run it anew.")
     return RunConfig(**values)
+
+
+def hash_today(config_values: dict[str, Any], written: str) -> str:
+    """The hash of a record's settings with the keys of today, where ``written`` is the one they had with fewer.
+
+    A key that came later has its default in what was run before, so that the settings are the same. Where ``written``
+    is not the hash of these values, or they cannot be read, it stays.
+    """
+    if not config_values.keys() < set(keys()) or _hash_of(config_values) != written:
+        return written
+    try:
+        return read_config(config_values).hash
+    except ConfigError:
+        return written
+
+
+def _hash_of(plain: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def keys() -> tuple[str, ...]:

@@ -3,7 +3,10 @@
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+from labkit.runs.processes import processes_of
 
 OnEvent = Callable[[dict[str, Any]], None]
 
@@ -31,12 +34,5 @@ def _training_processes(folder: str) -> list[int]:
     """Processes of this one that train the run in ``folder``."""
     import psutil
 
-    found = []
-    for child in psutil.Process().children(recursive=True):
-        try:
-            line = child.cmdline()
-        except psutil.Error:  # it has ended meanwhile
-            continue
-        if "labkit.train.fit" in line and folder in line:
-            found.append(child.pid)
-    return found
+    own = {child.pid for child in psutil.Process().children(recursive=True)}
+    return [pid for pid in processes_of(Path(folder), "labkit.train.fit") if pid in own]

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from labkit.config.schema import hash_today
 from labkit.ledger.errors import NewerError
 from labkit.ledger.measured import add_phase, forget_from, highest, started
 from labkit.ledger.shape import (
@@ -86,7 +87,8 @@ class Record:
             raise NewerError(f"its record has version {schema}, and this labkit reads {SCHEMA}")
         if wrong := misfit(cls, data):
             raise ValueError(f"its record does not fit: {wrong}")
-        return cls(**data | {"schema": SCHEMA})
+        now = {"schema": SCHEMA, "config_hash": hash_today(data["config"], data["config_hash"])}
+        return cls(**data | now)
 
     @property
     def report(self) -> MemoryReport | None:

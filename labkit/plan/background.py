@@ -26,15 +26,17 @@ def main() -> None:
     with contextlib.suppress(OSError):
         os.nice(10)
     end_with_parent()
-    config = json.loads((Path(sys.argv[1]) / "config.json").read_text(encoding="utf-8"))["config"]
-    import torch
+    # open to the end: by it this process is known to be the run's
+    with (Path(sys.argv[1]) / "config.json").open(encoding="utf-8") as file:
+        config = json.load(file)["config"]
+        import torch
 
-    torch.set_num_threads(1)
-    try:
-        TraceCache.find().trace(RunConfig(**config))
-    except (PredictionError, ConfigError) as error:
-        print(error)
-        sys.exit(EXIT_REFUSED)
+        torch.set_num_threads(1)
+        try:
+            TraceCache.find().trace(RunConfig(**config))
+        except (PredictionError, ConfigError) as error:
+            print(error)
+            sys.exit(EXIT_REFUSED)
 
 
 if __name__ == "__main__":

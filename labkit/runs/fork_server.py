@@ -2,7 +2,7 @@
 
 To import torch, Lightning and transformers takes longer than a small run. ``start`` gives a process that is there at
 once, with the interface of ``subprocess.Popen``. It is forked only where that is safe: on Linux, by a process without
-threads of its own that has touched no GPU.
+threads of its own that has touched no GPU. docs/fork-server.md says why it is not the one of ``multiprocessing``.
 """
 
 import atexit
@@ -29,9 +29,6 @@ MODULES = ("labkit.train.fit", "labkit.plan.background", "labkit.plan.predict")
 
 IDLE_S = 600.0
 """The server ends after this time without work, and another one is started when there is some."""
-
-TITLE_BYTES = 2000
-"""Room for the command line that ``ps`` shows of a forked process."""
 
 READ_WHEN_CALLED = (
     "LABKIT_", "PYTEST_", "CUDA_DEVICE_ORDER", "TORCHINDUCTOR_CACHE_DIR", "PYTORCH_NVML_BASED_CUDA_CHECK",
@@ -95,9 +92,8 @@ class _Server:
         self.owner, self.imported, self._source = os.getpid(), _at_import(env), _newest_source()
         self._control, theirs = socket.socketpair()
         with theirs:
-            title = "for the command line of what is forked".ljust(TITLE_BYTES)
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "labkit.runs.fork_server", str(theirs.fileno()), title],
+                [sys.executable, "-m", "labkit.runs.fork_server", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                 start_new_session=True, pass_fds=[theirs.fileno()], env=env,
             )  # fmt: skip
@@ -309,6 +305,14 @@ def _take_place(request: dict[str, Any], stdin: int, stdout: int, *kept: int) ->
     become(request["module"], request["arguments"], request["env"])
 
 
+def shown_name(module: str) -> str:
+    """The name that ``top`` and ``ps -o comm`` show of a process that was forked to be this module.
+
+    Its command line stays the server's. Linux keeps 15 characters of a name.
+    """
+    return module.removeprefix("labkit.")[:15]
+
+
 def become(module: str, arguments: Sequence[str], env: dict[str, str]) -> None:
     """Let a process that was just forked be ``python -m module arguments``, whose ``main()`` comes next."""
     for number in (signal.SIGCHLD, signal.SIGTERM):
@@ -317,18 +321,9 @@ def become(module: str, arguments: Sequence[str], env: dict[str, str]) -> None:
     os.environ.clear()
     os.environ.update(env)
     sys.argv = [module, *arguments]
-    _show_as([sys.executable, "-m", *sys.argv])
-    gc.collect()  # its counters begin anew, so that what is collected when is the same in every run
-
-
-def _show_as(command: Sequence[str]) -> None:
-    """Write a command line where the system reads this process's, for ``ps`` and for whoever looks for a run."""
     with contextlib.suppress(OSError):  # it is only shown
-        begin, end = map(int, Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[45:47])
-        line = b"\0".join(os.fsencode(part) for part in command)[: end - begin - 1]
-        with Path("/proc/self/mem").open("r+b", buffering=0) as memory:
-            memory.seek(begin)
-            memory.write(line.ljust(end - begin, b"\0"))
+        Path("/proc/self/comm").write_text(shown_name(module), encoding="utf-8")
+    gc.collect()  # its counters begin anew, so that what is collected when is the same in every run
 
 
 def main() -> None:

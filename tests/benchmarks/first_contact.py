@@ -57,6 +57,7 @@ from labkit.ledger.records import Record
 from labkit.ledger.whole_file import write_whole
 from labkit.memory.report import MemoryReport
 from labkit.memory.units import human_bytes
+from labkit.runs.processes import processes_of
 from labkit.runs.runner import run
 
 MIB, GIB = 2**20, 2**30
@@ -1271,7 +1272,7 @@ def _whole(dry: bool) -> Seen:
 
 def training_processes(folder: str) -> list[int]:
     """Ids of the processes that train the run in ``folder``."""
-    return [pid for pid, line in command_lines() if "labkit.train.fit" in line and folder in line]
+    return processes_of(Path(folder), "labkit.train.fit")
 
 
 def command_lines() -> list[tuple[int, str]]:

@@ -233,7 +233,7 @@ MIRRORS = (
     ),
     Mirror(
         "bitsandbytes.optim.optimizer:Optimizer2State.init_state",
-        "labkit/train/saved_steps.py",
+        "labkit/train/disk_room.py",
         "what the state of 8-bit Adam is",
         {"bitsandbytes 0.50.2": "5e0ba3874f962b46"},
     ),

@@ -186,7 +186,8 @@ def test_the_holders_of_a_storage_are_counted():
 
 
 def test_a_sparse_tensor_has_indices_and_values_before_it_is_coalesced():
-    sparse = torch.sparse_coo_tensor([[0, 0]], [1.0, 2.0], (3,), check_invariants=True)
+    with torch.sparse.check_sparse_tensor_invariants():
+        sparse = torch.sparse_coo_tensor([[0, 0]], [1.0, 2.0], (3,))
     indices, values = of_torch.sparse_parts(sparse)
     assert (indices.tolist(), values.tolist()) == ([[0, 0]], [1.0, 2.0])
 

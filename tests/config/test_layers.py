@@ -19,7 +19,9 @@ WORKSPACE = Workspace(Path(__file__).parents[2] / "workspace")
 CONFIGS = sorted(path.stem for path in WORKSPACE.configs.glob("*.yaml"))
 PROFILES = sorted(path.stem for path in WORKSPACE.profiles.glob("*.yaml"))
 BESIDE_THE_COURSE = {"food_lora"}
-"""Experiments on the small base that ships with labkit; they are in no table of the source."""
+"""Experiments that are in no table of the source."""
+WITHOUT_ANOTHER = {BASE, "food_lora"}
+"""Experiments that are compared with none; the second is on the small base that ships with labkit."""
 SEVERAL_GPUS = {
     *(f"multi_{name}" for name in ("single", "ddp", "fsdp")),
     *(f"six_{name}" for name in ("lora", "qlora", "lora_ddp", "full", "full_split", "full_fsdp")),
@@ -161,7 +163,7 @@ def test_an_experiment_says_what_it_shows_and_against_what(name):
     numbers = {e.name: e.number for e in course(WORKSPACE)}
     experiment = load_experiment(WORKSPACE, name)
     assert experiment.lesson.endswith(".")
-    if name == BASE or name in BESIDE_THE_COURSE:
+    if name in WITHOUT_ANOTHER:
         assert experiment.compare_with is None
     else:
         assert numbers[experiment.compare_with] < experiment.number
@@ -172,7 +174,7 @@ def test_a_file_of_the_course_starts_with_its_base_and_place(name):
     data = yaml.safe_load((WORKSPACE.configs / f"{name}.yaml").read_text())
     about = [key for key in data if key in ABOUT]
     expected = ["base", "number", "compare_with", "lesson"]
-    for key in ["base", "compare_with"] if name == BASE else ["compare_with"] if name in BESIDE_THE_COURSE else []:
+    for key in [*(["base"] if name == BASE else []), *(["compare_with"] if name in WITHOUT_ANOTHER else [])]:
         expected.remove(key)
     assert about == expected
     assert list(data)[: len(about)] == about

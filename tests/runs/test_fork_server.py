@@ -28,7 +28,7 @@ def main():
             "threads": len(os.listdir("/proc/self/task")), "group": os.getpgrp(),
             "files": sorted(os.readlink(f"/proc/self/fd/{n}") for n in os.listdir("/proc/self/fd")
                             if int(n) > 2 and os.path.lexists(f"/proc/self/fd/{n}")),
-            "command": open("/proc/self/cmdline").read().rstrip("\\0").split("\\0"),
+            "name": open("/proc/self/comm").read().strip(),
             "handlers": [signal.getsignal(n) is w for n, w in (
                 (signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL),
                 (signal.SIGCHLD, signal.SIG_DFL))],
@@ -118,7 +118,7 @@ def test_it_is_the_process_that_was_asked_for(begin, tmp_path, monkeypatch):
         found.append(one)
         assert one["cwd"] == str(tmp_path)
         assert one["env"]["LABKIT_MARK"] == "here"
-        assert one["command"][1:] == ["-m", "forked_program", "facts", "two words"] if forks else True
+        assert not forks or one["name"] == "forked_program"
         assert one["handlers"] == [True, True, True]
     forked, fresh = found
     assert forked["argv"][1:] == fresh["argv"][1:]

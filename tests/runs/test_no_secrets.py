@@ -127,14 +127,14 @@ def test_no_process_of_a_run_has_a_secret_in_its_environment(planted):
     def look(event):
         for child in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.Error):  # it has ended meanwhile
-                command = child.cmdline()
-                if "-m" in command:
+                if "-m" in child.cmdline():
                     # of what was forked this is the server's; tests/runs/test_fork_server.py shows what it gets itself
-                    seen[command[command.index("-m") + 1]] = (Path("/proc") / str(child.pid) / "environ").read_text()
+                    seen[child.name()] = (Path("/proc") / str(child.pid) / "environ").read_text()
 
     record = run("reduced_batch", {"max_steps": 1, "num_train_samples": 32}, on_event=look)
     assert record.status == "ok"
-    assert seen.keys() == {"labkit.runs.fork_server", "labkit.train.fit", "labkit.plan.background"}
+    server = Path(sys.executable).name[:15]
+    assert seen.keys() - {"pt_data_worker"} == {server, "train.fit", "plan.background"}  # torch names loader workers
     for environment in seen.values():
         assert "PATH=" in environment
         assert [value for value in PLANTED.values() if value in environment] == []

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from pieces import stopped_at
+from trainers import trainers
 
 from labkit.cli import main
 from labkit.config.errors import ConfigError
@@ -91,7 +92,7 @@ def test_the_same_command_goes_on_and_fresh_starts_anew(ledger):
 
     def kill_when_saved(event):
         if event["event"] == "progress" and event["step"] >= 2:  # told before it is saved; the first is by then
-            os.kill(child_of(ledger.folders()[-1].path), signal.SIGKILL)
+            os.kill(trainers(ledger.folders()[-1].path)[0], signal.SIGKILL)
 
     killed = run("reduced_batch", values, on_event=kill_when_saved)
     assert killed.status == "killed"
@@ -131,7 +132,7 @@ def test_ctrl_c_saves_the_step_that_goes_on(ledger):
     )  # fmt: skip
     wait_for(lambda: any("progress" in f.events.read_text() for f in ledger.folders() if f.events.exists()))
     (folder,) = ledger.folders()
-    child = child_of(folder.path)
+    child = trainers(folder.path)[0]
     command.send_signal(signal.SIGINT)
     _, stderr = command.communicate(timeout=120)
     assert command.returncode == 130
@@ -152,7 +153,7 @@ def test_sigterm_between_two_micro_batches_saves_the_step_that_goes_on(ledger):
 
     def tell(event):
         if event["event"] == "progress" and not told:
-            told.append(child_of(ledger.folders()[0].path))
+            told.append(trainers(ledger.folders()[0].path)[0])
             os.kill(told[0], signal.SIGTERM)
 
     values = {"accumulate_grad_batches": 8, "batch_size": 8, "max_epochs": 50, "report_every": 999}
@@ -304,19 +305,6 @@ def test_a_disk_without_room_for_checkpoints_is_said_before_the_run(whole, tmp_p
         check_room(config, mine, free // 3, steps=100)
     assert "keep_checkpoints=5" in str(error.value)
     assert str(tmp_path / "tiny" / "other" / "run" / "checkpoints") in str(error.value)
-
-
-def child_of(folder: Path) -> int:
-    """The training process of a run."""
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                line = (entry / "cmdline").read_bytes()
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            if b"labkit.train.fit" in line and str(folder).encode() in line:
-                return int(entry.name)
-    raise AssertionError("no child")
 
 
 def wait_for(condition) -> None:

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import datasets
 import pytest
@@ -17,25 +16,11 @@ from labkit.config.workspace import Workspace
 from labkit.help.diagnosis.log_file import read_log
 from labkit.ledger.errors import LedgerError
 from labkit.runs import runner
+from labkit.runs.processes import processes_of
 from labkit.runs.runner import _stop, run
 
 ONE_STEP = {"max_steps": 1, "num_train_samples": 32}
 WAIT_S = 60.0
-
-
-def processes_of(folder: Path, module: str = "") -> list[int]:
-    """Live processes whose command line names the folder, and the module that they run."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                line = (entry / "cmdline").read_bytes()
-                state = (entry / "stat").read_text().rsplit(")", 1)[1].split()[0]
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            if str(folder).encode() in line and module.encode() in line and state != "Z":
-                found.append(int(entry.name))
-    return found
 
 
 def wait_for(condition) -> None:
@@ -225,7 +210,7 @@ def test_a_child_ends_with_the_process_that_watches_it(ledger):
     finally:
         for pid in processes_of(folder.path):
             os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: not folder.is_watched)  # the command line of a process that ends is gone before its files are
+    wait_for(lambda: not folder.is_watched)  # a process that ends has closed one file after the other
     record = folder.read()
     assert record.status == "killed"
     assert "no record" in record.reason

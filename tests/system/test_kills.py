@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from labkit.ledger.ledger import Ledger
+from labkit.runs.processes import processes_of
 
 VALUES = [
     "num_train_samples=160", "val_fraction=0.2", "batch_size=8", "accumulate_grad_batches=2", "dropout=0.1",
@@ -53,18 +54,6 @@ PLACES = (
 
 def environment(root: Path) -> dict[str, str]:
     return os.environ | {"LABKIT_RUNS": str(root), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-
-
-def child_of(folder: Path) -> int | None:
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                line = (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if b"labkit.train.fit" in line and str(folder).encode() in line:
-                return int(entry.name)
-    return None
 
 
 def weights(folder: Path) -> str:
@@ -109,8 +98,8 @@ def kill_once(root: Path, place: str, draw: random.Random, duration_s: float) ->
     alive = process.poll() is None
     if not place.endswith(".json") and alive:
         folders = Ledger(root).folders()
-        target = child_of(folders[-1].path) if victim == "child" and folders else process.pid
-        os.kill(target or process.pid, signal.SIGKILL)
+        found = processes_of(folders[-1].path, "labkit.train.fit") if victim == "child" and folders else []
+        os.kill(found[0] if found else process.pid, signal.SIGKILL)
     process.wait(WAIT_S)
     return place.endswith(".json") or alive
 

@@ -19,6 +19,7 @@ from labkit.help.diagnosis.diagnose import diagnose_log
 from labkit.ledger.ledger import Ledger
 from labkit.ledger.records import Record
 from labkit.ledger.run_folder import RunFolder
+from labkit.runs.processes import processes_of
 
 WAIT_S = 420
 LABKIT = str(Path(sys.executable).with_name("labkit"))
@@ -201,17 +202,6 @@ def test_a_cancelled_job_leaves_a_record_and_no_process(site, cluster):
     wait_until(lambda: not processes_of(folder.path))
 
 
-def processes_of(folder: Path) -> list[str]:
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                found += [entry.name] * (str(folder).encode() in (entry / "cmdline").read_bytes())
-            except OSError:
-                continue
-    return found
-
-
 # -- scripts of others
 
 TRAINER = """\
@@ -313,12 +303,4 @@ def test_nothing_of_the_cluster_is_left():
         folder = cluster.folder
         assert processes_of(folder)
     assert not folder.exists()
-    assert not [pid for pid in processes_of(folder) if _is_alive(int(pid))]
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
+    assert not processes_of(folder)

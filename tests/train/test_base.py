@@ -33,7 +33,7 @@ def base():
     """Model and collator, as anyone loads them; in fp32, as the figures were measured."""
     model = Blip2ForConditionalGeneration.from_pretrained(assets.BASE, dtype=torch.float32).eval()
     processor = Blip2Processor.from_pretrained(assets.BASE)
-    return model, pretrain.collator(processor, 25)
+    return model, Blip2Family().collate(processor, model.config, 25)
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +135,7 @@ def test_the_adapter_loads_with_plain_peft(food_run, renderings):
     base = Blip2ForConditionalGeneration.from_pretrained(assets.BASE, dtype=torch.float32)
     plain = PeftModel.from_pretrained(base, folder / "adapter").eval()
     ours, _ = trained.load(RunConfig(**record.config), folder)
-    collate = pretrain.collator(Blip2Processor.from_pretrained(folder / "adapter"), 25)
+    collate = Blip2Family().collate(Blip2Processor.from_pretrained(folder / "adapter"), base.config, 25)
     batch = collate([(renderings["food"].images[0], renderings["food"].captions[0])])
     with torch.no_grad():
         assert torch.equal(plain(**batch).logits, ours(**batch).logits)

@@ -61,7 +61,8 @@ class Blip2Family(Family[Blip2, Blip2Config, Blip2ForConditionalGeneration, Blip
 
     def own_head(self, config: Blip2Config) -> str | None:
         """T5 v1.1 has an output layer of its own; the second key says what ``tie_word_embeddings`` does not."""
-        return None if getattr(part_of(config, "text"), "scale_decoder_outputs", True) else _OWN_HEAD
+        text = part_of(config, "text")
+        return _OWN_HEAD if text.model_type == "t5" and not text.scale_decoder_outputs else None
 
     def untie_head(self, model: Blip2ForConditionalGeneration) -> None:
         """transformers ties any T5's, unless both differ in the checkpoint."""

@@ -15,6 +15,7 @@ from trainers import trainers
 from labkit.config.schema import read_config
 from labkit.ledger.ledger import Ledger
 from labkit.ledger.predicted import prediction_rows
+from labkit.runs.processes import processes_of
 from labkit.runs.ranks.files import side_by_side
 from labkit.runs.runner import run
 from labkit.train.build import build_model
@@ -149,21 +150,6 @@ def test_the_log_of_every_rank_is_kept(trained, ledger):
 # -- faults
 
 
-def processes_of(folder: str) -> list[int]:
-    """Live processes that name a folder."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                line = (entry / "cmdline").read_bytes()
-                state = (entry / "stat").read_text().rsplit(")", 1)[1].split()[0]
-            except OSError:
-                continue
-            if folder.encode() in line and state != "Z":
-                found.append(int(entry.name))
-    return found
-
-
 def run_and_send(number: int, **keys):
     """A run whose rank 1 gets a signal in its second step; the record and the folder."""
     seen = {}
@@ -184,7 +170,7 @@ def run_and_send(number: int, **keys):
 
 def nothing_is_left(folder: str) -> None:
     deadline = time.monotonic() + WAIT_S
-    while left := processes_of(folder):
+    while left := processes_of(Path(folder)):
         assert time.monotonic() < deadline, left
         time.sleep(0.1)
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from labkit.runs.processes import processes_of
 from labkit.runs.ranks.files import events_of
 
 RANKS = 8
@@ -15,17 +16,14 @@ def trainers(folder: Path) -> dict[int, int]:
     and a rank that was forked got its own later.
     """
     found: dict[int, tuple[int, int]] = {}
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
+    for pid in processes_of(folder, "labkit.train.fit"):
+        entry = Path("/proc") / str(pid)
         try:
-            line = (entry / "cmdline").read_bytes()
             files = {str(file.readlink()) for file in (entry / "fd").iterdir()}
             parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
         except OSError:
             continue
-        if str(folder).encode() in line and b"labkit.train.fit" in line:
-            for rank in range(RANKS):
-                if str(events_of(folder, rank)) in files:
-                    found[int(entry.name)] = parent, rank
+        for rank in range(RANKS):
+            if str(events_of(folder, rank)) in files:
+                found[pid] = parent, rank
     return {rank: pid for pid, (parent, rank) in found.items() if parent not in found}
