@@ -1,6 +1,8 @@
 """Shared by all tests: no hub, one thread, and a ledger of their own."""
 
+import dataclasses
 import fcntl
+import itertools
 import os
 import signal
 import tempfile
@@ -14,8 +16,13 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.pop("COLUMNS", None)  # the processes of xdist have one, and tables would be as narrow
 
+from made import report
+
+from labkit.config.layers import resolve
 from labkit.config.profiles import load_profile
 from labkit.config.workspace import Workspace
+from labkit.lab.lab import Lab
+from labkit.lab.result import Result
 from labkit.ledger.ledger import Ledger
 from labkit.ledger.records import Record
 from labkit.runs.runner import run
@@ -76,3 +83,30 @@ def in_time() -> Iterator[None]:
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
+def lab(ledger, monkeypatch):
+    """A function that gives a lab on the profile tiny."""
+    monkeypatch.delenv("LABKIT_MODE", raising=False)
+    monkeypatch.setenv("LABKIT_PROFILE", "tiny")
+    return Lab
+
+
+@pytest.fixture
+def add_run(ledger, monkeypatch):
+    """A function that puts a run into the ledger, as if it had ended like this."""
+    numbers = itertools.count()  # runs of one second are in the order of these
+    monkeypatch.setattr("labkit.ledger.ledger.secrets.token_hex", lambda size: f"{next(numbers):04x}")
+
+    def add(experiment, overrides=None, memory=None, **values):
+        resolved = resolve(Workspace.find(), experiment, overrides, "tiny")
+        with ledger.open_run(resolved, overrides or {}, {}) as folder:
+            found = memory or report()
+            record = dataclasses.replace(
+                folder.read(), **{"status": "ok", "memory": found.to_dict(), "peak_bytes": found.peak_bytes} | values
+            )
+            folder.write(record)
+        return Result(record)
+
+    return add

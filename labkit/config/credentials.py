@@ -130,7 +130,7 @@ _FORMS: tuple[tuple[str, tuple[str, ...], re.Pattern[str]], ...] = (
 the credential, else all of it."""
 
 _CODE = re.compile(
-    r"(?:None|True|False|null|nil|true|false|undefined|str|bytes|int|SecretStr|[$%<{*].*|\.{3}.*|"
+    r"(?:None|True|False|null|nil|true|false|undefined|str|bytes|int|SecretStr|[$<{*].*|%(?:\(.*|[a-z]|\w+%)|\.{3}.*|"
     r"[a-z_]+(?:\.[a-z_]+)+|(?:os|self|args|cfg|config|settings|userdata|st)\.[\w.]+)"
 )
 _PATH = re.compile(r"(?:~|\.{1,2})?/[\w.@/-]*")

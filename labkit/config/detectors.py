@@ -63,6 +63,6 @@ def detected(text: str) -> list[Span]:
         for match in pattern.finditer(text):
             inner = [match.span(n) for n in range(1, pattern.groups + 1) if len(match[n] or "") >= _LONG]
             start, end = inner[-1] if inner else match.span()
-            # some patterns end where a token goes on
+            # some patterns end where a token continues
             found.append(Span(start, end_of(_REST, text, end), kind))
     return visible(text, found)

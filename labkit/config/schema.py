@@ -7,9 +7,9 @@ import hashlib
 import inspect
 import json
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from labkit.config import values
 from labkit.config.catalogue.architecture import Architecture
@@ -19,6 +19,7 @@ from labkit.config.device import OLD_NAMES as OLD_DEVICES
 from labkit.config.device import SIMULATED, Device, is_cuda, is_simulated
 from labkit.config.errors import ConfigError, nearest
 from labkit.config.precision import DTYPES, Dtypes, Precision
+from labkit.config.ranges import Above, AtLeast, Range, Share
 from labkit.config.strategy import OLD_NAMES as OLD_STRATEGIES
 from labkit.config.strategy import PLACEMENTS, Placement, Strategy
 
@@ -40,29 +41,29 @@ class RunConfig:
     random weights: the same memory and time, and no download. Stand-ins of a profile are random."""
     dataset: str = "fluent_emoji"
     """Name in the data registry, or a folder in a Hugging Face data set layout with ``image`` and ``text``."""
-    num_train_samples: int | None = 512
+    num_train_samples: Annotated[int | None, AtLeast(1)] = 512
     """Samples to train on, drawn with ``seed``; empty takes all."""
-    val_fraction: float = 0.0
+    val_fraction: Annotated[float, Share()] = 0.0
     """Share of the samples held out for a validation loss after each epoch."""
-    max_length: int = 50
+    max_length: Annotated[int, AtLeast(1, most=10**6)] = 50
     """Text tokens a caption is cut or padded to; the image tokens come on top."""
-    num_workers: int = 8
+    num_workers: Annotated[int, AtLeast(0, most=1024)] = 8
     """Loader processes; they decode and tokenize, so that the training step only trains."""
 
     # -- training
-    lr: float = 5e-6
+    lr: Annotated[float, Above(0)] = 5e-6
     """Learning rate of the first step after warm-up."""
     lr_scaling: Literal["none", "linear", "sqrt"] = "none"
     """What more devices do to ``lr``: nothing, times their number, or times its square root."""
     lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
     """How the learning rate changes after ``warmup_steps``: level, or down to zero at the last step."""
-    warmup_steps: int = 0
+    warmup_steps: Annotated[int, AtLeast(0)] = 0
     """Optimizer steps over which the learning rate rises from zero."""
-    batch_size: int = 64
+    batch_size: Annotated[int, AtLeast(1, most=10**9)] = 64
     """Samples of one forward and backward (a micro batch) on one device."""
-    accumulate_grad_batches: int = 1
+    accumulate_grad_batches: Annotated[int, AtLeast(1)] = 1
     """Micro batches whose gradients are summed before one optimizer step."""
-    global_batch_size: int | None = None
+    global_batch_size: Annotated[int | None, AtLeast(1)] = None
     """Samples of one optimizer step over all devices; sets ``accumulate_grad_batches`` to what divides it, and
     lowers ``batch_size`` where a device's share is less."""
     loss_average: Literal["tokens", "batches"] = "tokens"
@@ -75,20 +76,20 @@ class RunConfig:
     memory that CUDA moves between host and GPU as it is used; it counts as the host's."""
     optim_impl: Literal["foreach", "fused", "for-loop"] = "foreach"
     """How adamw and sgd walk the parameters; foreach needs temporaries as large as the parameters."""
-    dropout: float | None = None
+    dropout: Annotated[float | None, Share()] = None
     """Dropout probability in the connector and the language model; empty keeps the architecture's own."""
     cudnn_attention: bool = False
     """Let torch take cuDNN's attention kernel where it prefers it (H100, H200, B200 in 16 bits). Off by default:
     with a mask its gradients have been NaN there (pytorch issue 196678)."""
     act_ckpt: bool = False
     """Activation checkpointing: keep only the layers' inputs, compute the rest again in backward."""
-    max_epochs: int = 2
+    max_epochs: Annotated[int, AtLeast(1)] = 2
     """Passes over the data."""
-    max_steps: int | None = None
+    max_steps: Annotated[int | None, AtLeast(1)] = None
     """Optimizer steps after which training ends, whatever ``max_epochs`` says; empty sets no limit."""
-    limit_train_batches: int | None = None
+    limit_train_batches: Annotated[int | None, AtLeast(1)] = None
     """Micro batches per epoch at most; empty sets no limit."""
-    seed: int = 42
+    seed: Annotated[int, AtLeast(0)] = 42
     """Seed of weights, shuffling and dropout. Same config, same seed, same losses (on a CPU bit by bit)."""
     freeze_vision: bool = False
     """Do not train the vision tower."""
@@ -102,11 +103,11 @@ class RunConfig:
     """Train low-rank adapters instead of the weights."""
     use_qlora: bool = False
     """LoRA over base weights in 4 bits."""
-    lora_r: int = 16
+    lora_r: Annotated[int, AtLeast(1, most=2**16)] = 16
     """Rank of the adapters."""
-    lora_alpha: int = 32
+    lora_alpha: Annotated[int, AtLeast(1)] = 32
     """Scale of the adapters' output, divided by ``lora_r``."""
-    lora_dropout: float = 0.05
+    lora_dropout: Annotated[float, Share()] = 0.05
     """Dropout before the adapters."""
     double_quant: bool = False
     """QLoRA: quantize the scales of the 4-bit blocks too; 0.13 instead of 0.5 bits a weight."""
@@ -116,12 +117,12 @@ class RunConfig:
     # -- machine
     device: Device = SIMULATED
     """``simulated`` is the CPU with a hard memory capacity (``virtual`` is its old name); ``cuda`` a GPU."""
-    capacity_gib: float | None = None
+    capacity_gib: Annotated[float | None, Above(0)] = None
     """Memory of the device in GiB. A simulated GPU needs it; on CUDA it caps what PyTorch reserves,
     empty takes the whole GPU."""
-    devices: int = 1
+    devices: Annotated[int, AtLeast(1, most=100_000)] = 1
     """Number of devices of a node; each has a process of its own, a rank."""
-    num_nodes: int = 1
+    num_nodes: Annotated[int, AtLeast(1, most=100_000)] = 1
     """Number of nodes. On more than one a launcher (``torchrun``) starts the run on each."""
     strategy: Strategy = "auto"
     """Which device holds what. ``ddp``: each has everything. ``fsdp`` and ZeRO (``deepspeed_stage_2``, ``_3``): each
@@ -129,17 +130,17 @@ class RunConfig:
     parallel; its old name is ``layer_split``): each has a part of the layers. ``_offload`` keeps optimizer state and
     master weights in host memory, in stage 3 the weights too. On the simulated GPU, fetching them back costs nothing,
     since a CPU moves no memory."""
-    collective_timeout_s: float = 600.0
+    collective_timeout_s: Annotated[float, Above(0, most=10**8)] = 600.0  # no clock runs for longer
     """How long a rank waits for the others in an operation that all take part in; then the run ends as a time-out."""
 
     # -- what is written
-    report_every: int = 50
+    report_every: Annotated[int, AtLeast(1)] = 50
     """Memory is reported at optimizer steps 0 and 1 and then at every step divisible by this."""
     enable_checkpointing: bool = False
     """Save the run's state now and then; the same command resumes such a run where it stopped."""
-    save_every: int | None = None
+    save_every: Annotated[int | None, AtLeast(1)] = None
     """Optimizer steps between checkpoints; empty writes one at every 5% of the steps."""
-    keep_checkpoints: int = 2
+    keep_checkpoints: Annotated[int, AtLeast(1)] = 2
     """How many of the newest checkpoints are kept."""
     save_model: bool = False
     """Write a ``save_pretrained`` folder with the processor at the end of the run."""
@@ -314,39 +315,20 @@ def _hints() -> dict[str, Any]:
     return typing.get_type_hints(RunConfig)
 
 
-_AT_LEAST_ONE = (
-    "num_train_samples", "max_length", "batch_size", "accumulate_grad_batches", "global_batch_size", "max_epochs",
-    "max_steps", "limit_train_batches", "lora_r", "lora_alpha", "devices", "num_nodes", "report_every", "save_every",
-    "keep_checkpoints",
-)  # fmt: skip
-_NOT_NEGATIVE = ("num_workers", "warmup_steps", "seed")
-_ABOVE_ZERO = ("lr", "capacity_gib", "collective_timeout_s")
-_AT_MOST = {
-    # what is made one by one, or in memory before anything counts it
-    "num_workers": 1024, "devices": 100_000, "num_nodes": 100_000, "max_length": 10**6, "lora_r": 2**16,
-    "batch_size": 10**9,
-    "collective_timeout_s": 10**8,  # no clock runs for longer
-}  # fmt: skip
-_MOST = 10**18
-"""Of every other count; libraries keep them in 64 bits."""
-_BELOW_ONE = ("val_fraction", "dropout", "lora_dropout")
-
-
 def _check_ranges(config: RunConfig) -> None:
-    limits: list[tuple[tuple[str, ...], Callable[[float], bool], str]] = [
-        (_AT_LEAST_ONE, lambda v: v >= 1, "at least 1"), (_NOT_NEGATIVE, lambda v: v >= 0, "0 or more"),
-        (_ABOVE_ZERO, lambda v: v > 0, "above 0"), (_BELOW_ONE, lambda v: 0 <= v < 1, "from 0 to below 1"),
-    ]  # fmt: skip
-    for names, holds, words in limits:
-        for key in names:
-            value = getattr(config, key)
-            if value is not None and not holds(value):
-                raise ConfigError(f"{key}={value} is not valid: {key} must be {words}.")
-    for key in (*_AT_LEAST_ONE, *_NOT_NEGATIVE, *_AT_MOST):
-        value, most = getattr(config, key), _AT_MOST.get(key, _MOST)
-        if value is not None and value > most:
-            raise ConfigError(f"{key}={value:g} is not valid: {key} must be at most {most:,}.")
+    for key, allowed in _ranges().items():
+        value = getattr(config, key)
+        if value is not None and (wrong := allowed.fault(value)) is not None:
+            shown = f"{value:g}" if abs(value) >= 10**6 else value
+            raise ConfigError(f"{key}={shown} is not valid: {key} must be {wrong}.")
     if config.capacity_bytes == 0:
         raise ConfigError(f"capacity_gib={config.capacity_gib} is not valid: it is less than one byte.")
     if config.seed >= 2**32:
         raise ConfigError(f"seed={config.seed} is not valid: seed must be below 2**32.")
+
+
+@functools.cache
+def _ranges() -> dict[str, Range]:
+    """The range that stands beside a field, by key."""
+    hints = typing.get_type_hints(RunConfig, include_extras=True)
+    return {key: found for key, hint in hints.items() for found in getattr(hint, "__metadata__", ())}

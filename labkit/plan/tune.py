@@ -114,7 +114,8 @@ def tune(
         lacking = {lesson.experiment for lesson in found.lessons if lesson.prediction is None and lesson.reason}
         if set(found.skipped) <= lacking:  # what is skipped is skipped whatever the models are
             break
-    assert best is not None
+    if best is None:
+        raise ValueError("scales is empty: there are no models to plan the course with")
     return best
 
 
@@ -153,12 +154,10 @@ class _Attempt:
         self.start: dict[str, Lesson] = {}
         base = load_experiment(workspace, BASE).values
         for name, verdict in wanted.items():
-            values = {**base, **load_experiment(workspace, name).values, **machine}
+            values: dict[str, Any] = {**base, **load_experiment(workspace, name).values, **machine}
             model = values.get("model_name", RunConfig.model_name)
             values |= {"model_name": models.get(model, model), "weights": "random"}
-            self.start[name] = self._for_gpu(
-                Lesson(experiment=name, wanted=verdict, config=RunConfig(**values))  # type: ignore[arg-type]
-            )
+            self.start[name] = self._for_gpu(Lesson(experiment=name, wanted=verdict, config=RunConfig(**values)))
 
     def _for_gpu(self, lesson: Lesson) -> Lesson:
         lacking = None if self.gpu.bf16 else missing_bf16(lesson.config)

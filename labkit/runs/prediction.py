@@ -43,6 +43,11 @@ class Background:
                 os.close(end)
             self._predicting = _Predicting(process, said)
 
+    @property
+    def process(self) -> Process | None:
+        """What predicts; None where the prediction was there already, and after ``stop``."""
+        return None if self._predicting is None else self._predicting.process
+
     def stop(self) -> None:
         """End the process, if it is not over."""
         if self._predicting is not None:

@@ -103,6 +103,15 @@ def test_a_made_up_secret_is_gone_wherever_it_stands(kind, data):
         assert [line for line in redaction.said() if line.startswith(member)]
 
 
+PERCENT = {"%000k7": True, "%Tr0ub4dor": True, "%s": False, "%PASSWORD%": False, "%(password)s": False}
+
+
+@pytest.mark.parametrize(("value", "secret"), PERCENT.items())
+def test_a_password_may_begin_as_a_placeholder_does(value, secret):
+    given_in = f'password = "{value}"\n'.encode()
+    assert (Redaction().clean(given_in, "runs/tiny/a/b/log.txt") != given_in) == secret
+
+
 @settings(max_examples=60, deadline=None)
 @given(value=st.text(ALNUM + "\"'\\/<>&é %+\n", min_size=8, max_size=30), before=AROUND, after=AROUND)
 def test_the_value_of_a_secret_variable_is_gone_however_it_is_written(value, before, after):

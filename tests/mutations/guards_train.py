@@ -174,8 +174,8 @@ GUARDS = (
         "config: a range",
         "a batch of none divides by zero",
         "labkit/config/schema.py",
-        '"num_train_samples", "max_length", "batch_size", "accumulate_grad_batches"',
-        '"num_train_samples", "max_length", "accumulate_grad_batches"',
+        "batch_size: Annotated[int, AtLeast(1, most=10**9)]",
+        "batch_size: Annotated[int, AtLeast(-1, most=10**9)]",
         (f"{SCHEMA}::test_a_value_out_of_range_is_refused",),
     ),
     Guard(
@@ -298,9 +298,9 @@ GUARDS = (
     Guard(
         "config: counts have an end",
         "a number that no library can keep",
-        "labkit/config/schema.py",
-        "if value is not None and value > most:",
-        "if False:",
+        "labkit/config/ranges.py",
+        'return f"at most {self.most:,}" if value > self.most else None',
+        "return None",
         (f"{SCHEMA}::test_every_count_has_an_upper_limit",),
     ),
     Guard(

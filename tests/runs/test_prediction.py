@@ -78,7 +78,7 @@ def test_the_second_micro_step_stands_for_the_last(course_records):
     assert {row["micro_step"] for row in prediction_rows(record)} == {0, record.config["accumulate_grad_batches"] - 1}
 
 
-def test_a_record_without_a_prediction_has_nothing_beside_it(course_records):
+def test_a_record_without_a_prediction_has_nothing_compared(course_records):
     record = course_records["reduced_batch"]
     for none in (None, {"error": "why"}):
         assert prediction_rows(changed(record, prediction=none)) == []
@@ -89,24 +89,24 @@ def test_a_record_without_a_prediction_has_nothing_beside_it(course_records):
 
 def test_a_process_makes_it_and_the_next_run_needs_none(folder):
     first = Background(folder, RESOLVED.config)
-    assert first._process is not None
+    assert first.process is not None
     found = first.result()
     assert found["verdict"] == "fits"
     assert found == predict(RESOLVED.config, cache=TraceCache(None)).to_dict()
     again = Background(folder, RESOLVED.config)
-    assert again._process is None
+    assert again.process is None
     assert again.result() == found
 
 
 def test_a_process_that_is_too_slow_or_dies_is_told_and_gone(folder):
     slow = Background(folder, RESOLVED.config)
-    pid = slow._process.pid
+    pid = slow.process.pid
     assert "not ready" in slow.result(wait_s=0.01)["error"]
     slow.stop()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
     dead = Background(folder, RESOLVED.config)
-    os.kill(dead._process.pid, signal.SIGKILL)
+    os.kill(dead.process.pid, signal.SIGKILL)
     assert "without one" in dead.result()["error"]
 
 
@@ -123,7 +123,7 @@ def test_a_run_that_is_interrupted_leaves_no_process(ledger, monkeypatch):
 
     def remember(self, *args):
         real(self, *args)
-        started.append(self._process)
+        started.append(self.process)
 
     monkeypatch.setattr(Background, "__init__", remember)
 
@@ -166,8 +166,8 @@ def test_the_process_gives_way_to_the_run(folder):
     background = Background(folder, RESOLVED.config)
     nice = 0
     deadline = time.monotonic() + 30
-    while not nice and background._process.poll() is None and time.monotonic() < deadline:
-        nice = os.getpriority(os.PRIO_PROCESS, background._process.pid)
+    while not nice and background.process.poll() is None and time.monotonic() < deadline:
+        nice = os.getpriority(os.PRIO_PROCESS, background.process.pid)
         time.sleep(0.02)
     background.stop()
     assert nice == 10

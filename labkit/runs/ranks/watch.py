@@ -122,7 +122,8 @@ class Ranks:
         self._folder, self._arguments, self._count, self._timeout_s = folder, arguments, count, timeout_s
         self._log_starts = {log: log.stat().st_size for log in logs(folder)}
         self.ranks: list[Rank] = []
-        self.stop_requested = False
+        self.stop_signal: int | None = None
+        """The last signal that came for all of them."""
 
     def join(self, number: int) -> bool:
         """Start one rank as the environment has it. Rank 0 also looks after the others, which are not its own.
@@ -161,7 +162,12 @@ class Ranks:
 
     def _add(self, number: int, process: Process | None) -> None:
         log_start = self._log_starts.get(log_of(self._folder, number), 0)
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)
+        missed = self.stop_signal
         self.ranks.append(Rank(number, process, self._folder, log_start))
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+        if missed is not None and process is not None:  # it was not there yet when all got the signal
+            process.send_signal(missed)
 
     def _start(self, number: int, env: dict[str, str]) -> Process | None:
         command = [sys.executable, "-m", MODULE, *self._arguments]
@@ -171,8 +177,9 @@ class Ranks:
             # open descriptors are kept, and with them the lock of the run's folder
             return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=env, close_fds=False)
 
-    def send(self, number: int) -> None:
-        """Send all of them a signal."""
+    def pass_on(self, number: int) -> None:
+        """Send a signal to all of them, also to those that are still to be started."""
+        self.stop_signal = number
         for rank in self.ranks:
             if rank.process and rank.process.poll() is None:
                 rank.process.send_signal(number)
@@ -239,12 +246,8 @@ def main() -> None:
     count = config["devices"] * config["num_nodes"]
     ranks = Ranks(folder, sys.argv[1:], count, config["collective_timeout_s"])
 
-    def pass_on(number: int, _: Any) -> None:
-        ranks.stop_requested = True
-        ranks.send(number)
-
     for number in PASSED_ON:
-        signal.signal(number, pass_on)
+        signal.signal(number, lambda number, _: ranks.pass_on(number))
     if ranks.join(launched.rank) if launched else ranks.start():
         importlib.import_module(MODULE).main()
         return
@@ -252,7 +255,7 @@ def main() -> None:
         end_with_parent()  # a thread, so after the forks
     ranks.wait()
     code, result = ranks.verdict()
-    if result is not None and not ranks.stop_requested:
+    if result is not None and ranks.stop_signal is None:
         first = ranks.ranks[0]  # in a launch each is the first of its own
         first.say(result | ({"exit_code": code} if first.number else {}))
     if code < 0:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from labkit.runs.ranks.watch import TIMED_OUT
+from labkit.runs.ranks.watch import TIMED_OUT, Ranks
 
 WAIT_S = 60.0
 HANG = "import time\ntime.sleep(600)\n"
@@ -187,3 +187,38 @@ def test_a_request_to_stop_reaches_every_rank_and_is_no_failure(start, number):
     launcher.wait(WAIT_S)
     assert last_result(folder) == {}  # how it ended is for the watcher to say, who has asked for it
     assert alive(folder) == []
+
+
+class Told:
+    """A rank that runs, and keeps what it is sent."""
+
+    returncode = None
+
+    def __init__(self):
+        self.sent = []
+
+    def poll(self):
+        return None
+
+    def send_signal(self, number):
+        self.sent.append(number)
+
+
+@pytest.mark.parametrize("before", [0, 1, 2, 4])
+@pytest.mark.parametrize("window", ["before it is listed", "after it is listed"])
+def test_a_stop_that_comes_while_ranks_are_started_reaches_each_once(tmp_path, monkeypatch, before, window):
+    ranks, started = Ranks(tmp_path, [], 4, WAIT_S), []
+
+    def begin(number, env):
+        if window == "after it is listed" and number == before:
+            ranks.pass_on(signal.SIGTERM)
+        started.append(Told())
+        if window == "before it is listed" and number == before:
+            ranks.pass_on(signal.SIGTERM)
+        return started[-1]
+
+    monkeypatch.setattr(ranks, "_start", begin)
+    assert not ranks.start()
+    if before == 4:
+        ranks.pass_on(signal.SIGTERM)
+    assert [rank.sent for rank in started] == [[signal.SIGTERM]] * 4
