@@ -1,4 +1,4 @@
-"""A sweep for a class: what at the sites is idle, over, or nobody's, and what it costs."""
+"""A sweep for a class: what at the sites is idle, over, or unlisted, and what it costs."""
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,9 +13,9 @@ from provisioning.leases import LEAVING
 from provisioning.sites import Node, Site, load_sites
 from provisioning.tables import as_text
 
-IDLE, OVER, NOBODYS, UNASKED = "idle", "over", "nobody's", "cannot be asked"
+IDLE, OVER, UNLISTED, UNASKED = "idle", "over", "unlisted", "cannot be asked"
 YOUNG = timedelta(hours=1)
-"""What is nobody's and younger may be another class's that is being made at this moment; it is only listed."""
+"""What is unlisted and younger may be another class's that is being made at this moment; it is only shown."""
 KEPT = ("lease", "key")
 """What costs nothing once no lease is live; what has been spent is counted from the leases that are over."""
 
@@ -65,7 +65,7 @@ def judge(netid: str, things: Sequence[Holding], known: bool, now: datetime) -> 
     if not known:
         young = [one for one in things if one.created and now - one.created < YOUNG]
         why = "in no line of the class list" + (", and just made: left alone" if young else "")
-        return Found(netid, NOBODYS, why, tuple(things), rate, spare, not young)
+        return Found(netid, UNLISTED, why, tuple(things), rate, spare, not young)
     if not _live(things) and (left := [one for one in things if one.kind not in KEPT]):
         ends = [one.end for one in things if one.end]
         since = f" since {times.show(max(ends))}" if ends else ""
@@ -100,7 +100,7 @@ def report(found: Sequence[Found], unseen: Sequence[str] = ()) -> str:
     if any(one.verdict in (IDLE, UNASKED) for one in found):
         lines.append("  idle: 'collect', then 'down', ends the lease and gives the rest of it back")
     if any(one.deletable for one in found):
-        lines.append("  over and nobody's: --delete removes them, but no work that was not collected")
+        lines.append("  over and unlisted: --delete removes them, but no work that was not collected")
     return "\n".join(lines)
 
 
