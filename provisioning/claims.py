@@ -2,7 +2,7 @@
 
 The services have no lock that two machines could share. What they have is one order of what was made, by time and id.
 So who makes a thing reads again once nobody can make an older one any more, and gives it back unless it is the first.
-The first is never given back, and all go on with it.
+The first is never given back, and all continue with it.
 """
 
 import time
@@ -18,7 +18,7 @@ LOOKS = 3
 """After an answer that was lost: a service may still be at it."""
 SECOND = timedelta(seconds=1)
 """Services write in whole seconds when a thing was made."""
-SETTLES_S = 60.0
+ORDERED_WITHIN_S = 60.0
 
 
 class Made(NamedTuple):
@@ -37,10 +37,10 @@ def claim(
 
     ``check`` raises when it must not be made any more; what was made meanwhile is given back then.
     """
-    booking.go_on()
+    booking.check_not_interrupted()
     check()
     mine = _make(booking, what, make, read)
-    found = _settled(booking, read)
+    found = _in_order(booking, read)
     ours = next((one for one in found if one.id == mine), None)
     try:
         check()
@@ -56,7 +56,7 @@ def claim(
     return found[0].thing
 
 
-def _settled(booking: Booking, read: Callable[[], list[Made]]) -> list[Made]:
+def _in_order(booking: Booking, read: Callable[[], list[Made]]) -> list[Made]:
     """What there is, the first one first, read when nobody can make one of the same second any more."""
     started = time.monotonic()
     while True:
@@ -64,9 +64,9 @@ def _settled(booking: Booking, read: Callable[[], list[Made]]) -> list[Made]:
         # the site's own time at that reading, not what this machine makes of it
         if not found or booking.cloud.transport.stamp >= found[0].created + SECOND:
             return found
-        if time.monotonic() - started > SETTLES_S:
+        if time.monotonic() - started > ORDERED_WITHIN_S:
             raise TooSlowError(
-                f"the clocks of {booking.site.name} differ by more than {SETTLES_S:.0f} s. Ask the site."
+                f"the clocks of {booking.site.name} differ by more than {ORDERED_WITHIN_S:.0f} s. Ask the site."
             )
         booking.stop.wait(1.02 - booking.now().microsecond / 1e6)
 

@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
         return EXIT_FAILED
     except KeyboardInterrupt:
-        print("interrupted; run the same again to go on", file=sys.stderr)
+        print("interrupted; run the same again to continue", file=sys.stderr)
         return EXIT_INTERRUPTED
 
 

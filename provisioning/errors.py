@@ -49,7 +49,7 @@ class NotOursError(ProvisioningError):
 
 
 class TooSlowError(ProvisioningError):
-    """A wait has reached its bound; running the step again goes on waiting."""
+    """A wait has reached its bound; running the step again keeps waiting."""
 
 
 class FailedError(ProvisioningError):

@@ -20,7 +20,8 @@ from provisioning.errors import (
 CHANGING = ("CREATING", "STARTING", "UPDATING", "TERMINATING", "DELETING")
 OVER = "TERMINATED"
 LEAVING = (OVER, "TERMINATING", "DELETING")
-SETTLED = ("PENDING", "ACTIVE", "ERROR", OVER)
+STABLE = ("PENDING", "ACTIVE", "ERROR", OVER)
+"""What Blazar calls stable: nothing is changing it."""
 CHANGE_BOUND_S = 300.0
 ENDS_SOON = timedelta(seconds=90)
 """Blazar wants an end to come, and takes whole minutes."""
@@ -156,7 +157,7 @@ def _ready(booking: Booking, lease: Lease) -> Lease:
     booking.lease_id = lease.id
     with held(booking):
         if lease.status in CHANGING:
-            lease = _settle(booking, lease.id)
+            lease = _stable(booking, lease.id)
         if lease.status == "PENDING" and lease.start - booking.now() < STARTS_SOON:
             lease = _started(booking, lease)
     return lease
@@ -194,7 +195,7 @@ def extend(booking: Booking, by: timedelta) -> Lease:
             booking.cloud.blazar.lease.update(lease.id, end_date=end)
     except ServiceError as error:
         raise rules.named(error, doing, by, lease.end, lease.start, booking.now()) from None
-    lease = _settle(booking, lease.id)
+    lease = _stable(booking, lease.id)
     booking.say(f"lease {booking.name}: until {times.show(lease.end)}")
     return lease
 
@@ -223,7 +224,7 @@ def delete(booking: Booking, lease: Lease) -> None:
     what = f"lease {booking.name}"
     for last in (False, True):
         # Blazar refuses to delete a lease that is about to start
-        booking.wait(what, state, (*SETTLED, "DELETING", "gone"), CHANGE_BOUND_S)
+        booking.wait(what, state, (*STABLE, "DELETING", "gone"), CHANGE_BOUND_S)
         try:
             with deleting(what, state):
                 booking.cloud.blazar.lease.delete(lease.id)
@@ -274,9 +275,9 @@ def _started(booking: Booking, lease: Lease) -> Lease:
     return _once(booking, lease.id, ("ACTIVE", "ERROR"), bound_s)
 
 
-def _settle(booking: Booking, lease_id: str) -> Lease:
+def _stable(booking: Booking, lease_id: str) -> Lease:
     """The lease once it has stopped changing."""
-    return _once(booking, lease_id, SETTLED, CHANGE_BOUND_S)
+    return _once(booking, lease_id, STABLE, CHANGE_BOUND_S)
 
 
 def _once(booking: Booking, lease_id: str, ends: tuple[str, ...], bound_s: float) -> Lease:

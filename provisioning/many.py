@@ -31,7 +31,7 @@ class Outcome:
 def for_each(students: list[Student], action: Action, at_once: int, say: Callable[[str], None]) -> list[Outcome]:
     """Do ``action`` for all, at most ``at_once`` at a time; says a line as each ends. One failure stops no other.
 
-    Ctrl-C tells those that go on to stop at their next wait, and begins no other.
+    Ctrl-C asks those that are running to stop at their next wait, and begins no other.
     """
     stop = threading.Event()
 

@@ -116,7 +116,7 @@ def _priced(booking: Booking, holding: Holding) -> str:
 def _look_once_more(bookings: Iterable[Booking]) -> None:
     """Stop the labs and look again: what was saved after the first look is seen, and nobody saves any more.
 
-    When one of them is refused, all go on.
+    When one of them is refused, all are started again.
     """
     stopped: list[Ssh] = []
     try:
@@ -136,7 +136,7 @@ def _look_once_more(bookings: Iterable[Booking]) -> None:
     except ProvisioningError:
         for way in stopped:
             with contextlib.suppress(ProvisioningError):  # why it was refused is what the student has to know
-                running.go_on(way)
+                running.resume(way)
         raise
 
 

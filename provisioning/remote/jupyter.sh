@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Starts Jupyter and says its token: jupyter.sh FOLDER WORKSPACE IMAGE BIND PORT keep|stop
-# A container that runs goes on with keep, whatever its image is; with stop another one takes its place.
+# With keep a container that runs is left alone, whatever its image is; with stop another one takes its place.
 set -euo pipefail
 folder=$1 workspace=$2 image=$3 bind=$4 port=$5 running=$6
 name=labkit

@@ -65,7 +65,7 @@ def test_nothing_has_to_be_stopped_where_nothing_runs_or_it_is_what_is_wanted(bo
 def test_a_changed_project_lets_the_lab_go_on_and_says_so(booking):
     assert running.choose(booking, lab(), "labkit:new", open_port=False) is Choice.KEEP
     (said,) = booking.said
-    assert said.startswith("jupyter: goes on as it is: labkit:old since 2 h 03 min, 2 kernels (labs/01")
+    assert said.startswith("jupyter: keeps running as it is: labkit:old since 2 h 03 min, 2 kernels (labs/01")
     assert "labkit:new; --restart (restart=True) starts that" in said
 
 
