@@ -1,7 +1,8 @@
 """One of each, though several make it: make, look again, and give the younger one back.
 
 The services have no lock that two machines could share. What they have is one order of what was made, by time and id.
-So who makes a thing reads again once nobody can make an older one any more, and gives it back unless it is the first.
+So each process that makes a thing reads again when no older one can be made any more, and gives its own back unless
+it is the first.
 The first is never given back, and all continue with it.
 """
 
@@ -57,7 +58,7 @@ def claim(
 
 
 def _in_order(booking: Booking, read: Callable[[], list[Made]]) -> list[Made]:
-    """What there is, the first one first, read when nobody can make one of the same second any more."""
+    """What there is, the first one first, read when none of the same second can be made any more."""
     started = time.monotonic()
     while True:
         found = sorted(read(), key=lambda one: one[:2])

@@ -90,7 +90,7 @@ def _no_credentials(site: Site) -> CredentialsError:
 def asking(doing: str) -> Iterator[None]:
     """Turn what any client raises into one of our errors; ``doing`` says what was tried.
 
-    ``UnansweredError`` when nobody knows whether the service did it.
+    ``UnansweredError`` when it is unknown whether the service did it.
     """
     import blazarclient.exception
     import cinderclient.exceptions

@@ -111,7 +111,7 @@ def refusal(doing: str, code: int | None, text: str) -> ProvisioningError:
             f"{doing}: the site does not accept your credentials ({text}). Log in again, or source a fresh openrc file."
         )
     if "no more ip addresses" in low:
-        return NoAddressError(f"{doing}: no public address is left. Release one that nobody uses, or ask the site.")
+        return NoAddressError(f"{doing}: no public address is left. Release one that is not in use, or ask the site.")
     if code == 413 or "quota" in low or "exceeded for" in low:
         return QuotaError(f"{doing}: over the project's quota ({text}). Delete what is not used, or ask for more.")
     if code == 404:

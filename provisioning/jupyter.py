@@ -40,7 +40,7 @@ class Link:
 
     @property
     def url(self) -> str:
-        """The address with the token: whoever has it can use the node."""
+        """The address with the token: anyone who has it can use the node."""
         return f"{self._base}/lab?token={self.token}"
 
     @property

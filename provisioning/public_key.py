@@ -26,7 +26,7 @@ def read(text: str, where: str) -> str:
         return UsageError(f"{where} {why}. Give the one line of the student's .pub file, like 'ssh-ed25519 AAAA'.")
 
     if "PRIVATE KEY" in key or key.startswith("PuTTY-User-Key-File"):
-        raise refused("is a private key. Whoever has seen it can log in as the student: have a new pair made")
+        raise refused("is a private key. Anyone who has seen it can log in as the student: have a new pair made")
     if len(key.splitlines()) > 1:
         raise refused(f"has {len(key.splitlines())} lines, and a key has one")
     if not key.isprintable() or len(key) > LONGEST:

@@ -82,7 +82,7 @@ def ask(way: Ssh) -> Running | None:
 
 
 def stop(way: Ssh) -> None:
-    """Stop the lab: from then on nobody writes."""
+    """Stop the lab: from then on nothing is written."""
     way.run("lab", "stop", CONTAINER, bound_s=STOP_S)
 
 
@@ -120,7 +120,7 @@ def choose(
 ) -> Choice:  # fmt: skip
     """What to do with the lab that is ``there`` when ``image`` is wanted, on the open port or on the loopback.
 
-    It keeps running unless it is told to ``restart`` or ``may_stop``, asked with what would be stopped, says yes. Raises
+    It keeps running unless ``restart`` is set, or ``may_stop``, asked with what would be stopped, says yes. Raises
     ``LabRunsError`` when it would have to be stopped: a lab on the loopback cannot be opened.
     """
     must = there is not None and open_port and there.bind != EVERYWHERE

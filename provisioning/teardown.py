@@ -114,7 +114,7 @@ def _priced(booking: Booking, holding: Holding) -> str:
 
 
 def _look_once_more(bookings: Iterable[Booking]) -> None:
-    """Stop the labs and look again: what was saved after the first look is seen, and nobody saves any more.
+    """Stop the labs and look again: what was saved after the first look is seen, and nothing is saved any more.
 
     When one of them is refused, all are started again.
     """
@@ -150,7 +150,7 @@ def _take_down(booking: Booking, held: list[Holding]) -> list[str]:
                 with _noting(problems):
                     act(booking, thing)
 
-    # what follows may be interrupted once the server is gone, and nobody could look into the volume then. The server
+    # what follows may be interrupted once the server is gone, and then no one could look into the volume. The server
     # keeps its mark: as long as it lives, it is asked
     with _noting(problems):
         volumes.mark(booking, {volumes.WORK: volumes.NO})

@@ -45,7 +45,7 @@ def reserve(booking: Booking, start: datetime, length: timedelta) -> Lease:
 
 
 def absent(booking: Booking, student: Student) -> str | None:
-    """Why nobody works on the node although the student's time has begun; None when somebody does, or it has not.
+    """Why the node is not used although the student's time has begun; None when it is used, or the time has not begun.
 
     A student's time begins with the class list's start, or else with the lease.
     """

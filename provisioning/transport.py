@@ -18,7 +18,7 @@ DOWN = (502, 503, 504)
 BROKEN, BROKEN_TRIES = 500, 2
 """A service that fails at a write seldom does better later; Blazar also refuses with 500."""
 ANSWER_S = 180.0
-"""How long an answer may take: a laptop that slept finds its connections dead, and nobody tells it."""
+"""How long an answer may take: a laptop that slept finds its connections dead, without a word from the other end."""
 DROPPED = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
 REPEATABLE = ("/auth/tokens", "/metadata")
 """Ends of addresses that may be posted twice: the second time says the same."""

@@ -22,7 +22,7 @@ if [ -n "$start" ]; then
     "$folder/docker/start" >&2 || problem "docker/start failed"
 fi
 for _ in $(seq "${JUPYTER_TRIES:-60}"); do
-  # one line of JSON; it holds the token, so it goes to standard output, which nobody logs
+  # one line of JSON; it holds the token, so it goes to standard output, which is not logged
   if server=$(sudo docker exec $name jupyter server list --json 2> /dev/null) && [ -n "$server" ]; then
     printf '%s\n' "$server"
     exit 0

@@ -64,7 +64,7 @@ class Work:
         for size, name, _ in found:
             if name.startswith("data/") and name.lower().endswith(DATA):
                 self.sets[set_of(name)] = self.sets.get(set_of(name), 0) + size
-        for size, name, changed_ns in found:  # the smallest first: a large one takes nobody's room
+        for size, name, changed_ns in found:  # the smallest first: a large one takes no room from others
             self._sort(name, size, changed_ns)
 
     def _walk(self) -> list[tuple[int, str, int]]:

@@ -127,7 +127,7 @@ def test_a_kernel_a_terminal_and_a_gpu_are_told_from_an_open_page(node, ask):
     home, env, url = node
     told = ask()
     assert (told["running"], told["busy"], told["kernels"]) == (True, False, 0)
-    assert 7190 < told["quiet_s"] < 7260  # nobody has used it since it began
+    assert 7190 < told["quiet_s"] < 7260  # it has not been used since it began
     with kernel(home, url) as (client, state):
         until(lambda: not ask()["busy"], 60)  # its start costs CPU time
         told = ask()

@@ -18,7 +18,7 @@ NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
 
 class Service:
-    """Keeps things, and lets one call at a time through, in an order that is drawn: whoever calls waits for its turn.
+    """Keeps things, and lets one call at a time through, in an order that is drawn: each caller waits for its turn.
 
     Its clock moves by a drawn part of a second at each call, and things carry whole seconds, as in OpenStack.
     """

@@ -139,7 +139,7 @@ class Configs:
         default = {
             "core_plugin": "ml2", "service_plugins": "router", "auth_strategy": "keystone", "rpc_workers": 0,
             "api_paste_config": self.etc("neutron") / "api-paste.ini",
-            # Nova would read each port again, and nobody asks Nova for addresses
+            # Nova would read each port again, and no test asks Nova for addresses
             "notify_nova_on_port_status_changes": False, "notify_nova_on_port_data_changes": False,
         }  # fmt: skip
         return {
