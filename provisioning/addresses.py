@@ -104,4 +104,4 @@ def _create(booking: Booking) -> dict[str, Any]:
     try:
         return claims.claim(booking, what, make, read, lambda one: delete(booking, one), lambda: leases.hold(booking))
     except QuotaError as error:
-        raise NoAddressError(f"{error} Floating IPs that are not in use are in the site's list under Network.") from None
+        raise NoAddressError(f"{error} Unused floating IPs are in the site's list under Network.") from None

@@ -30,7 +30,7 @@ class Collected:
 def collect(booking: Booking) -> Collected | None:
     """Bring home what there is, compared with the node's list file by file; None when there is no work on the node.
 
-    Says what is left out, with its bytes, and what could not be brought home; the whole list lies beside the archive.
+    Says what is left out, with its bytes, and what could not be brought home; the whole list lies next to the archive.
     Raises ``UncollectedWorkError`` for work where nothing can be read, ``UsageError`` when this machine has no room,
     ``RemoteError`` for a damaged archive.
     """

@@ -164,7 +164,7 @@ def _ready(booking: Booking, lease: Lease) -> Lease:
 
 
 def _repair(booking: Booking, lease: Lease) -> None:
-    """Give back what an interrupted run left beside the lease that counts."""
+    """Give back what an interrupted run left in addition to the lease that counts."""
     for other in find_all(booking):
         if other.id == lease.id or other.status in LEAVING or other.start >= lease.end or lease.start >= other.end:
             continue  # a lease of another day is none too many

@@ -51,7 +51,7 @@ class Running:
     """None where Jupyter does not tell."""
     terminals: int | None
     processes: tuple[tuple[timedelta, str], ...]
-    """Programs beside the server, its kernels and terminals, with how long they have run."""
+    """Programs other than the server, its kernels and terminals, with how long they have run."""
     gpu_mib: int | None
     """GPU memory in use; None where no GPU answers."""
 

@@ -86,7 +86,7 @@ def _ensure(booking: Booking, lease: Lease) -> Any:
 
 
 def _give_back_others(booking: Booking, server: Any) -> Any:
-    """Delete what an interrupted run left beside the server, unless there may be work on it; the server as it is."""
+    """Delete what else an interrupted run left, unless there may be work on it; the server as it is now."""
     there = find_all(booking)
     for other in there:
         if other.id != server.id and not is_leaving(other) and other.metadata.get(volumes.WORK) != volumes.YES:

@@ -1,4 +1,4 @@
-"""Times: UTC with the local time beside, and lengths that a person can read."""
+"""Times: UTC with the local time in brackets, and lengths that a person can read."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -58,8 +58,8 @@ def show(moment: datetime) -> str:
     """``14:00 UTC (15:00 CET)``, with the date where it is not today's, and once where the local time is UTC."""
     local = moment.astimezone()
     day = "" if moment.date() == now().date() else f"{moment:%Y-%m-%d} "
-    beside = "" if local.tzname() == "UTC" else f" ({local:%H:%M} {local.tzname()})"
-    return f"{day}{moment:%H:%M} UTC{beside}"
+    local_too = "" if local.tzname() == "UTC" else f" ({local:%H:%M} {local.tzname()})"
+    return f"{day}{moment:%H:%M} UTC{local_too}"
 
 
 def length(span: timedelta) -> str:

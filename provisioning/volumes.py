@@ -61,7 +61,7 @@ def _ensure(booking: Booking) -> Any:
 
 
 def _give_back_others(booking: Booking, volume: Any) -> None:
-    """Delete what an interrupted run left beside the boot volume, unless there may be work on it."""
+    """Delete what an interrupted run left in addition to the boot volume, unless there may be work on it."""
     for other in find_all(booking):
         if other.id != volume.id and other.status == "available" and other.metadata.get(WORK) != YES:
             booking.say(f"volume {booking.name}: there were two; the one that nothing uses is given back")

@@ -39,7 +39,7 @@ GROUPS = (
         r"|^\.home/\.jupyter/lab/workspaces/|^\.home/\.ipython/profile_\w+/(db|log|pid|security|startup/README$)")),
     ("trash", re.compile(r"^\.Trash-\d+/|^\.home/\.local/share/Trash/")),
 )  # fmt: skip
-"""What programs make again, by its name. What a student puts beside it is work."""
+"""What programs make again, by its name. What a student puts next to it is work."""
 
 Named = list[str | int]
 """A name, its bytes, and what else is known of it."""

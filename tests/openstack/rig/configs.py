@@ -51,11 +51,11 @@ class Configs:
         return found | {"OS_NEUTRON_CONFIG_DIR": str(self.etc("neutron")), "OS_NEUTRON_CONFIG_FILES": "neutron.conf"}
 
     def write(self, services_bin: Path) -> None:
-        """Write all files, beside those that the packages bring."""
+        """Write all files, in addition to those that the packages bring."""
         for name in ("glance", "nova", "neutron", "cinder"):
             shutil.copytree(services_bin.parent / "etc" / name, self.etc(name))
         for path in self.etc("glance").glob("glance-*.conf"):
-            path.unlink()  # each would be read beside ours
+            path.unlink()  # each would be read in addition to ours
         self._write("keystone", "keystone.conf", self._keystone())
         self._write("placement", "placement.conf", self._placement())
         self._write("glance", "glance-api.conf", self._glance())
