@@ -159,7 +159,7 @@ def test_what_goes_on_in_the_background_is_busy_by_the_cpu_that_it_uses(node, as
         until(lambda: not ask()["busy"], 60)
 
 
-def test_the_guard_stops_a_jupyter_that_nobody_uses_and_no_other(node, ask):
+def test_the_guard_stops_a_jupyter_that_is_not_used_and_no_other(node, ask):
     home, env, _ = node
     (home / "gpu").write_text("0\n")
     (home / "stopped-calls").unlink(missing_ok=True)
