@@ -135,7 +135,7 @@ def ensure(booking: Booking, length: timedelta = DEFAULT_LENGTH, start: datetime
         lease = there[0] if there else _create(booking, length, start)
         try:
             lease = _ready(booking, lease)
-        except LeaseOverError:  # who made it in the same moment as another may have given it back
+        except LeaseOverError:  # another process may have made it in the same moment, and given it back
             lease = find(booking)
             if lease is None:
                 raise
@@ -234,7 +234,7 @@ def delete(booking: Booking, lease: Lease) -> None:
                 raise
     # one in ERROR again could not be ended: what was tried is over, and waiting does not help
     if booking.wait(what, state, ("gone", "ERROR"), CHANGE_BOUND_S) == "ERROR":
-        raise FailedError(f"{what} ({lease.id}) went to ERROR as it was to end. Run this again, or ask the site.")
+        raise FailedError(f"{what} ({lease.id}) went to ERROR while it was ending. Run this again, or ask the site.")
 
 
 def _create(booking: Booking, length: timedelta, start: datetime | None) -> Lease:

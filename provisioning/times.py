@@ -31,7 +31,7 @@ def parse_start(text: str, where: str = "") -> datetime:
         found = datetime.fromisoformat(text).astimezone(UTC)
     except (ValueError, OverflowError, OSError):  # years that the clock of this machine does not reach
         raise UsageError(
-            f"{where}start '{text}' is no time. Write it like 2026-11-22T14:00 (local) or with +00:00."
+            f"{where}start '{text}' is not a time. Write it like 2026-11-22T14:00 (local) or with +00:00."
         ) from None
     return found
 
@@ -44,7 +44,7 @@ def parse_length(text: str, where: str = "") -> timedelta:
     except (OverflowError, ValueError):  # digits without end
         length = timedelta(0)
     if not length:
-        raise UsageError(f"{where}'{text}' is no length. Write it like 2h50m.")
+        raise UsageError(f"{where}'{text}' is not a length. Write it like 2h50m.")
     return length
 
 

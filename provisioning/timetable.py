@@ -1,4 +1,4 @@
-"""A student's time by the class list: when it begins, what is left of it, who did not come."""
+"""A student's time by the class list: when it begins, what is left of it, which students did not come."""
 
 from datetime import datetime, timedelta
 

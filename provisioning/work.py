@@ -107,7 +107,7 @@ def read(text: str) -> Listing:
         )  # fmt: skip
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RemoteError(
-            f"the node's list of work is none ({' '.join(str(error).split())}). Run this again."
+            f"the node's list of work cannot be read ({' '.join(str(error).split())}). Run this again."
         ) from None
 
 

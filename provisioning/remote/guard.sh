@@ -20,7 +20,7 @@ cat > "$folder/watch.sh" << 'WATCH'
 # watch.sh FOLDER MINUTES: one look; stops Jupyter when nothing has been busy for that long
 set -euo pipefail
 folder=$1 minutes=$2
-# who cannot be asked is not stopped
+# a server that cannot be asked is not stopped
 told=$(IDLE_GUARD="$folder" bash "$folder/activity.sh") || exit 0
 verdict=$(python3 - "$folder/seen" "$minutes" "$told" << 'PYTHON'
 import json, pathlib, sys, time

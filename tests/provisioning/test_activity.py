@@ -218,5 +218,5 @@ def test_the_guard_is_off_or_waits_long_enough_to_read():
     assert (guard.parse("off"), guard.parse("1h30m"), guard.parse("5m")) == ("off", "90", "5")
     with pytest.raises(UsageError, match="--idle-guard=4m is too short. Give 5m at least, or off"):
         guard.parse("4m")
-    with pytest.raises(UsageError, match="--idle-guard: 'soon' is no length"):
+    with pytest.raises(UsageError, match="--idle-guard: 'soon' is not a length"):
         guard.parse("soon")
