@@ -1,9 +1,8 @@
-"""One of each, though several make it: make, look again, and give the younger one back.
+"""One of each, though several processes make it: make, read again, and give the younger one back.
 
-The services have no lock that two machines could share. What they have is one order of what was made, by time and id.
-So each process that makes a thing reads again when no older one can be made any more, and gives its own back unless
-it is the first.
-The first is never given back, and all continue with it.
+The services have no lock that two machines could share, but they order what was made, by time and id. So a process
+that has made a thing reads again when no older one can be made any more, and gives its own back unless it is the first.
+The first is never given back, and all processes continue with it.
 """
 
 import time
@@ -16,7 +15,7 @@ from provisioning.errors import ProvisioningError, ServiceError, TooSlowError, U
 
 TRIES = 3
 LOOKS = 3
-"""After an answer that was lost: a service may still be at it."""
+"""After an answer that was lost: the service may still be working on it."""
 SECOND = timedelta(seconds=1)
 """Services write in whole seconds when a thing was made."""
 ORDERED_WITHIN_S = 60.0
@@ -34,9 +33,9 @@ def claim(
     booking: Booking, what: str, make: Callable[[], str], read: Callable[[], list[Made]],
     give_back: Callable[[Any], None], check: Callable[[], None] = lambda: None,
 ) -> Any:  # fmt: skip
-    """The one thing that counts, made by ``make`` (which returns its id) or by somebody else in the same moment.
+    """The one thing that counts, made by ``make`` (which returns its id) or by another process in the same moment.
 
-    ``check`` raises when it must not be made any more; what was made meanwhile is given back then.
+    ``check`` raises when it must not be made any more; what was made in between is then given back.
     """
     booking.check_not_interrupted()
     check()

@@ -17,7 +17,7 @@ class UsageError(ProvisioningError):
 
 
 class CredentialsError(ProvisioningError):
-    """The site does not know who is asking."""
+    """The site does not accept the credentials."""
 
 
 class QuotaError(ProvisioningError):
@@ -57,7 +57,7 @@ class FailedError(ProvisioningError):
 
 
 class ServiceError(ProvisioningError):
-    """A service refused, for a reason that has no name here."""
+    """A service refused, for a reason that has no class of its own here."""
 
 
 class GoneError(ServiceError):

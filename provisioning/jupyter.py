@@ -65,7 +65,7 @@ class Link:
         self.file = file
 
     def open(self, browser: bool = True) -> None:
-        """Open the tunnel from here, and the browser at its end. ``close`` closes it, and so does the kernel's end."""
+        """Open the tunnel from here, and the browser at its end. ``close`` closes it, as the kernel's end does."""
         if not self.is_open and (self._tunnel is None or self._tunnel.poll() is not None):
             self.local_port = _free_port(self.local_port)
             forward = f"127.0.0.1:{self.local_port}:127.0.0.1:{self.port}"

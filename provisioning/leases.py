@@ -101,7 +101,7 @@ def check_active(booking: Booking, lease: Lease) -> None:
 
 def hold(booking: Booking) -> Lease:
     """The lease that this run began with; ``LeaseOverError`` once it is gone: a laptop may sleep for an hour between
-    two calls, and somebody may tear down meanwhile."""
+    two calls, and someone may tear down in between."""
     if not booking.lease_id:
         return active(booking)
     try:
@@ -119,7 +119,7 @@ def hold(booking: Booking) -> Lease:
 
 @contextlib.contextmanager
 def held(booking: Booking) -> Iterator[Lease]:
-    """For a step that needs the lease: what goes wrong when the lease goes meanwhile is said as that."""
+    """For a step that needs the lease: an error is reported as ``LeaseOverError`` when the lease is gone by then."""
     lease = hold(booking)
     try:
         yield lease
@@ -153,7 +153,7 @@ def ensure(booking: Booking, length: timedelta = DEFAULT_LENGTH, start: datetime
 
 
 def _ready(booking: Booking, lease: Lease) -> Lease:
-    """The lease once it has stopped changing, and has started if that is soon; what is made from now on is its."""
+    """The lease once it is stable, and has started if that is soon; what is made from now on belongs to it."""
     booking.lease_id = lease.id
     with held(booking):
         if lease.status in CHANGING:
@@ -167,7 +167,7 @@ def _repair(booking: Booking, lease: Lease) -> None:
     """Give back what an interrupted run left in addition to the lease that counts."""
     for other in find_all(booking):
         if other.id == lease.id or other.status in LEAVING or other.start >= lease.end or lease.start >= other.end:
-            continue  # a lease of another day is none too many
+            continue  # a lease of another day may stay
         if other.used:
             booking.say(f"! lease {booking.name}: two, and each has a server. Collect, then tear down.")
             continue
@@ -201,7 +201,7 @@ def extend(booking: Booking, by: timedelta) -> Lease:
 
 
 def end_soon(booking: Booking, lease_id: str) -> datetime:
-    """Let the lease end in a minute or so, by the site itself; when that is."""
+    """Have the site itself end the lease in a minute or so; returns when."""
     end = booking.now() + ENDS_SOON
     with asking(f"ending lease {booking.name}"):
         booking.cloud.blazar.lease.update(lease_id, end_date=end.strftime(times.BLAZAR))
@@ -211,8 +211,8 @@ def end_soon(booking: Booking, lease_id: str) -> datetime:
 def delete(booking: Booking, lease: Lease) -> None:
     """End the lease, and wait until it is gone.
 
-    Not while a server under it does not go: Blazar then gives up after ten minutes, and refuses to delete such a lease
-    for good.
+    Not while a server under it cannot be deleted: Blazar then gives up after ten minutes, and from then on refuses to
+    delete such a lease.
     """
 
     def state() -> str:
@@ -230,9 +230,9 @@ def delete(booking: Booking, lease: Lease) -> None:
                 booking.cloud.blazar.lease.delete(lease.id)
             break
         except ServiceError:
-            if last or state() not in CHANGING:  # one that began to start just then can be deleted when it has
+            if last or state() not in CHANGING:  # one that began to start just then can be deleted once it has started
                 raise
-    # one in ERROR again could not be ended: what was tried is over, and waiting does not help
+    # a lease in ERROR again could not be ended: the attempt is over, and waiting does not help
     if booking.wait(what, state, ("gone", "ERROR"), CHANGE_BOUND_S) == "ERROR":
         raise FailedError(f"{what} ({lease.id}) went to ERROR while it was ending. Run this again, or ask the site.")
 
@@ -258,7 +258,7 @@ def _create(booking: Booking, length: timedelta, start: datetime | None) -> Leas
         with asking("reading the leases"):
             named = [_read(raw) for raw in booking.cloud.blazar.lease.list() if raw["name"] == booking.name]
         live = [lease for lease in named if lease.status not in LEAVING]
-        # one that failed is the last that anybody wants
+        # one that failed counts last
         return [claims.Made(NEVER if one.status == "ERROR" else one.created, one.id, one) for one in live]
 
     try:
@@ -296,6 +296,6 @@ def _once(booking: Booking, lease_id: str, ends: tuple[str, ...], bound_s: float
 def _get(booking: Booking, lease_id: str) -> Lease:
     with asking(f"reading lease {booking.name}"):
         raw = booking.cloud.blazar.lease.get(lease_id)
-    if raw is None:  # what Blazar answers about one that goes while it reads
+    if raw is None:  # Blazar's answer about a lease that goes while it reads
         raise GoneError(f"lease {booking.name} is gone. Run this again.")
     return _read(raw)

@@ -68,7 +68,7 @@ def table(slots: Sequence[Slot], node: str) -> str:
 def _what_fits(
     students: int, nodes: int, start: datetime, end: datetime, length: timedelta, turnover: timedelta, rounds: int
 ) -> str:
-    """Each single value that would do with the others as they are."""
+    """For each value, the one that would be enough if the others stay as they are."""
     needed = math.ceil(students / nodes)
     until = start + needed * (length + turnover) - turnover
     fits = [f"until {times.show(until)}"]

@@ -151,5 +151,5 @@ def _moment(text: str) -> datetime:
 
 
 def _line(text: str) -> str:
-    """In one line that a terminal can show: notebooks are called as students call them."""
+    """In one line that a terminal can show: students choose the names of notebooks."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)[:200]

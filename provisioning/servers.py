@@ -44,7 +44,7 @@ def find(booking: Booking) -> Any | None:
 
 
 def best(there: list[Any]) -> Any | None:
-    """Of several servers one with work on it, and last of all one that is being deleted."""
+    """Of several servers: one with work on it first, one that is being deleted last."""
     worth = lambda one: (is_leaving(one), one.metadata.get(volumes.WORK) != volumes.YES)  # noqa: E731
     return min(there, key=worth, default=None)
 

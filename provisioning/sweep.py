@@ -22,7 +22,7 @@ KEPT = ("lease", "key")
 
 @dataclass(frozen=True)
 class Found:
-    """What one netID has that somebody should look at."""
+    """What one netID has that an instructor should look at."""
 
     netid: str
     verdict: str
@@ -37,7 +37,7 @@ class Found:
 
 
 def sweep(seen: Seen, netids: Iterable[str], idle_after: timedelta, at_once: int) -> list[Found]:
-    """What somebody should look at; ``netids`` are those of the class list.
+    """What an instructor should look at; ``netids`` are those of the class list.
 
     Nodes are asked whether they are used, ``at_once`` at a time. Nothing is changed.
     """
@@ -52,7 +52,7 @@ def sweep(seen: Seen, netids: Iterable[str], idle_after: timedelta, at_once: int
 
 
 def still_deletable(netid: str, netids: Iterable[str]) -> bool:
-    """Whether it is so now: a class takes minutes, and a student may have begun again meanwhile."""
+    """Whether it may still be deleted: a class takes minutes, and a student may have begun again in between."""
     seen = look(lambda _: None)
     now = next(iter(seen.clouds.values())).transport.now()
     found = judge(netid, seen.things.get(netid, []), netid in set(netids), now)

@@ -22,7 +22,7 @@ def still(
 ) -> tuple[datetime | None, timedelta] | None:
     """Start and length of a lease that keeps to the class list, or None when the student's time is over.
 
-    A start of None is now. Who comes late gets what is left, since the node is somebody else's after it. ``start`` and
+    A start of None is now. A late student gets what is left, since another has the node afterwards. ``start`` and
     ``length`` count where the list names none.
     """
     until = end(student, length)

@@ -31,7 +31,7 @@ def find(booking: Booking) -> Any | None:
 
 
 def best(there: list[Any]) -> Any | None:
-    """Of several volumes that of a server, or one with work on it."""
+    """Of several volumes: the one of a server, or else one with work on it."""
     live = [volume for volume in there if volume.status != "deleting"]
     return min(live, key=lambda one: (one.status != "in-use", one.metadata.get(WORK) != YES), default=None)
 
