@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 ANY_MINOR = ("10", "11", "12")
-"""Major versions within which DeepSpeed takes any minor one for another; of CUDA 13 it wants the very same.
+"""Major versions within which the minor versions may differ for DeepSpeed; of CUDA 13 they must be the same.
 
 DeepSpeed 0.19, op_builder/builder.py: ``cuda_minor_mismatch_ok``, whose list within these is complete.
 """
@@ -15,7 +15,7 @@ HELP = "Change docker/requirements-cuda.txt, or build with --build-arg CUDA=no f
 
 
 def problem(torch_cuda: str | None, nvcc_says: str) -> str | None:
-    """Why ``torch.version.cuda`` and what ``nvcc --version`` prints do not fit for DeepSpeed; None when they do."""
+    """Why ``torch.version.cuda`` and the output of ``nvcc --version`` do not fit for DeepSpeed; None when they do."""
     if torch_cuda is None:
         return "this torch was built without CUDA"
     release = re.search(r"release (\d+)\.(\d+)", nvcc_says)

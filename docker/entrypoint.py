@@ -1,4 +1,4 @@
-"""The container's first program: gives the workspace what it lacks, then becomes the command that it is told.
+"""The container's first program: gives the workspace the files that it lacks, then becomes the given command.
 
     python entrypoint.py jupyter lab
 
@@ -34,7 +34,7 @@ def copy_missing(source: Path, target: Path) -> list[Path]:
 def make_token(folder: Path) -> Path:
     """A token for this start, in a file that only its user can read.
 
-    Jupyter writes a token that it made itself to its log, and one that it was given nowhere.
+    Jupyter writes a token that it made itself to its log; it writes a given one nowhere.
     """
     shutil.rmtree(folder, ignore_errors=True)  # of a server that ran here before the container started again
     folder.mkdir(parents=True, mode=0o700)

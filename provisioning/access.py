@@ -80,7 +80,7 @@ def delete_group(booking: Booking, group: dict[str, Any]) -> None:
 
 
 def _ensure_group(booking: Booking, purpose: str, port: int, source: str) -> str:
-    """The id of our group that lets ``source`` reach ``port``, and nobody else."""
+    """The id of our group that lets ``source`` reach ``port``, and no one else."""
     name = f"{booking.name}-{purpose}"
     neutron = booking.cloud.neutron
 

@@ -37,7 +37,7 @@ def ensure(booking: Booking) -> str:
 def _ensure(booking: Booking, server: Any) -> str:
     port = port_of(booking, server)
     for last in (*[False] * (TRIES - 1), True):
-        # a port takes one address: who puts the first one there decides which, for all runs
+        # a port takes one address: the run that attaches the first one decides for all
         address = min(find_all(booking) or [_create(booking)], key=lambda one: one["port_id"] != port["id"])
         try:
             if address["port_id"] != port["id"]:
@@ -104,4 +104,4 @@ def _create(booking: Booking) -> dict[str, Any]:
     try:
         return claims.claim(booking, what, make, read, lambda one: delete(booking, one), lambda: leases.hold(booking))
     except QuotaError as error:
-        raise NoAddressError(f"{error} Floating IPs that nobody uses are in the site's list under Network.") from None
+        raise NoAddressError(f"{error} Unused floating IPs are in the site's list under Network.") from None

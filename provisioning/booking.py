@@ -62,10 +62,10 @@ class Booking:
         """The owner's tag, where a service has no metadata but a description."""
         return f"{TAG}={self.name}"
 
-    def go_on(self) -> None:
+    def check_not_interrupted(self) -> None:
         """Raise when this was interrupted: nothing more is made then."""
         if self.stop.is_set():
-            raise TooSlowError(f"{self.name}: interrupted. Run the same again to go on.")
+            raise TooSlowError(f"{self.name}: interrupted. Run the same again to continue.")
 
     def wait(self, what: str, state: Callable[[], str], ends: tuple[str, ...], bound_s: float) -> str:
         """Ask for the ``state`` until it is one of ``ends``; says it when it changes, and now and then."""
@@ -73,12 +73,12 @@ class Booking:
         while (current := state()) not in ends:
             took = time.monotonic() - started
             if took > bound_s:
-                raise TooSlowError(f"{what} is {current} after {took:.0f} s. Run this step again to go on waiting.")
+                raise TooSlowError(f"{what} is {current} after {took:.0f} s. Run this step again to keep waiting.")
             if current != last or took - said >= SAY_EVERY_S:
                 self.say(f"{what}: {current}, {took:.0f} s of at most {bound_s:.0f} s")
                 said, last = took, current
             if self.stop.wait(self.poll_s):
-                raise TooSlowError(f"{what}: interrupted while {current}. Run the same again to go on.")
+                raise TooSlowError(f"{what}: interrupted while {current}. Run the same again to continue.")
         return current
 
 
@@ -133,7 +133,7 @@ def remember(booking: Booking) -> None:
 
 
 def resume(say: Callable[[str], None] = print) -> Booking:
-    """The booking that the last ``remember`` kept; this is how one notebook goes on where another stopped."""
+    """The booking that the last ``remember`` kept; this is how one notebook continues where another stopped."""
     path = home() / "current.json"
     try:
         kept: dict[str, Any] = json.loads(path.read_text())

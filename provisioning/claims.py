@@ -1,8 +1,8 @@
-"""One of each, though several make it: make, look again, and give the younger one back.
+"""One of each, though several processes make it: make, read again, and give the younger one back.
 
-The services have no lock that two machines could share. What they have is one order of what was made, by time and id.
-So who makes a thing reads again once nobody can make an older one any more, and gives it back unless it is the first.
-The first is never given back, and all go on with it.
+The services have no lock that two machines could share, but they order what was made, by time and id. So a process
+that has made a thing reads again when no older one can be made any more, and gives its own back unless it is the first.
+The first is never given back, and all processes continue with it.
 """
 
 import time
@@ -15,10 +15,10 @@ from provisioning.errors import ProvisioningError, ServiceError, TooSlowError, U
 
 TRIES = 3
 LOOKS = 3
-"""After an answer that was lost: a service may still be at it."""
+"""After an answer that was lost: the service may still be working on it."""
 SECOND = timedelta(seconds=1)
 """Services write in whole seconds when a thing was made."""
-SETTLES_S = 60.0
+ORDERED_WITHIN_S = 60.0
 
 
 class Made(NamedTuple):
@@ -33,14 +33,14 @@ def claim(
     booking: Booking, what: str, make: Callable[[], str], read: Callable[[], list[Made]],
     give_back: Callable[[Any], None], check: Callable[[], None] = lambda: None,
 ) -> Any:  # fmt: skip
-    """The one thing that counts, made by ``make`` (which returns its id) or by somebody else in the same moment.
+    """The one thing that counts, made by ``make`` (which returns its id) or by another process in the same moment.
 
-    ``check`` raises when it must not be made any more; what was made meanwhile is given back then.
+    ``check`` raises when it must not be made any more; what was made in between is then given back.
     """
-    booking.go_on()
+    booking.check_not_interrupted()
     check()
     mine = _make(booking, what, make, read)
-    found = _settled(booking, read)
+    found = _in_order(booking, read)
     ours = next((one for one in found if one.id == mine), None)
     try:
         check()
@@ -56,17 +56,17 @@ def claim(
     return found[0].thing
 
 
-def _settled(booking: Booking, read: Callable[[], list[Made]]) -> list[Made]:
-    """What there is, the first one first, read when nobody can make one of the same second any more."""
+def _in_order(booking: Booking, read: Callable[[], list[Made]]) -> list[Made]:
+    """What there is, the first one first, read when none of the same second can be made any more."""
     started = time.monotonic()
     while True:
         found = sorted(read(), key=lambda one: one[:2])
         # the site's own time at that reading, not what this machine makes of it
         if not found or booking.cloud.transport.stamp >= found[0].created + SECOND:
             return found
-        if time.monotonic() - started > SETTLES_S:
+        if time.monotonic() - started > ORDERED_WITHIN_S:
             raise TooSlowError(
-                f"the clocks of {booking.site.name} differ by more than {SETTLES_S:.0f} s. Ask the site."
+                f"the clocks of {booking.site.name} differ by more than {ORDERED_WITHIN_S:.0f} s. Ask the site."
             )
         booking.stop.wait(1.02 - booking.now().microsecond / 1e6)
 

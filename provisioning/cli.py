@@ -41,7 +41,7 @@ GPU nodes on Chameleon, from a reservation to a Jupyter link, and back to nothin
   python -m provisioning extend abc123 --node NODE --by 1h  let the lease end later
   python -m provisioning collect abc123 --node NODE         bring home all that the student made
   python -m provisioning link abc123 --node NODE            print the Jupyter address with its token, and the tunnel
-  python -m provisioning sweep --class class.csv            what is idle, over, or nobody's, and what it costs
+  python -m provisioning sweep --class class.csv            what is idle, over, or unlisted, and what it costs
   python -m provisioning down --class class.csv             delete all that they have, at all sites; refuses while work
                                                             is not collected
 
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
         return EXIT_FAILED
     except KeyboardInterrupt:
-        print("interrupted; run the same again to go on", file=sys.stderr)
+        print("interrupted; run the same again to continue", file=sys.stderr)
         return EXIT_INTERRUPTED
 
 
@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         (_extend, "let leases end later"), (_collect, "bring work home"),
         (_link, "print the Jupyter address and the tunnel to it"),
         (_down, "delete it all"), (_rotate, "plan a class over a few nodes, and book it"),
-        (_sweep, "list what is idle, over, or nobody's, and what it costs"),
+        (_sweep, "list what is idle, over, or unlisted, and what it costs"),
     ):  # fmt: skip
         name = verb.__name__.removeprefix("_")
         made[name] = sub = verbs.add_parser(name, help=does, description=f"{does[0].upper()}{does[1:]}.")
@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     for name in ("down", "sweep"):
         made[name].add_argument("--discard", action="store_true", help="delete work that was not collected, too")
     made["sweep"].add_argument("--idle", default="30m", help="how long nothing was busy on it, 30m if not given")
-    made["sweep"].add_argument("--delete", action="store_true", help="remove what is over or nobody's")
+    made["sweep"].add_argument("--delete", action="store_true", help="remove what is over or unlisted")
     made["rotate"].add_argument("--nodes", type=int, required=True, metavar="M", help="how many at one time")
     made["rotate"].add_argument("--from", dest="begin", required=True, metavar="TIME", help="like 2026-11-22T14:00")
     made["rotate"].add_argument("--until", required=True, metavar="TIME", help="when the last one ends at the latest")
@@ -240,7 +240,7 @@ def _down(args: argparse.Namespace, students: list[Student]) -> int:
 
 def _sweep(args: argparse.Namespace, students: list[Student]) -> int:
     if not args.roster:
-        raise UsageError("give the class list with --class: whose netID is not in it is nobody's.")
+        raise UsageError("give the class list with --class: a netID that is not in it counts as unlisted.")
     idle_after = times.parse_length(args.idle, "--idle: ")
     seen, netids = sweep.look(), [student.netid for student in students]
     found = sweep.sweep(seen, netids, idle_after, args.at_once)

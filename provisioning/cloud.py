@@ -90,7 +90,7 @@ def _no_credentials(site: Site) -> CredentialsError:
 def asking(doing: str) -> Iterator[None]:
     """Turn what any client raises into one of our errors; ``doing`` says what was tried.
 
-    ``UnansweredError`` when nobody knows whether the service did it.
+    ``UnansweredError`` when it is unknown whether the service did it.
     """
     import blazarclient.exception
     import cinderclient.exceptions
@@ -130,9 +130,9 @@ def asking(doing: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def deleting(what: str, state: Callable[[], str] = lambda: "") -> Iterator[None]:
-    """``asking`` for a deletion of what may vanish meanwhile: the site, or somebody else, deletes it too.
+    """``asking`` for a deletion of a thing that may vanish in between: the site or another process deletes it too.
 
-    What is gone is gone. Any other refusal counts, unless ``state`` then says that the thing is on its way out.
+    A thing that is gone is no error. Any other refusal is, unless ``state`` then says that the thing is being deleted.
     """
     try:
         with asking(f"deleting {what}"):

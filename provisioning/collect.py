@@ -1,4 +1,4 @@
-"""Bring the student's work home: all files of the workspace that cannot be had again, as one archive."""
+"""Bring the student's work home: all files of the workspace that cannot be downloaded or made again, as one archive."""
 
 import shutil
 import tarfile
@@ -30,7 +30,7 @@ class Collected:
 def collect(booking: Booking) -> Collected | None:
     """Bring home what there is, compared with the node's list file by file; None when there is no work on the node.
 
-    Says what is left out, with its bytes, and what could not be brought home; the whole list lies beside the archive.
+    Says what is left out, with its bytes, and what could not be brought home; the whole list lies next to the archive.
     Raises ``UncollectedWorkError`` for work where nothing can be read, ``UsageError`` when this machine has no room,
     ``RemoteError`` for a damaged archive.
     """
@@ -86,7 +86,7 @@ def unpack(archive: Path, folder: Path) -> int:
 
 
 def uncollected(booking: Booking) -> str | None:
-    """Why a teardown would lose work, or None when it would not; what it would leave out is said.
+    """Why a teardown would lose work, or None when it would not. Says what it would leave out.
 
     The services know whether there may be work, and what was collected last, so any machine can ask.
     """

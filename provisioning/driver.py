@@ -15,7 +15,7 @@ MIN_DRIVER = {12: 525, 13: 580}
 OLDEST = MIN_DRIVER[CUDA_MAJOR]
 READ_S, UPGRADE_S, ASK_S = 120.0, 2400.0, 300.0
 BUSY = "busy "
-"""How reboot.sh begins when it did not, since a container runs."""
+"""How the answer of reboot.sh begins when it did not reboot, since a container runs."""
 MINUTES = {True: 10, False: 25}
 """What an upgrade and its reboot take, by whether it is a virtual machine: an estimate, none was measured yet."""
 
@@ -46,7 +46,7 @@ class Driver:
 
     @property
     def failed_to_load(self) -> bool:
-        """Whether a boot that was to load what is on the disk did not."""
+        """Whether the node has rebooted and still does not run the driver that is on its disk."""
         return self.waits_for_boot and self.rebooted[:1] == (self.on_disk,) and self.rebooted[1:] != (self.boot,)
 
     def __str__(self) -> str:
@@ -54,7 +54,7 @@ class Driver:
 
 
 def _branch(version: str) -> int:
-    """580 of 580.95.05; 0 for what is no version."""
+    """580 of 580.95.05; 0 for text that is not a version."""
     first = version.partition(".")[0]
     return int(first) if first.isdecimal() else 0
 
@@ -69,7 +69,7 @@ def read(way: Ssh) -> Driver:
 def ensure(booking: Booking, restart: bool = False) -> Driver:
     """A driver that runs torch's CUDA: upgraded and the node rebooted, once, where that is missing.
 
-    Stopped at any moment and run again, it does what is left. Raises ``LabRunsError`` rather than reboot while a
+    If it was stopped and is run again, it does what is left. Raises ``LabRunsError`` rather than reboot while a
     container runs, unless told to ``restart``, and ``DriverError`` when the driver is no good after the reboot.
     """
     way = access.way_in(booking)
@@ -91,7 +91,7 @@ def ensure(booking: Booking, restart: bool = False) -> Driver:
 
 
 def plan(booking: Booking) -> str:
-    """What ``ensure`` would do: as the node says, or, where there is none to ask, what may be needed."""
+    """What ``ensure`` would do, as the node says; without a node to ask, what may be needed."""
     minutes = MINUTES[booking.site.virtual_machine]
     if servers.find(booking) is None or addresses.find(booking) is None:
         return f"the image's may be older than {OLDEST}: upgraded with one reboot, about {minutes} min"
@@ -111,7 +111,7 @@ def _reboot(booking: Booking, way: Ssh, before: Driver, restart: bool) -> Driver
     booking.say(f"driver: {before.on_disk} is installed, the node reboots")
     log = booking.folder / "logs" / "reboot.log"
     printed = ""
-    with contextlib.suppress(SshError):  # the node is quicker to go than to say so; its boot's id tells if it went
+    with contextlib.suppress(SshError):  # the node may go down before it answers; the id of its boot tells
         printed = way.run("reboot", before.on_disk, "stop" if restart else "keep", bound_s=ASK_S, log=log)
     if printed.startswith(BUSY):
         raise LabRunsError(

@@ -17,7 +17,7 @@ class UsageError(ProvisioningError):
 
 
 class CredentialsError(ProvisioningError):
-    """The site does not know who is asking."""
+    """The site does not accept the credentials."""
 
 
 class QuotaError(ProvisioningError):
@@ -49,7 +49,7 @@ class NotOursError(ProvisioningError):
 
 
 class TooSlowError(ProvisioningError):
-    """A wait has reached its bound; running the step again goes on waiting."""
+    """A wait has reached its bound; running the step again keeps waiting."""
 
 
 class FailedError(ProvisioningError):
@@ -57,7 +57,7 @@ class FailedError(ProvisioningError):
 
 
 class ServiceError(ProvisioningError):
-    """A service refused, for a reason that has no name here."""
+    """A service refused, for a reason that has no class of its own here."""
 
 
 class GoneError(ServiceError):
@@ -111,7 +111,7 @@ def refusal(doing: str, code: int | None, text: str) -> ProvisioningError:
             f"{doing}: the site does not accept your credentials ({text}). Log in again, or source a fresh openrc file."
         )
     if "no more ip addresses" in low:
-        return NoAddressError(f"{doing}: no public address is left. Release one that nobody uses, or ask the site.")
+        return NoAddressError(f"{doing}: no public address is left. Release one that is not in use, or ask the site.")
     if code == 413 or "quota" in low or "exceeded for" in low:
         return QuotaError(f"{doing}: over the project's quota ({text}). Delete what is not used, or ask for more.")
     if code == 404:

@@ -1,4 +1,4 @@
-"""The idle guard: on the node, it stops a Jupyter that nobody uses. Off unless somebody asks for it.
+"""The idle guard: on the node, it stops a Jupyter that is not used. Off unless you ask for it.
 
 It neither ends the lease nor shuts the node down. The first needs the site's credentials, which have no place on a
 student's machine; a node that is shut down costs the same until its lease ends, and could not be collected from. What

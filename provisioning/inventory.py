@@ -1,4 +1,4 @@
-"""What there is at a site that carries a tag of ours, of anybody, made from any machine: read from the services."""
+"""Everything at a site with a tag of ours, for any student and from any machine: read from the services."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ class Holding:
 
 @dataclass(frozen=True)
 class Seen:
-    """All that is ours at the sites, of anybody."""
+    """All that is ours at the sites, for all students."""
 
     clouds: dict[str, Cloud]
     things: dict[str, list[Holding]]

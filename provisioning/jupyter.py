@@ -40,7 +40,7 @@ class Link:
 
     @property
     def url(self) -> str:
-        """The address with the token: whoever has it can use the node."""
+        """The address with the token: anyone who has it can use the node."""
         return f"{self._base}/lab?token={self.token}"
 
     @property
@@ -65,7 +65,7 @@ class Link:
         self.file = file
 
     def open(self, browser: bool = True) -> None:
-        """Open the tunnel from here, and the browser at its end. ``close`` closes it, and so does the kernel's end."""
+        """Open the tunnel from here, and the browser at its end. ``close`` closes it, as the kernel's end does."""
         if not self.is_open and (self._tunnel is None or self._tunnel.poll() is not None):
             self.local_port = _free_port(self.local_port)
             forward = f"127.0.0.1:{self.local_port}:127.0.0.1:{self.port}"

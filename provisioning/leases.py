@@ -20,7 +20,8 @@ from provisioning.errors import (
 CHANGING = ("CREATING", "STARTING", "UPDATING", "TERMINATING", "DELETING")
 OVER = "TERMINATED"
 LEAVING = (OVER, "TERMINATING", "DELETING")
-SETTLED = ("PENDING", "ACTIVE", "ERROR", OVER)
+STABLE = ("PENDING", "ACTIVE", "ERROR", OVER)
+"""What Blazar calls stable: nothing is changing it."""
 CHANGE_BOUND_S = 300.0
 ENDS_SOON = timedelta(seconds=90)
 """Blazar wants an end to come, and takes whole minutes."""
@@ -100,7 +101,7 @@ def check_active(booking: Booking, lease: Lease) -> None:
 
 def hold(booking: Booking) -> Lease:
     """The lease that this run began with; ``LeaseOverError`` once it is gone: a laptop may sleep for an hour between
-    two calls, and somebody may tear down meanwhile."""
+    two calls, and someone may tear down in between."""
     if not booking.lease_id:
         return active(booking)
     try:
@@ -118,7 +119,7 @@ def hold(booking: Booking) -> Lease:
 
 @contextlib.contextmanager
 def held(booking: Booking) -> Iterator[Lease]:
-    """For a step that needs the lease: what goes wrong when the lease goes meanwhile is said as that."""
+    """For a step that needs the lease: an error is reported as ``LeaseOverError`` when the lease is gone by then."""
     lease = hold(booking)
     try:
         yield lease
@@ -134,7 +135,7 @@ def ensure(booking: Booking, length: timedelta = DEFAULT_LENGTH, start: datetime
         lease = there[0] if there else _create(booking, length, start)
         try:
             lease = _ready(booking, lease)
-        except LeaseOverError:  # who made it in the same moment as another may have given it back
+        except LeaseOverError:  # another process may have made it in the same moment, and given it back
             lease = find(booking)
             if lease is None:
                 raise
@@ -152,21 +153,21 @@ def ensure(booking: Booking, length: timedelta = DEFAULT_LENGTH, start: datetime
 
 
 def _ready(booking: Booking, lease: Lease) -> Lease:
-    """The lease once it has stopped changing, and has started if that is soon; what is made from now on is its."""
+    """The lease once it is stable, and has started if that is soon; what is made from now on belongs to it."""
     booking.lease_id = lease.id
     with held(booking):
         if lease.status in CHANGING:
-            lease = _settle(booking, lease.id)
+            lease = _stable(booking, lease.id)
         if lease.status == "PENDING" and lease.start - booking.now() < STARTS_SOON:
             lease = _started(booking, lease)
     return lease
 
 
 def _repair(booking: Booking, lease: Lease) -> None:
-    """Give back what an interrupted run left beside the lease that counts."""
+    """Give back what an interrupted run left in addition to the lease that counts."""
     for other in find_all(booking):
         if other.id == lease.id or other.status in LEAVING or other.start >= lease.end or lease.start >= other.end:
-            continue  # a lease of another day is none too many
+            continue  # a lease of another day may stay
         if other.used:
             booking.say(f"! lease {booking.name}: two, and each has a server. Collect, then tear down.")
             continue
@@ -194,13 +195,13 @@ def extend(booking: Booking, by: timedelta) -> Lease:
             booking.cloud.blazar.lease.update(lease.id, end_date=end)
     except ServiceError as error:
         raise rules.named(error, doing, by, lease.end, lease.start, booking.now()) from None
-    lease = _settle(booking, lease.id)
+    lease = _stable(booking, lease.id)
     booking.say(f"lease {booking.name}: until {times.show(lease.end)}")
     return lease
 
 
 def end_soon(booking: Booking, lease_id: str) -> datetime:
-    """Let the lease end in a minute or so, by the site itself; when that is."""
+    """Have the site itself end the lease in a minute or so; returns when."""
     end = booking.now() + ENDS_SOON
     with asking(f"ending lease {booking.name}"):
         booking.cloud.blazar.lease.update(lease_id, end_date=end.strftime(times.BLAZAR))
@@ -210,8 +211,8 @@ def end_soon(booking: Booking, lease_id: str) -> datetime:
 def delete(booking: Booking, lease: Lease) -> None:
     """End the lease, and wait until it is gone.
 
-    Not while a server under it does not go: Blazar then gives up after ten minutes, and refuses to delete such a lease
-    for good.
+    Not while a server under it cannot be deleted: Blazar then gives up after ten minutes, and from then on refuses to
+    delete such a lease.
     """
 
     def state() -> str:
@@ -223,17 +224,17 @@ def delete(booking: Booking, lease: Lease) -> None:
     what = f"lease {booking.name}"
     for last in (False, True):
         # Blazar refuses to delete a lease that is about to start
-        booking.wait(what, state, (*SETTLED, "DELETING", "gone"), CHANGE_BOUND_S)
+        booking.wait(what, state, (*STABLE, "DELETING", "gone"), CHANGE_BOUND_S)
         try:
             with deleting(what, state):
                 booking.cloud.blazar.lease.delete(lease.id)
             break
         except ServiceError:
-            if last or state() not in CHANGING:  # one that began to start just then can be deleted when it has
+            if last or state() not in CHANGING:  # one that began to start just then can be deleted once it has started
                 raise
-    # one in ERROR again could not be ended: what was tried is over, and waiting does not help
+    # a lease in ERROR again could not be ended: the attempt is over, and waiting does not help
     if booking.wait(what, state, ("gone", "ERROR"), CHANGE_BOUND_S) == "ERROR":
-        raise FailedError(f"{what} ({lease.id}) went to ERROR as it was to end. Run this again, or ask the site.")
+        raise FailedError(f"{what} ({lease.id}) went to ERROR while it was ending. Run this again, or ask the site.")
 
 
 def _create(booking: Booking, length: timedelta, start: datetime | None) -> Lease:
@@ -257,7 +258,7 @@ def _create(booking: Booking, length: timedelta, start: datetime | None) -> Leas
         with asking("reading the leases"):
             named = [_read(raw) for raw in booking.cloud.blazar.lease.list() if raw["name"] == booking.name]
         live = [lease for lease in named if lease.status not in LEAVING]
-        # one that failed is the last that anybody wants
+        # one that failed counts last
         return [claims.Made(NEVER if one.status == "ERROR" else one.created, one.id, one) for one in live]
 
     try:
@@ -274,9 +275,9 @@ def _started(booking: Booking, lease: Lease) -> Lease:
     return _once(booking, lease.id, ("ACTIVE", "ERROR"), bound_s)
 
 
-def _settle(booking: Booking, lease_id: str) -> Lease:
+def _stable(booking: Booking, lease_id: str) -> Lease:
     """The lease once it has stopped changing."""
-    return _once(booking, lease_id, SETTLED, CHANGE_BOUND_S)
+    return _once(booking, lease_id, STABLE, CHANGE_BOUND_S)
 
 
 def _once(booking: Booking, lease_id: str, ends: tuple[str, ...], bound_s: float) -> Lease:
@@ -295,6 +296,6 @@ def _once(booking: Booking, lease_id: str, ends: tuple[str, ...], bound_s: float
 def _get(booking: Booking, lease_id: str) -> Lease:
     with asking(f"reading lease {booking.name}"):
         raw = booking.cloud.blazar.lease.get(lease_id)
-    if raw is None:  # what Blazar answers about one that goes while it reads
+    if raw is None:  # Blazar's answer about a lease that goes while it reads
         raise GoneError(f"lease {booking.name} is gone. Run this again.")
     return _read(raw)

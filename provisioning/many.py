@@ -31,7 +31,7 @@ class Outcome:
 def for_each(students: list[Student], action: Action, at_once: int, say: Callable[[str], None]) -> list[Outcome]:
     """Do ``action`` for all, at most ``at_once`` at a time; says a line as each ends. One failure stops no other.
 
-    Ctrl-C tells those that go on to stop at their next wait, and begins no other.
+    Ctrl-C asks those that are running to stop at their next wait, and begins no other.
     """
     stop = threading.Event()
 
@@ -41,7 +41,7 @@ def for_each(students: list[Student], action: Action, at_once: int, say: Callabl
             text, ok = action(student, stop), True
         except ProvisioningError as error:
             text, ok = f"{type(error).__name__}: {error}", False
-        except Exception as error:  # noqa: BLE001 - a defect for one must not hide how it went for the others
+        except Exception as error:  # noqa: BLE001 - a defect for one student must not hide the results of the others
             text, ok = _surprise(student, error), False
         return Outcome(student, ok, text, time.monotonic() - started)
 

@@ -12,7 +12,7 @@ from provisioning.leases import Lease
 def tell(booking: Booking, lease: Lease) -> bool:
     """Let Jupyter on the node know when ``lease`` ends; whether it does.
 
-    A notice that cannot be written is said and stops nothing: the lab itself is not worse for it.
+    A notice that cannot be written is reported and stops nothing: the lab works without it.
     """
     try:
         access.way_in(booking).run("notice", json.dumps({"end": lease.end.isoformat()}))

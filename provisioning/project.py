@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 CHECKS = ("tests/benchmarks/gpu_check.py", "tests/benchmarks/first_contact.py")
-"""What is started on a node to see whether its GPU is as labkit expects."""
+"""The checks that are run on a node to see whether its GPU is as labkit expects."""
 PARTS = ("README.md", "pyproject.toml", "requirements.txt", "labkit", "workspace", "labs", "docker", *CHECKS)
 LEFT_OUT = {"__pycache__", ".ipynb_checkpoints", "build"}
 STUDENTS = {"workspace/runs", "workspace/data", "workspace/results"}

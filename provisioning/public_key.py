@@ -26,17 +26,17 @@ def read(text: str, where: str) -> str:
         return UsageError(f"{where} {why}. Give the one line of the student's .pub file, like 'ssh-ed25519 AAAA'.")
 
     if "PRIVATE KEY" in key or key.startswith("PuTTY-User-Key-File"):
-        raise refused("is a private key. Whoever has seen it can log in as the student: have a new pair made")
+        raise refused("is a private key. Anyone who has seen it can log in as the student: have a new pair made")
     if len(key.splitlines()) > 1:
         raise refused(f"has {len(key.splitlines())} lines, and a key has one")
     if not key.isprintable() or len(key) > LONGEST:
-        raise refused("is no public key: it has characters that cannot be printed, or too many")
+        raise refused("is not a public key: it has characters that cannot be printed, or too many")
     if not words or words[0] not in TYPES:
         if any(word in TYPES for word in words):
             raise refused("has options before the key, which are not taken")
-        raise refused("is no public key")
+        raise refused("is not a public key")
     if len(words) < 2 or not _is_of(words[0], words[1]):
-        raise refused(f"is no public key: what follows {words[0]} is no such key")
+        raise refused(f"is not a public key: what follows {words[0]} is not such a key")
     if any(word in TYPES or word.startswith("AAAA") for word in words[2:]):
         raise refused("has two keys, and a student has one")
     return key

@@ -21,7 +21,7 @@ class Student:
     netid: str
     node: str
     public_key: str = ""
-    """Lets the student open a tunnel with a key of their own; empty: only who made the node gets in."""
+    """Lets the student open a tunnel with a key of their own; empty: only the maker of the node gets in."""
     start: datetime | None = None
     """When the student's time on the node begins; None: whenever it is asked for."""
     length: timedelta | None = None

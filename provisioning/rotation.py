@@ -40,7 +40,7 @@ def rotate(
     if nodes < 1:
         raise UsageError(f"--nodes={nodes} must be at least 1.")
     if length < timedelta(minutes=1) or turnover < timedelta(0):
-        raise UsageError(f"slots of {times.length(length)} with {times.length(turnover)} between them are none.")
+        raise UsageError(f"no slots: {times.length(length)} each with {times.length(turnover)} between them.")
     if end <= start:
         raise UsageError(f"the window from {times.show(start)} until {times.show(end)} has no time in it.")
     # Blazar keeps whole minutes: a start that it cuts off would fall into the slot before
@@ -68,7 +68,7 @@ def table(slots: Sequence[Slot], node: str) -> str:
 def _what_fits(
     students: int, nodes: int, start: datetime, end: datetime, length: timedelta, turnover: timedelta, rounds: int
 ) -> str:
-    """Each single value that would do with the others as they are."""
+    """For each value, the one that would be enough if the others stay as they are."""
     needed = math.ceil(students / nodes)
     until = start + needed * (length + turnover) - turnover
     fits = [f"until {times.show(until)}"]

@@ -1,7 +1,7 @@
 """Rules of a site for leases: why Blazar refused one, read from its message, and what to do about it.
 
-Blazar has a code for most refusals, but not one for each reason, and sites write rules of their own. What is not known
-here keeps its message, and no reason is made up for it.
+Blazar has a code for most refusals, but not one for each reason, and sites write rules of their own. A message that is
+not known here is kept as it is, and no reason is made up for it.
 """
 
 import re
@@ -92,7 +92,7 @@ def named(
 
 
 def is_taken(error: ServiceError) -> bool:
-    """Whether it was refused since somebody else has the nodes."""
+    """Whether it was refused because others have the nodes."""
     return not isinstance(error, GoneError) and _reason(str(error)) == "taken"
 
 
@@ -101,7 +101,7 @@ def _reason(text: str) -> str:
 
 
 def _said(text: str) -> str:
-    """The site's own words: what was tried stands before them."""
+    """The site's own words; the text before them says what was tried."""
     return text.partition("refused (")[2] or text
 
 

@@ -24,7 +24,7 @@ class Choice(Enum):
 
     FREE = "nothing has to be stopped"
     STOP = "the owner said so"
-    KEEP = "it goes on as it is"
+    KEEP = "it keeps running as it is"
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Running:
     """None where Jupyter does not tell."""
     terminals: int | None
     processes: tuple[tuple[timedelta, str], ...]
-    """Programs beside the server, its kernels and terminals, with how long they have run."""
+    """Programs other than the server, its kernels and terminals, with how long they have run."""
     gpu_mib: int | None
     """GPU memory in use; None where no GPU answers."""
 
@@ -82,11 +82,11 @@ def ask(way: Ssh) -> Running | None:
 
 
 def stop(way: Ssh) -> None:
-    """Stop the lab: from then on nobody writes."""
+    """Stop the lab: from then on nothing is written."""
     way.run("lab", "stop", CONTAINER, bound_s=STOP_S)
 
 
-def go_on(way: Ssh) -> None:
+def resume(way: Ssh) -> None:
     """Start the lab again that was stopped."""
     way.run("lab", "start", CONTAINER, bound_s=STOP_S)
 
@@ -120,7 +120,7 @@ def choose(
 ) -> Choice:  # fmt: skip
     """What to do with the lab that is ``there`` when ``image`` is wanted, on the open port or on the loopback.
 
-    It goes on unless it is told to ``restart`` or ``may_stop``, asked with what would be stopped, says yes. Raises
+    It keeps running unless ``restart`` is set, or ``may_stop``, asked with what would be stopped, says yes. Raises
     ``LabRunsError`` when it would have to be stopped: a lab on the loopback cannot be opened.
     """
     must = there is not None and open_port and there.bind != EVERYWHERE
@@ -135,7 +135,7 @@ def choose(
             f"{booking.name}: {why}, which would stop {there}. Save your work and run it with --restart "
             "(restart=True), or leave --open out."
         )
-    booking.say(f"jupyter: goes on as it is: {there}. {why.capitalize()}; --restart (restart=True) starts that.")
+    booking.say(f"jupyter: keeps running as it is: {there}. {why.capitalize()}; --restart (restart=True) starts that.")
     return Choice.KEEP
 
 
@@ -151,5 +151,5 @@ def _moment(text: str) -> datetime:
 
 
 def _line(text: str) -> str:
-    """In one line that a terminal can show: notebooks are called as students call them."""
+    """In one line that a terminal can show: students choose the names of notebooks."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)[:200]

@@ -51,7 +51,7 @@ def build_image(booking: Booking) -> str:
 def lab_choice(
     booking: Booking, open_port: bool = False, restart: bool = False, may_stop: Callable[[str], bool] | None = None,
 ) -> Choice:  # fmt: skip
-    """Whether the lab that runs is stopped for this project and port, or goes on; see ``running.choose``."""
+    """Whether the lab that runs is stopped for this project and port, or keeps running; see ``running.choose``."""
     there = running.ask(access.way_in(booking))
     return running.choose(booking, there, f"labkit:{project.archive()[1]}", open_port, restart, may_stop)
 
@@ -59,7 +59,7 @@ def lab_choice(
 def start_jupyter(
     booking: Booking, open_port: bool = False, restart: bool = False, choice: Choice | None = None
 ) -> Link:
-    """Start Jupyter in the image and return the way to it; one that runs goes on, unless told to ``restart``.
+    """Start Jupyter in the image and return the way to it; a lab that runs is left alone, unless told to ``restart``.
 
     It listens on the node's loopback, and is reached through an SSH tunnel. With ``open_port`` it listens on its public
     address, and only this machine is let through. Raises ``LabRunsError`` when a lab would have to be stopped for that.

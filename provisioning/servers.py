@@ -44,7 +44,7 @@ def find(booking: Booking) -> Any | None:
 
 
 def best(there: list[Any]) -> Any | None:
-    """Of several servers one with work on it, and last of all one that is being deleted."""
+    """Of several servers: one with work on it first, one that is being deleted last."""
     worth = lambda one: (is_leaving(one), one.metadata.get(volumes.WORK) != volumes.YES)  # noqa: E731
     return min(there, key=worth, default=None)
 
@@ -86,7 +86,7 @@ def _ensure(booking: Booking, lease: Lease) -> Any:
 
 
 def _give_back_others(booking: Booking, server: Any) -> Any:
-    """Delete what an interrupted run left beside the server, unless there may be work on it; the server as it is."""
+    """Delete what else an interrupted run left, unless there may be work on it; the server as it is now."""
     there = find_all(booking)
     for other in there:
         if other.id != server.id and not is_leaving(other) and other.metadata.get(volumes.WORK) != volumes.YES:

@@ -73,7 +73,7 @@ def _site(name: str, values: dict) -> Site:
     nodes = tuple(Node(name=node, **facts) for node, facts in values.pop("nodes").items())
     rates = values.pop("rates", None)
     charged = [node.name for node in nodes if node.su_per_hour is not None]
-    if charged and not rates:  # a figure that nobody can look up again
+    if charged and not rates:  # a figure that cannot be looked up again
         raise ValueError(f"{charged[0]} has su_per_hour, and {name} has no rates with source and date")
     return Site(name=name, nodes=nodes, rates=Rates(**rates) if rates else None, **values)
 

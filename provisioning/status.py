@@ -63,7 +63,7 @@ def status(booking: Booking) -> Status:
 
 
 def _several(things: list, what: str) -> str:
-    """A remark where there should be one and are more."""
+    """A remark where there should be one thing and there are several."""
     return f", ! {len(things)} {what}: run 'up' again to fix it, or 'down'" if len(things) > 1 else ""
 
 

@@ -1,4 +1,4 @@
-"""A sweep for a class: what at the sites is idle, over, or nobody's, and what it costs."""
+"""A sweep for a class: what at the sites is idle, over, or unlisted, and what it costs."""
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,16 +13,16 @@ from provisioning.leases import LEAVING
 from provisioning.sites import Node, Site, load_sites
 from provisioning.tables import as_text
 
-IDLE, OVER, NOBODYS, UNASKED = "idle", "over", "nobody's", "cannot be asked"
+IDLE, OVER, UNLISTED, UNASKED = "idle", "over", "unlisted", "cannot be asked"
 YOUNG = timedelta(hours=1)
-"""What is nobody's and younger may be another class's that is being made at this moment; it is only listed."""
+"""What is unlisted and younger may be another class's that is being made at this moment; it is only shown."""
 KEPT = ("lease", "key")
 """What costs nothing once no lease is live; what has been spent is counted from the leases that are over."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What one netID has that somebody should look at."""
+    """What one netID has that an instructor should look at."""
 
     netid: str
     verdict: str
@@ -37,7 +37,7 @@ class Found:
 
 
 def sweep(seen: Seen, netids: Iterable[str], idle_after: timedelta, at_once: int) -> list[Found]:
-    """What somebody should look at; ``netids`` are those of the class list.
+    """What an instructor should look at; ``netids`` are those of the class list.
 
     Nodes are asked whether they are used, ``at_once`` at a time. Nothing is changed.
     """
@@ -52,7 +52,7 @@ def sweep(seen: Seen, netids: Iterable[str], idle_after: timedelta, at_once: int
 
 
 def still_deletable(netid: str, netids: Iterable[str]) -> bool:
-    """Whether it is so now: a class takes minutes, and a student may have begun again meanwhile."""
+    """Whether it may still be deleted: a class takes minutes, and a student may have begun again in between."""
     seen = look(lambda _: None)
     now = next(iter(seen.clouds.values())).transport.now()
     found = judge(netid, seen.things.get(netid, []), netid in set(netids), now)
@@ -65,7 +65,7 @@ def judge(netid: str, things: Sequence[Holding], known: bool, now: datetime) -> 
     if not known:
         young = [one for one in things if one.created and now - one.created < YOUNG]
         why = "in no line of the class list" + (", and just made: left alone" if young else "")
-        return Found(netid, NOBODYS, why, tuple(things), rate, spare, not young)
+        return Found(netid, UNLISTED, why, tuple(things), rate, spare, not young)
     if not _live(things) and (left := [one for one in things if one.kind not in KEPT]):
         ends = [one.end for one in things if one.end]
         since = f" since {times.show(max(ends))}" if ends else ""
@@ -100,7 +100,7 @@ def report(found: Sequence[Found], unseen: Sequence[str] = ()) -> str:
     if any(one.verdict in (IDLE, UNASKED) for one in found):
         lines.append("  idle: 'collect', then 'down', ends the lease and gives the rest of it back")
     if any(one.deletable for one in found):
-        lines.append("  over and nobody's: --delete removes them, but no work that was not collected")
+        lines.append("  over and unlisted: --delete removes them, but no work that was not collected")
     return "\n".join(lines)
 
 

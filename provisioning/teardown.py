@@ -1,6 +1,6 @@
 """Back to nothing: all that carries a netID's tag, at all sites, is deleted, and read back to be gone.
 
-Money first: the lease ends even where a server or a volume does not go.
+Money first: the lease ends even if a server or a volume cannot be deleted.
 """
 
 import contextlib
@@ -91,7 +91,7 @@ def teardown_of(
         return []
     for booking in found.holdings:
         if discard:
-            servers.find_all(booking), volumes.find_all(booking)  # raise for what has our name only
+            servers.find_all(booking), volumes.find_all(booking)  # raise for things that have our name and not our tag
         else:
             collect.refuse_to_lose(booking)
     if not discard:
@@ -114,9 +114,9 @@ def _priced(booking: Booking, holding: Holding) -> str:
 
 
 def _look_once_more(bookings: Iterable[Booking]) -> None:
-    """Stop the labs and look again: what was saved after the first look is seen, and nobody saves any more.
+    """Stop the labs and look again: what was saved after the first look is seen, and nothing is saved any more.
 
-    When one of them is refused, all go on.
+    When one of them is refused, all are started again.
     """
     stopped: list[Ssh] = []
     try:
@@ -135,8 +135,8 @@ def _look_once_more(bookings: Iterable[Booking]) -> None:
             collect.refuse_to_lose(booking)
     except ProvisioningError:
         for way in stopped:
-            with contextlib.suppress(ProvisioningError):  # why it was refused is what the student has to know
-                running.go_on(way)
+            with contextlib.suppress(ProvisioningError):  # the student needs the first reason
+                running.resume(way)
         raise
 
 
@@ -150,7 +150,7 @@ def _take_down(booking: Booking, held: list[Holding]) -> list[str]:
                 with _noting(problems):
                     act(booking, thing)
 
-    # what follows may be interrupted once the server is gone, and nobody could look into the volume then. The server
+    # what follows may be interrupted once the server is gone, and then no one could look into the volume. The server
     # keeps its mark: as long as it lives, it is asked
     with _noting(problems):
         volumes.mark(booking, {volumes.WORK: volumes.NO})
@@ -175,14 +175,14 @@ def _let_go(booking: Booking, server: Any) -> None:
 
 
 def _end(booking: Booking, lease: Holding) -> None:
-    """For a lease whose server does not go; a later run deletes it."""
+    """For a lease whose server cannot be deleted; a later run deletes the lease."""
     end = leases.end_soon(booking, lease.id)
     booking.say(f"! lease {booking.name}: its server does not go; the lease ends at {times.show(end)} nevertheless")
 
 
 @contextlib.contextmanager
 def _noting(problems: list[str]) -> Iterator[None]:
-    """One thing that does not go keeps nothing else from going."""
+    """A thing that cannot be deleted does not keep the others from being deleted."""
     try:
         yield
     except ProvisioningError as error:

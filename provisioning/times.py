@@ -1,4 +1,4 @@
-"""Times: UTC with the local time beside, and lengths that a person can read."""
+"""Times: UTC with the local time in brackets, and lengths that a person can read."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -31,7 +31,7 @@ def parse_start(text: str, where: str = "") -> datetime:
         found = datetime.fromisoformat(text).astimezone(UTC)
     except (ValueError, OverflowError, OSError):  # years that the clock of this machine does not reach
         raise UsageError(
-            f"{where}start '{text}' is no time. Write it like 2026-11-22T14:00 (local) or with +00:00."
+            f"{where}start '{text}' is not a time. Write it like 2026-11-22T14:00 (local) or with +00:00."
         ) from None
     return found
 
@@ -44,7 +44,7 @@ def parse_length(text: str, where: str = "") -> timedelta:
     except (OverflowError, ValueError):  # digits without end
         length = timedelta(0)
     if not length:
-        raise UsageError(f"{where}'{text}' is no length. Write it like 2h50m.")
+        raise UsageError(f"{where}'{text}' is not a length. Write it like 2h50m.")
     return length
 
 
@@ -58,8 +58,8 @@ def show(moment: datetime) -> str:
     """``14:00 UTC (15:00 CET)``, with the date where it is not today's, and once where the local time is UTC."""
     local = moment.astimezone()
     day = "" if moment.date() == now().date() else f"{moment:%Y-%m-%d} "
-    beside = "" if local.tzname() == "UTC" else f" ({local:%H:%M} {local.tzname()})"
-    return f"{day}{moment:%H:%M} UTC{beside}"
+    local_too = "" if local.tzname() == "UTC" else f" ({local:%H:%M} {local.tzname()})"
+    return f"{day}{moment:%H:%M} UTC{local_too}"
 
 
 def length(span: timedelta) -> str:

@@ -1,4 +1,4 @@
-"""A student's time by the class list: when it begins, what is left of it, who did not come."""
+"""A student's time by the class list: when it begins, what is left of it, which students did not come."""
 
 from datetime import datetime, timedelta
 
@@ -22,7 +22,7 @@ def still(
 ) -> tuple[datetime | None, timedelta] | None:
     """Start and length of a lease that keeps to the class list, or None when the student's time is over.
 
-    A start of None is now. Who comes late gets what is left, since the node is somebody else's after it. ``start`` and
+    A start of None is now. A late student gets what is left, since another has the node afterwards. ``start`` and
     ``length`` count where the list names none.
     """
     until = end(student, length)
@@ -45,7 +45,7 @@ def reserve(booking: Booking, start: datetime, length: timedelta) -> Lease:
 
 
 def absent(booking: Booking, student: Student) -> str | None:
-    """Why nobody works on the node although the student's time has begun; None when somebody does, or it has not.
+    """Why the node is not used although the student's time has begun; None when it is used, or the time has not begun.
 
     A student's time begins with the class list's start, or else with the lease.
     """

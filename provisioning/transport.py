@@ -1,4 +1,4 @@
-"""How requests reach a site: what fails for a moment is asked again, and the site's clock is read on the way."""
+"""How requests reach a site: those that fail for a moment are sent again, and each answer tells the site's time."""
 
 import time
 from collections.abc import Callable
@@ -14,14 +14,14 @@ from provisioning import times
 PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0)
 """Before each new try: half a minute in all, as long as a service takes to restart."""
 DOWN = (502, 503, 504)
-"""What stands before a service says while the service is away."""
+"""What a proxy answers while the service is away."""
 BROKEN, BROKEN_TRIES = 500, 2
 """A service that fails at a write seldom does better later; Blazar also refuses with 500."""
 ANSWER_S = 180.0
-"""How long an answer may take: a laptop that slept finds its connections dead, and nobody tells it."""
+"""How long an answer may take: a laptop that slept finds its connections dead, without a word from the other end."""
 DROPPED = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
 REPEATABLE = ("/auth/tokens", "/metadata")
-"""Ends of addresses that may be posted twice: the second time says the same."""
+"""Ends of addresses to which a POST may be sent twice: the second answer is the same."""
 
 
 class Transport(requests.adapters.HTTPAdapter):

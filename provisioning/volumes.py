@@ -31,7 +31,7 @@ def find(booking: Booking) -> Any | None:
 
 
 def best(there: list[Any]) -> Any | None:
-    """Of several volumes that of a server, or one with work on it."""
+    """Of several volumes: the one of a server, or else one with work on it."""
     live = [volume for volume in there if volume.status != "deleting"]
     return min(live, key=lambda one: (one.status != "in-use", one.metadata.get(WORK) != YES), default=None)
 
@@ -61,7 +61,7 @@ def _ensure(booking: Booking) -> Any:
 
 
 def _give_back_others(booking: Booking, volume: Any) -> None:
-    """Delete what an interrupted run left beside the boot volume, unless there may be work on it."""
+    """Delete what an interrupted run left in addition to the boot volume, unless there may be work on it."""
     for other in find_all(booking):
         if other.id != volume.id and other.status == "available" and other.metadata.get(WORK) != YES:
             booking.say(f"volume {booking.name}: there were two; the one that nothing uses is given back")

@@ -15,7 +15,7 @@ from provisioning.ssh import Ssh
 NONE = "none"
 """The digest when there is no work."""
 MOST_BYTES = 2 * 2**30
-"""What an archive may unpack to. What has no room in it is named, and a teardown refuses to lose it."""
+"""What an archive may unpack to. Work that does not fit is named, and a teardown refuses to lose it."""
 LIST_S, ARCHIVE_S = 600.0, 1800.0
 NAMED = 5
 """Names that a message gives at most."""
@@ -76,7 +76,7 @@ class Listing:
 
 
 def ask(way: Ssh) -> Listing:
-    """The list of a node. ``RemoteError`` when it cannot be made or is no list."""
+    """The list of a node. ``RemoteError`` when it cannot be made or read."""
     return read(way.run("work", "list", WORKSPACE, SHIPPED, str(MOST_BYTES), bound_s=LIST_S))
 
 
@@ -107,7 +107,7 @@ def read(text: str) -> Listing:
         )  # fmt: skip
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RemoteError(
-            f"the node's list of work is none ({' '.join(str(error).split())}). Run this again."
+            f"the node's list of work cannot be read ({' '.join(str(error).split())}). Run this again."
         ) from None
 
 

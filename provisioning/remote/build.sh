@@ -28,7 +28,7 @@ if [ -z "$(sudo docker images --quiet "$image")" ]; then
   root=$(sudo docker info --format '{{.DockerRootDir}}') || problem "Docker does not answer. Run install_runtime again"
   [ -n "$(others)" ] && need=$again_bytes || need=$first_bytes
   if [ "$(missing "$need")" -gt 0 ]; then clean; fi
-  if [ "$(missing "$need")" -gt 0 ]; then # then all is built anew
+  if [ "$(missing "$need")" -gt 0 ]; then # then everything is built again
     sudo docker builder prune --force >&2 || true
     need=$first_bytes
   fi

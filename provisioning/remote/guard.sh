@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The idle guard, once a minute by systemd: guard.sh MINUTES|off ACTIVITY, where ACTIVITY is the text of activity.sh.
 # After MINUTES without anything busy it saves what is in memory to disk, writes down when, and stops Jupyter. The node
-# stays up: a node that is shut down costs the same until its lease ends, and nobody could collect from it any more.
+# stays up: a node that is shut down costs the same until its lease ends, and its work could not be collected any more.
 set -euo pipefail
 minutes=$1 activity=${2:-}
 problem() { echo "problem: $*" >&2; exit 1; }
@@ -20,14 +20,14 @@ cat > "$folder/watch.sh" << 'WATCH'
 # watch.sh FOLDER MINUTES: one look; stops Jupyter when nothing has been busy for that long
 set -euo pipefail
 folder=$1 minutes=$2
-# who cannot be asked is not stopped
+# a server that cannot be asked is not stopped
 told=$(IDLE_GUARD="$folder" bash "$folder/activity.sh") || exit 0
 verdict=$(python3 - "$folder/seen" "$minutes" "$told" << 'PYTHON'
 import json, pathlib, sys, time
 
 seen, minutes, told = pathlib.Path(sys.argv[1]), float(sys.argv[2]), json.loads(sys.argv[3])
 if not told["running"]:
-    seen.unlink(missing_ok=True)  # the next start begins anew
+    seen.unlink(missing_ok=True)  # the next start begins from zero
     sys.exit()
 seen.with_name("stopped").unlink(missing_ok=True)  # it was started again
 if told["busy"]:
@@ -45,7 +45,7 @@ sudo docker stop --time 120 labkit > /dev/null
 WATCH
 sudo tee /etc/systemd/system/$unit.service > /dev/null << UNIT
 [Unit]
-Description=Stops Jupyter when nobody has used it for $minutes minutes
+Description=Stops Jupyter when it has not been used for $minutes minutes
 [Service]
 Type=oneshot
 ExecStart=/bin/bash $folder/watch.sh $folder $minutes

@@ -1,3 +1,3 @@
 #!/usr/bin/env bash
-# Says that somebody is at home.
+# Answers, so that the caller knows that the node can be reached.
 echo hello

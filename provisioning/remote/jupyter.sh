@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Starts Jupyter and says its token: jupyter.sh FOLDER WORKSPACE IMAGE BIND PORT keep|stop
-# A container that runs goes on with keep, whatever its image is; with stop another one takes its place.
+# With keep a container that runs is left alone, whatever its image is; with stop another one takes its place.
 set -euo pipefail
 folder=$1 workspace=$2 image=$3 bind=$4 port=$5 running=$6
 name=labkit
@@ -22,7 +22,7 @@ if [ -n "$start" ]; then
     "$folder/docker/start" >&2 || problem "docker/start failed"
 fi
 for _ in $(seq "${JUPYTER_TRIES:-60}"); do
-  # one line of JSON; it holds the token, so it goes to standard output, which nobody logs
+  # one line of JSON; it holds the token, so it goes to standard output, which is not logged
   if server=$(sudo docker exec $name jupyter server list --json 2> /dev/null) && [ -n "$server" ]; then
     printf '%s\n' "$server"
     exit 0

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Stops the lab's container, or lets one that was stopped go on: lab.sh stop|start NAME
+# Stops the lab's container, or starts again one that was stopped: lab.sh stop|start NAME
 set -euo pipefail
 what=$1 name=$2
 problem() { echo "problem: $*" >&2; exit 1; }

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Tells the Jupyter server when the lease ends: notice.sh JSON. It is kept in the container: it is nobody's work.
+# Tells the Jupyter server when the lease ends: notice.sh JSON. It is kept in the container: it is no student's work.
 set -euo pipefail
 text=$1
 name=labkit

@@ -27,7 +27,7 @@ def said(*command: str) -> str | None:
 
 
 def processes(name: str) -> list[list[Any]]:
-    """Seconds and command line of what runs in the container beside server, kernels and terminals."""
+    """Seconds and command line of what runs in the container, other than server, kernels and terminals."""
     found = []
     for line in (said("sudo", "docker", "top", name, "-eo", "pid,etimes,args") or "").splitlines()[1:]:
         words = line.split(None, 2)

@@ -7,7 +7,7 @@ folder=$1 digest=$2 shipped=$3
 if [ "$(cat "$folder/.digest" 2> /dev/null)" = "$digest" ] && [ -s "$shipped" ]; then
   exit 0
 fi
-# beside the old one first: an upload that breaks off leaves nothing half
+# next to the old one first: an upload that breaks off leaves nothing half
 rm -rf "$folder.new"
 mkdir "$folder.new"
 tar -xzf - -C "$folder.new"

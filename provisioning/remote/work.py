@@ -1,9 +1,9 @@
-"""The student's work on a node, with nothing but Ubuntu's python3: what there is, or the files themselves.
+"""The student's work on a node, with nothing but Ubuntu's python3: the list of it, or the files themselves.
 
     python3 - list|archive WORKSPACE SHIPPED MOST_BYTES
 
 ``list`` prints JSON, ``archive`` writes a tar.gz to standard output. SHIPPED has a line ``SHA256  NAME`` for each file
-that an upload ever brought. Work is every file but those as they were shipped, caches, weights and data sets.
+that an upload ever brought. Work is every file except unchanged shipped files, caches, weights and data sets.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ NONE = "none"
 MIB = 2**20
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".distcp")
 WEIGHTS_BYTES = 16 * MIB
-"""A smaller one may be all that was trained: an adapter, a tiny model."""
+"""A smaller one may be the result of training: an adapter, a tiny model."""
 DATA = (".arrow", ".parquet", ".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tar", ".tgz", ".gz", ".bz2", ".xz",
         ".zst", ".zip", ".npy", ".npz", ".h5", ".hdf5", ".tfrecord")  # fmt: skip
 DATA_BYTES = 64 * MIB
@@ -39,7 +39,7 @@ GROUPS = (
         r"|^\.home/\.jupyter/lab/workspaces/|^\.home/\.ipython/profile_\w+/(db|log|pid|security|startup/README$)")),
     ("trash", re.compile(r"^\.Trash-\d+/|^\.home/\.local/share/Trash/")),
 )  # fmt: skip
-"""What programs make again, by its name. What a student puts beside it is work."""
+"""What programs make again, by its name. What a student puts next to it is work."""
 
 Named = list[str | int]
 """A name, its bytes, and what else is known of it."""
@@ -64,7 +64,7 @@ class Work:
         for size, name, _ in found:
             if name.startswith("data/") and name.lower().endswith(DATA):
                 self.sets[set_of(name)] = self.sets.get(set_of(name), 0) + size
-        for size, name, changed_ns in found:  # the smallest first: a large one takes nobody's room
+        for size, name, changed_ns in found:  # the smallest first: a large one takes no room from others
             self._sort(name, size, changed_ns)
 
     def _walk(self) -> list[tuple[int, str, int]]:
@@ -179,7 +179,7 @@ def set_of(name: str) -> str:
 
 
 def opened(path: Path) -> BinaryIO:
-    """The file itself: where a link or a pipe took its place just now, that is neither followed nor waited for."""
+    """The file itself; a link or a pipe that has just taken its place is neither followed nor waited for."""
     return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
 
 

@@ -95,7 +95,7 @@ GUARDS = (
         "provisioning/remote/guard.sh",
         ") || exit 0\n",
         """) || told='{"running": true, "busy": false, "quiet_s": 99999}'\n""",
-        (f"{ACTIVITY}::test_the_guard_stops_a_jupyter_that_nobody_uses_and_no_other",),
+        (f"{ACTIVITY}::test_the_guard_stops_a_jupyter_that_is_not_used_and_no_other",),
     ),
     Guard(
         "lease: the route asks who looks",

@@ -99,7 +99,7 @@ def test_the_guard_is_installed_and_taken_away_over_ssh(node, plane):
     assert made.said[-2:] == ["idle guard: stops Jupyter after 30 min without use", "idle guard: off"]
 
 
-def test_a_sweep_lists_and_removes_what_is_over_or_nobodys_and_nothing_with_work(
+def test_a_sweep_lists_and_removes_what_is_over_or_unlisted_and_nothing_with_work(
     node, plane, book, tmp_path, monkeypatch
 ):
     from provisioning import sweep
@@ -125,15 +125,15 @@ def test_a_sweep_lists_and_removes_what_is_over_or_nobodys_and_nothing_with_work
     }
     assert "no lease" in rows["over left"] and "volume at KVM@TACC" in rows["over left"]
     for netid in ("stray", "worked"):  # just made, so only listed
-        assert "left alone" in rows[f"nobody's {netid}"]
-    assert "4 SU an hour" in rows["nobody's stray"]
+        assert "left alone" in rows[f"unlisted {netid}"]
+    assert "4 SU an hour" in rows["unlisted stray"]
     there = remains(plane)
 
     monkeypatch.setattr(sweep, "YOUNG", timedelta(0))
     found = sweep.sweep(sweep.look(lambda _: None), ["swept", "left"], timedelta(0), 2)
     verdicts = {one.netid: (one.verdict, one.deletable) for one in found}
     assert verdicts == {
-        "swept": ("idle", False), "left": ("over", True), "stray": ("nobody's", True), "worked": ("nobody's", True),
+        "swept": ("idle", False), "left": ("over", True), "stray": ("unlisted", True), "worked": ("unlisted", True),
     }  # fmt: skip
     assert remains(plane) == there
     from provisioning import cli

@@ -329,7 +329,7 @@ def test_a_half_built_state_is_torn_down_and_twice_is_as_good_as_once(book, plan
 
 
 def test_a_server_whose_deletion_ends_just_now_is_not_logged_into(book, plane):
-    """For a moment Nova has ended the task, and still lists the server: sshd lets nobody in any more."""
+    """For a moment Nova has ended the task, and still lists the server: sshd lets no one in any more."""
     made = book("ending", VM)
     assert chameleon.up(made) is not None
     server = servers.find(made)
@@ -348,7 +348,7 @@ def test_what_is_not_ours_is_left_alone(book, plane, admin_of):
     ours, theirs = book("al"), book("alice")
     booted(theirs)
     neutron, nova, cinder = theirs.cloud.neutron, theirs.cloud.nova, theirs.cloud.cinder
-    # in the same project, of nobody in particular: an unused address, a group of the usual name, a volume
+    # in the same project, of no one in particular: an unused address, a group of the usual name, a volume
     public = next(n["id"] for n in neutron.list_networks()["networks"] if n["name"] == "public")
     address = neutron.create_floatingip({"floatingip": {"floating_network_id": public}})["floatingip"]
     group = neutron.create_security_group({"security_group": {"name": "allow-ssh"}})["security_group"]

@@ -87,7 +87,7 @@ def test_a_changed_project_lets_the_lab_go_on_builds_nothing_and_restart_starts_
     assert link.token == "token-of-this-server"
     assert image(node) == before != changed
     assert calls(node, "docker rm ", "docker run --detach", "docker build", "docker rmi") == []
-    assert any("goes on as it is" in line and "labs/01.ipynb busy" in line and "labkit run xxl" in line
+    assert any("keeps running as it is" in line and "labs/01.ipynb busy" in line and "labkit run xxl" in line
                for line in lab.said)  # fmt: skip
     chameleon.up(lab, restart=True)
     assert image(node) == changed
@@ -102,7 +102,7 @@ def test_an_open_port_is_refused_before_anything_is_opened_and_restart_opens_it(
     assert calls(node, "docker rm ", "iptables") == []
     assert chameleon.start_jupyter(lab, open_port=True, restart=True).is_open
     assert (node / ".docker-state/container").read_text().endswith("0.0.0.0 8888\n")
-    # without --open it goes on: the tunnel leads there, too
+    # without --open it keeps running: the tunnel leads there, too
     assert not chameleon.start_jupyter(lab).is_open
     assert len(calls(node, "docker rm ")) == 1
 

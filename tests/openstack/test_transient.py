@@ -21,7 +21,7 @@ def proxy(monkeypatch):
 def test_up_and_down_go_on_over_answers_that_are_lost_and_nothing_is_made_twice(plane, book, proxy):
     faults = [
         proxy.fail("POST", r"/auth/tokens", status=503),
-        # the service did it, and nobody heard
+        # the service did it, and no one heard
         proxy.fail("POST", r"/leases$", after=True),
         proxy.fail("POST", r"/volumes$", status=504, after=True),
         proxy.fail("POST", r"/os-keypairs$", after=True),

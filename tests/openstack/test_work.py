@@ -165,7 +165,7 @@ def test_what_is_saved_between_the_look_and_the_end_is_not_lost(plane, book, mon
         patch.setattr(running, "stop", saved_meanwhile)
         with pytest.raises(errors.UncollectedWorkError, match="newer work"):
             chameleon.teardown(made)
-    assert (home / ".docker-state" / "container").exists()  # and the lab goes on
+    assert (home / ".docker-state" / "container").exists()  # and the lab keeps running
     chameleon.collect(made)
     chameleon.teardown(made)
     (brought,) = made.folder.glob("collected/*/second.txt")

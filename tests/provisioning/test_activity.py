@@ -127,7 +127,7 @@ def test_a_kernel_a_terminal_and_a_gpu_are_told_from_an_open_page(node, ask):
     home, env, url = node
     told = ask()
     assert (told["running"], told["busy"], told["kernels"]) == (True, False, 0)
-    assert 7190 < told["quiet_s"] < 7260  # nobody has used it since it began
+    assert 7190 < told["quiet_s"] < 7260  # it has not been used since it began
     with kernel(home, url) as (client, state):
         until(lambda: not ask()["busy"], 60)  # its start costs CPU time
         told = ask()
@@ -159,7 +159,7 @@ def test_what_goes_on_in_the_background_is_busy_by_the_cpu_that_it_uses(node, as
         until(lambda: not ask()["busy"], 60)
 
 
-def test_the_guard_stops_a_jupyter_that_nobody_uses_and_no_other(node, ask):
+def test_the_guard_stops_a_jupyter_that_is_not_used_and_no_other(node, ask):
     home, env, _ = node
     (home / "gpu").write_text("0\n")
     (home / "stopped-calls").unlink(missing_ok=True)
@@ -218,5 +218,5 @@ def test_the_guard_is_off_or_waits_long_enough_to_read():
     assert (guard.parse("off"), guard.parse("1h30m"), guard.parse("5m")) == ("off", "90", "5")
     with pytest.raises(UsageError, match="--idle-guard=4m is too short. Give 5m at least, or off"):
         guard.parse("4m")
-    with pytest.raises(UsageError, match="--idle-guard: 'soon' is no length"):
+    with pytest.raises(UsageError, match="--idle-guard: 'soon' is not a length"):
         guard.parse("soon")

@@ -27,7 +27,7 @@ def test_the_project_is_sent_without_what_is_a_students_or_can_be_made_again():
     assert len(digest) == 12
 
 
-def test_same_files_have_the_same_digest_whoever_has_them_and_others_have_another(tmp_path):
+def test_same_files_have_the_same_digest_for_any_owner_and_others_have_another(tmp_path):
     for name in ("one", "two"):
         folder = tmp_path / name / "labkit"
         folder.mkdir(parents=True)
@@ -107,7 +107,7 @@ def test_a_whole_archive_is_unpacked_and_a_damaged_one_is_said(tmp_path, monkeyp
         collect.unpack(packed(tmp_path, member("runs/a", size=11)), tmp_path / "large")
 
 
-def test_notebooks_are_committed_without_outputs_and_with_nobodys_name():
+def test_notebooks_are_committed_without_outputs_and_without_a_name():
 
     found = sorted(sites.HERE.glob("*.ipynb"))
     assert [path.name[:2] for path in found] == ["1_", "2_", "3_", "4_"]

@@ -18,9 +18,9 @@ NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
 
 class Service:
-    """Keeps things, and lets one call at a time through, in an order that is drawn: whoever calls waits for its turn.
+    """Keeps things, and lets one call at a time through, in an order that is drawn: each caller waits for its turn.
 
-    Its clock goes on by a drawn part of a second at each call, and things carry whole seconds, as in OpenStack.
+    Its clock moves by a drawn part of a second at each call, and things carry whole seconds, as in OpenStack.
     """
 
     def __init__(self, seed: int, callers: int, step_s: float) -> None:
@@ -79,13 +79,13 @@ class Service:
 
 
 def caller(service):
-    """A booking, as far as a claim asks it; waiting is the service's clock going on."""
+    """A booking, as far as a claim asks it; waiting is the service's clock moving."""
     transport = Stamp(service)
     stop = SimpleNamespace(wait=service.wait)
     now = lambda: service.now  # noqa: E731
     return SimpleNamespace(
         say=lambda _: None, poll_s=0.1, stop=stop, now=now, cloud=SimpleNamespace(transport=transport),
-        site=SimpleNamespace(name="KVM@TACC"), go_on=lambda: None,
+        site=SimpleNamespace(name="KVM@TACC"), check_not_interrupted=lambda: None,
     )  # fmt: skip
 
 
@@ -188,6 +188,6 @@ def test_nothing_is_made_after_ctrl_c(tmp_path):
     made = Booking("ann", SimpleNamespace(name="x"), SimpleNamespace(count=1), None, tmp_path)
     made.stop.set()
     asked = []
-    with pytest.raises(TooSlowError, match="llm_single_ann: interrupted. Run the same again to go on"):
+    with pytest.raises(TooSlowError, match="llm_single_ann: interrupted. Run the same again to continue"):
         claims.claim(made, "volume", lambda: asked.append("made"), lambda: asked.append("read"), asked.append)
     assert asked == []

@@ -155,7 +155,7 @@ def test_each_call_that_fails_is_said_with_the_next_step_and_running_again_repai
     assert driver.ensure(node).running == NEW
 
 
-def test_a_driver_that_nobody_has_is_said(node, home):
+def test_a_driver_that_no_repository_has_is_said(node, home):
     (home / ".apt-offers").write_text("nvidia-driver-570-server\n")
     (home / ".faults").write_text("curl: 6 no host\n")
     with pytest.raises(errors.RemoteError, match="apt has no driver 580 or newer, and https://developer.*newer image"):

@@ -136,11 +136,11 @@ def test_what_is_saved_after_the_first_look_is_seen_and_the_lab_goes_on(mine, mo
     done = []
     monkeypatch.setattr(teardown.access, "way_in", lambda *_: "way")
     monkeypatch.setattr(running, "stop", lambda way: done.append("stop"))
-    monkeypatch.setattr(running, "go_on", lambda way: done.append("go on"))
+    monkeypatch.setattr(running, "resume", lambda way: done.append("resume"))
     monkeypatch.setattr(collect, "uncollected", lambda _: "there is newer work" if "stop" in done else None)
     with pytest.raises(UncollectedWorkError):
         teardown._look_once_more([mine])
-    assert done == ["stop", "go on"]
+    assert done == ["stop", "resume"]
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_a_node_that_goes_while_its_lab_is_stopped_is_no_failure(mine, monkeypat
     mine.servers.append(server("a", labkit_work="yes"))
     asked = []
     monkeypatch.setattr(teardown.access, "way_in", lambda *_: "way")
-    monkeypatch.setattr(running, "go_on", lambda way: asked.append("go on"))
+    monkeypatch.setattr(running, "resume", lambda way: asked.append("resume"))
     monkeypatch.setattr(collect, "uncollected", lambda _: asked.append("what is left"))
 
     def stop(way):
@@ -171,7 +171,7 @@ def test_a_node_that_goes_while_its_lab_is_stopped_is_no_failure(mine, monkeypat
     monkeypatch.setattr(running, "stop", stop)
     with contextlib.nullcontext() if goes else pytest.raises(SshError):
         teardown._look_once_more([mine])
-    assert asked == (["what is left"] if goes else ["go on"])
+    assert asked == (["what is left"] if goes else ["resume"])
 
 
 @pytest.mark.parametrize("seen_first", [True, False])
@@ -181,7 +181,7 @@ def test_of_two_nodes_no_lab_stays_stopped_when_one_is_refused(mine, monkeypatch
     labs = {id(mine): "on", id(second): "on"}
     monkeypatch.setattr(teardown.access, "way_in", lambda booking, _: id(booking))
     monkeypatch.setattr(running, "stop", lambda way: labs.update({way: "off"}))
-    monkeypatch.setattr(running, "go_on", lambda way: labs.update({way: "on"}))
+    monkeypatch.setattr(running, "resume", lambda way: labs.update({way: "on"}))
     monkeypatch.setattr(volumes, "find_all", lambda _: [])
     found = inventory.Seen({}, {}, ())
     monkeypatch.setattr(teardown, "scan", lambda *_: teardown.Scan({mine: ["a"], second: ["b"]}, found))

@@ -28,7 +28,7 @@ def blazar(monkeypatch):
 
         service = SimpleNamespace(lease=SimpleNamespace(update=refuse, create=refuse, list=lambda: []))
         cloud = SimpleNamespace(blazar=service)
-        return SimpleNamespace(cloud=cloud, name="x", say=print, now=lambda: NOW, go_on=lambda: None)
+        return SimpleNamespace(cloud=cloud, name="x", say=print, now=lambda: NOW, check_not_interrupted=lambda: None)
 
     return refusing
 

@@ -27,7 +27,7 @@ ROOT = HERE.parent
         (["up", "ann"], "give --node"),
         (["up", "ann", "--class", "x.csv"], "give netIDs or a class list"),
         (["up", "--class", "none.csv"], "none.csv cannot be read"),
-        (["up", "ann", "--node", "x", "--length", "3"], "'3' is no length"),
+        (["up", "ann", "--node", "x", "--length", "3"], "'3' is not a length"),
         (["up", "ann", "--node", "x", "--length", "9" * 30 + "h"], "error: '9"),
         (
             ["rotate", "ann", "--node", "x", "--nodes", "0", "--from", "2999-01-01T08:00", "--until", "2999-01-02"],
@@ -38,7 +38,7 @@ ROOT = HERE.parent
             "start 'soon' is no",
         ),
         (["up", "ann", "--node", "x", "--at-once", "0"], "--at-once=0 must be at least 1"),
-        (["extend", "ann", "--node", "x", "--by", "soon"], "'soon' is no length"),
+        (["extend", "ann", "--node", "x", "--by", "soon"], "'soon' is not a length"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_said_in_one_line(capsys, arguments, says):

@@ -65,7 +65,7 @@ def test_nothing_has_to_be_stopped_where_nothing_runs_or_it_is_what_is_wanted(bo
 def test_a_changed_project_lets_the_lab_go_on_and_says_so(booking):
     assert running.choose(booking, lab(), "labkit:new", open_port=False) is Choice.KEEP
     (said,) = booking.said
-    assert said.startswith("jupyter: goes on as it is: labkit:old since 2 h 03 min, 2 kernels (labs/01")
+    assert said.startswith("jupyter: keeps running as it is: labkit:old since 2 h 03 min, 2 kernels (labs/01")
     assert "labkit:new; --restart (restart=True) starts that" in said
 
 
@@ -84,7 +84,7 @@ def test_it_is_stopped_when_told_or_when_the_one_who_is_asked_says_yes(booking, 
     assert "This would stop labkit:old since 2 h 03 min, 2 kernels" in asked[0]
 
 
-def test_whoever_says_no_keeps_the_lab(booking):
+def test_a_no_keeps_the_lab(booking):
     assert running.choose(booking, lab(), "labkit:new", False, may_stop=lambda _: False) is Choice.KEEP
     with pytest.raises(LabRunsError):
         running.choose(booking, lab(), "labkit:new", True, may_stop=lambda _: False)

@@ -35,9 +35,9 @@ OVER = (lease("TERMINATED", -HOUR), thing("server", "SHUTOFF"), thing("volume", 
         ((thing("address", ""),), True, sweep.OVER, True),
         ((lease("ERROR"), thing("volume", "available")), True, sweep.OVER, True),
         ((lease("TERMINATED", -HOUR), thing("key", "")), True, None, None),  # costs nothing, and tells the cost
-        ((lease(), thing("server")), False, sweep.NOBODYS, True),
-        ((lease(made=-HOUR / 2),), False, sweep.NOBODYS, False),  # another class's, in the making
-        ((lease(), thing("server", "BUILD", made=-HOUR / 60)), False, sweep.NOBODYS, False),
+        ((lease(), thing("server")), False, sweep.UNLISTED, True),
+        ((lease(made=-HOUR / 2),), False, sweep.UNLISTED, False),  # another class's, in the making
+        ((lease(), thing("server", "BUILD", made=-HOUR / 60)), False, sweep.UNLISTED, False),
     ],
 )
 def test_what_the_lists_alone_say(things, known, verdict, deletable):

@@ -47,7 +47,7 @@ def test_a_length(text, minutes):
 
 @pytest.mark.parametrize("text", ["", "0m", "2", "h", "-1h", "1d", "2h50"])
 def test_a_length_that_is_none(text):
-    with pytest.raises(UsageError, match=f"'{text}' is no length. Write it like 2h50m"):
+    with pytest.raises(UsageError, match=f"'{text}' is not a length. Write it like 2h50m"):
         times.parse_length(text)
 
 
@@ -63,7 +63,7 @@ def test_a_start_is_local_unless_it_says_otherwise(monkeypatch):
     finally:
         monkeypatch.undo()
         time.tzset()
-    with pytest.raises(UsageError, match="start 'tomorrow' is no time"):
+    with pytest.raises(UsageError, match="start 'tomorrow' is not a time"):
         times.parse_start("tomorrow")
 
 

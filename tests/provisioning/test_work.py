@@ -278,7 +278,7 @@ def test_a_file_that_shrinks_while_it_is_packed_does_not_end_the_archive():
      '{"digest": "a", "files": [], "behind": [], "links": [], "others": [], "left_out": {"a": {}}}'],
 )  # fmt: skip
 def test_a_list_that_is_none_is_refused_in_one_line(text):
-    with pytest.raises(RemoteError, match="list of work is none") as error:
+    with pytest.raises(RemoteError, match="list of work cannot be read") as error:
         work.read(text)
     assert "\n" not in str(error.value)
 

@@ -39,7 +39,7 @@ class Block:
 
 
 def free_block() -> Block:
-    """A block on which nobody listens to any of our ports."""
+    """A block on which nothing listens on any of our ports."""
     for _ in range(TRIES):
         block = Block(f"127.{random.randint(1, 254)}.{random.randint(1, 254)}")
         wanted = [(block.host, port) for port in PORTS.values()] + [(node, SSH_PORT) for node in block.nodes]

@@ -51,11 +51,11 @@ class Configs:
         return found | {"OS_NEUTRON_CONFIG_DIR": str(self.etc("neutron")), "OS_NEUTRON_CONFIG_FILES": "neutron.conf"}
 
     def write(self, services_bin: Path) -> None:
-        """Write all files, beside those that the packages bring."""
+        """Write all files, in addition to those that the packages bring."""
         for name in ("glance", "nova", "neutron", "cinder"):
             shutil.copytree(services_bin.parent / "etc" / name, self.etc(name))
         for path in self.etc("glance").glob("glance-*.conf"):
-            path.unlink()  # each would be read beside ours
+            path.unlink()  # each would be read in addition to ours
         self._write("keystone", "keystone.conf", self._keystone())
         self._write("placement", "placement.conf", self._placement())
         self._write("glance", "glance-api.conf", self._glance())
@@ -139,7 +139,7 @@ class Configs:
         default = {
             "core_plugin": "ml2", "service_plugins": "router", "auth_strategy": "keystone", "rpc_workers": 0,
             "api_paste_config": self.etc("neutron") / "api-paste.ini",
-            # Nova would read each port again, and nobody asks Nova for addresses
+            # Nova would read each port again, and no test asks Nova for addresses
             "notify_nova_on_port_status_changes": False, "notify_nova_on_port_data_changes": False,
         }  # fmt: skip
         return {

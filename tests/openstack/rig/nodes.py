@@ -109,7 +109,7 @@ class Nodes:
         return [nodes[first : first + LISTENS] for first in range(0, len(nodes), LISTENS)]
 
     def stop(self) -> None:
-        """Nobody answers on any address any more."""
+        """No address answers any more."""
         for number in range(len(self._batches())):
             self.processes.stop(f"sshd-{number}")
 

@@ -49,7 +49,7 @@ class ControlPlane:
     def __enter__(self) -> "ControlPlane":
         try:
             self._start()
-        except BaseException:  # Ctrl-C too: servers that were started are stopped, and the error goes on
+        except BaseException:  # Ctrl-C too: servers that were started are stopped, and the error is raised all the same
             self.__exit__()
             raise
         return self

@@ -27,7 +27,7 @@ class Fault:
     """Whether the service gets the request, and only its answer is lost."""
     times: int
     wait: Callable[[], None] = lambda: None
-    """Called before a request goes on, for a test that lets something else happen first."""
+    """Called before a request is passed on, for a test that lets something else happen first."""
     met: int = 0
 
 
@@ -59,7 +59,7 @@ class FaultyProxy:
         return fault
 
     def before(self, method: str, path: str, wait: Callable[[], None]) -> Fault:
-        """Let something happen before the next such request goes on, which then is answered as ever."""
+        """Let something happen before the next such request is passed on, which then is answered as ever."""
         return self.fail(method, path, status=-1, after=True, wait=wait)
 
     def take(self, method: str, path: str) -> Fault | None:

@@ -62,7 +62,7 @@ class Database:
 
 
 def start_queue(folder: Path, block: Block, processes: Processes) -> None:
-    """Start Erlang's port mapper and RabbitMQ; RabbitMQ would leave a port mapper behind that nobody stops."""
+    """Start Erlang's port mapper and RabbitMQ; RabbitMQ would leave a port mapper running that nothing stops."""
     state = folder / "state" / "rabbit"
     state.mkdir(parents=True)
     plugins = folder / "enabled_plugins"

@@ -43,7 +43,7 @@
       if (end === null) return;
       const left = Date.parse(end) - Date.parse(now);
       const level = LEVELS.findLastIndex(it => left <= it.upTo);
-      // each level once; a lease that was extended begins anew
+      // each level once; a lease that was extended begins again
       if (end === said.end && level <= said.level) return;
       if (said.id !== null) await app.commands.execute('apputils:dismiss-notification', { id: said.id });
       const { type, autoClose, says } = LEVELS[level];
