@@ -60,7 +60,7 @@ def _trace(config: RunConfig) -> Trace:
         raise PredictionError(refused)
     config = dataclasses.replace(config, weights="random", report_every=1)
     micro_steps = min(config.accumulate_grad_batches, 2)
-    # what the hooks read of Lightning's trainer, which cannot be had without one
+    # as much of Lightning's trainer as the hooks read
     loop: Any = SimpleNamespace(global_step=0, accumulate_grad_batches=micro_steps, world_size=1, optimizers=[])
     with rank(config) as this_rank, DeviceSemantics(config) as semantics, this_rank.tracker as tracker:
         marks: list[int] = []
@@ -136,7 +136,7 @@ def _micro_step(
         optimizer.end_backward()
     capture.on_after_backward(loop, module)
     if micro_step == micro_steps - 1:
-        if not isinstance(optimizer, ZeroOffload):  # which divides no gradients that are not there
+        if not isinstance(optimizer, ZeroOffload):  # whose gradients are in buffers of its own
             module.on_before_optimizer_step(optimizer)
         optimizer.step()
         loop.global_step += 1
