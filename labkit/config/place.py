@@ -1,4 +1,4 @@
-"""Place: where in a run a saved step is, which steps a run has saved, and how many lie between two of them."""
+"""Place: where in a run a checkpoint is, at which steps a run has one, and how many lie between two of them."""
 
 import json
 import math
@@ -76,7 +76,7 @@ def saved_steps(run: Path) -> list[Path]:
 
 
 def steps_between(config: RunConfig, steps: int) -> int:
-    """Optimizer steps from one saved step to the next, in a run of so many."""
+    """Optimizer steps from one checkpoint to the next, in a run of so many."""
     return config.save_every or max(1, round(steps * SHARE))
 
 

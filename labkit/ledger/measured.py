@@ -22,7 +22,7 @@ def add_phase(memory: Memory, event: dict[str, Any]) -> int:
 
 
 def forget_from(memory: Memory, step: int) -> None:
-    """Forget the phases from a step on: what came after the saved step is trained again."""
+    """Forget the phases from a step on: what came after the checkpoint is trained again."""
     memory["phases"] = [phase for phase in memory["phases"] if phase["step"] < step]
 
 

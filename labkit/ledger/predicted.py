@@ -8,7 +8,7 @@ from labkit.memory.categories import CATEGORIES
 from labkit.memory.report import MemoryReport
 
 TEMPORARY = frozenset({"temporaries", "unattributed"})
-"""Categories that are no claim of a prediction: what is not born in the step, or not assigned."""
+"""Categories that are no claim of a prediction: what is not allocated in the step, or not assigned."""
 
 
 def prediction_rows(record: Record) -> list[dict[str, Any]]:

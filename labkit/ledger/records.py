@@ -35,7 +35,7 @@ class Record:
     the bytes asked for, and what held the memory by category. ``losses``: one value an optimizer step, None where it
     was not a finite number. ``samples``: seen in finished optimizer steps. ``model``: what ``weight_facts`` counts.
     ``others_bytes``: what other processes held on the GPU when the run started, None where nobody could say.
-    ``attempts``: how the run ended before it went on from a saved step, oldest first, and at which step it went on.
+    ``attempts``: how the run ended before it resumed from a checkpoint, oldest first, and at which step it resumed.
     ``rung``: what a climb changed against its first run, and what was predicted of that.
     ``diagnosis``: what happened to a run that did not end well, the evidence, and what to do.
     ``prediction``: what was predicted for this run, as ``Prediction.to_dict`` gives it, or why not (``error``).
@@ -118,7 +118,7 @@ class Record:
                 self._go_on(event)
 
     def _go_on(self, event: dict[str, Any]) -> None:
-        """Forget what came behind the saved step, but not how the run had ended."""
+        """Forget what came after the checkpoint, but not how the run had ended."""
         step = event["step"]
         self.attempts.append(event["ended"] | {"resumed_at_step": step})
         self.losses = self.losses[:step]

@@ -15,7 +15,7 @@ CATEGORIES = (
 )
 """``parameters`` (buffers too) and optimizer state by where they live (offload keeps them, master weights and
 gradients on their way to those, in host memory: ``_cpu``), ``gradients``, ``inputs`` (the batch),
-``activations`` (born in forward and kept for backward), ``temporaries`` (born and gone inside one phase) and
+``activations`` (allocated in forward and kept for backward), ``temporaries`` (allocated and freed in one phase) and
 ``unattributed``: alive, and none of the others."""
 
 HOST_CATEGORIES = frozenset({"parameters_cpu", "optimizer_cpu"})

@@ -323,7 +323,7 @@ def become(module: str, arguments: Sequence[str], env: dict[str, str]) -> None:
     sys.argv = [module, *arguments]
     with contextlib.suppress(OSError):  # it is only shown
         Path("/proc/self/comm").write_text(shown_name(module), encoding="utf-8")
-    gc.collect()  # its counters begin anew, so that what is collected when is the same in every run
+    gc.collect()  # its counters begin at zero, so that what is collected when is the same in every run
 
 
 def main() -> None:

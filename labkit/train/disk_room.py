@@ -1,4 +1,4 @@
-"""Disk room: what saved steps take on disk, whether there is room for them, and what could make room."""
+"""Disk room: what checkpoints take on disk, whether there is room for them, and what could make room."""
 
 import contextlib
 import shutil
@@ -14,7 +14,7 @@ from labkit.train.errors import CheckpointError
 
 
 def checkpoint_bytes(config: RunConfig, parameters: Iterable[nn.Parameter]) -> int:
-    """What one saved step takes on disk: the trained parameters and the optimizer's state for them."""
+    """What one checkpoint takes on disk: the trained parameters and the optimizer's state for them."""
     trained = [p for p in parameters if p.requires_grad]
     state = {
         # two moments in the parameters' dtype
@@ -66,7 +66,7 @@ def room_for(partial: Path) -> Iterator[None]:
         run = partial.parents[1]
         reason = getattr(error, "strerror", None) or "the disk is full, or cannot be written"
         raise CheckpointError(
-            f"{partial.stem.strip('.')} of {run} could not be saved: {reason}. The saved steps before it are kept. "
+            f"{partial.stem.strip('.')} of {run} could not be saved: {reason}. The checkpoints before it are kept. "
             f"{deletable(run)}"
         ) from error
 

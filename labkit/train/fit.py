@@ -145,7 +145,7 @@ class Training:
             self.trainer.fit(self.module, *loaders, ckpt_path=self.saved / STATE, weights_only=True)
 
     def _build_module(self) -> tuple[dict[str, Any], int]:
-        """Make model, processor and module; what is to be known of the whole model, and what one saved step takes."""
+        """Make model, processor and module; what is to be known of the whole model, and what one checkpoint takes."""
         with host() if self.in_pieces else contextlib.nullcontext():
             self.model, self.processor = _build(self.config, "cpu" if self.virtual or self.in_pieces else "cuda")
         if self.rank:  # weights are the same on all ranks, what dropout takes is not; Lightning seeds again, with this

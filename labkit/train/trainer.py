@@ -38,7 +38,7 @@ def build_trainer(config: RunConfig, folder: Path, capture: MemoryCapture, callb
 
 
 def _plugins(config: RunConfig) -> list[Any]:
-    """Saved steps of our own, and who has started the ranks: this is not left to guesses about the machine."""
+    """Checkpoints of our own, and who has started the ranks: this is not left to guesses about the machine."""
     found: list[Any] = [] if config.placement.uses_zero else [HostCheckpoints()]
     tasks = config.world_size > 1 and "RANK" not in os.environ
     # the watcher hears of the end of a job, and queues it again

@@ -29,7 +29,7 @@ def test_every_profile_of_the_course_has_one():
 
 @pytest.mark.parametrize("profile", SHIPPED)
 def test_it_is_of_the_course_as_it_is_now(profile):
-    """Made anew by ``python -m labkit.lab.reference``."""
+    """Made again by ``python -m labkit.lab.reference``."""
     assert outdated(WORKSPACE, profile) == [], f"the experiments have changed; make them anew: {COMMAND} {profile}"
     found = read_reference(WORKSPACE, profile)
     assert [result.name for result in found] == wanted_names(WORKSPACE, profile)

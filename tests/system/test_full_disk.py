@@ -57,7 +57,7 @@ def test_a_disk_that_fills_up_meanwhile_ends_the_run_and_keeps_what_was_saved(di
     record = run("reduced_batch", VALUES, on_event=fill)
     assert record.status == "failed"
     assert "could not be saved" in record.reason
-    assert "The saved steps before it are kept" in record.reason
+    assert "The checkpoints before it are kept" in record.reason
     assert record.diagnosis["kind"] == "disk_full"
     folder = ledger.find(record.id)
     step = folder.saved_step()
