@@ -6,8 +6,9 @@ import itertools
 import os
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -38,24 +39,40 @@ def pytest_unconfigure(config) -> None:
 
 
 @pytest.fixture(scope="session")
-def course_ledger(tmp_path_factory) -> Ledger:
-    """The whole course, run once on the profile tiny, two experiments at a time.
+def made_once(tmp_path_factory) -> Callable[[str, Callable[[], object]], Path]:
+    """A function that gives a ledger's folder, filled by ``make`` with the profile tiny.
 
-    ``make test`` starts several processes; the first that needs it runs it, the others wait and read it.
+    ``make test`` starts several processes; the first that needs the folder fills it, the others wait and read it.
     """
     base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "course"
-    with folder.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        done = folder / ".done"
-        if not done.exists():
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setenv("LABKIT_RUNS", str(folder))
-                names = list(load_profile(Workspace.find(), "tiny").expected)
-                with ThreadPoolExecutor(2) as pool:
-                    list(pool.map(run, names))
-            done.touch()
-    return Ledger(folder)
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def give(name: str, make: Callable[[], object]) -> Path:
+        folder = shared / name
+        with folder.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            done = folder / ".done"
+            if not done.exists():
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setenv("LABKIT_RUNS", str(folder))
+                    patch.setenv("LABKIT_PROFILE", "tiny")
+                    patch.delenv("LABKIT_MODE", raising=False)
+                    make()
+                done.touch()
+        return folder
+
+    return give
+
+
+@pytest.fixture(scope="session")
+def course_ledger(made_once) -> Ledger:
+    """The whole course, run once on the profile tiny, two experiments at a time."""
+
+    def make() -> None:
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(run, load_profile(Workspace.find(), "tiny").expected))
+
+    return Ledger(made_once("course", make))
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import disable_progress_bars
 
+from labkit.config.catalogue.models import is_tiny
 from labkit.memory.units import human_bytes
 from labkit.train.errors import CheckpointError
 
@@ -61,7 +62,7 @@ def plan(model_name: str) -> FetchPlan:
     Raises ``CheckpointError`` for a model that the hub does not give out, for a hub that is out of reach or switched
     off, and for a repository without safetensors.
     """
-    if model_name.startswith("tiny/") or os.path.isdir(model_name):  # noqa: PTH112 - see architecture
+    if is_tiny(model_name) or os.path.isdir(model_name):  # noqa: PTH112 - see is_folder in the catalogue
         raise CheckpointError(f"{model_name} is not on the hub; there is nothing to fetch.")
     cache = Path(constants.HF_HUB_CACHE)
     try:

@@ -8,7 +8,7 @@ import torch
 from transformers import LlamaConfig
 
 from labkit import assets
-from labkit.config.catalogue.models import ARCHITECTURES, FAMILIES, PUBLISHED, smaller
+from labkit.config.catalogue.models import ARCHITECTURES, FAMILIES, PUBLISHED, short_name, smaller
 from labkit.config.schema import RunConfig
 from labkit.families import known
 from labkit.train.errors import CheckpointError
@@ -76,3 +76,16 @@ def test_a_checkpoint_of_no_known_family_is_refused_by_name(model_type, tmp_path
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match=rf"holds a model of the type {model_type!r}, and labkit trains blip-2"):
         load_model(RunConfig(model_name=BASE, device="cuda"), folder, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "short"),
+    [
+        ("Salesforce/blip2-opt-2.7b", "opt-2.7b"),
+        ("tiny/blip2-t5-large", "t5-large"),
+        ("/models/mine", "mine"),
+        ("32", "32"),
+    ],
+)
+def test_a_table_has_a_models_name_without_owner_and_family(name, short):
+    assert short_name(name) == short

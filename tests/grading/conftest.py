@@ -1,29 +1,15 @@
 """One real ledger for all tests of handing in, and a student a call."""
 
-import fcntl
 import itertools
-import os
 
 import pytest
 from students import another, do_labs, hand_in
 
 
 @pytest.fixture(scope="session")
-def real_ledger(tmp_path_factory):
-    """Three real runs with the answers and checks of two labs; made once, also where tests run in several processes."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "handed-in"
-    with folder.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        done = folder / ".done"
-        if not done.exists():
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setenv("LABKIT_RUNS", str(folder))
-                patch.setenv("LABKIT_PROFILE", "tiny")
-                patch.delenv("LABKIT_MODE", raising=False)
-                do_labs()
-            done.touch()
-    return folder
+def real_ledger(made_once):
+    """Three real runs with the answers and checks of two labs."""
+    return made_once("handed-in", do_labs)
 
 
 @pytest.fixture
