@@ -64,7 +64,7 @@ def test_what_does_not_fit_is_said_with_what_would():
 
 @pytest.mark.parametrize(
     ("change", "says"),
-    [({"nodes": 0}, "--nodes=0 must"), ({"end": DAY}, "has no time in it"), ({"length": timedelta(0)}, "are none")],
+    [({"nodes": 0}, "--nodes=0 must"), ({"end": DAY}, "has no time in it"), ({"length": timedelta(0)}, "no slots")],
 )
 def test_values_that_make_no_rotation_are_refused(change, says):
     wanted = {"netids": ["a"], "nodes": 1, "start": DAY, "end": DAY + timedelta(hours=9), "length": timedelta(hours=1)}
