@@ -66,8 +66,8 @@ def test_what_a_file_asks_for_is_named_and_not_called(tmp_path, form, inside, ca
     with pytest.raises(CheckpointError) as refused:
         HostCheckpoints().load_checkpoint(saved / "state.ckpt")
     assert str(refused.value) == (
-        f"{saved} is damaged (state.ckpt asks for {named}, which is not data; nothing of it was run); delete it to go "
-        "on from the step before it."
+        f"{saved} is damaged (state.ckpt asks for {named}, which is not data; nothing of it was run); delete it to "
+        "resume from the step before it."
     )
     assert not (tmp_path / "marker").exists()
 
