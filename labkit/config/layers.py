@@ -27,10 +27,10 @@ _ABOUT_KEYS = ("base", "number", "compare_with", "lesson")
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """An experiment file: a difference to ``baseline``, its place in the course and what it shows."""
+    """An experiment file: a difference to ``baseline``, its place in the course (None outside) and what it shows."""
 
     name: str
-    number: int
+    number: int | None
     compare_with: str | None
     lesson: str
     values: dict[str, Any]
@@ -80,7 +80,7 @@ def load_experiment(workspace: Workspace, name: str) -> Experiment:
         if not isinstance(about[key], str | None):
             raise ConfigError(f"{path}: {key}={about[key]!r} is not text.")
     return Experiment(
-        name=path.stem, number=10**6 if number is None else number, compare_with=about["compare_with"],
+        name=path.stem, number=number, compare_with=about["compare_with"],
         lesson=about["lesson"] or "", values=values,
     )  # fmt: skip
 
@@ -88,7 +88,7 @@ def load_experiment(workspace: Workspace, name: str) -> Experiment:
 def course(workspace: Workspace) -> list[Experiment]:
     """All experiments in the order of the course."""
     found = [load_experiment(workspace, path.stem) for path in workspace.configs.glob("*.yaml")]
-    return sorted(found, key=lambda e: (e.number, e.name))
+    return sorted(found, key=lambda e: (e.number is None, e.number or 0, e.name))
 
 
 def resolve(

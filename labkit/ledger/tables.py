@@ -47,14 +47,14 @@ def compare_table(rows: list[dict[str, Any]], profile: str) -> Table:
         *numbers("#"), *words("experiment"), *words("what changed", most=44), *words("status", "expected", "died in"),
         *numbers("peak", "predicted", "error", "of", *_MAIN, "host", "time s", "loss"),
     ]  # fmt: skip
-    number_of = {row["experiment"]: row["number"] for row in rows}
+    number_of = {row["experiment"]: row["number"] for row in rows if row["number"] is not None}
     lines = []
     for row in rows:
         found = row["peak_by_category"]
         predicted = row["predicted"]
         mib = [row["capacity_bytes"] or 0, *(found[c] for c in MAIN_CATEGORIES), on_host(found)]
         lines.append([
-            str(row["number"]),
+            "" if row["number"] is None else str(row["number"]),
             row["experiment"],
             " ".join(f"{k}={v}" for k, v in row["overrides"].items()) or _against(row, number_of),
             row["status"] + (" (config edited since)" if row["outdated"] else ""),

@@ -49,7 +49,7 @@ def main(args: argparse.Namespace) -> int:
             for e in course(workspace)
         ]  # fmt: skip
         text = [
-            f"{r['number']:>3} {r['experiment']}\n    {r['lesson']}"
+            f"{'' if r['number'] is None else r['number']:>3} {r['experiment']}\n    {r['lesson']}"
             + (f"\n    against {r['compare_with']}: {changed_words(r['changed'])}" if r["compare_with"] else "")
             for r in rows
         ]

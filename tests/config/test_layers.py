@@ -375,8 +375,9 @@ def test_an_experiment_can_be_a_file_anywhere(scratch, tmp_path):
 
 
 def test_an_experiment_without_a_number_comes_last(scratch):
-    write(scratch, "a_trial", base=BASE, batch_size=4)
-    assert course(scratch)[-1].name == "a_trial"
+    for name in ("b_trial", "a_trial"):
+        write(scratch, name, base=BASE, batch_size=4)
+    assert [(e.number, e.name) for e in course(scratch)[-2:]] == [(None, "a_trial"), (None, "b_trial")]
 
 
 BROKEN = {
