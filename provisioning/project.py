@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 CHECKS = ("tests/benchmarks/gpu_check.py", "tests/benchmarks/first_contact.py")
 """The checks that are run on a node to see whether its GPU is as labkit expects."""
-PARTS = ("README.md", "pyproject.toml", "requirements.txt", "labkit", "workspace", "labs", "docker", *CHECKS)
+PARTS = ("README.md", "LICENSE", "pyproject.toml", "requirements.txt", "labkit", "workspace", "labs", "docker", *CHECKS)
 LEFT_OUT = {"__pycache__", ".ipynb_checkpoints", "build"}
 STUDENTS = {"workspace/runs", "workspace/data", "workspace/results"}
 """A student's, or large. By their full names: labkit has a room called runs."""
