@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 _OWN_HIGHEST = "Each category shows its own highest; they need not fall together."
 _OF_PREDICTED = (
-    "predicted is the peak with memory enough; error is predicted over measured, in the phases that were reached."
+    "predicted is the peak with memory enough; error is how far the prediction is above (+) or below (-) the "
+    "measurement, in the phases that were reached."
 )
 _OF_RANKS = "The line of a run on several devices has the memory of its first rank; those below it have the others'."
 

@@ -67,6 +67,7 @@ def test_the_course_has_fifteen_experiments_in_the_order_of_the_source():
     assert [e.number for e in found][:15] == list(range(1, 16))
     assert sorted(e.name for e in found) == CONFIGS
     assert {e.name for e in found[15:]} == BESIDE_THE_COURSE | SEVERAL_GPUS
+    assert len({e.number for e in found}) == len(found)
     for profile in PROFILES:
         assert list(load_profile(WORKSPACE, profile).expected) == NAMES
 
@@ -182,7 +183,7 @@ def test_a_file_of_the_course_starts_with_its_base_and_place(name):
 
 @pytest.mark.parametrize("name", sorted(SEVERAL_GPUS))
 def test_what_has_four_gpus_has_two_on_tiny(name):
-    several = name.endswith(("ddp", "fsdp", "split"))
+    several = "devices" in load_experiment(WORKSPACE, name).values
     for profile, devices in (("h100-94gb", 4), ("a100-80gb", 4), ("tiny", 2)):
         config = resolve(WORKSPACE, name, profile_name=profile).config
         assert config.devices == (devices if several else 1)

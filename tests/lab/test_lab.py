@@ -210,7 +210,7 @@ def test_a_table_leaves_out_what_is_alike_in_all_lines(lab, add_run):
     ]  # fmt: skip
     both = one.table(first, add_run("reduced_batch", memory=report("predicted"))).text()
     assert "source" in both and " predicted " in both
-    assert "error is predicted over measured" not in both  # neither has a prediction
+    assert "error is how far the prediction" not in both  # neither has a prediction
 
 
 def test_of_a_run_that_measured_nothing_a_table_has_no_size(lab, add_run):

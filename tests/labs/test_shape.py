@@ -119,6 +119,8 @@ def test_questions_are_asked_before_the_runs_they_are_about(path):
     for question in lesson.questions:
         asked = found.index(("ask", question.id))
         assert asked < found.index(("explain", question.id))
+        first_runs = [found.index(("run", name)) for name in question.about if ("run", name) in found]
+        assert asked < max(first_runs, default=len(found)), f"{question.id} is asked after the runs that answer it"
 
 
 @each
