@@ -15,6 +15,9 @@ T = TypeVar("T")
 LARGEST_BYTES = 64 * 2**20
 """Largest JSON file that is read at once, in bytes; the largest record of the course has 60 KB."""
 
+LONGEST_WORDS = 200
+"""A message may name a key or a value of a damaged file, which may be of any length."""
+
 _MISSING = re.compile(r"Object missing required field `(.*)`", re.DOTALL)
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 
@@ -65,7 +68,8 @@ def _in_words(error: msgspec.ValidationError) -> str:
     if missing := _MISSING.fullmatch(said):
         said = f"{missing[1]} is missing"
     elif unknown := _UNKNOWN.fullmatch(said):
-        said = f"{unknown[1]!r} is not known"
+        said = f"'{unknown[1]}' is not known"
     else:
         said = said[:1].lower() + said[1:].replace("`", "")
+    said = "".join(c if c.isprintable() else repr(c)[1:-1] for c in said[:LONGEST_WORDS])
     return f"{place}: {said}" if place else said

@@ -58,10 +58,8 @@ def test_a_run_that_is_resumed_ends_as_one_in_one_piece(whole, step):
     assert events[0] == "resumed"
     assert (again.status, again.losses) == ("ok", record.losses)
     assert again.validation_losses == record.validation_losses
-    assert (again.samples, again.report.peak_bytes) == (record.samples, record.report.peak_bytes)
-    assert [(p["step"], p["phase"]) for p in again.memory["phases"]] == [
-        (p["step"], p["phase"]) for p in record.memory["phases"]
-    ]
+    assert (again.samples, again.memory.peak_bytes) == (record.samples, record.memory.peak_bytes)
+    assert [(p.step, p.phase) for p in again.memory.phases] == [(p.step, p.phase) for p in record.memory.phases]
     assert weights(copy.path) == weights(folder.path)
     (attempt,) = again.attempts
     assert (attempt["status"], attempt["resumed_at_step"]) == ("killed", step)
@@ -281,8 +279,8 @@ def test_each_attempt_has_its_own_time_and_its_own_log(whole):
     newest.write_bytes(b"no checkpoint")
     again = resume(copy)
     assert again.status == "failed"
-    assert again.diagnosis["kind"] != "disk_full"
-    assert again.attempts[0]["wall_seconds"] == 1000.0
+    assert again.diagnosis.kind != "disk_full"
+    assert again.attempts[0].wall_seconds == 1000.0
     assert again.wall_seconds > 1000.0
     shutil.rmtree(newest.parent)
     done = resume(copy)

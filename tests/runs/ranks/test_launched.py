@@ -48,7 +48,7 @@ def test_torchrun_makes_one_run_of_its_processes(ledger):
     assert json.loads(out)["id"] == record.id  # told once, by the first rank
     assert (record.status, record.samples, len(record.losses)) == ("ok", 8, 1)
     assert [rank["status"] for rank in record.ranks] == ["ok"]
-    assert record.ranks[0]["peak_bytes"] == pytest.approx(record.peak_bytes, rel=0.01)
+    assert record.ranks[0].peak_bytes == pytest.approx(record.peak_bytes, rel=0.01)
 
 
 def test_a_rank_of_torchrun_that_is_killed_is_in_the_record(ledger):
@@ -116,8 +116,8 @@ def test_the_same_launch_resumes_where_it_stopped(ledger):
     (done,) = ledger.records()
     assert (done.id, done.status, done.reason) == (folder.name, "ok", None)
     assert json.loads(out)["id"] == done.id
-    assert done.attempts[0]["resumed_at_step"] == reached
-    assert done.attempts[1]["resumed_at_step"] >= reached + 2
+    assert done.attempts[0].resumed_at_step == reached
+    assert done.attempts[1].resumed_at_step >= reached + 2
     assert [rank["status"] for rank in done.ranks] == ["ok"]
     assert len(done.losses) == 16
 

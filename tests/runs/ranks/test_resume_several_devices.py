@@ -91,10 +91,10 @@ def test_a_run_that_is_stopped_in_every_way_ends_as_one_in_one_piece(whole, ledg
     assert last.losses == record.losses
     assert last.validation_losses == record.validation_losses
     assert last.samples == record.samples
-    assert last.report.peak_bytes == pytest.approx(record.report.peak_bytes, rel=0.001)
+    assert last.memory.peak_bytes == pytest.approx(record.memory.peak_bytes, rel=0.001)
     assert [attempt["status"] for attempt in last.attempts] == ["killed"] * 3
-    assert last.attempts[0]["resumed_at_step"] == reached
-    assert last.attempts[1]["resumed_at_step"] == len(second.losses)
+    assert last.attempts[0].resumed_at_step == reached
+    assert last.attempts[1].resumed_at_step == len(second.losses)
     assert differences(weights(mine.path), weights(folder.path)) == []
     assert differences(state(mine.path, 9), state(folder.path, 9)) == []
     of_rank_1, of_rank_0 = (saved["random_state"]["torch"] for saved in state(mine.path, 9))
