@@ -61,7 +61,7 @@ def test_an_old_event_is_told_in_the_words_of_today(then):
 
 def test_a_record_of_today_has_no_old_key(then):
     with pytest.raises(ValueError, match="'rung' is not known"):
-        Record.from_dict(then | {"schema": SCHEMA})
+        Record.from_dict(then | {"schema": SCHEMA, "memory": None, "ranks": []})
 
 
 @pytest.mark.parametrize("key", ["config", "overrides", "diagnosis", "ranks", "device", "memory", "rung"])

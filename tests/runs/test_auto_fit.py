@@ -67,7 +67,7 @@ def test_a_rung_that_dies_is_followed_by_the_next(ledger):
     records, stopped = auto_fit("baseline", SHORT, run_one=smaller)
     assert [record.status for record in records] == ["oom", "oom", "ok"]
     assert stopped is None
-    assert tried[0]["overrides"] != tried[1]["overrides"]
+    assert tried[0].overrides != tried[1].overrides
     assert len({record.id for record in records}) == 3
 
 

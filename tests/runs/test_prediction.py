@@ -158,7 +158,7 @@ from labkit.ledger.ledger import Ledger
 workspace = Workspace.find()
 resolved = resolve(workspace, "reduced_batch")
 with Ledger(workspace.runs).open_run(resolved, {}, {}) as folder:
-    print(Background(folder, resolved.config).result()["verdict"], "torch" in sys.modules)
+    print(Background(folder, resolved.config).result().verdict, "torch" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "fits False\n"
