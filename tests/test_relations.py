@@ -49,9 +49,9 @@ def test_a_run_that_does_not_fit_misses_by_a_margin(ledger, course_records, name
 def test_what_held_the_memory_adds_up(course_records):
     for name in OUT_OF_MEMORY:
         found = course_records[name].out_of_memory
-        on_device = sum(n for category, n in found["held"].items() if category != "optimizer_cpu")
-        assert on_device == found["allocated_bytes"]
-        assert found["allocated_bytes"] + found["requested_bytes"] > found["capacity_bytes"]
+        on_device = sum(n for category, n in found.held.items() if category != "optimizer_cpu")
+        assert on_device == found.allocated_bytes
+        assert found.allocated_bytes + found.requested_bytes > found.capacity_bytes
 
 
 def test_activations_fall_with_the_batch(course_records):

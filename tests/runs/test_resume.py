@@ -62,7 +62,7 @@ def test_a_run_that_is_resumed_ends_as_one_in_one_piece(whole, step):
     assert [(p.step, p.phase) for p in again.memory.phases] == [(p.step, p.phase) for p in record.memory.phases]
     assert weights(copy.path) == weights(folder.path)
     (attempt,) = again.attempts
-    assert (attempt["status"], attempt["resumed_at_step"]) == ("killed", step)
+    assert (attempt.status, attempt.resumed_at_step) == ("killed", step)
     assert copy.read() == again
 
 
@@ -197,7 +197,7 @@ def test_a_damaged_step_is_named_and_the_one_before_it_serves(whole):
     shutil.rmtree(damaged.parent)
     again = resume(copy)
     assert (again.status, again.losses) == ("ok", record.losses)
-    assert [attempt["resumed_at_step"] for attempt in again.attempts] == [4, 3]
+    assert [attempt.resumed_at_step for attempt in again.attempts] == [4, 3]
 
 
 def test_what_cannot_be_resumed_says_why(whole, monkeypatch, capsys):
@@ -285,7 +285,7 @@ def test_each_attempt_has_its_own_time_and_its_own_log(whole):
     shutil.rmtree(newest.parent)
     done = resume(copy)
     assert done.status == "ok"
-    assert [round(a["wall_seconds"]) for a in done.attempts] == [1000, round(again.wall_seconds - 1000)]
+    assert [round(a.wall_seconds) for a in done.attempts] == [1000, round(again.wall_seconds - 1000)]
     assert 0 < done.wall_seconds - again.wall_seconds < 500
 
 

@@ -171,8 +171,8 @@ def test_a_job_whose_time_is_over_saves_queues_again_and_resumes_as_if_nothing_h
     job, folder = begun(site, [*values, "max_epochs=10000"], "--gpus", "2", "--time", "0:02:30")
     wait_until(lambda: folder.read().attempts)
     (attempt,) = folder.read().attempts
-    saved = attempt["resumed_at_step"]
-    assert attempt["status"] == "timeout"
+    saved = attempt.resumed_at_step
+    assert attempt.status == "timeout"
     # nothing but the signal has had it saved
     assert (
         attempt["reason"]
