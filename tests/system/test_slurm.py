@@ -77,7 +77,7 @@ def two_tasks(site):
 
 def test_two_tasks_of_one_node_are_one_run(site, two_tasks):
     assert (two_tasks.status, len(two_tasks.losses), two_tasks.samples) == ("ok", 3, 24)
-    assert [rank["status"] for rank in two_tasks.ranks] == ["ok"]
+    assert [rank.status for rank in two_tasks.ranks] == ["ok"]
     assert "MEMBER: 1/2" in printed_by(site, two_tasks)
     assert gpu_files(site, two_tasks) == []  # there is no nvidia-smi
     folder = Ledger(Path(site["LABKIT_RUNS"])).find(two_tasks.id).path

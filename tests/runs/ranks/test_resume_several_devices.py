@@ -78,7 +78,7 @@ def test_a_run_that_is_stopped_in_every_way_ends_as_one_in_one_piece(whole, ledg
     assert second.status == "killed", second.reason
     assert second.reason == f"interrupted after step {len(second.losses)}, which is saved"
     assert len(second.losses) > reached
-    assert [rank["status"] for rank in second.ranks] == ["killed"]
+    assert [rank.status for rank in second.ranks] == ["killed"]
 
     third = run("reduced_batch", DDP, on_event=Hit(rank_1_is_killed, steps=2))
     assert (third.status, third.exit_code, third.ended_by_rank) == ("killed", -signal.SIGKILL, 1)
