@@ -1,6 +1,5 @@
 """Shared by all tests: no hub, one thread, and a ledger of their own."""
 
-import dataclasses
 import fcntl
 import itertools
 import os
@@ -120,9 +119,10 @@ def add_run(ledger, monkeypatch):
         resolved = resolve(Workspace.find(), experiment, overrides, "tiny")
         with ledger.open_run(resolved, overrides or {}, {}) as folder:
             found = memory or report()
-            record = dataclasses.replace(
-                folder.read(), **{"status": "ok", "memory": found.to_dict(), "peak_bytes": found.peak_bytes} | values
-            )
+            record = Record.from_dict(
+                folder.read().to_dict()
+                | {"status": "ok", "memory": found.to_dict(), "peak_bytes": found.peak_bytes} | values
+            )  # fmt: skip
             folder.write(record)
         return Result(record)
 

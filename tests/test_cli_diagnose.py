@@ -41,11 +41,11 @@ def test_a_run_out_of_memory_is_explained_with_what_would_fit(dead, capsys):
 
 
 def test_show_has_the_diagnosis_that_a_record_keeps(dead, capsys):
-    assert dead.diagnosis["kind"] == "simulated_gpu_full"
+    assert dead.diagnosis.kind == "simulated_gpu_full"
     main(["show", dead.id])
     out = capsys.readouterr().out
     assert "What happened" in out
-    assert all(line in out for line in dead.diagnosis["next_steps"])
+    assert all(line in out for line in dead.diagnosis.next_steps)
 
 
 def test_what_was_found_when_the_run_ended_is_what_is_said(dead, capsys, monkeypatch):

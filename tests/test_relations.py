@@ -35,7 +35,7 @@ def test_out_of_memory_comes_where_the_full_size_has_it(course_records):
 @pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name not in OUT_OF_MEMORY])
 def test_a_run_that_fits_leaves_a_margin(course_records, name):
     record = ran(course_records[name])
-    assert record.peak_bytes <= (1 - MARGIN) * record.report.capacity_bytes
+    assert record.peak_bytes <= (1 - MARGIN) * record.memory.capacity_bytes
 
 
 @pytest.mark.parametrize("name", OUT_OF_MEMORY)
@@ -49,9 +49,9 @@ def test_a_run_that_does_not_fit_misses_by_a_margin(ledger, course_records, name
 def test_what_held_the_memory_adds_up(course_records):
     for name in OUT_OF_MEMORY:
         found = course_records[name].out_of_memory
-        on_device = sum(n for category, n in found["held"].items() if category != "optimizer_cpu")
-        assert on_device == found["allocated_bytes"]
-        assert found["allocated_bytes"] + found["requested_bytes"] > found["capacity_bytes"]
+        on_device = sum(n for category, n in found.held.items() if category != "optimizer_cpu")
+        assert on_device == found.allocated_bytes
+        assert found.allocated_bytes + found.requested_bytes > found.capacity_bytes
 
 
 def test_activations_fall_with_the_batch(course_records):
@@ -78,7 +78,7 @@ def test_a_larger_learning_rate_lowers_the_loss_of_the_accumulated_run(course_re
 
 def test_bf16_true_halves_parameters_gradients_and_state(course_records):
     full, half = course_records["grad_accumulation_lr4x"], course_records["bf16_true"]
-    assert half.model["parameter_bytes"] * 2 == full.model["parameter_bytes"]
+    assert half.model.parameter_bytes * 2 == full.model.parameter_bytes
     for category in ("parameters", "gradients", "optimizer_gpu"):
         # allocations are rounded up to 512 bytes, which small tensors feel
         assert half.category_peaks[category] == pytest.approx(full.category_peaks[category] / 2, rel=0.01)
@@ -96,7 +96,7 @@ def test_bf16_mixed_keeps_weights_and_state_in_full(course_records):
 @pytest.mark.parametrize("name", ["reduced_batch", "grad_accumulation", "bf16_true", "bf16_mixed", "larger_model"])
 def test_adamw_state_is_twice_the_parameters(course_records, name):
     record = course_records[name]
-    weights = record.report.at("before_forward", 1).end["parameters"]
+    weights = record.memory.at("before_forward", 1).end["parameters"]
     assert record.category_peaks["optimizer_gpu"] == pytest.approx(2 * weights, rel=0.001)
 
 
@@ -107,10 +107,10 @@ def test_sgd_has_no_state(course_records):
 
 def test_adam_8bit_state_is_two_bytes_a_parameter(course_records):
     record = course_records["xxl_adam8bit"]
-    parameters = record.model["parameters"]
+    parameters = record.model.parameters
     # two bytes, and two fp32 maxima for each block of 256 numbers (0.03 bytes); small tensors stay fp32
     assert record.category_peaks["optimizer_gpu"] / parameters == pytest.approx(2.03, rel=0.02)
-    adamw_bf16 = 2 * record.model["parameter_bytes"]
+    adamw_bf16 = 2 * record.model.parameter_bytes
     assert record.category_peaks["optimizer_gpu"] == pytest.approx(adamw_bf16 / 2, rel=0.03)
 
 
@@ -123,13 +123,13 @@ def test_checkpointing_cuts_activations_by_more_than_half_at_equal_loss(course_r
 
 def test_unattributed_is_under_two_percent_of_the_peak(course_records):
     for name, record in course_records.items():
-        for phase in record.report.phases if record.status != "skipped" else ():
+        for phase in record.memory.phases if record.status != "skipped" else ():
             assert phase.peak["unattributed"] < 0.02 * phase.peak_bytes, (name, phase)
             assert phase.end["unattributed"] < 0.02 * phase.peak_bytes, (name, phase)
 
 
 def test_the_second_forward_is_the_peak_where_state_and_activations_meet(course_records):
-    peak = course_records["reduced_batch"].report.peak_phase
+    peak = course_records["reduced_batch"].memory.peak_phase
     assert (peak.phase, peak.step) == ("after_forward", 1)
     assert min(peak.peak[c] for c in ("parameters", "gradients", "optimizer_gpu", "activations")) > 0
 
@@ -138,7 +138,7 @@ def test_the_second_forward_is_the_peak_where_state_and_activations_meet(course_
 def test_adapters_alone_are_trained_and_take_what_their_shapes_say(course_records, name):
     record, adapters = course_records[name], adapter_shapes(course_records[name].config)
     assert record.status == "ok"
-    assert record.model["trainable"] == sum(rows * columns for rows, columns in adapters)
+    assert record.model.trainable == sum(rows * columns for rows, columns in adapters)
     # each tensor is in fp32, and takes whole blocks of 512 bytes
     rounded = sum(-(-rows * columns * 4 // 512) * 512 for rows, columns in adapters)
     assert record.category_peaks["gradients"] == rounded
@@ -150,8 +150,8 @@ def test_adapters_alone_are_trained_and_take_what_their_shapes_say(course_record
 def test_adapters_make_fp32_weights_fit_where_sgd_needs_bf16(course_records):
     lora, sgd = course_records["xxl_lora"], course_records["xxl_sgd"]
     assert (lora.config["precision"], sgd.config["precision"]) == ("32-true", "bf16-true")
-    base_bytes = lora.model["parameter_bytes"] - 4 * lora.model["trainable"]
-    assert base_bytes == 2 * sgd.model["parameter_bytes"]
+    base_bytes = lora.model.parameter_bytes - 4 * lora.model.trainable
+    assert base_bytes == 2 * sgd.model.parameter_bytes
     assert lora.losses[-1] < lora.losses[0]
 
 
@@ -161,10 +161,10 @@ def test_4_bits_make_the_parameters_smaller_and_leave_the_adapters_as_they_are(c
     for category in ("gradients", "optimizer_gpu", "optimizer_cpu"):
         assert qlora.category_peaks[category] == lora.category_peaks[category]
     for count in ("parameters", "trainable"):
-        assert qlora.model[count] == lora.model[count]
+        assert getattr(qlora.model, count) == getattr(lora.model, count)
     found = qlora.model
-    parts = found["quantized_bytes"] + sum(found["unquantized_bytes"].values()) + 4 * found["trainable"]
-    assert found["parameter_bytes"] == parts
+    parts = found.quantized_bytes + sum(found.unquantized_bytes.values()) + 4 * found.trainable
+    assert found.parameter_bytes == parts
     # allocations are rounded up to 512 bytes, which scales and code books feel
     assert qlora.category_peaks["parameters"] == pytest.approx(parts, rel=0.01)
     assert qlora.losses[-1] < qlora.losses[0]
@@ -174,8 +174,8 @@ def test_offload_keeps_the_optimizer_out_of_the_device(course_records):
     record = ran(course_records["xxl_cpu_offload"])
     assert record.category_peaks["optimizer_gpu"] == 0
     # fp32 master weights, their gradients and two states; xxl has nearly as many bytes in its two bf16 states alone
-    assert record.category_peaks["optimizer_cpu"] > 16 * record.model["parameters"]
-    assert record.peak_bytes < course_records["xxl"].out_of_memory["allocated_bytes"]
+    assert record.category_peaks["optimizer_cpu"] > 16 * record.model.parameters
+    assert record.peak_bytes < course_records["xxl"].out_of_memory.allocated_bytes
     assert record.category_peaks["gradients"] < 0.1 * record.category_peaks["parameters"]
 
 
@@ -187,7 +187,7 @@ def test_one_seed_gives_identical_losses(ledger, course_records):
 
 
 def after_forward(record):
-    return record.report.at("after_forward", 0)
+    return record.memory.at("after_forward", 0)
 
 
 def ran(record):

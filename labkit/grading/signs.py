@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from labkit.grading.work import ENDED, Run, Work, read_time
+from labkit.ledger.shape import plain
 
 SLACK_S = 60.0
 """What clocks may differ by: they are set now and then during a course."""
@@ -147,5 +148,5 @@ def _times(run: Run, now: datetime) -> Iterator[Sign]:
 
 
 def _short(record: object, key: str) -> str:
-    text = json.dumps(getattr(record, key))
+    text = json.dumps(plain(getattr(record, key)))
     return text if len(text) <= 60 else f"{text[:28]} ... {text[-28:]}"

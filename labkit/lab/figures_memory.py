@@ -141,18 +141,18 @@ def _with_gaps(shown: list[PhaseMemory]) -> list[float]:
 def _death(axes: object, result: Result, at: float, unit_bytes: int, labelled: set[str]) -> None:
     found = result.record.out_of_memory
     assert found is not None
-    stack(axes, at, found["held"], unit_bytes, 0.8, labelled=labelled)  # type: ignore[arg-type]
+    stack(axes, at, found.held, unit_bytes, 0.8, labelled=labelled)  # type: ignore[arg-type]
 
 
 def _death_words(result: Result) -> str:
-    died = (result.record.died_in or {}).get("phase", "").replace("_", "\n")
+    died = result.record.died_in.phase.replace("_", "\n") if result.record.died_in else ""
     return f"{died}:\nout of\nmemory"
 
 
 def _highest_moment(result: Result) -> dict[str, int]:
     """What was held at the peak, or when memory ran out."""
     if result.record.out_of_memory is not None:
-        return result.record.out_of_memory["held"]
+        return result.record.out_of_memory.held
     report = result.report
     assert report is not None and report.peak_phase is not None
     return report.peak_phase.peak

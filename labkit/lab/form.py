@@ -3,7 +3,6 @@
 import json
 import tempfile
 import threading
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from labkit.config.layers import Resolved, resolve
 from labkit.config.schema import RunConfig, key_choices, key_docs, key_type, keys
 from labkit.config.values import pairs
 from labkit.config.workspace import Workspace
+from labkit.ledger.parts import Predicted, Unpredicted
 from labkit.ledger.view import View
 from labkit.ledger.words import activity
 from labkit.memory.units import human_bytes
@@ -166,20 +166,17 @@ class Form(View):
                 self._show()
 
 
-def verdict(prediction: Mapping[str, Any]) -> str:
+def verdict(prediction: Predicted | Unpredicted) -> str:
     """A prediction, as ``Background.result`` gives it, in a line."""
-    if "error" in prediction:
-        return f"cannot be predicted: {prediction['error']}"
-    from labkit.memory.report import MemoryReport
-
-    report = MemoryReport.from_dict(prediction)
-    of = f" of {human_bytes(report.capacity_bytes)}" if report.capacity_bytes else ""
-    need = "would need" if prediction["died_in"] else "peak"
-    words = f"{prediction['verdict']} (predicted): {need} {human_bytes(report.peak_bytes)}{of}"
-    if report.peak_phase is not None:
-        words += f", in {activity(report.peak_phase.phase)}"
-    if died := prediction["died_in"]:
-        words += f"; dies in the {died['phase'].replace('_', ' ')} of step {died['step']}"
+    if isinstance(prediction, Unpredicted):
+        return f"cannot be predicted: {prediction.error}"
+    of = f" of {human_bytes(prediction.capacity_bytes)}" if prediction.capacity_bytes else ""
+    need = "would need" if prediction.died_in else "peak"
+    words = f"{prediction.verdict} (predicted): {need} {human_bytes(prediction.peak_bytes)}{of}"
+    if prediction.peak_phase is not None:
+        words += f", in {activity(prediction.peak_phase.phase)}"
+    if died := prediction.died_in:
+        words += f"; dies in the {died.phase.replace('_', ' ')} of step {died.step}"
     return words
 
 

@@ -7,7 +7,6 @@ writes ``workspace/reference/<profile>.json``: for every run of the course its n
 is none, it is run on the simulated GPU, and planned for a GPU. Only what tables and lessons read is kept.
 """
 
-import dataclasses
 import json
 import os
 import platform
@@ -140,15 +139,15 @@ def _one(workspace: Workspace, profile: str, name: str) -> Result:
 
 def _kept(record: Record) -> dict[str, Any]:
     """What of a record is read by tables and lessons: of many micro steps the first, the last and the highest."""
-    run = {key: value for key, value in dataclasses.asdict(record).items() if key not in _LEFT_OUT}
-    report = record.report
+    run = {key: value for key, value in record.to_dict().items() if key not in _LEFT_OUT}
+    report = record.memory
     if record.id == PLANNED:
         del run["memory"]  # what was planned, once more
     elif report is not None:
         peaks = report.category_peaks
         wanted = (0, record.config["accumulate_grad_batches"] - 1)
         run["memory"]["phases"] = [
-            dataclasses.asdict(phase)
+            phase.to_dict()
             for phase in report.phases
             if (phase.step <= 1 and phase.micro_step in wanted)
             or phase is report.peak_phase

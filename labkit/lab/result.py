@@ -1,15 +1,18 @@
 """Result: one experiment, run or only planned, in one shape."""
 
-import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from labkit.config.errors import ConfigError
 from labkit.config.layers import Resolved
 from labkit.config.schema import read_config
 from labkit.lab.views import Lines
+from labkit.ledger.parts import Predicted
 from labkit.ledger.predicted import prediction_of
 from labkit.ledger.records import Record
+from labkit.ledger.shape import shaped
 from labkit.ledger.summary import summary
 from labkit.ledger.view import View
 from labkit.ledger.words import activity, error_words, parts
@@ -45,7 +48,7 @@ class Result(Evidence):
 
     def __init__(self, record: Record) -> None:
         self.record = record
-        self._report = record.report
+        self._report = record.memory
 
     @property
     def name(self) -> str:
@@ -98,10 +101,10 @@ class Result(Evidence):
         return self.record.category_peaks
 
     @property
-    def prediction(self) -> MemoryReport | None:
+    def prediction(self) -> Predicted | None:
         """What was predicted for it."""
         found = self.record.prediction
-        return MemoryReport.from_dict(found) if found and "phases" in found else None
+        return found if isinstance(found, Predicted) else None
 
     @property
     def config(self) -> dict[str, Any]:
@@ -169,7 +172,7 @@ class Blank(View):
 
 def planned(resolved: Resolved, overrides: dict[str, Any], prediction: "Prediction") -> Result:
     """A prediction in the shape of a run."""
-    found = prediction.to_dict()
+    found = shaped(Predicted, prediction.to_dict())
     status = "oom" if prediction.died_in else "ok"
     reason = (
         "borderline: 5% more or less memory would change how it ends" if prediction.verdict == "borderline" else None
@@ -177,8 +180,8 @@ def planned(resolved: Resolved, overrides: dict[str, Any], prediction: "Predicti
     return Result(Record(
         id="planned", experiment=resolved.experiment.name, profile=resolved.profile.name, status=status,
         overrides=overrides, config=resolved.config.to_dict(), config_hash=resolved.config.hash, created="",
-        reason=reason, died_in=prediction.died_in, prediction=found, peak_bytes=prediction.peak_bytes,
-        memory={key: found[key] for key in ("source", "capacity_bytes", "phases")},
+        reason=reason, died_in=found.died_in, prediction=found, peak_bytes=prediction.peak_bytes,
+        memory=MemoryReport(source=found.source, capacity_bytes=found.capacity_bytes, phases=found.phases),
     ))  # fmt: skip
 
 
@@ -190,10 +193,10 @@ def with_prediction(result: Result) -> Result:
     if result.prediction is not None or result.report is None:
         return result
     try:
-        found = predict(read_config(result.config)).to_dict()
+        found = shaped(Predicted, predict(read_config(result.config)).to_dict())
     except (PredictionError, ConfigError):
         return result
-    return Result(dataclasses.replace(result.record, prediction=found))
+    return Result(replace(result.record, prediction=found))
 
 
 def visible(by_category: Mapping[str, int]) -> dict[str, int]:
@@ -212,23 +215,23 @@ def _settings(config: Mapping[str, Any]) -> str:
 def _planned_lines(result: Result) -> list[str]:
     from labkit.memory.units import human_bytes
 
-    record, report = result.record, result.report
-    assert report is not None and record.prediction is not None
+    record, report, prediction = result.record, result.report, result.prediction
+    assert report is not None and prediction is not None
     peak = report.peak_phase
     of = f" of {human_bytes(report.capacity_bytes)}" if report.capacity_bytes else ""
-    head = f"{result.name} on {record.profile}: {record.prediction['verdict']} (predicted, not run)"
+    head = f"{result.name} on {record.profile}: {prediction.verdict} (predicted, not run)"
     lines = [head, _settings(result.config)]
     if record.died_in:
         died = record.died_in
-        asked = human_bytes(record.prediction["requested_bytes"])
-        lines.append(f"  dies in the {died['phase'].replace('_', ' ')} of step {died['step']}, which asks for {asked}")
+        asked = human_bytes(prediction.requested_bytes or 0)
+        lines.append(f"  dies in the {died.phase.replace('_', ' ')} of step {died.step}, which asks for {asked}")
     if peak is not None:
         need = "would need" if record.died_in else "peak"
         where = f"in {activity(peak.phase)} of step {peak.step}"
         on_device = {c: n for c, n in visible(peak.peak).items() if c not in HOST_CATEGORIES}
         lines.append(f"  {need} {human_bytes(report.peak_bytes)}{of}, {where}: {parts(on_device)}")
-    if record.prediction["host_bytes"] > report.peak_bytes / 100:  # more than step counters
-        lines.append(f"  host memory {human_bytes(record.prediction['host_bytes'])}")
+    if prediction.host_bytes > report.peak_bytes / 100:  # more than step counters
+        lines.append(f"  host memory {human_bytes(prediction.host_bytes)}")
     if record.reason:
         lines.append(f"  {record.reason}")
     lines.append(f"  loss and time: {NOT_PLANNED}")

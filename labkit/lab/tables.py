@@ -119,8 +119,8 @@ def advice(name: str, resolved: Resolved, found: "Advice") -> View:
 def _row(result: Result, unit_bytes: int) -> list[str]:
     record, peaks = result.record, result.peaks
     told = None if result.planned else prediction_of(record)
-    died = record.died_in or {}
-    place = f" in {died['phase'].replace('_', ' ')}, step {died['step']}" if died.get("phase") else ""
+    died = record.died_in
+    place = f" in {died.phase.replace('_', ' ')}, step {died.step}" if died else ""
 
     def size(count: float | None) -> str:
         return NO_NUMBER if count is None else f"{count / unit_bytes:.1f}"

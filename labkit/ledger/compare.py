@@ -1,7 +1,6 @@
 """Runs side by side: a row for each experiment of a profile, made from the ledger alone."""
 
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
 
 from labkit.config.layers import Experiment, Resolved, course, resolve
@@ -12,6 +11,7 @@ from labkit.ledger.ledger import Ledger
 from labkit.ledger.newest import newest
 from labkit.ledger.predicted import prediction_of
 from labkit.ledger.records import Record
+from labkit.ledger.shape import plain
 
 
 def compare(
@@ -52,8 +52,8 @@ def missing(workspace: Workspace, profile: str, rows: list[dict[str, Any]]) -> l
 
 
 def _row(resolved: Resolved, record: Record) -> dict[str, Any]:
-    report = record.report
-    phases = {} if report is None else {name: asdict(p) | {"end_bytes": p.end_bytes, "peak_bytes": p.peak_bytes}
+    report = record.memory
+    phases = {} if report is None else {name: p.to_dict() | {"end_bytes": p.end_bytes, "peak_bytes": p.peak_bytes}
                                         for name, p in report.by_phase.items()}  # fmt: skip
     return {
         "number": resolved.experiment.number,
@@ -61,11 +61,11 @@ def _row(resolved: Resolved, record: Record) -> dict[str, Any]:
         "overrides": record.overrides,
         "compare_with": resolved.experiment.compare_with,
         "status": record.status,
-        "expected_status": (record.expected or {}).get("status"),
-        "expected": record.expected,
+        "expected_status": record.expected.status if record.expected else None,
+        "expected": plain(record.expected),
         "as_expected": record.as_expected,
         "outdated": not record.overrides and record.config_hash != resolved.config.hash,
-        "died_in": record.died_in,
+        "died_in": plain(record.died_in),
         "reason": record.reason,
         "source": report.source if report else None,
         "peak_bytes": record.peak_bytes,

@@ -6,11 +6,65 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from labkit.ledger.own_file import open_own
-from labkit.ledger.shape import Progress, Result, Resumed, Start, validation_error
-from labkit.memory.report import PhaseMemory
+from msgspec import UNSET, Struct, UnsetType
 
-KINDS = {"start": Start, "phase": PhaseMemory, "progress": Progress, "result": Result, "resumed": Resumed}
+from labkit.config.device import source_today
+from labkit.ledger.own_file import open_own
+from labkit.ledger.parts import Attempt, DiedIn, Model, OutOfMemory
+from labkit.ledger.shape import shaped
+from labkit.memory.report import PhaseMemory, Source
+
+
+class Start(Struct, frozen=True, kw_only=True):
+    """The event ``start``."""
+
+    steps: int
+    source: Source
+    capacity_bytes: int | None
+    device: str
+    versions: dict[str, str]
+    model: Model
+    others_bytes: int | None = None
+
+
+class Progress(Struct, frozen=True, kw_only=True):
+    """The event ``progress``."""
+
+    step: int
+    losses: list[float | None]
+    samples: int
+    train_seconds: float
+
+
+class Result(Struct, frozen=True, kw_only=True):
+    """The event ``result``."""
+
+    status: str
+    reason: str | None | UnsetType = UNSET
+    died_in: DiedIn | None | UnsetType = UNSET
+    out_of_memory: OutOfMemory | None | UnsetType = UNSET
+    validation_losses: list[float | None] | UnsetType = UNSET
+    peak_bytes: int = 0
+    rank: int | None = None
+    exit_code: int | None = None
+
+
+class Resumed(Struct, frozen=True, kw_only=True):
+    """The event ``resumed``."""
+
+    step: int
+    samples: int
+    train_seconds: float
+    validation_losses: list[float | None]
+    ended: Attempt
+    job: str | None = None
+
+
+Told = Start | PhaseMemory | Progress | Result | Resumed
+
+KINDS: dict[str, type[Told]] = {
+    "start": Start, "phase": PhaseMemory, "progress": Progress, "result": Result, "resumed": Resumed,
+}  # fmt: skip
 """The events that a record is made of, and what each of them has to have."""
 
 LONGEST_BYTES = 4 * 2**20
@@ -101,12 +155,22 @@ def read_event(line: bytes) -> dict[str, Any] | None:
         return None
     if not isinstance(event, dict) or not isinstance(event.get("event"), str) or event["event"] not in KINDS:
         return None
-    if validation_error(KINDS[event["event"]], values_of(event)) is not None:
-        return None
     for key in ("losses", "validation_losses"):
-        if key in event:
-            event[key] = [_finite(loss) for loss in event[key]]
+        if isinstance(event.get(key), list):
+            event[key] = [None if _is_infinite(loss) else loss for loss in event[key]]
+    try:
+        told(event)
+    except ValueError:
+        return None
     return event
+
+
+def told(event: dict[str, Any]) -> Told:
+    """What an event says, typed and in the words of today; ``ValueError`` when it is not what its kind must be."""
+    values = values_of(event)
+    if event["event"] == "start":
+        values |= {key: source_today(values[key]) for key in ("source", "device") if isinstance(values.get(key), str)}
+    return shaped(KINDS[event["event"]], values)
 
 
 def values_of(event: dict[str, Any]) -> dict[str, Any]:
@@ -119,5 +183,5 @@ def phase_of(event: dict[str, Any]) -> PhaseMemory:
     return PhaseMemory(**values_of(event))
 
 
-def _finite(loss: float | None) -> float | None:
-    return loss if loss is not None and abs(loss) <= LARGEST_LOSS else None  # not so for NaN
+def _is_infinite(loss: Any) -> bool:
+    return type(loss) in (int, float) and not abs(loss) <= LARGEST_LOSS  # not so for NaN

@@ -5,7 +5,6 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Generator
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,9 @@ from typing import Any
 from labkit.config.layers import Resolved
 from labkit.ledger.errors import LedgerError
 from labkit.ledger.lock import new_lock, old_lock
+from labkit.ledger.parts import Fallback
 from labkit.ledger.records import Record
 from labkit.ledger.run_folder import RunFolder
-from labkit.ledger.shape import Config, Fallback, shaped
 from labkit.ledger.whole_file import write_whole
 
 
@@ -38,9 +37,9 @@ class Ledger:
         run_id = f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
         record = Record(
             id=run_id, experiment=resolved.experiment.name, profile=resolved.profile.name, status="running",
-            overrides=overrides, config=shaped(Config, resolved.config.to_dict()), config_hash=resolved.config.hash,
+            overrides=overrides, config=resolved.config.to_dict(), config_hash=resolved.config.hash,
             created=now.isoformat(timespec="seconds"),
-            expected=asdict(resolved.expected) if resolved.expected else None, fallback=fallback,
+            expected=resolved.expected, fallback=fallback,
             job=os.environ.get("SLURM_JOB_ID"),
         )  # fmt: skip
         hidden = parent / f".{run_id}"
@@ -48,7 +47,7 @@ class Ledger:
             try:
                 hidden.mkdir(parents=True)
                 lock = stack.enter_context(new_lock(hidden))
-                request = {"config": record.config, "origins": resolved.origins, "record": asdict(record), **extra}
+                request = {"config": record.config, "origins": resolved.origins, "record": record.to_dict(), **extra}
                 write_whole(hidden / "config.json", request)
                 folder = RunFolder(hidden.rename(parent / run_id))
                 folder.lock = lock.fileno()

@@ -1,11 +1,11 @@
 """Predicted: what a record's prediction says, compared with what was measured."""
 
-from collections.abc import Mapping
 from typing import Any
 
+from labkit.ledger.parts import Predicted
 from labkit.ledger.records import Record
+from labkit.ledger.shape import plain
 from labkit.memory.categories import CATEGORIES
-from labkit.memory.report import MemoryReport
 
 TEMPORARY = frozenset({"temporaries", "unattributed"})
 """Categories that a prediction says nothing about: temporaries, and what is not assigned."""
@@ -19,8 +19,8 @@ def prediction_rows(record: Record) -> list[dict[str, Any]]:
     too much was predicted; it is None where nothing was measured. Two micro steps are predicted of many, and the
     second stands for the last.
     """
-    predicted, measured = _report(record.prediction), record.report
-    if predicted is None or measured is None:
+    predicted, measured = record.prediction, record.memory
+    if not isinstance(predicted, Predicted) or measured is None:
         return []
     last = record.config["accumulate_grad_batches"] - 1
     real = {(p.step, p.micro_step, p.phase): p for p in measured.phases}
@@ -48,9 +48,8 @@ def prediction_of(record: Record) -> dict[str, Any] | None:
     ``peak_bytes`` is what the reported phases were to reach, with memory enough. ``error`` is signed, of the peak of
     those that were reached. ``by_phase`` has for each phase the highest peak predicted and measured, and the error.
     """
-    said = record.prediction
-    predicted = _report(said)
-    if predicted is None or said is None or "error" in said:
+    predicted = record.prediction
+    if not isinstance(predicted, Predicted):
         return None
     peaks: dict[str, dict[str, Any]] = {}
     for row in prediction_rows(record):
@@ -63,11 +62,7 @@ def prediction_of(record: Record) -> dict[str, Any] | None:
     }
     highest = max(by_phase.values(), key=lambda row: row["measured_bytes"], default=None)
     return {
-        "verdict": said["verdict"], "peak_bytes": predicted.peak_bytes,
-        "peak_by_category": predicted.category_peaks, "died_in": said["died_in"],
+        "verdict": predicted.verdict, "peak_bytes": predicted.peak_bytes,
+        "peak_by_category": predicted.category_peaks, "died_in": plain(predicted.died_in),
         "error": highest["error"] if highest else None, "by_phase": by_phase,
     }  # fmt: skip
-
-
-def _report(prediction: Mapping[str, Any] | None) -> MemoryReport | None:
-    return MemoryReport.from_dict(prediction) if prediction and "phases" in prediction else None

@@ -1,36 +1,34 @@
 """The record: what one run was and how it ended."""
 
-from dataclasses import dataclass, field
 from typing import Any
 
-from labkit.config.device import source_today
+import msgspec
+
+from labkit.config.profiles import Expected
 from labkit.config.schema import hash_today
 from labkit.ledger.errors import NewerError
+from labkit.ledger.events import Progress, Result, Resumed, Start, told
 from labkit.ledger.measured import add_phase, forget_from, highest, started
 from labkit.ledger.old_words import record_today
-from labkit.ledger.shape import (
+from labkit.ledger.parts import (
     Attempt,
-    Config,
     Diagnosed,
     DiedIn,
     Fallback,
-    Memory,
+    Foretold,
     Model,
     OfRank,
     OutOfMemory,
-    Predicted,
-    Unpredicted,
-    validation_error,
 )
-from labkit.memory.report import MemoryReport
+from labkit.ledger.shape import plain, shaped
+from labkit.memory.report import MemoryReport, PhaseMemory
 
 SCHEMA = 5
 """Version of a record's form, raised when a field comes or goes. Version 1 had no number, attempts, rung, diagnosis;
 version 2 no ranks; version 3 no job. Version 5 has the words of today: ``fallback`` was ``rung``."""
 
 
-@dataclass(kw_only=True)
-class Record:
+class Record(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """What one run was and how it ended. ``status`` is ok, oom, killed, timeout, failed, skipped or running.
 
     ``died_in`` of an out-of-memory: optimizer step and micro step (both from 0) and the activity. ``out_of_memory``:
@@ -52,32 +50,32 @@ class Record:
     profile: str
     status: str
     overrides: dict[str, Any]
-    config: Config
+    config: dict[str, Any]
     config_hash: str
     created: str
     schema: int = SCHEMA
-    expected: dict[str, Any] | None = None
+    expected: Expected | None = None
     as_expected: bool | None = None
     reason: str | None = None
     died_in: DiedIn | None = None
     out_of_memory: OutOfMemory | None = None
     device: str | None = None
-    versions: dict[str, str] = field(default_factory=dict)
-    model: Model = field(default_factory=Model)
+    versions: dict[str, str] = {}
+    model: Model = Model()
     others_bytes: int | None = None
-    memory: Memory | None = None
-    prediction: Predicted | Unpredicted | None = None
+    memory: MemoryReport | None = None
+    prediction: Foretold | None = None
     peak_bytes: int = 0
-    losses: list[float | None] = field(default_factory=list)
+    losses: list[float | None] = []
     samples: int = 0
-    validation_losses: list[float | None] = field(default_factory=list)
+    validation_losses: list[float | None] = []
     train_seconds: float = 0.0
     wall_seconds: float = 0.0
     exit_code: int | None = None
-    attempts: list[Attempt] = field(default_factory=list)
+    attempts: list[Attempt] = []
     fallback: Fallback | None = None
     diagnosis: Diagnosed | None = None
-    ranks: list[OfRank] = field(default_factory=list)
+    ranks: list[OfRank] = []
     ended_by_rank: int | None = None
     job: str | None = None
 
@@ -88,52 +86,64 @@ class Record:
         if type(schema) is int and schema > SCHEMA:
             raise NewerError(f"its record has version {schema}, and this labkit reads {SCHEMA}")
         now = record_today(data) if type(schema) is int and schema < SCHEMA else data
-        if wrong := validation_error(cls, now):
-            raise ValueError(f"its record does not fit: {wrong}")
-        return cls(**now | {"schema": SCHEMA, "config_hash": hash_today(data["config"], data["config_hash"])})
+        try:
+            record = shaped(cls, now)
+            shaped(_Values, now)
+        except ValueError as error:
+            raise ValueError(f"its record does not fit: {error}") from None
+        record.schema, record.config_hash = SCHEMA, hash_today(data["config"], record.config_hash)
+        return record
 
-    @property
-    def report(self) -> MemoryReport | None:
-        """The memory report; None when the run ended before the first reported phase."""
-        return MemoryReport.from_dict(self.memory) if self.memory else None
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON; ``from_dict`` reads them."""
+        return plain(self)
 
     def apply(self, event: dict[str, Any]) -> None:
         """Let one event of the run become part of its record."""
-        match event["event"]:
-            case "start":
-                self.device = source_today(event["device"])
-                self.versions, self.model = event["versions"], event["model"]
-                self.others_bytes = event.get("others_bytes")
-                self.memory = started(self.memory, event)
-            case "phase" if self.memory is not None:
-                self.peak_bytes = max(self.peak_bytes, add_phase(self.memory, event))
-            case "progress":
-                self.losses += event["losses"]
-                self.samples, self.train_seconds = event["samples"], event["train_seconds"]
-            case "result":
-                for key in ("status", "reason", "died_in", "out_of_memory", "validation_losses"):
-                    if key in event:
-                        setattr(self, key, event[key])
-                self.ended_by_rank = event.get("rank")
+        match told(event):
+            case Start() as start:
+                self.device, self.versions, self.model = start.device, start.versions, start.model
+                self.others_bytes = start.others_bytes
+                self.memory = started(self.memory, start)
+            case PhaseMemory() as phase if self.memory is not None:
+                self.peak_bytes = max(self.peak_bytes, add_phase(self.memory, phase))
+            case Progress() as progress:
+                self.losses += progress.losses
+                self.samples, self.train_seconds = progress.samples, progress.train_seconds
+            case Result() as result:
+                self.status = result.status
+                for key in ("reason", "died_in", "out_of_memory", "validation_losses"):
+                    if (value := getattr(result, key)) is not msgspec.UNSET:
+                        setattr(self, key, value)
+                self.ended_by_rank = result.rank
                 if not self.ended_by_rank:  # the peak is the first rank's
-                    self.peak_bytes = max(self.peak_bytes, event.get("peak_bytes", 0))
-            case "resumed":
-                self._resume(event)
+                    self.peak_bytes = max(self.peak_bytes, result.peak_bytes)
+            case Resumed() as resumed:
+                self._resume(resumed)
 
-    def _resume(self, event: dict[str, Any]) -> None:
+    def _resume(self, event: Resumed) -> None:
         """Forget what came after the checkpoint, but not how the run had ended."""
-        step = event["step"]
-        self.attempts.append(event["ended"] | {"resumed_at_step": step})
-        self.losses = self.losses[:step]
-        self.samples, self.train_seconds = event["samples"], event["train_seconds"]
-        self.validation_losses = event["validation_losses"]
-        self.job = event.get("job")
+        self.attempts.append(msgspec.structs.replace(event.ended, resumed_at_step=event.step))
+        self.losses = self.losses[: event.step]
+        self.samples, self.train_seconds = event.samples, event.train_seconds
+        self.validation_losses = event.validation_losses
+        self.job = event.job
         if self.memory:
-            forget_from(self.memory, step)
+            forget_from(self.memory, event.step)
         self.status, self.exit_code = "running", None
         self.reason = self.died_in = self.out_of_memory = self.as_expected = self.ended_by_rank = None
 
     @property
     def category_peaks(self) -> dict[str, int]:
         """Highest bytes of each category, in a reported phase or when memory ran out."""
-        return highest(self.memory, (self.out_of_memory or {}).get("held", {}))
+        return highest(self.memory, self.out_of_memory.held if self.out_of_memory else {})
+
+
+class _Config(msgspec.Struct):
+    accumulate_grad_batches: int
+
+
+class _Values(msgspec.Struct):
+    """A run's values, as far as the ledger reads them itself."""
+
+    config: _Config

@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Generator
-from dataclasses import asdict
 from pathlib import Path
 
 from labkit.config.place import PLACE, checkpoints
@@ -106,7 +105,7 @@ class RunFolder:
     def write(self, record: Record) -> None:
         """Put the record there, whole or not at all; ``LedgerError`` when the disk does not take it."""
         try:
-            write_whole(self.record, asdict(record))
+            write_whole(self.record, record.to_dict())
         except OSError as error:
             if not self.path.is_dir():
                 raise LedgerError(

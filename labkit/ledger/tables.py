@@ -17,7 +17,7 @@ _MAIN = tuple(SHORT_NAMES[category] for category in MAIN_CATEGORIES)
 
 def phase_table(record: Record) -> Table:
     """Every reported phase of a run: bytes by category at its end, and its peak. All in MiB."""
-    report = record.report
+    report = record.memory
     phases = report.phases if report else []
     shown = [c for c in CATEGORIES if c not in HOST_CATEGORIES or any(p.end.get(c) for p in phases)]
     notes = []

@@ -1,9 +1,10 @@
 """MemoryReport: what held a device's memory, phase by phase, whatever made the numbers."""
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
+
+import msgspec
 
 from labkit.config.device import source_today
 from labkit.memory.categories import CATEGORIES, on_device
@@ -19,8 +20,7 @@ def activity_of(phase: str) -> str:
     return "load_batch" if phase == "before_forward" else phase.removeprefix("after_")
 
 
-@dataclass(frozen=True, kw_only=True)
-class PhaseMemory:
+class PhaseMemory(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
     """One phase of one micro step: the breakdown at its end, and at the moment of its highest total.
 
     ``end`` and ``peak`` give bytes for every category. ``highest`` gives each category's own maximum inside the
@@ -46,6 +46,10 @@ class PhaseMemory:
     def peak_bytes(self) -> int:
         """Highest number of device bytes allocated inside the phase."""
         return on_device(self.peak)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return msgspec.to_builtins(self)
 
 
 @dataclass(kw_only=True)
@@ -93,7 +97,7 @@ class MemoryReport:
         return {
             "source": self.source,
             "capacity_bytes": self.capacity_bytes,
-            "phases": [dataclasses.asdict(p) for p in self.phases],
+            "phases": [p.to_dict() for p in self.phases],
         }
 
     @classmethod

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
+import msgspec
+
 from labkit.config.gpus import find_gpu, unsuitable
 from labkit.config.schema import RunConfig
 from labkit.memory.categories import on_host
@@ -129,7 +131,7 @@ def judge(
     if found.failed_at is not None:
         died_in, requested_bytes = log.place(found.failed_at), found.requested_bytes
     phases = [
-        dataclasses.replace(phase, reserved_bytes=None if kind is SimulatedAllocator else mark.reserved_bytes)
+        msgspec.structs.replace(phase, reserved_bytes=None if kind is SimulatedAllocator else mark.reserved_bytes)
         for phase, mark in zip(trace.report.phases, found.marks[1:], strict=False)
     ]
     return Prediction(

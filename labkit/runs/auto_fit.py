@@ -9,9 +9,9 @@ from labkit.config.layers import DEFAULT_PROFILE, resolve
 from labkit.config.schema import RunConfig
 from labkit.config.workspace import Workspace
 from labkit.help.diagnosis.cuda_message import read_cuda_message
+from labkit.ledger.parts import Fallback
 from labkit.ledger.records import Record
-from labkit.ledger.shape import Fallback, shaped
-from labkit.plan.proposed import Proposed
+from labkit.ledger.shape import shaped
 from labkit.runs.runner import run
 
 CLOSER = 0.9
@@ -21,15 +21,7 @@ LEAST_SHARE = 0.5
 """Share of the capacity below which nothing is planned: something else is wrong then."""
 
 
-class PlannedFallback(Proposed):
-    """What auto-fit changes against the first run, and what was predicted of that; a record keeps it as its
-    fallback."""
-
-    planned_share: float
-    of: str
-
-
-RunOne = Callable[[dict[str, Any], PlannedFallback | None], Record]
+RunOne = Callable[[dict[str, Any], Fallback | None], Record]
 
 
 def auto_fit(
@@ -55,13 +47,13 @@ def auto_fit(
     config = resolve(Workspace.find(), experiment, typed, profile).config
     tried: set[tuple[str, str]] = set()
     for fallback, changed in _fallbacks(config, records[0], has_bf16(profile)):
-        key = changed.hash, str(fallback["environment"])
+        key = changed.hash, str(fallback.environment)
         if key in tried:
             continue
         tried.add(key)
-        if fallback["kind"] == "quality" and not allow_quality:
-            return records, f"the next fallback trains something else ({words(fallback)}: {fallback['cost']})"
-        records.append(run_one(typed | fallback["overrides"], fallback))
+        if fallback.kind == "quality" and not allow_quality:
+            return records, f"the next fallback trains something else ({words(fallback)}: {fallback.cost})"
+        records.append(run_one(typed | fallback.overrides, fallback))
         if records[-1].status != "oom":
             return records, None
     return records, "nothing more that labkit can change was predicted to fit"
@@ -69,16 +61,16 @@ def auto_fit(
 
 def words(fallback: Fallback) -> str:
     """What a fallback changes, as one types it."""
-    return " ".join(f"{key}={value}" for key, value in (fallback["environment"] | fallback["overrides"]).items())
+    return " ".join(f"{key}={value}" for key, value in (fallback.environment | fallback.overrides).items())
 
 
-def _fallbacks(config: RunConfig, first: Record, bf16: bool) -> Iterator[tuple[PlannedFallback, RunConfig]]:
+def _fallbacks(config: RunConfig, first: Record, bf16: bool) -> Iterator[tuple[Fallback, RunConfig]]:
     """Fallbacks that were planned to fit, the cheapest first; when these are used up, with less of the capacity."""
     from labkit.plan.advise import advise
 
     capacity_gib = config.capacity_gib
     if capacity_gib is None:  # of the whole GPU, as the run has found it
-        capacity_bytes = first.out_of_memory["capacity_bytes"] if first.out_of_memory else None
+        capacity_bytes = first.out_of_memory.capacity_bytes if first.out_of_memory else None
         if capacity_bytes is None and (message := read_cuda_message(first.reason or "")) is not None:
             capacity_bytes = message.capacity_bytes - ROOM_BYTES
         capacity_gib = capacity_bytes / 2**30 if capacity_bytes else None
@@ -86,6 +78,6 @@ def _fallbacks(config: RunConfig, first: Record, bf16: bool) -> Iterator[tuple[P
     while share >= LEAST_SHARE:
         planned = dataclasses.replace(config, capacity_gib=None if capacity_gib is None else share * capacity_gib)
         for proposal in advise(planned, bf16=bf16).proposals:
-            facts = shaped(PlannedFallback, {**proposal.to_dict(), "planned_share": share, "of": first.id})
+            facts = shaped(Fallback, {**proposal.to_dict(), "planned_share": share, "of": first.id})
             yield facts, dataclasses.replace(proposal.config, capacity_gib=config.capacity_gib)
         share *= CLOSER

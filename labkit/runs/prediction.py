@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from labkit.config.errors import ConfigError
 from labkit.config.schema import RunConfig
+from labkit.ledger.parts import Predicted, Unpredicted
 from labkit.ledger.run_folder import RunFolder
-from labkit.ledger.shape import Predicted, Unpredicted, shaped
+from labkit.ledger.shape import shaped
 from labkit.runs.fork_server import Process, close_input, environment, libraries, start
 
 WAIT_S = 60.0
@@ -65,7 +66,7 @@ class Background:
             return False
 
     def result(self, wait_s: float = WAIT_S) -> Predicted | Unpredicted:
-        """``Prediction.to_dict()``, or an ``error`` in a line."""
+        """The prediction, or in a line why there is none."""
         from labkit.plan.background import EXIT_REFUSED
         from labkit.plan.predict import predict
 
@@ -73,18 +74,18 @@ class Background:
             try:
                 self._predicting.process.wait(wait_s)
             except subprocess.TimeoutExpired:
-                return {"error": f"the prediction was not ready {wait_s:g} s after the run; 'labkit plan' makes it"}
+                return Unpredicted(f"the prediction was not ready {wait_s:g} s after the run; 'labkit plan' makes it")
             else:
                 if self._predicting.process.returncode == EXIT_REFUSED:
-                    return {"error": os.read(self._predicting.said, 65536).decode().strip().splitlines()[-1]}
+                    return Unpredicted(os.read(self._predicting.said, 65536).decode().strip().splitlines()[-1])
             finally:
                 self.stop()
         try:
             if self._cache.has(self._config):  # this process is not to be slowed by executing it here
                 return shaped(Predicted, predict(self._config, cache=self._cache).to_dict())
         except ConfigError as error:  # a folder that was the model, and is gone
-            return {"error": str(error)}
-        return {"error": "the prediction's process ended without one; 'labkit plan' says why"}
+            return Unpredicted(str(error))
+        return Unpredicted("the prediction's process ended without one; 'labkit plan' says why")
 
 
 @contextlib.contextmanager

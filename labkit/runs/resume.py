@@ -11,8 +11,10 @@ from labkit.config.layers import Resolved
 from labkit.config.place import Place
 from labkit.ledger.errors import LedgerError
 from labkit.ledger.ledger import Ledger
+from labkit.ledger.parts import Attempt
 from labkit.ledger.records import Record
 from labkit.ledger.run_folder import RunFolder
+from labkit.ledger.shape import plain
 from labkit.runs.ranks.files import events_of_others
 
 DONE = ("ok", "skipped")
@@ -31,7 +33,8 @@ def unfinished(ledger: Ledger, resolved: Resolved, environment: dict[str, str]) 
             record = folder.read()
         except LedgerError:  # another run's damage is no reason not to resume this one
             continue
-        if record.config_hash != resolved.config.hash or (record.fallback or {}).get("environment", {}) != environment:
+        its_own = record.fallback.environment if record.fallback else {}
+        if record.config_hash != resolved.config.hash or its_own != environment:
             continue
         deadline = time.monotonic() + ENDING_S
         while folder.is_watched and time.monotonic() < deadline:
@@ -56,10 +59,12 @@ def prepare(folder: RunFolder, record: Record) -> tuple[Path, Record]:
         raise LedgerError(
             f"the run {record.id} has saved no step; run it again, with enable_checkpointing=true to save some."
         )
-    ended = {key: getattr(record, key) for key in ("status", "reason", "exit_code", "died_in")}
     # a record has the time of all attempts, and each attempt its own
-    earlier_s = sum(attempt["wall_seconds"] for attempt in record.attempts)
-    ended["wall_seconds"] = max(0.0, round(record.wall_seconds - earlier_s, 3))
+    earlier_s = sum(attempt.wall_seconds for attempt in record.attempts)
+    ended = Attempt(
+        status=record.status, reason=record.reason, exit_code=record.exit_code, died_in=record.died_in,
+        wall_seconds=max(0.0, round(record.wall_seconds - earlier_s, 3)),
+    )  # fmt: skip
     try:
         at = asdict(Place.of(place.parent))
         known = {key: at[key] for key in ("step", "samples", "train_seconds", "validation_losses")}
@@ -68,7 +73,7 @@ def prepare(folder: RunFolder, record: Record) -> tuple[Path, Record]:
             f"{place.parent} is damaged ({error}); delete it to resume from the step before it."
         ) from None
     job = os.environ.get("SLURM_JOB_ID")
-    event = {"event": "resumed", "time": time.time(), **known, "ended": ended, "job": job}
+    event = {"event": "resumed", "time": time.time(), **known, "ended": plain(ended), "job": job}
     try:
         for path in (*events_of_others(folder.path), folder.events):  # whose word counts, and so comes last
             _append(path, event)

@@ -13,7 +13,6 @@ from labkit.config.datasets import find_dataset
 from labkit.config.errors import ConfigError
 from labkit.config.gpus import unsuitable
 from labkit.config.layers import DEFAULT_PROFILE, resolve
-from labkit.config.profiles import Expected
 from labkit.config.schema import RunConfig, coerce, read_config
 from labkit.config.secrets import child_environment, redact_file
 from labkit.config.workspace import Workspace
@@ -23,9 +22,9 @@ from labkit.help.diagnosis.log_text import read_tail
 from labkit.ledger.errors import LedgerError
 from labkit.ledger.events import EventReader
 from labkit.ledger.ledger import Ledger
+from labkit.ledger.parts import Fallback
 from labkit.ledger.records import Record
 from labkit.ledger.run_folder import RunFolder
-from labkit.ledger.shape import Fallback
 from labkit.memory.host import HostMemory
 from labkit.runs.fork_server import Process, close_input, environment, libraries, start
 from labkit.runs.prediction import WAIT_S, in_background
@@ -92,7 +91,7 @@ def run(
         return launched.follow(ledger)
     if launched is not None:
         launched.open(ledger)
-    environment = (fallback or {}).get("environment", {})
+    environment = fallback.environment if fallback else {}
     if not fresh and (stopped := unfinished(ledger, resolved, environment)) is not None:
         try:
             return resume(stopped, timeout_s, on_event)
@@ -127,7 +126,7 @@ def resume(folder: RunFolder, timeout_s: float | None = None, on_event: OnEvent 
         saved, record = prepare(folder, record)
         if launched is not None:
             launched.leave_message(ledger, folder, saved)
-        begin = {"event": "resumed", "folder": str(folder.path), "step": record.attempts[-1]["resumed_at_step"]}
+        begin = {"event": "resumed", "folder": str(folder.path), "step": record.attempts[-1].resumed_at_step}
         _carry_out(folder, record, config, None, saved, begin, timeout_s, on_event)
     return record
 
@@ -139,7 +138,7 @@ def _carry_out(
     """Let a run come to its end, and write its record, whatever happens."""
     started, host = time.monotonic(), HostMemory.read()
     log_starts = {log: log.stat().st_size for log in logs(folder.path)}  # after what earlier attempts have printed
-    before_s = sum(attempt["wall_seconds"] for attempt in record.attempts)
+    before_s = sum(attempt.wall_seconds for attempt in record.attempts)
     record.wall_seconds = 0.0
     try:
         if on_event is not None:
@@ -160,14 +159,15 @@ def _carry_out(
         raise
     finally:
         record.wall_seconds = round((record.wall_seconds or time.monotonic() - started) + before_s, 3)
-        expected = Expected(**record.expected) if record.expected else None
+        expected = record.expected
         # what was skipped has neither met nor missed what was expected, unless just this was
         if expected and (record.status != "skipped" or expected.status == "skipped"):
-            record.as_expected = expected.matches(record.status, record.died_in)
+            step, phase = (record.died_in.step, record.died_in.phase) if record.died_in else (None, None)
+            record.as_expected = expected.matches(record.status, step, phase)
         record.ranks = other_ranks(folder.path)
         log = log_of(folder.path, record.ended_by_rank)
         found = diagnose(record, _log_text(log, log_starts.get(log, 0)), host.kills_until(HostMemory.read()))
-        record.diagnosis = None if found is None else found.to_dict()
+        record.diagnosis = None if found is None else found.kept
         if found is not None and record.status == "failed":
             record.reason = with_cause(found, record.reason or "")
         folder.write(record)
@@ -245,7 +245,7 @@ def _child(folder: RunFolder, record: Record, config: RunConfig, saved: Path | N
     """The training process, in a session of its own; nothing of it is left when the context ends."""
     simulated = config.simulated
     env = environment() if simulated else child_environment() | {"TOKENIZERS_PARALLELISM": "false"}
-    env |= (record.fallback or {}).get("environment", {})
+    env |= record.fallback.environment if record.fallback else {}
     arguments = [str(folder.path), *([str(saved)] if saved else [])]
     module = "labkit.runs.ranks.watch" if config.world_size > 1 else "labkit.train.fit"
     with folder.log.open("ab") as log:

@@ -88,7 +88,7 @@ class Training:
         self.in_pieces = config.placement.divides_model
         self.simulated_gpu = _simulated_gpu(config)
         self.capture = MemoryCapture(
-            self.simulated_gpu, config.report_every, on_phase=lambda phase: events.write("phase", **phase.__dict__),
+            self.simulated_gpu, config.report_every, on_phase=lambda phase: events.write("phase", **phase.to_dict()),
             owned_by=zero_tensors if config.placement.uses_zero else None,
         )  # fmt: skip
         self.place = _place(saved) if saved is not None else None

@@ -79,8 +79,7 @@ def _read(path: Path) -> str:
 def _of_run(folder: RunFolder, record: Record) -> Diagnosis | None:
     """The diagnosis that was made when the run ended, with the kernel's counters; without one, a diagnosis of what is
     left of the run."""
-    kept = getattr(record, "diagnosis", None)
-    return Diagnosis(**kept) if kept else diagnose(record, _read(folder.log))
+    return Diagnosis.of(record.diagnosis) if record.diagnosis else diagnose(record, _read(folder.log))
 
 
 def _advice(record: Record, quiet: bool) -> "tuple[Advice | None, str | None]":

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from labkit.config.errors import ConfigError
@@ -91,7 +90,7 @@ def _facts(found: "Prediction", resolved: Resolved) -> dict[str, Any]:
         "reserved_bytes": found.reserved_bytes,
         "reserved_without_warm_up_bytes": found.reserved_without_warm_up_bytes, "warm_up_bytes": found.warm_up_bytes,
         "capacity_bytes": found.capacity_bytes, "host_bytes": found.host_bytes,
-        "peak": asdict(found.peak_phase) if found.peak_phase else None, "peak_by_category": found.category_peaks,
+        "peak": found.peak_phase.to_dict() if found.peak_phase else None, "peak_by_category": found.category_peaks,
         "checkpoint_bytes": found.checkpoint_bytes, "disk_bytes": at_once * found.checkpoint_bytes,
     }  # fmt: skip
 

@@ -3,7 +3,6 @@
 import argparse
 import json
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
 
 from labkit.cluster.script import EXIT_AGAIN
@@ -12,6 +11,7 @@ from labkit.config.layers import Resolved, resolve
 from labkit.config.profiles import load_profile
 from labkit.config.workspace import Workspace
 from labkit.ledger.ledger import Ledger
+from labkit.ledger.parts import Fallback
 from labkit.ledger.records import Record
 from labkit.ledger.run_folder import RunFolder
 from labkit.ledger.terminal import console, say
@@ -79,7 +79,7 @@ def _time_is_over(record: Record | None) -> int:
     if record.status in ("ok", "oom"):
         return 0
     saved = Ledger(Workspace.find().runs).find(record.id).newest_checkpoint()
-    began = record.attempts[-1]["resumed_at_step"] if record.attempts else 0
+    began = (record.attempts[-1].resumed_at_step or 0) if record.attempts else 0
     reached = int(saved.parent.name.removeprefix("step-")) if saved else 0
     return EXIT_AGAIN if reached > began else EXIT_FAILED
 
@@ -113,7 +113,7 @@ def _main(args: argparse.Namespace) -> int:
         return _auto_fit(names[0], overrides, args)
     records = [_run_one(name, overrides, resolved, args) for name, resolved in zip(names, runs, strict=True)]
     if args.json and not _is_silent():
-        found = [asdict(record) for record in records]
+        found = [record.to_dict() for record in records]
         print(json.dumps(found if args.all else found[0], indent=1))
     elif args.all:
         compare.print_table(args.profile)
@@ -147,7 +147,7 @@ def _resume(folder: RunFolder, args: argparse.Namespace) -> int:
     else:
         record = _shown(before.experiment, before.config["accumulate_grad_batches"], start)
     if args.json and not _is_silent():
-        print(json.dumps(asdict(record), indent=1))
+        print(json.dumps(record.to_dict(), indent=1))
     return EXIT_FAILED if record.status in BAD else 0
 
 
@@ -155,17 +155,17 @@ def _auto_fit(name: str, overrides: dict[str, str], args: argparse.Namespace) ->
     quiet_libraries()
     from labkit.memory.units import human_bytes
     from labkit.plan.errors import PredictionError
-    from labkit.runs.auto_fit import PlannedFallback, auto_fit, words
+    from labkit.runs.auto_fit import auto_fit, words
 
-    def run_one(changed: dict[str, Any], fallback: PlannedFallback | None) -> Record:
+    def run_one(changed: dict[str, Any], fallback: Fallback | None) -> Record:
         def start(on_event: OnEvent | None) -> Record:
             return run(name, changed, args.profile, args.timeout_s, on_event, args.fresh, fallback, args.oversubscribe)
 
         if args.json:
             return start(None)
         if fallback is not None:
-            say(f"next fallback: {words(fallback)}, predicted peak {human_bytes(fallback['peak_bytes'])}; "
-                  f"costs {fallback['kind']}: {fallback['cost']}")  # fmt: skip
+            say(f"next fallback: {words(fallback)}, predicted peak {human_bytes(fallback.peak_bytes or 0)}; "
+                  f"costs {fallback.kind}: {fallback.cost}")  # fmt: skip
         config = resolve(Workspace.find(), name, changed, args.profile).config
         return _shown(name, config.accumulate_grad_batches, start)
 
@@ -175,7 +175,7 @@ def _auto_fit(name: str, overrides: dict[str, str], args: argparse.Namespace) ->
         say(f"error: {name}: {error}", error=True)
         return EXIT_FAILED
     if args.json:
-        print(json.dumps({"records": [asdict(record) for record in records], "stopped": stopped}, indent=1))
+        print(json.dumps({"records": [record.to_dict() for record in records], "stopped": stopped}, indent=1))
     elif stopped:
         hint = "; --allow-quality runs it" if "something else" in stopped else ""
         typed = " ".join([name, *args.overrides])

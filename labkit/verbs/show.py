@@ -2,9 +2,9 @@
 
 import argparse
 import json
-from dataclasses import asdict
 
 from labkit.help.diagnosis.diagnosis import Diagnosis
+from labkit.ledger.parts import Unpredicted
 from labkit.ledger.terminal import console, say
 from labkit.verbs.options import add_run, find_run
 
@@ -25,7 +25,7 @@ def main(args: argparse.Namespace) -> int:
     """Print one record."""
     record = find_run(args).read()
     if args.json:
-        print(json.dumps(asdict(record), indent=1))
+        print(json.dumps(record.to_dict(), indent=1))
         return 0
     from labkit.ledger.predicted import prediction_rows
     from labkit.ledger.summary import summary
@@ -35,8 +35,8 @@ def main(args: argparse.Namespace) -> int:
     out = console()
     say(summary(record))
     say(f"  config {record.config_hash}, started {record.created} (UTC), {record.device or 'no device'}\n")
-    if kept := getattr(record, "diagnosis", None):
-        say("\n".join([*Diagnosis(**kept).lines(), ""]))
+    if kept := record.diagnosis:
+        say("\n".join([*Diagnosis.of(kept).lines(), ""]))
     if (ranks := rank_table(record)) is not None:
         out.print(ranks)
         say("")
@@ -44,6 +44,6 @@ def main(args: argparse.Namespace) -> int:
     if rows := prediction_rows(record):
         say("")
         out.print(prediction_table(rows))
-    elif record.prediction and "error" in record.prediction:
-        say(f"\n  no prediction: {record.prediction['error']}")
+    elif isinstance(record.prediction, Unpredicted):
+        say(f"\n  no prediction: {record.prediction.error}")
     return 0

@@ -4,7 +4,6 @@ import argparse
 import json
 import os
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 from labkit.cluster.examine import examine_script
@@ -120,7 +119,7 @@ def _follow(job: str, args: argparse.Namespace) -> int:
     folder = run_of(job, Ledger(Workspace.find().runs))
     record = folder.read()
     if args.json:
-        print(json.dumps(asdict(record), indent=1))
+        print(json.dumps(record.to_dict(), indent=1))
     else:
         say(summary(record))
         say(f"  record: {folder.record}")

@@ -53,9 +53,10 @@ from labkit.config.schema import RunConfig
 from labkit.config.secrets import redact
 from labkit.config.workspace import Workspace
 from labkit.ledger.errors import LedgerError
+from labkit.ledger.parts import Predicted
 from labkit.ledger.records import Record
+from labkit.ledger.shape import plain
 from labkit.ledger.whole_file import write_whole
-from labkit.memory.report import MemoryReport
 from labkit.memory.units import human_bytes
 from labkit.runs.processes import processes_of
 from labkit.runs.runner import run
@@ -1018,7 +1019,7 @@ def _run_when_full(dry: bool, leave_bytes: int) -> Seen:
         finally:
             del blocks
             torch.cuda.empty_cache()
-    numbers = {"status": record.status, "reason": record.reason, "died_in": record.died_in}
+    numbers = {"status": record.status, "reason": record.reason, "died_in": plain(record.died_in)}
     words = f"{record.status}: {cut(record.reason or '', 200)}"
     if record.status not in ("oom", "ok"):
         raise Wrong(f"the run ended {words}, not oom", numbers)
@@ -1068,9 +1069,7 @@ def small_run(
 
 def ended_ok(record: Record) -> dict[str, Any]:
     """What a run has found. ``Skipped`` for one that was, ``Wrong`` for one that did not end ok or lost its losses."""
-    predicted_bytes = None
-    if record.prediction and "error" not in record.prediction:
-        predicted_bytes = MemoryReport.from_dict(record.prediction).peak_bytes
+    predicted_bytes = record.prediction.peak_bytes if isinstance(record.prediction, Predicted) else None
     found = {
         "status": record.status, "reason": record.reason, "losses": record.losses, "peak_bytes": record.peak_bytes,
         "predicted_bytes": predicted_bytes, "train_seconds": record.train_seconds, "wall_seconds": record.wall_seconds,
@@ -1107,8 +1106,8 @@ def precisions(probes: Probes) -> None:
 def _reported(dry: bool, precision: str, workspace_bytes: int) -> Seen:
     record = small_run(dry, "reduced_batch", {"precision": precision})
     found = ended_ok(record)
-    ends = [phase.end.get("unattributed", 0) for phase in record.report.phases]
-    most = max([*ends, *(phase.peak.get("unattributed", 0) for phase in record.report.phases)])
+    ends = [phase.end.get("unattributed", 0) for phase in record.memory.phases]
+    most = max([*ends, *(phase.peak.get("unattributed", 0) for phase in record.memory.phases)])
     found |= {"unattributed_bytes": most, "least_unattributed_bytes": min(ends)}
     words = (
         f"losses {losses_words(record.losses)}, {human_bytes(most)} unattributed of {human_bytes(record.peak_bytes)}"
@@ -1312,7 +1311,7 @@ def _resumed(dry: bool, whole: list[float]) -> Seen:
     if not record.attempts:
         raise Wrong("the same command has started another run, and did not resume", found)
     words, numbers = compared_losses(record.losses, whole, LOSS_LIMITS["32-true"])
-    return f"from step {record.attempts[-1]['resumed_at_step']}, {words}", found | numbers
+    return f"from step {record.attempts[-1].resumed_at_step}, {words}", found | numbers
 
 
 # -- 9: rows

@@ -45,6 +45,7 @@ try:
     from labkit.config.workspace import Workspace
     from labkit.ledger.errors import LedgerError
     from labkit.ledger.records import Record
+    from labkit.ledger.shape import plain
     from labkit.ledger.whole_file import write_whole
     from labkit.memory.categories import CATEGORIES
     from labkit.memory.report import MemoryReport, PhaseMemory
@@ -66,7 +67,7 @@ JUDGED = ("peak", "end", "reserved")
 
 NEEDED = {
     "torch": "torch", "lightning": "lightning", "transformers": "transformers", "tokenizers": "tokenizers",
-    "peft": "peft", "safetensors": "safetensors", "PIL": "pillow",
+    "peft": "peft", "safetensors": "safetensors", "PIL": "pillow", "msgspec": "msgspec",
 }  # fmt: skip
 """Without one of these nothing runs: modules, and the packages that bring them."""
 RECORDED = (
@@ -427,14 +428,14 @@ def worst_of(phases: list[dict[str, Any]]) -> dict[str, Any] | None:
 
 def disagreements(prediction: Prediction, record: Record, expected: Expected, worst: dict | None) -> list[str]:
     """In words, each way in which the three do not agree; empty for a row that is right."""
-    found = []
+    found, died = [], plain(record.died_in) or {}
     verdict = {"ok": "fits", "oom": "out of memory"}[record.status]
     if prediction.verdict not in (verdict, "borderline"):
         found.append(f"predicted {prediction.verdict}, measured {verdict}")
-    elif verdict == prediction.verdict == "out of memory" and _place(prediction.died_in) != _place(record.died_in):
-        found.append(f"predicted to die in {_place(prediction.died_in)}, died in {_place(record.died_in)}")
-    if not expected.matches(record.status, record.died_in):
-        found.append(f"expected {expected}, measured {record.status} {_place(record.died_in)}".rstrip())
+    elif verdict == prediction.verdict == "out of memory" and _place(prediction.died_in) != _place(died):
+        found.append(f"predicted to die in {_place(prediction.died_in)}, died in {_place(died)}")
+    if not expected.matches(record.status, died.get("step"), died.get("phase")):
+        found.append(f"expected {expected}, measured {record.status} {_place(died)}".rstrip())
     if worst is not None and abs(worst["error"]) > LIMIT:
         found.append(f"{worst_words(worst)} is off by more than {LIMIT:.0%}")
     return found
@@ -454,7 +455,7 @@ def worst_words(worst: dict[str, Any] | None) -> str:
 def compared(prediction: Prediction, record: Record, expected: Expected, clock: "StepClock") -> dict[str, Any]:
     """All that is told of a run that ended ok or out of memory."""
     accumulate = record.config["accumulate_grad_batches"]
-    pairs = phase_pairs(prediction, record.report, accumulate)
+    pairs = phase_pairs(prediction, record.memory, accumulate)
     phases = [compare_phase(*pair) for pair in pairs]
     worst = worst_of(phases)
     reasons = disagreements(prediction, record, expected, worst) + clock.disagreements(record.train_seconds)
@@ -476,12 +477,12 @@ def compared(prediction: Prediction, record: Record, expected: Expected, clock: 
 
 def measured_facts(record: Record, clock: "StepClock") -> dict[str, Any]:
     """What a run's record says, phases aside."""
-    report = record.report
+    report = record.memory
     first = report.phases[0] if report and report.phases else None
     has_driver = first is not None and first.device_used_bytes is not None
     return {
-        "status": record.status, "died_in": record.died_in, "reason": record.reason, "run": record.id,
-        "out_of_memory": record.out_of_memory, "run_peak_bytes": record.peak_bytes, "losses": record.losses,
+        "status": record.status, "died_in": plain(record.died_in), "reason": record.reason, "run": record.id,
+        "out_of_memory": plain(record.out_of_memory), "run_peak_bytes": record.peak_bytes, "losses": record.losses,
         "train_seconds": record.train_seconds, "wall_seconds": record.wall_seconds,
         "events_s": clock.training_s, "after_training_s": clock.after_training_s,
         "cudnn": record.versions.get("cudnn"), "cudnn_attention": record.config["cudnn_attention"],

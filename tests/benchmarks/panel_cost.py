@@ -27,7 +27,6 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
@@ -125,7 +124,7 @@ def dead_run(runs: Path) -> str:
         id=folder.name, experiment="reduced_batch", profile="tiny", status="running", overrides={},
         config=config.to_dict(), config_hash=config.hash, created="2026-01-01T00:00:00+00:00",
     )  # fmt: skip
-    (folder / "config.json").write_text(json.dumps({"record": asdict(record)}))
+    (folder / "config.json").write_text(json.dumps({"record": record.to_dict()}))
     with (folder / "events.jsonl").open("w") as file:
         for step in range(1, STEPS + 1):
             event = {

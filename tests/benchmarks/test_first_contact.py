@@ -711,7 +711,7 @@ def phase(unattributed=0):
 def record(status="ok", losses=(7.0, 6.0, 5.0), reason=None, unattributed=0, **more):
     return SimpleNamespace(
         status=status, reason=reason, losses=list(losses), peak_bytes=120 * MIB, prediction=None, train_seconds=1.0,
-        wall_seconds=2.0, report=SimpleNamespace(phases=[phase(unattributed)]), died_in=None, attempts=[], **more,
+        wall_seconds=2.0, memory=SimpleNamespace(phases=[phase(unattributed)]), died_in=None, attempts=[], **more,
     )  # fmt: skip
 
 

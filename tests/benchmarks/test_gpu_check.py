@@ -18,6 +18,7 @@ import torch
 from labkit.config.layers import resolve
 from labkit.config.profiles import Expected, load_profile
 from labkit.config.workspace import Workspace
+from labkit.ledger.parts import DiedIn
 from labkit.ledger.records import Record
 from labkit.memory import cuda
 from labkit.memory.categories import CATEGORIES
@@ -146,7 +147,7 @@ def record(name, status="ok", died_in=None, config=None, reserved=None, reason=N
     )
     return Record(
         id="a-run", experiment=name, profile="", status=status, overrides={}, config=config, config_hash="",
-        created="", memory=report.to_dict(), died_in=died_in, reason=reason,
+        created="", memory=report, died_in=died_in and DiedIn(**died_in), reason=reason,
     )  # fmt: skip
 
 

@@ -1,9 +1,9 @@
 """Jobs in the queue, with commands that answer as Slurm's do; the real ones are in tests/system/test_slurm.py."""
 
-import dataclasses
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from labkit.cluster import queue
 from labkit.cluster.queue import SlurmError, follow, look, run_of, submit
@@ -125,4 +125,4 @@ def test_the_run_of_a_job_is_found_by_its_record(ledger, monkeypatch):
     damaged = ledger.root / "tiny" / "reduced_batch" / "29991231-000000-x"
     damaged.mkdir()
     assert run_of("7", Ledger(ledger.root)).path.name == record.id
-    assert dataclasses.replace(record, job=None) != record
+    assert replace(record, job=None) != record

@@ -195,7 +195,7 @@ def test_a_broken_profile_is_named_on_one_line_with_what_is_wrong(scratch, what)
     ],
 )
 def test_a_run_is_as_expected_where_status_step_and_phase_are(expected, status, died_in, matches):
-    assert expected.matches(status, died_in) is matches
+    assert expected.matches(status, **died_in or {}) is matches
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from labkit.config.errors import ConfigError
 from labkit.config.profiles import profile_names
@@ -144,9 +145,9 @@ def test_who_has_no_run_has_the_courses_on_every_profile(ledger, monkeypatch):
 def test_of_many_micro_steps_the_highest_of_each_category_stays(real_ledger):
     record = next(r for r in Ledger(real_ledger).records("tiny", "reduced_batch"))
     record.config["accumulate_grad_batches"] = 3
-    first = record.memory["phases"][1]
-    highest = first["highest"] | {"inputs": 10**9}
-    record.memory["phases"] += [first | {"micro_step": 1, "highest": highest}, first | {"step": 9, "micro_step": 1}]
+    first = record.memory.phases[1]
+    highest = first.highest | {"inputs": 10**9}
+    record.memory.phases += [replace(first, micro_step=1, highest=highest), replace(first, step=9, micro_step=1)]
     kept = reference._filled(reference._kept(record))
-    assert len(kept["memory"]["phases"]) == len(record.memory["phases"]) - 1
+    assert len(kept["memory"]["phases"]) == len(record.memory.phases) - 1
     assert max(phase["highest"]["inputs"] for phase in kept["memory"]["phases"]) == 10**9

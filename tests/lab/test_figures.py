@@ -1,12 +1,12 @@
 """Figures: each is a PNG with its contents in words; without colour they still differ."""
 
-import dataclasses
 import io
 import itertools
 import math
 
 import pytest
 from made import MIB, breakdown, report
+from msgspec.structs import replace
 from PIL import Image
 
 from labkit.config.errors import ConfigError
@@ -101,7 +101,7 @@ def test_what_a_plan_does_not_know_is_said(add_run, kind):
 
 
 def test_without_anything_measured_there_is_no_figure(results):
-    bare = Result(dataclasses.replace(results[0].record, memory=None))
+    bare = Result(replace(results[0].record, memory=None))
     for kind in ("phases", "bars", "loss"):
         assert "[not available]" in figures.draw(kind, [bare]).text()
     assert "[not available]" in figures.draw("bars", []).text()

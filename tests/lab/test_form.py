@@ -10,6 +10,8 @@ from labkit.config.workspace import Workspace
 from labkit.lab.form import FIRST, Form, verdict
 from labkit.lab.result import Blank
 from labkit.lab.session import NotDone
+from labkit.ledger.parts import Predicted, Unpredicted
+from labkit.ledger.shape import shaped
 from labkit.plan.predict import predict
 
 WAIT_S = 120
@@ -59,10 +61,10 @@ def test_its_verdict_is_the_prediction(form):
     for batch_size in ("8", "64"):
         form.set("batch_size", batch_size)
         found = predict(resolve(Workspace.find(), "reduced_batch", {"batch_size": batch_size}).config)
-        assert form.predict() == verdict(found.to_dict())
+        assert form.predict() == verdict(shaped(Predicted, found.to_dict()))
     assert "out of memory (predicted): would need" in form.predict()
     assert "dies in the forward of step 0" in form.predict()
-    assert verdict({"error": "why"}) == "cannot be predicted: why"
+    assert verdict(Unpredicted("why")) == "cannot be predicted: why"
 
 
 def test_the_widget_follows_what_is_typed(form):

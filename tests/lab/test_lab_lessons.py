@@ -6,6 +6,7 @@ The runs are those of the course; where a lab has a run that the course has not,
 import dataclasses
 
 import pytest
+from msgspec.structs import replace
 
 from labkit.config.errors import ConfigError
 from labkit.config.layers import resolve
@@ -107,16 +108,16 @@ def captions(result, after, before):
 
 
 def changed(result, **values):
-    return Result(dataclasses.replace(result.record, **values))
+    return Result(replace(result.record, **values))
 
 
 def leaking(result):
     """The same run, but that nothing is freed in backward."""
-    phases = [dict(p) for p in result.record.memory["phases"]]
-    for before, after in zip(phases, phases[1:], strict=False):
-        if after["phase"] == "after_backward":
-            after["end"] = before["end"]
-    return changed(result, memory=result.record.memory | {"phases": phases})
+    phases = list(result.record.memory.phases)
+    for at, (before, after) in enumerate(zip(phases, phases[1:], strict=False), 1):
+        if after.phase == "after_backward":
+            phases[at] = replace(after, end=before.end)
+    return changed(result, memory=dataclasses.replace(result.record.memory, phases=phases))
 
 
 ON_SEVERAL = {
@@ -145,11 +146,11 @@ def evidence(course_records, tmp_path_factory):
         "?yours": changed(found["larger_model"], peak_bytes=int(0.95 * baseline.capacity_bytes)),
         "?killed": killed, "?late": changed(killed, status="timeout", reason="stopped after the 1 s it was given"),
         "?small": found["xxl"],
-        "?large": changed(baseline, memory=baseline.record.memory | {"capacity_bytes": 2**40}),
+        "?large": changed(baseline, memory=dataclasses.replace(baseline.record.memory, capacity_bytes=2**40)),
         "twice": changed(found["reduced_batch"], peak_bytes=2 * found["reduced_batch"].peak_bytes),
         "leaking": leaking(found["reduced_batch"]),
         "asked for nothing": changed(
-            baseline, out_of_memory=baseline.record.out_of_memory | {"requested_bytes": 0}
+            baseline, out_of_memory=replace(baseline.record.out_of_memory, requested_bytes=0)
         ),
     }  # fmt: skip
     return found

@@ -1,7 +1,5 @@
 """Progress: plain lines while a run runs."""
 
-import dataclasses
-
 from made import phase
 
 from labkit.lab.progress import Progress
@@ -15,7 +13,7 @@ def test_it_says_phase_memory_loss_and_time_left(capsys):
         assert progress.text() == "reduced_batch: starting"
         progress({"event": "created", "folder": "x"})
         progress({"event": "start", "device": "simulated GPU", "steps": 10, "model": MODEL})
-        progress({"event": "phase", "time": 0, **dataclasses.asdict(one)})
+        progress({"event": "phase", "time": 0, **one.to_dict()})
         progress({"event": "progress", "step": 4, "losses": [2.5], "train_seconds": 2.0})
         assert "step 4 of 10, loss 2.500, 3 s left" in progress.html()
         progress({"event": "result", "status": "oom"})
@@ -39,10 +37,10 @@ def test_an_end_before_the_first_step_is_an_end(capsys):
 def test_of_many_micro_steps_only_the_last_is_said(capsys):
     one = phase("after_forward", 0, parameters=3)
     progress = Progress("x", 4)
-    progress({"event": "phase", **dataclasses.asdict(one)})
-    progress({"event": "phase", **dataclasses.asdict(one) | {"micro_step": 3, "step": 50}})
+    progress({"event": "phase", **one.to_dict()})
+    progress({"event": "phase", **one.to_dict() | {"micro_step": 3, "step": 50}})
     assert capsys.readouterr().out == ""
-    progress({"event": "phase", **dataclasses.asdict(one) | {"micro_step": 3}})
+    progress({"event": "phase", **one.to_dict() | {"micro_step": 3}})
     assert "step 0 forward" in capsys.readouterr().out
 
 

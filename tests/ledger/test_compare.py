@@ -1,8 +1,7 @@
 """Rows and tables come from the ledger alone."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 from rich.console import Console
 
 from labkit.config.layers import course
@@ -107,7 +106,7 @@ def test_one_run_in_words(course_records):
     assert "forward of step 1" in summary(full)
     assert "asked for" in summary(full)
     rows = as_text(phase_table(fits)).splitlines()
-    assert len(rows) == 2 + len(fits.report.phases) + 1
+    assert len(rows) == 2 + len(fits.memory.phases) + 1
     assert rows[-1].strip() == "cpu: in host memory, not in end and peak; the simulated GPU tells it by owner"
     assert "params cpu" not in rows[1]  # nothing of it anywhere
     assert "params cpu" not in as_text(phase_table(course_records["xxl_sgd"]))
@@ -118,7 +117,7 @@ def test_what_is_in_4_bits_and_what_is_not_is_said(course_records):
     text = summary(record)
     assert "weights in 4 bits with their scales" in text
     for kind in ("wo", "lm head", "qformer", "embeddings"):
-        assert f"{kind} {human_bytes(record.model['unquantized_bytes'][kind.replace(' ', '_')])}" in text
+        assert f"{kind} {human_bytes(record.model.unquantized_bytes[kind.replace(' ', '_')])}" in text
     assert "4 bits" not in summary(course_records["xxl_lora"])
 
 
@@ -141,12 +140,12 @@ def test_a_peak_outside_the_reported_phases_is_not_put_into_one(course_records):
     fits = course_records["reduced_batch"]
     assert "outside" not in summary(fits)
     text = summary(replace(fits, peak_bytes=fits.peak_bytes + 2**20))
-    assert "outside the reported phases; in these " + human_bytes(fits.report.peak_bytes) in text
+    assert "outside the reported phases; in these " + human_bytes(fits.memory.peak_bytes) in text
 
 
 def test_out_of_memory_on_cuda_says_what_was_held_beside_its_message(course_records):
     full = course_records["baseline"]
-    found = full.out_of_memory | {"requested_bytes": None, "operation": None, "capacity_bytes": None}
+    found = replace(full.out_of_memory, requested_bytes=None, operation=None, capacity_bytes=None)
     text = summary(replace(full, out_of_memory=found, reason="CUDA out of memory. Tried to allocate 2 GiB."))
     assert "  CUDA out of memory. Tried to allocate 2 GiB.\n" in text
-    assert f"{human_bytes(found['allocated_bytes'])} in use: " in text
+    assert f"{human_bytes(found.allocated_bytes)} in use: " in text

@@ -14,6 +14,7 @@ from labkit.config.workspace import Workspace
 from labkit.ledger import shape
 from labkit.ledger.errors import LedgerError
 from labkit.ledger.ledger import Ledger
+from labkit.ledger.parts import DiedIn
 from labkit.ledger.records import SCHEMA, Record
 from labkit.ledger.whole_file import write_whole
 from labkit.memory.categories import CATEGORIES
@@ -42,9 +43,9 @@ def test_only_who_has_opened_a_run_has_its_lock_to_hand_on(ledger, resolved):
 
 def test_what_is_made_for_a_record_is_held_against_its_shape():
     died_in = {"step": 0, "micro_step": 1, "phase": "forward"}
-    assert shape.shaped(shape.DiedIn, died_in) is died_in
-    with pytest.raises(ValueError, match="no DiedIn: phase is missing"):
-        shape.shaped(shape.DiedIn, {"step": 0, "micro_step": 1})
+    assert shape.shaped(DiedIn, died_in) == DiedIn(**died_in)
+    with pytest.raises(ValueError, match="^phase is missing$"):
+        shape.shaped(DiedIn, {"step": 0, "micro_step": 1})
 
 
 def test_a_record_survives_writing_and_reading(ledger, resolved):
@@ -107,7 +108,7 @@ def test_samples_count_finished_optimizer_steps(resolved):
     record = Record(
         id="x", experiment="e", profile="p", status="ok", overrides={}, config=config, config_hash="", created="",
     )  # fmt: skip
-    record.apply({"event": "progress", "losses": [2.0, None], "samples": 100, "train_seconds": 1.0})
+    record.apply({"event": "progress", "step": 0, "losses": [2.0, None], "samples": 100, "train_seconds": 1.0})
     assert (record.samples, record.losses) == (100, [2.0, None])
 
 
@@ -398,4 +399,57 @@ def test_a_pipe_as_log_or_lock_stops_no_command(in_time, ledger, runs, capsys):
 
 def test_a_rank_whose_events_are_a_pipe_costs_the_run_no_record(in_time, runs):
     os.mkfifo(runs[0].path / "events.rank1.jsonl")
-    assert [one["rank"] for one in other_ranks(runs[0].path)] == [1]
+    assert [one.rank for one in other_ranks(runs[0].path)] == [1]
+
+
+DIED = {"step": 1, "micro_step": 0, "phase": "forward"}
+OOM = {"requested_bytes": None, "capacity_bytes": 9, "allocated_bytes": 8, "operation": None, "held": BYTES}
+WHOLE_PHASE = PHASE | {"reserved_bytes": None, "device_used_bytes": 7}
+RANK = {"rank": 1, "device": "x", "status": "ok", "peak_bytes": 1, "memory": MEMORY | {"phases": [WHOLE_PHASE]}}
+ENDED = {"status": "killed", "reason": None, "exit_code": -9, "died_in": None, "wall_seconds": 1.5}
+TOLD = MEMORY | {"phases": [WHOLE_PHASE], "operation": "aten.add", "reserved_bytes": None, "verdict": "fits",
+                 "margin": None, "died_in": DIED | {"operation": "aten.mm"}, "requested_bytes": None,
+                 "checkpoint_bytes": 5}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"died_in": DIED}, {"died_in": DIED | {"rank": 1}}, {"out_of_memory": OOM}, {"ranks": [RANK]},
+        {"ranks": [RANK | {"held": BYTES}]}, {"attempts": [ENDED, ENDED | {"died_in": DIED, "resumed_at_step": 0}]},
+        {"prediction": {"error": "why"}}, {"prediction": TOLD | {"host_bytes": 1}}, {"model": {}},
+        {"prediction": TOLD | {"warm_up_bytes": 0, "reserved_without_warm_up_bytes": None, "host_bytes": 1}},
+        {"model": {"parameters": 1, "trainable": 1, "parameter_bytes": 4}}, {"expected": None},
+        {"model": {"parameters": 1, "trainable": 0, "parameter_bytes": 4, "quantized_bytes": 3,
+                   "unquantized_bytes": {"wo": 1}}},
+        {"fallback": {"changes": ["batch"], "overrides": {"batch_size": 8}, "environment": {}, "kind": "time",
+                      "cost": "", "verdict": "fits", "margin": None, "peak_bytes": 1, "reserved_bytes": None,
+                      "host_bytes": 0, "saved_bytes": 1, "planned_share": 0.9, "of": "x"}},
+        {"diagnosis": {"kind": "k", "happened": "h", "evidence": ["e"], "next_steps": []}},
+    ],
+    ids=lambda parts: json.dumps(parts)[:40],
+)  # fmt: skip
+def test_a_record_is_written_as_it_was_read_key_by_key(runs, parts):
+    data = json.loads(runs[0].record.read_text()) | parts
+    assert json.dumps(Record.from_dict(data).to_dict()) == json.dumps(data)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"a\x1b[2J\nb": 1}, r"'a\x1b[2J\nb' is not known"),
+        ({"k" * 10**5: 1}, "kkkk"),
+        ({"memory": MEMORY | {"source": "\x1b[31m\n"}}, r"memory.source: invalid enum value '\x1b[31m\n'"),
+        ({"memory": MEMORY | {"phases": [PHASE, {}]}}, "memory.phases[1]: phase is missing"),
+        ({"prediction": TOLD | {"margin": "much"}}, "prediction: margin: expected float | null, got str"),
+        ({"samples": True}, "samples: expected int, got bool"),
+        ({"wall_seconds": 10**400}, "wall_seconds: number out of range"),
+        ({"config": {"accumulate_grad_batches": "2"}}, "config.accumulate_grad_batches: expected int, got str"),
+    ],
+    ids=lambda value: str(value)[:40],
+)  # fmt: skip
+def test_what_is_wrong_is_said_in_a_line_that_a_terminal_can_show(runs, change, said):
+    with pytest.raises(ValueError, match="^its record does not fit: ") as found:
+        Record.from_dict(json.loads(runs[0].record.read_text()) | change)
+    assert said in str(found.value)
+    assert str(found.value).isprintable() and len(str(found.value)) < 300

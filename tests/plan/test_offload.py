@@ -40,10 +40,10 @@ def test_device_and_host_are_deepspeeds(overrides, tmp_path, monkeypatch):
     record = run("xxl_cpu_offload", typed)
     assert record.status == "ok", record.reason
     found = predicted(**overrides)
-    assert found.peak_bytes == pytest.approx(record.report.peak_bytes, rel=0.01)
+    assert found.peak_bytes == pytest.approx(record.memory.peak_bytes, rel=0.01)
     last = record.config["accumulate_grad_batches"] - 1
     for phase in found.phases:
-        real = record.report.at(phase.phase, phase.step, last if phase.micro_step else 0)
+        real = record.memory.at(phase.phase, phase.step, last if phase.micro_step else 0)
         for category in set(CATEGORIES) - {"temporaries", "unattributed"}:
             slack = 0.02 * real.end[category] + 0.001 * real.peak_bytes
             assert abs(phase.end[category] - real.end[category]) <= slack, (phase.phase, category)

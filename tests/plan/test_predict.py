@@ -40,7 +40,7 @@ def phases_of(report, steps=2):
 def pairs(name, record):
     """Phases of a prediction and of the run. Of more than two micro steps the last is planned as the second."""
     last = record.config["accumulate_grad_batches"] - 1
-    measured = phases_of(record.report)
+    measured = phases_of(record.memory)
     for (step, micro_step, phase), found in phases_of(predicted(name)).items():
         key = (step, last if micro_step else 0, phase)
         if key in measured:  # a run that died has not come to all
@@ -52,14 +52,14 @@ def test_the_peak_and_the_end_are_the_measured_ones(name, course_records):
     record, found = course_records[name], predicted(name)
     if record.status == "ok":
         assert found.verdict == "fits"
-        assert found.peak_bytes == pytest.approx(record.report.peak_bytes, rel=PEAK)
-        assert found.peak_phase.phase == record.report.peak_phase.phase
+        assert found.peak_bytes == pytest.approx(record.memory.peak_bytes, rel=PEAK)
+        assert found.peak_phase.phase == record.memory.peak_phase.phase
     else:
         assert found.verdict == "out of memory"
-        assert (found.died_in["step"], found.died_in["phase"]) == (record.died_in["step"], record.died_in["phase"])
+        assert (found.died_in["step"], found.died_in["phase"]) == (record.died_in.step, record.died_in.phase)
         last = record.config["accumulate_grad_batches"] - 1
-        assert (last if found.died_in["micro_step"] else 0) == record.died_in["micro_step"]
-        assert found.requested_bytes == pytest.approx(record.out_of_memory["requested_bytes"], rel=SHARE)
+        assert (last if found.died_in["micro_step"] else 0) == record.died_in.micro_step
+        assert found.requested_bytes == pytest.approx(record.out_of_memory.requested_bytes, rel=SHARE)
 
 
 @pytest.mark.parametrize("name", COURSE)

@@ -57,7 +57,8 @@ def test_what_is_written_holds_when_it_is_planned_again(name, written, workspace
     resolved = resolve(workspace, name, {}, "small")
     found = predict(resolved.config, cache=cache)
     assert found.verdict == ("out of memory" if name in OUT_OF_MEMORY else "fits")
-    assert resolved.expected.matches("oom" if found.died_in else "ok", found.died_in)
+    died = found.died_in or {}
+    assert resolved.expected.matches("oom" if died else "ok", died.get("step"), died.get("phase"))
     assert resolved.config.model_name.startswith("quarter/")
     assert resolved.config.weights == "random"
     assert written.expected[name].phase is not None or name not in OUT_OF_MEMORY

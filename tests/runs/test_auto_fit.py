@@ -31,8 +31,8 @@ def test_the_next_fallback_fits_and_trains_the_same(fitted):
     first, last = records[0], records[-1]
     assert (first.status, last.status, stopped) == ("oom", "ok", None)
     assert first.fallback is None
-    assert last.fallback["kind"] in ("none", "time")
-    assert last.fallback["of"] == first.id
+    assert last.fallback.kind in ("none", "time")
+    assert last.fallback.of == first.id
     before, after = (resolve(Workspace.find(), "baseline", r.overrides).config for r in (first, last))
     assert samples_per_step(before) == samples_per_step(after)
     assert before.lr == after.lr
@@ -41,7 +41,7 @@ def test_the_next_fallback_fits_and_trains_the_same(fitted):
 
 def test_what_was_planned_is_what_was_measured(fitted):
     last = fitted[0][-1]
-    assert last.report.peak_bytes == pytest.approx(last.fallback["peak_bytes"], rel=0.01)
+    assert last.memory.peak_bytes == pytest.approx(last.fallback.peak_bytes, rel=0.01)
 
 
 def test_every_fallback_is_in_the_ledger(fitted):
@@ -67,7 +67,7 @@ def test_a_rung_that_dies_is_followed_by_the_next(ledger):
     records, stopped = auto_fit("baseline", SHORT, run_one=smaller)
     assert [record.status for record in records] == ["oom", "oom", "ok"]
     assert stopped is None
-    assert tried[0]["overrides"] != tried[1]["overrides"]
+    assert tried[0].overrides != tried[1].overrides
     assert len({record.id for record in records}) == 3
 
 
@@ -78,7 +78,7 @@ def test_something_else_is_not_trained_unless_allowed(ledger):
     assert [record.status for record in records] == ["oom"]
     assert stopped.startswith("the next fallback trains something else")
     records, stopped = auto_fit("reduced_batch", values, allow_quality=True)
-    assert records[-1].fallback["kind"] == "quality"
+    assert records[-1].fallback.kind == "quality"
     assert (records[-1].status, stopped) == ("ok", None)
 
 

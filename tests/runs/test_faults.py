@@ -140,4 +140,4 @@ def test_a_record_that_the_disk_does_not_take_is_named_and_what_is_known_of_the_
     (record,) = ledger.records()
     assert record.status == "killed"
     assert len(record.losses) == 1
-    assert record.report.peak_bytes > 0
+    assert record.memory.peak_bytes > 0

@@ -36,7 +36,7 @@ def test_an_interrupted_cell_stops_the_run_and_the_kernel_runs_on(tmp_path, monk
         assert reply["content"].get("ename") == "KeyboardInterrupt", reply["content"]
         (folder,) = ledger.folders()
         record = folder.read()
-        assert (record.status, record.diagnosis["kind"]) == ("killed", "interrupted")
+        assert (record.status, record.diagnosis.kind) == ("killed", "interrupted")
         assert not folder.is_watched  # no process of the run holds its lock
         assert processes_of(folder.path) == []
         printed = []

@@ -14,7 +14,7 @@ def peaks(size):
     # the run with memory enough, and what it needs: nothing, the model, and each phase of its first step
     values = {"max_steps": 1, "num_train_samples": size, "batch_size": size}
     whole = run("reduced_batch", values | {"capacity_gib": 4})
-    phases = [p for p in whole.report.phases if p.step == 0]
+    phases = [p for p in whole.memory.phases if p.step == 0]
     return values, whole, [0, phases[0].peak_bytes - phases[0].end["inputs"], *(p.peak_bytes for p in phases)]
 
 # the optimizer step's peak is the highest with 32 samples; 64 are larger than what making the model leaves behind
@@ -25,7 +25,7 @@ for number, size in enumerate((32, 64, 32, 32, 32)):
     low, high = steps[number], steps[number + 1]
     # above what the phase before needs and below what this one does
     record = run("reduced_batch", values | {"capacity_gib": (low + 0.8 * (high - low)) / 2**30})
-    found.append([record.status, record.died_in, record.out_of_memory["held"], record.diagnosis])
+    found.append([record.status, record.died_in, record.out_of_memory.held, record.diagnosis])
     after = run("reduced_batch", values | {"capacity_gib": 4})
     found[-1].append([after.status, after.losses == whole.losses])
 print("FOUND" + json.dumps(found))

@@ -58,13 +58,11 @@ def test_a_run_that_is_resumed_ends_as_one_in_one_piece(whole, step):
     assert events[0] == "resumed"
     assert (again.status, again.losses) == ("ok", record.losses)
     assert again.validation_losses == record.validation_losses
-    assert (again.samples, again.report.peak_bytes) == (record.samples, record.report.peak_bytes)
-    assert [(p["step"], p["phase"]) for p in again.memory["phases"]] == [
-        (p["step"], p["phase"]) for p in record.memory["phases"]
-    ]
+    assert (again.samples, again.memory.peak_bytes) == (record.samples, record.memory.peak_bytes)
+    assert [(p.step, p.phase) for p in again.memory.phases] == [(p.step, p.phase) for p in record.memory.phases]
     assert weights(copy.path) == weights(folder.path)
     (attempt,) = again.attempts
-    assert (attempt["status"], attempt["resumed_at_step"]) == ("killed", step)
+    assert (attempt.status, attempt.resumed_at_step) == ("killed", step)
     assert copy.read() == again
 
 
@@ -199,7 +197,7 @@ def test_a_damaged_step_is_named_and_the_one_before_it_serves(whole):
     shutil.rmtree(damaged.parent)
     again = resume(copy)
     assert (again.status, again.losses) == ("ok", record.losses)
-    assert [attempt["resumed_at_step"] for attempt in again.attempts] == [4, 3]
+    assert [attempt.resumed_at_step for attempt in again.attempts] == [4, 3]
 
 
 def test_what_cannot_be_resumed_says_why(whole, monkeypatch, capsys):
@@ -281,13 +279,13 @@ def test_each_attempt_has_its_own_time_and_its_own_log(whole):
     newest.write_bytes(b"no checkpoint")
     again = resume(copy)
     assert again.status == "failed"
-    assert again.diagnosis["kind"] != "disk_full"
-    assert again.attempts[0]["wall_seconds"] == 1000.0
+    assert again.diagnosis.kind != "disk_full"
+    assert again.attempts[0].wall_seconds == 1000.0
     assert again.wall_seconds > 1000.0
     shutil.rmtree(newest.parent)
     done = resume(copy)
     assert done.status == "ok"
-    assert [round(a["wall_seconds"]) for a in done.attempts] == [1000, round(again.wall_seconds - 1000)]
+    assert [round(a.wall_seconds) for a in done.attempts] == [1000, round(again.wall_seconds - 1000)]
     assert 0 < done.wall_seconds - again.wall_seconds < 500
 
 

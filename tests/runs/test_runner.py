@@ -47,7 +47,7 @@ def test_a_run_is_readable_while_it_runs_and_recorded_after(ledger):
         seen.append((event["event"], record.status))
         if event["event"] == "progress":
             assert record.losses == [] or record.losses[0] > 0
-            assert record.report.peak_bytes == record.peak_bytes > 0
+            assert record.memory.peak_bytes == record.peak_bytes > 0
 
     record = run("reduced_batch", ONE_STEP, on_event=look)
     assert {kind for kind, _ in seen} >= {"start", "phase", "progress", "result"}
@@ -75,7 +75,7 @@ def test_a_child_that_is_killed_is_recorded_as_killed(ledger):
     assert (record.status, record.exit_code) == ("killed", -signal.SIGKILL)
     assert "host memory" in record.reason
     assert ledger.records() == [record]
-    assert record.model["parameters"] > 0  # what was known before is kept
+    assert record.model.parameters > 0  # what was known before is kept
 
 
 def test_a_watcher_that_fails_leaves_no_run_that_runs_for_ever(ledger):
@@ -86,7 +86,7 @@ def test_a_watcher_that_fails_leaves_no_run_that_runs_for_ever(ledger):
     with pytest.raises(BrokenPipeError):
         run("reduced_batch", on_event=fail_at_start)
     (record,) = ledger.records()
-    assert (record.status, record.model["parameters"] > 0) == ("killed", True)
+    assert (record.status, record.model.parameters > 0) == ("killed", True)
     assert "BrokenPipeError" in record.reason
     assert processes_of(ledger.folders()[0].path) == []
 
@@ -181,8 +181,8 @@ def test_a_runs_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
 
 def test_too_little_memory_for_the_model_alone_is_out_of_memory_while_loading(ledger):
     record = run("reduced_batch", {"capacity_gib": 0.005})
-    assert (record.status, record.died_in["phase"]) == ("oom", "load_model")
-    assert record.out_of_memory["capacity_bytes"] == int(0.005 * 2**30)
+    assert (record.status, record.died_in.phase) == ("oom", "load_model")
+    assert record.out_of_memory.capacity_bytes == int(0.005 * 2**30)
 
 
 def test_ctrl_c_records_the_run_and_leaves_no_process(ledger):
@@ -242,7 +242,7 @@ def test_the_script_and_the_command_are_the_same_run(ledger):
     one, other = ledger.records("tiny", "reduced_batch")
     assert one.config_hash == other.config_hash
     assert one.losses == other.losses
-    assert one.report == other.report
+    assert one.memory == other.memory
 
 
 def test_save_model_and_checkpoints_are_written_when_asked(ledger):
@@ -264,4 +264,4 @@ def test_save_model_and_checkpoints_are_written_when_asked(ledger):
     done = subprocess.run(
         [sys.executable, "-c", load, str(folder / "model")], capture_output=True, text=True, check=True
     )
-    assert done.stdout.split() == [str(record.model["parameters"]), "8", "False"]
+    assert done.stdout.split() == [str(record.model.parameters), "8", "False"]

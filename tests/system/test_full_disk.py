@@ -58,7 +58,7 @@ def test_a_disk_that_fills_up_meanwhile_ends_the_run_and_keeps_what_was_saved(di
     assert record.status == "failed"
     assert "could not be saved" in record.reason
     assert "The checkpoints before it are kept" in record.reason
-    assert record.diagnosis["kind"] == "disk_full"
+    assert record.diagnosis.kind == "disk_full"
     folder = ledger.find(record.id)
     step = folder.newest_checkpoint()
     assert step is not None
@@ -67,4 +67,4 @@ def test_a_disk_that_fills_up_meanwhile_ends_the_run_and_keeps_what_was_saved(di
     again = run("reduced_batch", VALUES)
     assert (again.id, again.status) == (record.id, "ok")
     assert len(again.losses) == 64
-    assert again.attempts[0]["status"] == "failed"
+    assert again.attempts[0].status == "failed"

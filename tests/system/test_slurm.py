@@ -77,7 +77,7 @@ def two_tasks(site):
 
 def test_two_tasks_of_one_node_are_one_run(site, two_tasks):
     assert (two_tasks.status, len(two_tasks.losses), two_tasks.samples) == ("ok", 3, 24)
-    assert [rank["status"] for rank in two_tasks.ranks] == ["ok"]
+    assert [rank.status for rank in two_tasks.ranks] == ["ok"]
     assert "MEMBER: 1/2" in printed_by(site, two_tasks)
     assert gpu_files(site, two_tasks) == []  # there is no nvidia-smi
     folder = Ledger(Path(site["LABKIT_RUNS"])).find(two_tasks.id).path
@@ -103,7 +103,7 @@ def test_tasks_of_two_nodes_train_as_those_of_one_and_their_gpus_are_watched(sit
 def test_two_tasks_on_each_of_two_nodes_are_one_run(site):
     record = run_as_job(site, *DDP, "max_steps=3", "--nodes", "2", "--gpus", "2")
     assert (record.status, record.samples) == ("ok", 48)
-    assert [rank["status"] for rank in record.ranks] == ["ok"] * 3
+    assert [rank.status for rank in record.ranks] == ["ok"] * 3
 
 
 def test_tasks_that_believe_they_are_alone_end_the_job_with_an_error(site, tmp_path):
@@ -171,11 +171,11 @@ def test_a_job_whose_time_is_over_saves_queues_again_and_resumes_as_if_nothing_h
     job, folder = begun(site, [*values, "max_epochs=10000"], "--gpus", "2", "--time", "0:02:30")
     wait_until(lambda: folder.read().attempts)
     (attempt,) = folder.read().attempts
-    saved = attempt["resumed_at_step"]
-    assert attempt["status"] == "timeout"
+    saved = attempt.resumed_at_step
+    assert attempt.status == "timeout"
     # nothing but the signal has had it saved
     assert (
-        attempt["reason"]
+        attempt.reason
         == f"stopped before the job's time was over; step-{saved:06} is saved, and the same command resumes there"
     )
     wait_until(lambda: len(folder.read().losses) > saved + 20)

@@ -8,6 +8,7 @@ from transformers import Blip2ForConditionalGeneration
 from labkit.config.layers import resolve
 from labkit.config.workspace import Workspace
 from labkit.help.diagnosis.diagnose import GPU_MEMORY, diagnose
+from labkit.ledger.parts import DiedIn
 from labkit.ledger.records import Record
 from labkit.memory import exhaustion
 from labkit.train import fit as fitting
@@ -103,7 +104,7 @@ def recorded(result):
     return Record(
         id="20260102-150405-abcd", experiment="reduced_batch", profile="h100-94gb", config=config.to_dict(),
         overrides={}, config_hash=config.hash, created="2026-01-02T15:04+00:00", status=result["status"],
-        reason=result["reason"], died_in=result.get("died_in"),
+        reason=result["reason"], died_in=DiedIn(**result["died_in"]) if result.get("died_in") else None,
     )  # fmt: skip
 
 

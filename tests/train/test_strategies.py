@@ -147,8 +147,8 @@ def host_bytes(numbers, largest_numbers, summed, stepped):
 
 
 def test_stage_2_keeps_state_and_master_weights_in_host_memory(offload):
-    numbers = offload.model["parameters"]
-    for phase in offload.report.phases:
+    numbers = offload.model.parameters
+    for phase in offload.memory.phases:
         assert phase.highest["optimizer_gpu"] == 0
         assert phase.highest["parameters_cpu"] == 0
         first = (phase.step, phase.micro_step) == (0, 0)
@@ -159,8 +159,8 @@ def test_stage_2_keeps_state_and_master_weights_in_host_memory(offload):
 
 
 def test_stage_2_keeps_weights_and_one_bucket_of_gradients_on_the_device(offload):
-    numbers = offload.model["parameters"]
-    for phase in offload.report.phases:
+    numbers = offload.model.parameters
+    for phase in offload.memory.phases:
         assert phase.end["parameters"] == pytest.approx(2 * numbers, rel=0.01)
         # gradients go to the host as they come: there is room for one, but never for all
         assert 0 < phase.highest["gradients"] <= 2 * (largest(T5) + BUCKET_NUMBERS) + 4096
@@ -169,8 +169,8 @@ def test_stage_2_keeps_weights_and_one_bucket_of_gradients_on_the_device(offload
 @pytest.mark.parametrize("stage", [2, 3])
 def test_the_peak_of_a_run_is_that_of_its_highest_phase(stage, offload, stage_3):
     record = offload if stage == 2 else stage_3[0]
-    assert record.peak_bytes == record.report.peak_bytes == max(p.peak_bytes for p in record.report.phases)
-    for phase in record.report.phases:
+    assert record.peak_bytes == record.memory.peak_bytes == max(p.peak_bytes for p in record.memory.phases)
+    for phase in record.memory.phases:
         assert set(phase.peak) == set(CATEGORIES)
         assert 0 <= phase.end["unattributed"] < 0.02 * phase.peak_bytes
         assert 0 <= phase.peak["unattributed"] < 0.02 * phase.peak_bytes
@@ -178,8 +178,8 @@ def test_the_peak_of_a_run_is_that_of_its_highest_phase(stage, offload, stage_3)
 
 def test_stage_3_keeps_the_weights_in_host_memory_too(stage_3):
     record, _ = stage_3
-    numbers = record.model["parameters"]
-    for phase in record.report.phases:
+    numbers = record.model.parameters
+    for phase in record.memory.phases:
         assert phase.highest["optimizer_gpu"] == 0
         assert phase.end["parameters"] == 0
         assert phase.end["parameters_cpu"] == pytest.approx(2 * numbers, rel=0.01)
@@ -192,7 +192,7 @@ def test_stage_3_keeps_the_weights_in_host_memory_too(stage_3):
 def test_stage_3_saves_a_whole_model_that_plain_transformers_loads(stage_3):
     record, folder = stage_3
     model = Blip2ForConditionalGeneration.from_pretrained(folder)
-    assert sum(p.numel() for p in model.parameters()) == record.model["parameters"]
+    assert sum(p.numel() for p in model.parameters()) == record.model.parameters
     start = dict(plain(T5, precision="bf16-true").named_parameters())
     lr = record.config["lr"]
     moved = 0
@@ -202,7 +202,7 @@ def test_stage_3_saves_a_whole_model_that_plain_transformers_loads(stage_3):
         # one step of Adam moves a number by lr at most, and by its weight decay; bf16 rounds what comes out
         assert (change <= 1.1 * lr + start[key].float().abs() * (0.01 * lr + 2**-7)).all(), key
         moved += int((change > 0).sum())
-    assert moved > record.model["parameters"] / 2
+    assert moved > record.model.parameters / 2
 
 
 # -- what comes out
@@ -261,7 +261,7 @@ def test_stage_3_keeps_frozen_weights_in_host_memory_too(ledger, offload, keys):
     stage_3 = {"strategy": "deepspeed_stage_3_offload", "batch_size": 4, "accumulate_grad_batches": 1, "max_steps": 1}
     record = run("xxl_cpu_offload", stage_3 | keys)
     assert record.status == "ok", record.reason
-    for phase in record.report.phases:
+    for phase in record.memory.phases:
         assert phase.end["parameters"] == 0
-        assert phase.end["parameters_cpu"] == pytest.approx(record.model["parameter_bytes"], rel=0.02)
+        assert phase.end["parameters_cpu"] == pytest.approx(record.model.parameter_bytes, rel=0.02)
         assert phase.end["unattributed"] < 0.02 * phase.peak_bytes

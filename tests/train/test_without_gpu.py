@@ -89,4 +89,4 @@ def test_the_record_of_a_torch_for_cpus_beside_a_gpu(tmp_path, monkeypatch):
     assert "is a build without CUDA, which cannot use NVIDIA H100 NVL" in record.reason
     assert "'pip install --force-reinstall torch'" in record.reason
     assert record.exit_code == 0
-    assert record.diagnosis["kind"] != "unknown"
+    assert record.diagnosis.kind != "unknown"

@@ -46,14 +46,14 @@ class Case:
         """The GPU's memory, real or simulated."""
         if (message := read_cuda_message(self.text)) is not None:
             return self.cuda(message, place_of(self.text, len(self.log)))
-        oom = record.out_of_memory or {}
+        oom = record.out_of_memory
         simulated = is_simulated(record.config.get("device"))
         kind, name = ("simulated_gpu_full", "simulated GPU") if simulated else ("gpu_full", "GPU")
-        asked, capacity = oom.get("requested_bytes"), oom.get("capacity_bytes")
         happened = f"The {name}'s memory ran out in {place(record.died_in)}."
-        if asked is not None and capacity:
-            free = human_bytes(max(0, capacity - oom["allocated_bytes"]))
-            happened += f" {human_bytes(asked)} more were asked for, and {free} of {human_bytes(capacity)} were free."
+        if oom and oom.requested_bytes is not None and oom.capacity_bytes:
+            asked, capacity = human_bytes(oom.requested_bytes), human_bytes(oom.capacity_bytes)
+            free = human_bytes(max(0, oom.capacity_bytes - oom.allocated_bytes))
+            happened += f" {asked} more were asked for, and {free} of {capacity} were free."
         return self.of(kind, happened, held_lines(record) or last_lines(self.reason), self.steps.fit())
 
     def cuda(self, message: CudaMessage, where: Place) -> Diagnosis:

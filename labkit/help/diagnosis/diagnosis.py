@@ -1,8 +1,9 @@
 """A diagnosis: what happened to a dead run, the evidence, and what to do."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from labkit.ledger.shape import Diagnosed
+from labkit.ledger.parts import Diagnosed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,12 +18,19 @@ class Diagnosis:
     evidence: list[str]
     next_steps: list[str]
 
-    def to_dict(self) -> Diagnosed:
-        """Plain values, ready for JSON; ``Diagnosis(**...)`` reads them."""
-        return {
-            "kind": self.kind, "happened": self.happened, "evidence": list(self.evidence),
-            "next_steps": list(self.next_steps),
-        }  # fmt: skip
+    @classmethod
+    def of(cls, kept: Diagnosed) -> "Diagnosis":
+        """The diagnosis that a record has."""
+        return cls(kind=kept.kind, happened=kept.happened, evidence=kept.evidence, next_steps=kept.next_steps)
+
+    @property
+    def kept(self) -> Diagnosed:
+        """It as a record has it."""
+        return Diagnosed(kind=self.kind, happened=self.happened, evidence=self.evidence, next_steps=self.next_steps)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return asdict(self)
 
     def lines(self) -> list[str]:
         """For people: what happened, the evidence, what to do."""

@@ -1,12 +1,11 @@
 """Out of memory on a GPU: what the numbers and the place say, what held it, and the levers that help there."""
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
 from labkit.help.diagnosis.cuda_message import CudaMessage
 from labkit.help.diagnosis.frameworks import Levers
 from labkit.help.diagnosis.place import Place
+from labkit.ledger.parts import DiedIn
 from labkit.ledger.records import Record
 from labkit.memory.units import human_bytes
 
@@ -107,7 +106,7 @@ def held_lines(record: Record | None) -> list[str]:
     """Where a run ran out of memory and what held it, the largest part first; nothing for another end."""
     if record is None or record.status != "oom":
         return []
-    held = (record.out_of_memory or {}).get("held", {})
+    held = record.out_of_memory.held if record.out_of_memory else {}
     on_device = sorted(((n, c) for c, n in held.items() if n >= 2**10 and not c.endswith("_cpu")), reverse=True)
     lines = [f"died in                    {place(record.died_in)}"]
     lines += [f"held by {c.removesuffix('_gpu').replace('_', ' '):18} {human_bytes(n)}" for n, c in on_device]
@@ -116,11 +115,10 @@ def held_lines(record: Record | None) -> list[str]:
     return lines
 
 
-def place(died_in: Mapping[str, Any] | None) -> str:
+def place(died_in: DiedIn | None) -> str:
     """Where a run died, in words."""
-    if not died_in or died_in.get("phase") is None:
+    if died_in is None:
         return "the run"
-    if died_in["phase"] == "load_model":
+    if died_in.phase == "load_model":
         return "loading the model"
-    phase = str(died_in["phase"]).replace("_", " ")
-    return f"the {phase} of step {died_in.get('step')}, micro step {died_in.get('micro_step')}"
+    return f"the {died_in.phase.replace('_', ' ')} of step {died_in.step}, micro step {died_in.micro_step}"

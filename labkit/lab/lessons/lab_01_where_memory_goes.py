@@ -20,10 +20,10 @@ def _held_at_death(runs: Runs) -> list[str]:
     result = runs["baseline"]
     found = result.record.out_of_memory
     if found is not None:
-        asked = found["requested_bytes"]
+        asked = found.requested_bytes
         lines = ["" if asked is None else f"The last allocation asked for {size(asked)}."]
-        lines.append(f"At that moment {size(found['allocated_bytes'])} of {size(result.capacity_bytes)} were in use:")
-        return [line for line in (*lines, sorted_parts(found["held"])) if line]
+        lines.append(f"At that moment {size(found.allocated_bytes)} of {size(result.capacity_bytes)} were in use:")
+        return [line for line in (*lines, sorted_parts(found.held)) if line]
     phase = result.report.peak_phase
     return [
         f"With memory enough the run would hold {size(result.peak_bytes)}; the device has "
@@ -39,7 +39,7 @@ def _why_fits(runs: Runs) -> str:
         return f"It fits here: {size(result.peak_bytes)} of {size(result.capacity_bytes)}."
     needed = result.prediction.peak_bytes if result.prediction else None
     return (
-        f"It ends in the {died['phase'].replace('_', ' ')} of step {died['step']}. It would need {size(needed)} "
+        f"It ends in the {died.phase.replace('_', ' ')} of step {died.step}. It would need {size(needed)} "
         f"(predicted), and the device has {size(result.capacity_bytes)}."
     )
 

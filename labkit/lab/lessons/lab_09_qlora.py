@@ -10,10 +10,10 @@ _weights = ratio(held(QLORA, "parameters"), held(LORA, "parameters"))
 
 def _not_quantized(runs: Runs) -> list[str]:
     found = runs[QLORA].record.model
-    if "quantized_bytes" not in found:
+    if found.quantized_bytes is None:
         return ["which layers stay: not available when planned"]
-    rest = "; ".join(f"{name.replace('_', ' ')} {size(n)}" for name, n in found["unquantized_bytes"].items())
-    return [f"In 4 bits with their scales: {size(found['quantized_bytes'])}.", f"Not quantized: {rest}."]
+    rest = "; ".join(f"{name.replace('_', ' ')} {size(n)}" for name, n in (found.unquantized_bytes or {}).items())
+    return [f"In 4 bits with their scales: {size(found.quantized_bytes)}.", f"Not quantized: {rest}."]
 
 
 LESSON = Lesson(

@@ -9,16 +9,16 @@ def _reading(runs: Runs) -> list[str]:
     record = runs["baseline"].record
     lines = [f"status: {record.status}"]
     if record.died_in:
-        lines.append(f"where: {record.died_in['phase'].replace('_', ' ')} of step {record.died_in['step']}")
-    if record.out_of_memory and record.out_of_memory["requested_bytes"] is not None:
-        lines.append(f"asked for: {size(record.out_of_memory['requested_bytes'])}")
+        lines.append(f"where: {record.died_in.phase.replace('_', ' ')} of step {record.died_in.step}")
+    if record.out_of_memory and record.out_of_memory.requested_bytes is not None:
+        lines.append(f"asked for: {size(record.out_of_memory.requested_bytes)}")
     return [*lines, f"message: {record.reason or 'none when planned'}"]
 
 
 def _ending(result: Result) -> list[str]:
     diagnosis = result.record.diagnosis
-    said = diagnosis["happened"] if diagnosis else result.record.reason
-    return [f"{result.name}: {result.status}. {said}", *(diagnosis["next_steps"][:2] if diagnosis else [])]
+    said = diagnosis.happened if diagnosis else result.record.reason
+    return [f"{result.name}: {result.status}. {said}", *(diagnosis.next_steps[:2] if diagnosis else [])]
 
 
 LESSON = Lesson(
@@ -28,8 +28,8 @@ LESSON = Lesson(
             text="Is the allocation that fails the one that takes most memory?",
             truth=lambda runs: None if runs["baseline"].record.out_of_memory is None else "whatever came last",
             because=lambda runs: (
-                f"It asked for {size(runs['baseline'].record.out_of_memory['requested_bytes'] or 0)} when "
-                f"{size(runs['baseline'].record.out_of_memory['allocated_bytes'])} were in use. The last drop is not "
+                f"It asked for {size(runs['baseline'].record.out_of_memory.requested_bytes or 0)} when "
+                f"{size(runs['baseline'].record.out_of_memory.allocated_bytes)} were in use. The last drop is not "
                 "what filled the glass; read what was held."
             ),
         ),

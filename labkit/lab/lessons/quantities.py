@@ -41,10 +41,10 @@ def over_ranks(run: str, *categories: str) -> Number:
 
     def number(runs: Runs) -> float | None:
         record = runs[run].record
-        memories = [record.memory, *(one["memory"] for one in record.ranks)]
+        memories = [record.memory, *(one.memory for one in record.ranks)]
         if len(memories) != record.config["devices"] or not all(memories):
             return None
-        sizes = [_after_a_step(MemoryReport.from_dict(memory), categories) for memory in memories]
+        sizes = [_after_a_step(memory, categories) for memory in memories]
         return None if None in sizes else sum(sizes)
 
     return number
@@ -88,9 +88,9 @@ def needed(run: str) -> Number:
 
     def number(runs: Runs) -> float | None:
         found = runs[run].record.out_of_memory
-        if found is None or found["requested_bytes"] is None:
+        if found is None or found.requested_bytes is None:
             return runs[run].peak_bytes if runs[run].status == "ok" or runs[run].planned else None
-        return found["allocated_bytes"] + found["requested_bytes"]
+        return found.allocated_bytes + found.requested_bytes
 
     return number
 
@@ -130,7 +130,12 @@ def activity_at_peak(result: Result) -> str | None:
 
 def died_in(run: str) -> Callable[[Runs], str | None]:
     """What a run was doing when memory ran out; None for one that it did not."""
-    return lambda runs: (runs[run].record.died_in or {}).get("phase", "").replace("_", " ") or None
+
+    def words(runs: Runs) -> str | None:
+        found = runs[run].record.died_in
+        return found.phase.replace("_", " ") if found else None
+
+    return words
 
 
 def size(number: float | None) -> str:

@@ -8,10 +8,11 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from labkit.ledger.events import EventReader
+from labkit.ledger.events import EventReader, Result, Resumed, Start, told
 from labkit.ledger.measured import add_phase, forget_from, highest, started
+from labkit.ledger.parts import OfRank, OutOfMemory
 from labkit.ledger.records import Record
-from labkit.ledger.shape import OfRank
+from labkit.memory.report import PhaseMemory
 
 
 def events_of(folder: Path, rank: int) -> Path:
@@ -39,7 +40,7 @@ def other_ranks(folder: Path) -> list[OfRank]:
     found: list[OfRank] = []
     rank = 1
     while (path := events_of(folder, rank)).exists():
-        seen: OfRank = {"rank": rank, "device": None, "status": None, "peak_bytes": 0, "memory": None}
+        seen = OfRank(rank=rank, device=None, status=None, peak_bytes=0, memory=None)
         with contextlib.suppress(OSError, ValueError):  # a rank's file that cannot be read costs the run no record
             for event in EventReader(path).new():
                 _apply(seen, event)
@@ -49,22 +50,21 @@ def other_ranks(folder: Path) -> list[OfRank]:
 
 
 def _apply(seen: OfRank, event: dict[str, Any]) -> None:
-    match event["event"]:
-        case "start":
-            seen["device"] = event["device"]
-            seen["memory"] = started(seen["memory"], event)
-        case "phase" if seen["memory"] is not None:
-            seen["peak_bytes"] = max(seen["peak_bytes"], add_phase(seen["memory"], event))
-        case "result":
-            seen["status"] = event["status"]
-            seen["peak_bytes"] = max(seen["peak_bytes"], event.get("peak_bytes", 0))
-            if (ran_out := event.get("out_of_memory")) is not None:
-                seen["held"] = ran_out["held"]
-        case "resumed":
-            seen["status"] = None
-            seen.pop("held", None)
-            if seen["memory"] is not None:
-                forget_from(seen["memory"], event["step"])
+    match told(event):
+        case Start() as start:
+            seen.device = start.device
+            seen.memory = started(seen.memory, start)
+        case PhaseMemory() as phase if seen.memory is not None:
+            seen.peak_bytes = max(seen.peak_bytes, add_phase(seen.memory, phase))
+        case Result() as result:
+            seen.status = result.status
+            seen.peak_bytes = max(seen.peak_bytes, result.peak_bytes)
+            if isinstance(result.out_of_memory, OutOfMemory):
+                seen.held = result.out_of_memory.held
+        case Resumed() as resumed:
+            seen.status = seen.held = None
+            if seen.memory is not None:
+                forget_from(seen.memory, resumed.step)
 
 
 def side_by_side(record: Record) -> list[dict[str, Any]]:
@@ -74,13 +74,11 @@ def side_by_side(record: Record) -> list[dict[str, Any]]:
     """
     if not record.ranks:
         return []
-    first: OfRank = {
-        "rank": 0, "device": record.device, "status": None, "peak_bytes": record.peak_bytes, "memory": record.memory,
-    }  # fmt: skip
+    first = OfRank(rank=0, device=record.device, status=None, peak_bytes=record.peak_bytes, memory=record.memory)
     return [
         {
-            "rank": one["rank"], "status": one["status"], "peak_bytes": one["peak_bytes"],
-            "by_category": highest(one["memory"], one.get("held") or {}),
+            "rank": one.rank, "status": one.status, "peak_bytes": one.peak_bytes,
+            "by_category": highest(one.memory, one.held or {}),
         }
         for one in (first, *record.ranks)
     ]  # fmt: skip

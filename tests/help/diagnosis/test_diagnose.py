@@ -196,8 +196,8 @@ def test_a_simulated_out_of_memory_says_what_held_the_memory(ledger):
     record = run("baseline", {"max_steps": 2})
     found = diagnose(record, "")
     assert (record.status, found.kind) == ("oom", "simulated_gpu_full")
-    assert f"{record.died_in['phase']} of step {record.died_in['step']}" in found.happened
-    largest = max((n, c) for c, n in record.out_of_memory["held"].items())[1]
+    assert f"{record.died_in.phase} of step {record.died_in.step}" in found.happened
+    largest = max((n, c) for c, n in record.out_of_memory.held.items())[1]
     assert f"held by {largest.removesuffix('_gpu')}" in found.evidence[1]
     assert "act_ckpt=true" in found.evidence[-1]
     assert found.next_steps[0].startswith("labkit advise baseline max_steps=2 --gpu tiny")

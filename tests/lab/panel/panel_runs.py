@@ -1,7 +1,6 @@
 """Runs as they lie on disk, made line by line."""
 
 import json
-from dataclasses import asdict
 
 from labkit.config.layers import resolve
 from labkit.config.workspace import Workspace
@@ -53,7 +52,7 @@ class Runs:
         folder = (root or self.root) / profile / experiment / id
         folder.mkdir(parents=True)
         record = self.record(id, profile=profile, experiment=experiment, **values)
-        (folder / "config.json").write_text(json.dumps({"record": asdict(record)}))
+        (folder / "config.json").write_text(json.dumps({"record": record.to_dict()}))
         (folder / "events.jsonl").write_text("".join(lines))
         return RunFolder(folder)
 

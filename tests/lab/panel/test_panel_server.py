@@ -39,7 +39,7 @@ def test_a_run_is_shown_while_it_runs_and_whole_to_those_who_come_later(server, 
     assert (late["title"], late["id"], late["steps"]) == ("reduced_batch max_steps=3 report_every=1", record.id, 3)
     assert late["losses"]["mean"] == pytest.approx(record.losses, rel=1e-5)
     shown = late["phases"][-1]["peak"]
-    assert shown == {category: record.report.phases[-1].peak[category] for category in shown}
+    assert shown == {category: record.memory.phases[-1].peak[category] for category in shown}
     assert server.json(f"{path}/feed?from={late['next']}") == {"next": late["next"], "more": False}
     assert whole(server, path, 999999999)["losses"] == late["losses"]  # a number of another server
     assert server.json("/labkit/panel/list")[0]["id"] == record.id

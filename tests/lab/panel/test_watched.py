@@ -3,7 +3,6 @@
 import json
 import os
 import socket
-from dataclasses import asdict
 
 import pytest
 from panel_runs import BYTES, Runs, line, phase, progress, result, resumed, start
@@ -221,7 +220,7 @@ def socket_of_the_name(path):
 @pytest.mark.parametrize("put", [pipe, folder_of_the_name, device, link_elsewhere, socket_of_the_name])
 def test_only_regular_files_of_the_run_are_read(made, name, put):
     folder = made.add("a", start(), progress(1, 42.0))
-    folder.record.write_text(json.dumps(asdict(made.record("a", status="ok"))))
+    folder.record.write_text(json.dumps(made.record("a", status="ok").to_dict()))
     assert whole(Watched(folder))["status"] == "ok"
     put(folder.path / name)
     found = whole(Watched(folder))
@@ -239,13 +238,13 @@ def test_a_pipe_as_lock_is_no_lock(made):
 def test_the_record_is_read_once_and_again_when_it_is_another(made, monkeypatch):
     folder = made.add("a", start())
     record = made.record("a", status="ok", peak_bytes=5)
-    folder.record.write_text(json.dumps(asdict(record)))
+    folder.record.write_text(json.dumps(record.to_dict()))
     run = Watched(folder)
     assert (whole(run)["status"], whole(run)["peak_bytes"]) == ("ok", 5)
     monkeypatch.setattr(folder, "read", None)
     whole(run)
     monkeypatch.undo()
-    folder.record.write_text(json.dumps(asdict(record) | {"status": "failed", "reason": "broken"}))
+    folder.record.write_text(json.dumps(record.to_dict() | {"status": "failed", "reason": "broken"}))
     assert (whole(run)["status"], whole(run)["reason"]) == ("failed", "broken")
 
 

@@ -47,8 +47,8 @@ def test_torchrun_makes_one_run_of_its_processes(ledger):
     (record,) = ledger.records()
     assert json.loads(out)["id"] == record.id  # told once, by the first rank
     assert (record.status, record.samples, len(record.losses)) == ("ok", 8, 1)
-    assert [rank["status"] for rank in record.ranks] == ["ok"]
-    assert record.ranks[0]["peak_bytes"] == pytest.approx(record.peak_bytes, rel=0.01)
+    assert [rank.status for rank in record.ranks] == ["ok"]
+    assert record.ranks[0].peak_bytes == pytest.approx(record.peak_bytes, rel=0.01)
 
 
 def test_a_rank_of_torchrun_that_is_killed_is_in_the_record(ledger):
@@ -102,7 +102,7 @@ def test_the_same_launch_resumes_where_it_stopped(ledger):
     reached = len(record.losses)
     assert record.status == "killed"
     assert record.reason.startswith(f"interrupted by Ctrl-C; step-{reached:06} is saved")
-    assert [rank["status"] for rank in record.ranks] == ["killed"]
+    assert [rank.status for rank in record.ranks] == ["killed"]
 
     second = start_torchrun(*values, port=port)
     wait_for_step(reached + 2, second)
@@ -116,9 +116,9 @@ def test_the_same_launch_resumes_where_it_stopped(ledger):
     (done,) = ledger.records()
     assert (done.id, done.status, done.reason) == (folder.name, "ok", None)
     assert json.loads(out)["id"] == done.id
-    assert done.attempts[0]["resumed_at_step"] == reached
-    assert done.attempts[1]["resumed_at_step"] >= reached + 2
-    assert [rank["status"] for rank in done.ranks] == ["ok"]
+    assert done.attempts[0].resumed_at_step == reached
+    assert done.attempts[1].resumed_at_step >= reached + 2
+    assert [rank.status for rank in done.ranks] == ["ok"]
     assert len(done.losses) == 16
 
 

@@ -72,13 +72,13 @@ def test_a_run_that_is_stopped_in_every_way_ends_as_one_in_one_piece(whole, ledg
     assert (first.status, first.exit_code, reached >= 1) == ("killed", 0, True)
     assert first.reason == (f"interrupted by Ctrl-C; step-{reached:06} is saved, and the same command resumes there")
     assert mine.newest_checkpoint().parent.name == f"step-{reached:06}"
-    assert [rank["status"] for rank in first.ranks] == ["killed"]  # it has come to its end by itself
+    assert [rank.status for rank in first.ranks] == ["killed"]  # it has come to its end by itself
 
     second = run("reduced_batch", DDP, on_event=Hit(rank_0_alone_is_told))
     assert second.status == "killed", second.reason
     assert second.reason == f"interrupted after step {len(second.losses)}, which is saved"
     assert len(second.losses) > reached
-    assert [rank["status"] for rank in second.ranks] == ["killed"]
+    assert [rank.status for rank in second.ranks] == ["killed"]
 
     third = run("reduced_batch", DDP, on_event=Hit(rank_1_is_killed, steps=2))
     assert (third.status, third.exit_code, third.ended_by_rank) == ("killed", -signal.SIGKILL, 1)
@@ -91,10 +91,10 @@ def test_a_run_that_is_stopped_in_every_way_ends_as_one_in_one_piece(whole, ledg
     assert last.losses == record.losses
     assert last.validation_losses == record.validation_losses
     assert last.samples == record.samples
-    assert last.report.peak_bytes == pytest.approx(record.report.peak_bytes, rel=0.001)
-    assert [attempt["status"] for attempt in last.attempts] == ["killed"] * 3
-    assert last.attempts[0]["resumed_at_step"] == reached
-    assert last.attempts[1]["resumed_at_step"] == len(second.losses)
+    assert last.memory.peak_bytes == pytest.approx(record.memory.peak_bytes, rel=0.001)
+    assert [attempt.status for attempt in last.attempts] == ["killed"] * 3
+    assert last.attempts[0].resumed_at_step == reached
+    assert last.attempts[1].resumed_at_step == len(second.losses)
     assert differences(weights(mine.path), weights(folder.path)) == []
     assert differences(state(mine.path, 9), state(folder.path, 9)) == []
     of_rank_1, of_rank_0 = (saved["random_state"]["torch"] for saved in state(mine.path, 9))

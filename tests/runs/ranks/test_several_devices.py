@@ -102,13 +102,13 @@ def test_every_rank_holds_what_was_predicted(name, trained):
 
 
 def at_the_end_of_a_step(memory):
-    return next(p["end"] for p in memory["phases"] if p["phase"] == "after_optimizer_step" and p["step"] == 1)
+    return next(p.end for p in memory.phases if p.phase == "after_optimizer_step" and p.step == 1)
 
 
 def test_shares_are_halves_of_parameters_gradients_and_state(trained):
     whole = at_the_end_of_a_step(trained["ddp"].memory)
     fsdp = trained["fsdp"]
-    for memory in (fsdp.memory, fsdp.ranks[0]["memory"]):
+    for memory in (fsdp.memory, fsdp.ranks[0].memory):
         for category in ("parameters", "gradients", "optimizer_gpu"):
             assert at_the_end_of_a_step(memory)[category] == pytest.approx(whole[category] / 2, rel=0.01), category
 
@@ -119,7 +119,7 @@ def test_layers_on_two_devices_train_the_model_of_one(trained):
     assert split.losses == pytest.approx(alone.losses, rel=ROUNDING)
     assert split.samples == alone.samples
     whole = at_the_end_of_a_step(alone.memory)
-    ranks = [at_the_end_of_a_step(memory) for memory in (split.memory, split.ranks[0]["memory"])]
+    ranks = [at_the_end_of_a_step(memory) for memory in (split.memory, split.ranks[0].memory)]
     embedding = 1000 * 320 * 4  # the text's, which the first and the last layers share
     for category, copies in (("parameters", 1), ("gradients", 1), ("optimizer_gpu", 2)):
         held = [rank[category] for rank in ranks]
@@ -129,8 +129,8 @@ def test_layers_on_two_devices_train_the_model_of_one(trained):
 
 def test_zero_halves_the_optimizer_state_and_no_more(trained):
     zero = trained["zero"]
-    numbers = zero.model["parameters"]
-    for memory in (zero.memory, zero.ranks[0]["memory"]):
+    numbers = zero.model.parameters
+    for memory in (zero.memory, zero.ranks[0].memory):
         held = at_the_end_of_a_step(memory)
         assert held["optimizer_gpu"] == pytest.approx(numbers * 12 / 2, rel=0.01)  # master weights, two moments
         assert held["parameters"] == pytest.approx(numbers * 2, rel=0.01)
@@ -180,8 +180,8 @@ def test_a_rank_that_is_killed_ends_the_run_and_is_named(ledger):
     nothing_is_left(folder)
     assert (record.status, record.exit_code, record.ended_by_rank) == ("killed", -signal.SIGKILL, 1)
     assert record.reason.startswith("rank 1 was killed by signal 9 (SIGKILL)")
-    assert record.diagnosis["kind"] in ("killed", "host_out_of_memory")
-    assert record.diagnosis["next_steps"]
+    assert record.diagnosis.kind in ("killed", "host_out_of_memory")
+    assert record.diagnosis.next_steps
     assert ledger.find(record.id).read() == record
 
 
@@ -190,7 +190,7 @@ def test_a_rank_that_hangs_is_a_time_out(ledger):
     nothing_is_left(folder)
     assert (record.status, record.exit_code) == ("timeout", 124)
     assert record.reason == "rank 0 waited 15 s for rank 1, which still ran and did not answer"
-    assert record.diagnosis["kind"] == "distributed_timeout"
+    assert record.diagnosis.kind == "distributed_timeout"
     assert record.wall_seconds < 300
 
 
@@ -204,5 +204,5 @@ def test_a_port_that_is_taken_is_named(ledger, monkeypatch):
     nothing_is_left(str(ledger.find(record.id).path))
     assert (record.status, record.ended_by_rank) == ("failed", 0)
     assert "EADDRINUSE" in record.reason
-    assert record.diagnosis["kind"] == "port_in_use"
-    assert f"grep {port} " in record.diagnosis["next_steps"][0]
+    assert record.diagnosis.kind == "port_in_use"
+    assert f"grep {port} " in record.diagnosis.next_steps[0]
