@@ -60,9 +60,9 @@ class Resumed(Struct, frozen=True, kw_only=True):
     job: str | None = None
 
 
-Told = Start | PhaseMemory | Progress | Result | Resumed
+Facts = Start | PhaseMemory | Progress | Result | Resumed
 
-KINDS: dict[str, type[Told]] = {
+KINDS: dict[str, type[Facts]] = {
     "start": Start, "phase": PhaseMemory, "progress": Progress, "result": Result, "resumed": Resumed,
 }  # fmt: skip
 """The events that a record is made of, and what each of them has to have."""
@@ -159,13 +159,13 @@ def read_event(line: bytes) -> dict[str, Any] | None:
         if isinstance(event.get(key), list):
             event[key] = [None if _is_infinite(loss) else loss for loss in event[key]]
     try:
-        told(event)
+        facts_of(event)
     except ValueError:
         return None
     return event
 
 
-def told(event: dict[str, Any]) -> Told:
+def facts_of(event: dict[str, Any]) -> Facts:
     """What an event says, typed and in the words of today; ``ValueError`` when it is not what its kind must be."""
     values = values_of(event)
     if event["event"] == "start":

@@ -31,12 +31,12 @@ class OutOfMemory(Struct, frozen=True, kw_only=True):
     held: dict[str, int]
 
 
-class Foretold:
+class PredictedOrNot:
     """What was predicted for a run: ``Predicted``, or ``Unpredicted`` with the reason."""
 
 
 @dataclass(kw_only=True)
-class Predicted(MemoryReport, Foretold):
+class Predicted(MemoryReport, PredictedOrNot):
     """What ``Prediction.to_dict`` gives; the first version had no ``warm_up_bytes``."""
 
     operation: str | None = None
@@ -52,7 +52,7 @@ class Predicted(MemoryReport, Foretold):
 
 
 @dataclass(frozen=True)
-class Unpredicted(Foretold):
+class Unpredicted(PredictedOrNot):
     """Why there is no prediction."""
 
     error: str

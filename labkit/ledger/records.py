@@ -7,7 +7,7 @@ import msgspec
 from labkit.config.profiles import Expected
 from labkit.config.schema import hash_today
 from labkit.ledger.errors import NewerError
-from labkit.ledger.events import Progress, Result, Resumed, Start, told
+from labkit.ledger.events import Progress, Result, Resumed, Start, facts_of
 from labkit.ledger.measured import add_phase, forget_from, highest, started
 from labkit.ledger.old_words import record_today
 from labkit.ledger.parts import (
@@ -15,10 +15,10 @@ from labkit.ledger.parts import (
     Diagnosed,
     DiedIn,
     Fallback,
-    Foretold,
     Model,
     OfRank,
     OutOfMemory,
+    PredictedOrNot,
 )
 from labkit.ledger.shape import plain, shaped
 from labkit.memory.report import MemoryReport, PhaseMemory
@@ -64,7 +64,7 @@ class Record(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     model: Model = Model()
     others_bytes: int | None = None
     memory: MemoryReport | None = None
-    prediction: Foretold | None = None
+    prediction: PredictedOrNot | None = None
     peak_bytes: int = 0
     losses: list[float | None] = []
     samples: int = 0
@@ -100,7 +100,7 @@ class Record(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     def apply(self, event: dict[str, Any]) -> None:
         """Let one event of the run become part of its record."""
-        match told(event):
+        match facts_of(event):
             case Start() as start:
                 self.device, self.versions, self.model = start.device, start.versions, start.model
                 self.others_bytes = start.others_bytes

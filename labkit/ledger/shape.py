@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from labkit.config.regular_file import read_regular
-from labkit.ledger.parts import Foretold, Predicted, Unpredicted
+from labkit.ledger.parts import Predicted, PredictedOrNot, Unpredicted
 
 T = TypeVar("T")
 
@@ -44,7 +44,7 @@ def read_object(path: Path) -> dict[str, Any]:
 def shaped(kind: type[T], data: Any) -> T:
     """``data`` as a ``kind``; ``ValueError`` names the key that keeps it from being one, and says what is wrong."""
     try:
-        return msgspec.convert(data, kind, dec_hook=_foretold)
+        return msgspec.convert(data, kind, dec_hook=_prediction)
     except msgspec.ValidationError as error:
         raise ValueError(_in_words(error)) from None
 
@@ -54,9 +54,9 @@ def plain(data: Any) -> Any:
     return msgspec.to_builtins(data)
 
 
-def _foretold(kind: type, data: Any) -> Foretold:
+def _prediction(kind: type, data: Any) -> PredictedOrNot:
     """What has an ``error`` is no prediction, but says why there is none; nothing else tells the two apart."""
-    if kind is not Foretold:
+    if kind is not PredictedOrNot:
         raise NotImplementedError(kind)
     return shaped(Unpredicted if isinstance(data, dict) and "error" in data else Predicted, data)
 

@@ -8,7 +8,7 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from labkit.ledger.events import EventReader, Result, Resumed, Start, told
+from labkit.ledger.events import EventReader, Result, Resumed, Start, facts_of
 from labkit.ledger.measured import add_phase, forget_from, highest, started
 from labkit.ledger.parts import OfRank, OutOfMemory
 from labkit.ledger.records import Record
@@ -50,7 +50,7 @@ def other_ranks(folder: Path) -> list[OfRank]:
 
 
 def _apply(seen: OfRank, event: dict[str, Any]) -> None:
-    match told(event):
+    match facts_of(event):
         case Start() as start:
             seen.device = start.device
             seen.memory = started(seen.memory, start)
