@@ -10,6 +10,7 @@ from labkit.cli import main
 from labkit.config.workspace import Workspace
 from labkit.help.diagnosis.diagnose import diagnose
 from labkit.ledger.ledger import Ledger
+from labkit.ledger.parts import Diagnosed
 from labkit.runs.runner import run
 
 HEAVY = ("torch", "lightning", "transformers", "bitsandbytes", "datasets", "numpy", "PIL", "tokenizers", "rich")
@@ -55,7 +56,7 @@ def test_what_was_found_when_the_run_ended_is_what_is_said(dead, capsys, monkeyp
 
     def with_diagnosis(self):
         record = read(self)
-        record.diagnosis = kept
+        record.diagnosis = Diagnosed(**kept)
         return record
 
     monkeypatch.setattr(type(folder), "read", with_diagnosis)

@@ -25,10 +25,10 @@ def test_all_experiments_end_as_expected(course_ledger):
 
 def test_out_of_memory_comes_where_the_full_size_has_it(course_records):
     died = {name: course_records[name].died_in for name in OUT_OF_MEMORY}
-    assert (died["baseline"]["step"], died["baseline"]["phase"]) == (1, "forward")
+    assert (died["baseline"].step, died["baseline"].phase) == (1, "forward")
     for name in ("xxl", "xxl_smallest_batch"):
-        assert (died[name]["step"], died[name]["phase"]) == (0, "optimizer_step")
-    assert died["xxl"]["micro_step"] == 3  # the optimizer steps after the last of four micro batches
+        assert (died[name].step, died[name].phase) == (0, "optimizer_step")
+    assert died["xxl"].micro_step == 3  # the optimizer steps after the last of four micro batches
     assert {name for name, record in course_records.items() if record.status == "oom"} == set(OUT_OF_MEMORY)
 
 

@@ -858,7 +858,7 @@ def test_a_run_is_killed_after_its_second_step_and_resumed(runs, probes, monkeyp
     victim = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "labkit.train.fit", "a-folder"])
     runs.events = [{"event": "created", "folder": "a-folder"}, *({"event": "progress", "step": n} for n in (1, 2))]
     again = record()
-    again.attempts = [{"resumed_at_step": 2}]
+    again.attempts = [SimpleNamespace(resumed_at_step=2)]
     runs.answers = [record(), record(status="killed", reason="killed by signal 9"), again]
     first_contact.resume(probes)
     assert victim.wait(30) == -signal.SIGKILL

@@ -25,7 +25,8 @@ for number, size in enumerate((32, 64, 32, 32, 32)):
     low, high = steps[number], steps[number + 1]
     # above what the phase before needs and below what this one does
     record = run("reduced_batch", values | {"capacity_gib": (low + 0.8 * (high - low)) / 2**30})
-    found.append([record.status, record.died_in, record.out_of_memory.held, record.diagnosis])
+    said = record.to_dict()
+    found.append([said["status"], said["died_in"], said["out_of_memory"]["held"], said["diagnosis"]])
     after = run("reduced_batch", values | {"capacity_gib": 4})
     found[-1].append([after.status, after.losses == whole.losses])
 print("FOUND" + json.dumps(found))

@@ -70,8 +70,8 @@ def test_training_and_prediction_of_a_run_are_found_while_it_runs(ledger):
 
     def look(event):
         for folder in ledger.folders():
-            for module, pids in found.items():
-                pids |= set(processes_of(folder.path, module))
+            for module in ("", *found):  # all of them first too: one may end while the others are looked for
+                found[module] |= set(processes_of(folder.path, module))
 
     record = run("reduced_batch", {"max_steps": 20, "batch_size": 3, "num_train_samples": 96}, on_event=look)
     assert record.status == "ok"

@@ -100,10 +100,10 @@ def test_a_run_that_is_stopped_in_every_way_ends_as_one_in_one_piece(whole, ledg
     of_rank_1, of_rank_0 = (saved["random_state"]["torch"] for saved in state(mine.path, 9))
     assert not torch.equal(of_rank_1, of_rank_0)  # each drops its own
     (of_one_piece,), (of_pieces,) = record.ranks, last.ranks
-    assert of_pieces["status"] == "ok"
-    for one, other in ((record.memory, last.memory), (of_one_piece["memory"], of_pieces["memory"])):
-        at = [(phase["step"], phase["phase"]) for phase in one["phases"]]
-        assert at == [(phase["step"], phase["phase"]) for phase in other["phases"]]
+    assert of_pieces.status == "ok"
+    for one, other in ((record.memory, last.memory), (of_one_piece.memory, of_pieces.memory)):
+        at = [(phase.step, phase.phase) for phase in one.phases]
+        assert at == [(phase.step, phase.phase) for phase in other.phases]
 
 
 def test_a_damaged_part_of_a_rank_is_named_and_the_step_before_it_serves(whole):
