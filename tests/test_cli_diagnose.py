@@ -10,7 +10,8 @@ from labkit.cli import main
 from labkit.config.workspace import Workspace
 from labkit.help.diagnosis.diagnose import diagnose
 from labkit.ledger.ledger import Ledger
-from labkit.ledger.parts import Diagnosed
+from labkit.ledger.parts import Diagnosis
+from labkit.ledger.shape import plain
 from labkit.runs.runner import run
 
 HEAVY = ("torch", "lightning", "transformers", "bitsandbytes", "datasets", "numpy", "PIL", "tokenizers", "rich")
@@ -36,7 +37,7 @@ def test_a_run_out_of_memory_is_explained_with_what_would_fit(dead, capsys):
         assert found, f"{part!r} is not there, or not in its place"
     assert main(["diagnose", dead.id, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["diagnosis"] == diagnose(dead, "").to_dict()
+    assert found["diagnosis"] == plain(diagnose(dead, ""))
     assert [p["verdict"] for p in found["predicted"]["proposals"]] == ["fits"] * len(found["predicted"]["proposals"])
     assert found["predicted"]["proposals"][0]["to_type"] in out
 
@@ -56,7 +57,7 @@ def test_what_was_found_when_the_run_ended_is_what_is_said(dead, capsys, monkeyp
 
     def with_diagnosis(self):
         record = read(self)
-        record.diagnosis = Diagnosed(**kept)
+        record.diagnosis = Diagnosis(**kept)
         return record
 
     monkeypatch.setattr(type(folder), "read", with_diagnosis)

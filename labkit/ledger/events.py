@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import Struct
 
 from labkit.config.device import source_today
 from labkit.ledger.own_file import open_own
@@ -40,10 +40,10 @@ class Result(Struct, frozen=True, kw_only=True):
     """The event ``result``."""
 
     status: str
-    reason: str | None | UnsetType = UNSET
-    died_in: DiedIn | None | UnsetType = UNSET
-    out_of_memory: OutOfMemory | None | UnsetType = UNSET
-    validation_losses: list[float | None] | UnsetType = UNSET
+    reason: str | None = None
+    died_in: DiedIn | None = None
+    out_of_memory: OutOfMemory | None = None
+    validation_losses: list[float | None] | None = None
     peak_bytes: int = 0
     rank: int | None = None
     exit_code: int | None = None

@@ -112,10 +112,18 @@ class OfRank(Struct, kw_only=True, omit_defaults=True):
     held: dict[str, int] | None = None
 
 
-class Diagnosed(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What ``Diagnosis.to_dict`` gives."""
+class Diagnosis(Struct, frozen=True, kw_only=True):
+    """What happened to a run that did not end well. ``kind`` is a short identifier, ``happened`` some sentences.
+
+    ``evidence`` has quoted lines and numbers, ``next_steps`` commands to type, with the reason after a ``#``.
+    """
 
     kind: str
     happened: str
     evidence: list[str]
     next_steps: list[str]
+
+    def lines(self) -> list[str]:
+        """For people: what happened, the evidence, what to do."""
+        parts = {"What happened": [self.happened], "Evidence": self.evidence, "What to do": self.next_steps}
+        return [line for title, lines in parts.items() for line in (title, *(f"  {line}" for line in lines))]

@@ -12,7 +12,7 @@ from labkit.ledger.measured import add_phase, forget_from, highest, started
 from labkit.ledger.old_words import record_today
 from labkit.ledger.parts import (
     Attempt,
-    Diagnosed,
+    Diagnosis,
     DiedIn,
     Fallback,
     Model,
@@ -74,7 +74,7 @@ class Record(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     exit_code: int | None = None
     attempts: list[Attempt] = []
     fallback: Fallback | None = None
-    diagnosis: Diagnosed | None = None
+    diagnosis: Diagnosis | None = None
     ranks: list[OfRank] = []
     ended_by_rank: int | None = None
     job: str | None = None
@@ -113,7 +113,7 @@ class Record(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
             case Result() as result:
                 self.status = result.status
                 for key in ("reason", "died_in", "out_of_memory", "validation_losses"):
-                    if (value := getattr(result, key)) is not msgspec.UNSET:
+                    if (value := getattr(result, key)) is not None:
                         setattr(self, key, value)
                 self.ended_by_rank = result.rank
                 if not self.ended_by_rank:  # the peak is the first rank's

@@ -167,7 +167,7 @@ def _carry_out(
         record.ranks = other_ranks(folder.path)
         log = log_of(folder.path, record.ended_by_rank)
         found = diagnose(record, _log_text(log, log_starts.get(log, 0)), host.kills_until(HostMemory.read()))
-        record.diagnosis = None if found is None else found.kept
+        record.diagnosis = found
         if found is not None and record.status == "failed":
             record.reason = with_cause(found, record.reason or "")
         folder.write(record)

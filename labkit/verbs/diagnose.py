@@ -12,10 +12,11 @@ from labkit.config.gpus import ROOM_BYTES, has_bf16
 from labkit.config.schema import read_config
 from labkit.help.diagnosis.cuda_message import read_cuda_message
 from labkit.help.diagnosis.diagnose import GPU_MEMORY, diagnose, diagnose_log
-from labkit.help.diagnosis.diagnosis import Diagnosis
 from labkit.help.diagnosis.log_file import read_log
+from labkit.ledger.parts import Diagnosis
 from labkit.ledger.records import Record
 from labkit.ledger.run_folder import RunFolder
+from labkit.ledger.shape import plain
 from labkit.ledger.terminal import say
 from labkit.verbs.advise import proposal_lines
 from labkit.verbs.options import add_run, find_run, quiet_libraries
@@ -79,7 +80,7 @@ def _read(path: Path) -> str:
 def _of_run(folder: RunFolder, record: Record) -> Diagnosis | None:
     """The diagnosis that was made when the run ended, with the kernel's counters; without one, a diagnosis of what is
     left of the run."""
-    return Diagnosis.of(record.diagnosis) if record.diagnosis else diagnose(record, _read(folder.log))
+    return record.diagnosis or diagnose(record, _read(folder.log))
 
 
 def _advice(record: Record, quiet: bool) -> "tuple[Advice | None, str | None]":
@@ -126,7 +127,7 @@ def _facts(
     ]  # fmt: skip
     return {
         "run": record.id if record else None, "log": None if record else args.run,
-        "status": record.status if record else None, "diagnosis": found.to_dict() if found else None,
+        "status": record.status if record else None, "diagnosis": plain(found),
         "predicted": None if advice is None else {
             "verdict": advice.prediction.verdict, "peak_bytes": advice.prediction.peak_bytes,
             "proposals": proposals,

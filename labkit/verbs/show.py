@@ -3,7 +3,6 @@
 import argparse
 import json
 
-from labkit.help.diagnosis.diagnosis import Diagnosis
 from labkit.ledger.parts import Unpredicted
 from labkit.ledger.terminal import console, say
 from labkit.verbs.options import add_run, find_run
@@ -36,7 +35,7 @@ def main(args: argparse.Namespace) -> int:
     say(summary(record))
     say(f"  config {record.config_hash}, started {record.created} (UTC), {record.device or 'no device'}\n")
     if kept := record.diagnosis:
-        say("\n".join([*Diagnosis.of(kept).lines(), ""]))
+        say("\n".join([*kept.lines(), ""]))
     if (ranks := rank_table(record)) is not None:
         out.print(ranks)
         say("")

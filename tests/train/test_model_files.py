@@ -7,6 +7,7 @@ import socket
 
 import pytest
 import torch
+from checkpoint_errors import error_of
 from folders import save_tiny
 
 from labkit.config.catalogue.models import architecture
@@ -31,14 +32,6 @@ def saved(tmp_path_factory):
 @pytest.fixture
 def folder(saved, tmp_path):
     return shutil.copytree(saved, tmp_path / "model")
-
-
-def error_of(call, *arguments):
-    with pytest.raises(CheckpointError) as caught:
-        call(*arguments)
-    assert len(str(caught.value).splitlines()) == 1
-    assert str(caught.value).endswith(".")
-    return str(caught.value)
 
 
 @pytest.mark.parametrize(

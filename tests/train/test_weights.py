@@ -8,6 +8,7 @@ import pytest
 import safetensors.torch
 import torch
 from bitsandbytes.functional import dequantize_4bit
+from checkpoint_errors import error_of
 from folders import NAMES, save_tiny, write_large
 from PIL import Image
 from tokenizers.pre_tokenizers import ByteLevel
@@ -23,7 +24,7 @@ from labkit.train.build import build_model
 from labkit.train.data import EmojiZip
 from labkit.train.shards import stored_tensors
 from labkit.train.step import step_loss
-from labkit.train.weights import CheckpointError, find_weights, load_model, load_processor, verify
+from labkit.train.weights import find_weights, load_model, load_processor, verify
 
 torch.set_num_threads(1)
 
@@ -60,15 +61,6 @@ def batch_of(processor, model, samples=3):
     language = model.config.text_config.model_type
     collate = Collator(processor, language, 12, model.config.num_query_tokens, model.config.image_token_id)
     return collate([emoji[i] for i in range(samples)])
-
-
-def error_of(call, *arguments):
-    """The one line that a call is refused with."""
-    with pytest.raises(CheckpointError) as caught:
-        call(*arguments)
-    assert len(str(caught.value).splitlines()) == 1
-    assert str(caught.value).endswith(".")
-    return str(caught.value)
 
 
 # -- what is saved is what is loaded

@@ -3,11 +3,11 @@
 import re
 import signal
 from collections.abc import Iterable
-from dataclasses import replace
+
+import msgspec
 
 from labkit.config.device import is_simulated
 from labkit.help.diagnosis.cuda_message import NOTICED, CudaMessage, read_cuda_message, tried_bytes
-from labkit.help.diagnosis.diagnosis import Diagnosis
 from labkit.help.diagnosis.log_text import around, clean, last_lines
 from labkit.help.diagnosis.next_steps import NextSteps, filled
 from labkit.help.diagnosis.out_of_memory import held_lines, levers_for, place, ran_out, said_of_full
@@ -15,6 +15,7 @@ from labkit.help.diagnosis.place import Place, place_of
 from labkit.help.diagnosis.sequence import End, find_end, went_well
 from labkit.help.diagnosis.symptoms import SYMPTOMS
 from labkit.help.diagnosis.symptoms.symptom import Symptom
+from labkit.ledger.parts import Diagnosis
 from labkit.ledger.records import Record
 from labkit.memory.host import OomKills
 from labkit.memory.units import human_bytes
@@ -186,7 +187,7 @@ class Case:
         shown += [
             f"before that, and survived: {line}" for e in end.survived[-1:] for line in around(self.text, e.match)[:1]
         ]
-        return replace(found, evidence=[*found.evidence, *shown])
+        return msgspec.structs.replace(found, evidence=[*found.evidence, *shown])
 
     def out_of_memory(self, end: End) -> Diagnosis:
         """PyTorch's own message, with all of its numbers or without."""

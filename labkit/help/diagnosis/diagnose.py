@@ -3,9 +3,9 @@
 import signal
 
 from labkit.help.diagnosis.case import Case
-from labkit.help.diagnosis.diagnosis import Diagnosis
 from labkit.help.diagnosis.log_text import last_lines
 from labkit.help.diagnosis.symptoms import SYMPTOMS
+from labkit.ledger.parts import Diagnosis
 from labkit.ledger.records import Record
 from labkit.memory.host import OomKills
 

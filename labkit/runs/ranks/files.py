@@ -10,7 +10,7 @@ from typing import Any
 
 from labkit.ledger.events import EventReader, Result, Resumed, Start, facts_of
 from labkit.ledger.measured import add_phase, forget_from, highest, started
-from labkit.ledger.parts import OfRank, OutOfMemory
+from labkit.ledger.parts import OfRank
 from labkit.ledger.records import Record
 from labkit.memory.report import PhaseMemory
 
@@ -59,7 +59,7 @@ def _apply(seen: OfRank, event: dict[str, Any]) -> None:
         case Result() as result:
             seen.status = result.status
             seen.peak_bytes = max(seen.peak_bytes, result.peak_bytes)
-            if isinstance(result.out_of_memory, OutOfMemory):
+            if result.out_of_memory is not None:
                 seen.held = result.out_of_memory.held
         case Resumed() as resumed:
             seen.status = seen.held = None

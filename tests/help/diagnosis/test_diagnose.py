@@ -1,6 +1,7 @@
 """Dead runs are distinguished. Texts are provoked here where a CPU can; those of CUDA, NCCL and Slurm are quoted."""
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -16,12 +17,13 @@ from labkit.config.precision import DTYPES
 from labkit.config.workspace import Workspace
 from labkit.help.diagnosis.cuda_message import read_cuda_message
 from labkit.help.diagnosis.diagnose import diagnose, diagnose_log, with_cause
-from labkit.help.diagnosis.diagnosis import Diagnosis
 from labkit.help.diagnosis.log_file import read_log
 from labkit.help.diagnosis.log_text import clean, read_tail
 from labkit.help.diagnosis.next_steps import NextSteps
 from labkit.help.diagnosis.symptoms import SYMPTOMS, gpu, host, jobs, libraries, training
+from labkit.ledger.parts import Diagnosis
 from labkit.ledger.records import Record
+from labkit.ledger.shape import plain, shaped
 from labkit.memory.host import HostMemory, OomKills
 from labkit.runs.runner import run
 
@@ -201,7 +203,7 @@ def test_a_simulated_out_of_memory_says_what_held_the_memory(ledger):
     assert f"held by {largest.removesuffix('_gpu')}" in found.evidence[1]
     assert "act_ckpt=true" in found.evidence[-1]
     assert found.next_steps[0].startswith("labkit advise baseline max_steps=2 --gpu tiny")
-    assert Diagnosis(**found.to_dict()) == found
+    assert shaped(Diagnosis, json.loads(json.dumps(plain(found)))) == found
 
 
 def test_a_run_that_ended_well_has_nothing_to_say_unless_its_loss_is_no_number():
@@ -639,7 +641,7 @@ def test_no_secret_is_quoted():
     token, key = "hf_" + "aB3" * 11, "0123456789abcdef" * 2 + "01234567"
     log = f"HF_TOKEN={token}\nlogged in with {token}\nwandb: {key}\nGET /x?token=s3cret&a=1\n"
     log += "Authorization: Bearer s3cret\nboom\n"
-    said = str(diagnose_log(log).to_dict())
+    said = str(plain(diagnose_log(log)))
     assert "boom" in said
     assert all(secret not in said for secret in (token, key, "s3cret"))
     assert clean("a=1&token=s3cret&b=2") == "a=1&token=***&b=2"

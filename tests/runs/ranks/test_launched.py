@@ -1,6 +1,5 @@
 """Ranks that a launcher has started: torchrun, on the script of the workspace as it is."""
 
-import fcntl
 import json
 import os
 import shutil
@@ -220,30 +219,20 @@ def launched(monkeypatch):
     return Launched.find()
 
 
-@pytest.fixture
-def locked(tmp_path):
-    """A run's folder that somebody watches."""
-    folder = RunFolder(tmp_path / "tiny" / "reduced_batch" / "x")
-    folder.path.mkdir(parents=True)
-    with (folder.path / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield folder
-
-
 def not_met(launched, ledger) -> None:
     with pytest.raises(LedgerError, match="LABKIT_RUNS"):
         launched._meet(ledger)
 
 
-def test_an_earlier_launch_of_the_same_name_is_not_followed(tmp_path, launched, locked):
+def test_an_earlier_launch_of_the_same_name_is_not_followed(tmp_path, launched, watched):
     ledger = Ledger(tmp_path)
     folder = RunFolder(tmp_path / "tiny" / "reduced_batch" / "y")
     folder.path.mkdir()
     launched.leave_message(ledger, folder, None)
     not_met(launched, ledger)  # no one watches it
-    launched.leave_message(ledger, locked, None)
-    assert launched._meet(ledger).run.path == locked.path
+    launched.leave_message(ledger, watched, None)
+    assert launched._meet(ledger).run.path == watched.path
     not_met(launched, ledger)  # another process has this rank's place already
-    launched.leave_message(ledger, locked, None)
+    launched.leave_message(ledger, watched, None)
     launched.open(ledger)  # the next launch begins, perhaps with the same run
     not_met(launched, ledger)

@@ -1,22 +1,10 @@
 """Where the ranks of a launch meet: each message of rank 0 is taken once by each of the others, and none of old
 times."""
 
-import fcntl
-
 import pytest
 
 from labkit.ledger.run_folder import RunFolder
 from labkit.runs.ranks.rendezvous import Rendezvous
-
-
-@pytest.fixture
-def watched(tmp_path):
-    """A run's folder that somebody watches."""
-    folder = RunFolder(tmp_path / "tiny" / "reduced_batch" / "x")
-    folder.path.mkdir(parents=True)
-    with (folder.path / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield folder
 
 
 @pytest.fixture
