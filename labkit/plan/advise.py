@@ -16,7 +16,6 @@ from labkit.plan.expandable import ExpandableAllocator
 from labkit.plan.fallback import KINDS, Fallback, Kind, add, combine, overrides, smaller_batches
 from labkit.plan.fallbacks import BATCH, fallbacks_for
 from labkit.plan.predict import Prediction, judge, warm_up_bytes
-from labkit.plan.proposed import Proposed
 from labkit.plan.search import LargestBatch, largest_batch, search, with_batch
 
 State = tuple[Fallback, ...]
@@ -59,7 +58,7 @@ class Proposal:
         """The overrides as they are typed."""
         return pairs(self.overrides)
 
-    def to_dict(self) -> Proposed:
+    def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
         found = self.prediction
         return {

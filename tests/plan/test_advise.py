@@ -127,7 +127,7 @@ def test_without_a_capacity_there_is_nothing_to_advise():
         advise(config, "a100-81gb", CACHE)
 
 
-def test_rungs_of_a_group_replace_each_other_and_nothing_refused_is_proposed():
+def test_fallbacks_of_a_group_replace_each_other_and_nothing_refused_is_proposed():
     by_name = {fallback.name: fallback for fallback in FALLBACKS}
     config = config_of("xxl")
     offload = add(config, (), by_name["offload"])
