@@ -7,7 +7,10 @@ CHI := .venv-chi
 # JupyterLab asks root to say so
 AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: demo lab test test-system bench clean
+# modules are compiled once and not in each of the many processes
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: demo lab quick test test-system bench clean
 
 demo: $(READY)  ## run experiments 1 to 15 on the simulated GPU and print the table
 	$(BIN)/labkit run --all --profile tiny
@@ -17,6 +20,12 @@ demo: $(READY)  ## run experiments 1 to 15 on the simulated GPU and print the ta
 lab: $(READY)  ## the course, in JupyterLab
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupyter lab --LabApp.default_url=/lab/tree/labs/00_setup.ipynb \
 	  --ServerApp.terminado_settings="shell_command=$${SHELL:-/bin/sh}" $(AS_ROOT) $(ARGS)
+
+quick: $(READY)  ## lint, check types, then the tests that start no process, those of what has changed first
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyrefly check
+	$(BIN)/python -m pytest -n 2 --dist loadfile --quick
 
 test: $(READY)  ## lint, check types, then all tests
 	$(BIN)/ruff check .

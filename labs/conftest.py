@@ -2,10 +2,13 @@
 
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from support.kernel import specify
 
 _ledger = pytest.StashKey[tempfile.TemporaryDirectory]()
+_kernels = pytest.StashKey[tempfile.TemporaryDirectory]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -13,11 +16,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.option.nbmake = True
     config.option.nbmake_timeout = 900
     config.stash[_ledger] = tempfile.TemporaryDirectory(prefix="labkit-runs-")
+    config.stash[_kernels] = tempfile.TemporaryDirectory()
+    specify(Path(config.stash[_kernels].name))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Remove the ledger."""
+    """Remove the ledger and the kernel."""
     config.stash[_ledger].cleanup()
+    config.stash[_kernels].cleanup()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -28,6 +34,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LABKIT_RUNS", item.config.stash[_ledger].name)
         patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setenv("JUPYTER_PATH", item.config.stash[_kernels].name)
         patch.setenv("LABKIT_PROFILE", "tiny")
         patch.delenv("LABKIT_MODE", raising=False)
         return (yield)

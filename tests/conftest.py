@@ -1,5 +1,6 @@
 """Shared by all tests: no hub, one thread, and a ledger of their own."""
 
+import contextlib
 import fcntl
 import itertools
 import os
@@ -17,6 +18,8 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.pop("COLUMNS", None)  # the processes of xdist have one, and tables would be as narrow
 
 from made import report
+from support import quick
+from support.kernel import specify
 
 from labkit.config.layers import resolve
 from labkit.config.profiles import load_profile
@@ -25,16 +28,27 @@ from labkit.lab.lab import Lab
 from labkit.lab.result import Result
 from labkit.ledger.ledger import Ledger
 from labkit.ledger.records import Record
+from labkit.runs.fork_server import share
 from labkit.runs.runner import run
 
 
+def pytest_addoption(parser) -> None:
+    parser.addoption("--quick", action="store_true", help="leave out what is slow, and begin with what has changed")
+
+
 def pytest_configure(config) -> None:
-    config.hub_cache = tempfile.TemporaryDirectory()
-    os.environ["HF_HOME"] = config.hub_cache.name  # nothing is left in the home folder
+    config.ends = contextlib.ExitStack()
+    if config.option.quick:
+        config.pluginmanager.register(quick)
+    if "PYTEST_XDIST_WORKER" not in os.environ:  # one for all processes of xdist
+        folder = Path(config.ends.enter_context(tempfile.TemporaryDirectory()))
+        os.environ["HF_HOME"] = str(folder / "hub")  # nothing is left in the home folder
+        if not config.option.quick:
+            config.ends.enter_context(share(folder))  # libraries are imported once for all that the tests start
 
 
 def pytest_unconfigure(config) -> None:
-    config.hub_cache.cleanup()
+    config.ends.close()
 
 
 @pytest.fixture(scope="session")
@@ -65,13 +79,26 @@ def made_once(tmp_path_factory) -> Callable[[str, Callable[[], object]], Path]:
 
 @pytest.fixture(scope="session")
 def course_ledger(made_once) -> Ledger:
-    """The whole course, run once on the profile tiny, two experiments at a time."""
+    """The whole course, run once on the profile tiny, two experiments at a time.
+
+    ``TESTS_COURSE`` names a ledger that has it already: ``.ci/run`` has just run it, by ``make demo``.
+    """
 
     def make() -> None:
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(run, load_profile(Workspace.find(), "tiny").expected))
 
-    return Ledger(made_once("course", make))
+    there = os.environ.get("TESTS_COURSE")
+    return Ledger(Path(there) if there else made_once("course", make))
+
+
+@pytest.fixture(scope="session")
+def traces(tmp_path_factory) -> Path:
+    """A folder of steps that were executed at full size: ``TESTS_TRACES``, which tests in several calls of pytest read
+    and fill, or one for this call alone."""
+    there = Path(os.environ.get("TESTS_TRACES") or tmp_path_factory.mktemp("traces"))
+    there.mkdir(parents=True, exist_ok=True)
+    return there
 
 
 @pytest.fixture(scope="session")
@@ -99,6 +126,14 @@ def in_time() -> Iterator[None]:
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
+def warm_kernels(tmp_path_factory, monkeypatch) -> None:
+    """Notebooks that this test executes have a kernel that is forked."""
+    folder = tmp_path_factory.mktemp("kernels")
+    specify(folder)
+    monkeypatch.setenv("JUPYTER_PATH", str(folder))
 
 
 @pytest.fixture

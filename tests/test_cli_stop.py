@@ -6,6 +6,7 @@ import sys
 import time
 
 import pytest
+from support.wait import wait_for
 
 from labkit.cluster.script import EXIT_AGAIN
 
@@ -19,10 +20,8 @@ def told(ledger, values, *numbers) -> tuple[int, str]:
     child = subprocess.Popen([sys.executable, "-m", "labkit.cli", "run", *LONG, *values], stdout=subprocess.PIPE,
                              stderr=subprocess.PIPE, text=True)  # fmt: skip
     try:
-        deadline = time.monotonic() + WAIT_S
-        while not (ledger.records() and ledger.records()[-1].losses):
-            assert child.poll() is None and time.monotonic() < deadline, child.communicate()
-            time.sleep(0.1)
+        wait_for(lambda: child.poll() is not None or (ledger.records() and ledger.records()[-1].losses), WAIT_S)
+        assert child.poll() is None, child.communicate()
         for number in numbers:
             child.send_signal(number)
             time.sleep(0.05)

@@ -225,7 +225,7 @@ def test_notebooks_of_then_call_what_there_is(path):
                 assert first in EXPERIMENTS
 
 
-def test_a_notebook_of_then_is_executed_today(tmp_path, monkeypatch):
+def test_a_notebook_of_then_is_executed_today(tmp_path, monkeypatch, warm_kernels):
     from nbclient import NotebookClient
 
     monkeypatch.setenv("LABKIT_MODE", "plan")

@@ -3,11 +3,14 @@
 Importing torch, Lightning and transformers takes longer than a small run. ``start`` gives a process without this wait,
 with the interface of ``subprocess.Popen``. It is forked only where that is safe: on Linux, by a process without threads
 of its own that has touched no GPU. docs/fork-server.md says why ``multiprocessing``'s own server is not used.
+
+Each process has a server of its own, unless ``share`` has one ready for all.
 """
 
 import atexit
 import contextlib
 import gc
+import hashlib
 import importlib
 import json
 import os
@@ -17,7 +20,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +33,17 @@ MODULES = ("labkit.train.fit", "labkit.plan.background", "labkit.plan.predict")
 IDLE_S = 600.0
 """The server ends after this time without work, and another one is started when there is some."""
 
+SHARED = "LABKIT_FORK_SERVER"
+"""The variable that names the socket of a shared server."""
+
 READ_WHEN_CALLED = (
-    "LABKIT_", "PYTEST_", "CUDA_DEVICE_ORDER", "TORCHINDUCTOR_CACHE_DIR", "PYTORCH_NVML_BASED_CUDA_CHECK",
+    "LABKIT_", "PYTEST_", "JPY_", "JUPYTER_", "PYDEVD_", "PL_", "COLUMNS", "LINES", "TERM", "PAGER", "GIT_PAGER",
+    "CLICOLOR", "FORCE_COLOR", "MPLBACKEND", "SHLVL", "CUDA_DEVICE_ORDER", "TORCHINDUCTOR_CACHE_DIR",
+    "PYTORCH_NVML_BASED_CUDA_CHECK",
 )  # fmt: skip
-"""Variables that no library reads when it is imported: they may differ from the server's. The last two torch sets
-itself, in a process that predicts."""
+"""How variables begin that no library of a run reads when it is imported: they may differ from the server's. Most are
+those of a terminal or a notebook; ``PL_`` is Lightning's, and the last two torch sets itself, in a process that
+predicts."""
 
 
 class Forked:
@@ -86,33 +95,40 @@ Process = Forked | subprocess.Popen[bytes]
 
 
 class _Server:
-    """The server of this process for one environment."""
+    """A server for one environment: this process's own, or the shared one."""
 
-    def __init__(self, env: dict[str, str]) -> None:
+    def __init__(self, env: dict[str, str], listener: socket.socket | None = None) -> None:
         self.owner, self.imported, self._source = os.getpid(), _at_import(env), _newest_source()
+        self._process: subprocess.Popen[bytes] | None = None
+        shared = None if listener else _connect(os.environ.get(SHARED), _fingerprint(env))
+        if shared is not None:
+            self._control = shared
+            return
         self._control, theirs = socket.socketpair()
+        passed = [theirs.fileno(), *([listener.fileno()] if listener else [])]
+        named = [*map(str, passed), *([_fingerprint(env)] if listener else [])]
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "labkit.runs.fork_server", str(theirs.fileno())],
+                [sys.executable, "-m", "labkit.runs.fork_server", *named],
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                start_new_session=True, pass_fds=[theirs.fileno()], env=env,
+                start_new_session=True, pass_fds=passed, env=env,
             )  # fmt: skip
 
     def fits(self, env: dict[str, str]) -> bool:
         """Whether it can fork for this environment."""
-        alive = self.owner == os.getpid() and self._process.poll() is None
+        alive = self.owner == os.getpid() and (self._process is None or self._process.poll() is None)
         return alive and self.imported == _at_import(env) and self._source == _newest_source()
 
     def close(self) -> None:
-        """Let it go; it ends with the last process that it has forked."""
+        """Let it go; one's own ends with the last process that it has forked."""
         self._control.close()
-        if self.owner == os.getpid():
+        if self._process is not None and self.owner == os.getpid():
             threading.Thread(target=self._process.wait, daemon=True).start()  # no zombie is left
 
     def kill(self) -> None:
-        """End it now; what it has forked is over, or ends as soon as no process watches."""
+        """End one's own now; what it has forked is over, or ends as soon as no process watches."""
         self._control.close()
-        if self.owner == os.getpid():
+        if self._process is not None and self.owner == os.getpid():
             self._process.kill()
             self._process.wait()
 
@@ -197,6 +213,50 @@ def warm_up(env: dict[str, str]) -> None:
             _server_for(env)
 
 
+@contextlib.contextmanager
+def share(folder: Path) -> Generator[None]:
+    """One server for this process and all that it starts, with a socket in ``folder``, which must be private.
+
+        with share(folder):
+            subprocess.run(["labkit", "run", "reduced_batch"])  # imports no library
+
+    A process with another environment than this one's, or after an edit of labkit, starts a server of its own all the
+    same. In processes that were killed while they asked for a fork the others may have to wait.
+    """
+    path = folder / "fork-server"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        server = _Server(environment(), listener)
+    before = os.environ.get(SHARED)
+    os.environ[SHARED] = str(path)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[SHARED]
+        else:
+            os.environ[SHARED] = before
+        server.kill()
+        path.unlink()
+
+
+def _connect(path: str | None, fingerprint: str) -> socket.socket | None:
+    """To the shared server, where there is one for this environment."""
+    if not path:
+        return None
+    control = socket.socket(socket.AF_UNIX)
+    try:
+        control.connect(path)
+        with control.makefile("rb", buffering=0) as answer:
+            if answer.readline().decode() == f"{fingerprint}\n":
+                return control
+    except OSError:
+        pass  # it has ended
+    control.close()
+    return None
+
+
 def _server_for(env: dict[str, str]) -> _Server:
     global _server
     if _server is None or not _server.fits(env):
@@ -224,20 +284,30 @@ def _newest_source() -> float:
 
 
 def _at_import(env: dict[str, str]) -> dict[str, str]:
-    return {name: value for name, value in env.items() if not name.startswith(READ_WHEN_CALLED)}
+    # a shell sets _ to the command that it starts
+    return {name: value for name, value in env.items() if not name.startswith(READ_WHEN_CALLED) and name != "_"}
 
 
-def _serve(control: socket.socket) -> dict[str, Any]:
-    """Fork what is asked for. Returns in a forked process, with its request; the server itself never returns."""
+def _fingerprint(env: dict[str, str]) -> str:
+    """Of what a server has read when it imported the libraries."""
+    read = [sys.executable, sorted(_at_import(env).items()), str(Path(__file__).parents[1]), _newest_source()]
+    return hashlib.sha256(json.dumps(read).encode()).hexdigest()
+
+
+def _serve(owner: socket.socket, listener: socket.socket | None = None, fingerprint: str = "") -> dict[str, Any]:
+    """Fork what is asked for. Returns in a forked process, with its request; the server itself never returns.
+
+    It ends when its owner does. Others come by the ``listener`` and are told what the server has imported.
+    """
     woken, wakes = os.pipe()
     os.set_blocking(wakes, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wakes)
     running: dict[int, socket.socket] = {}
-    sources = [woken, control]
-    while running or control in sources:
-        ready = select.select(sources, [], [], IDLE_S)[0]
-        if not ready and not running:
+    asking = [owner]
+    while running or asking:
+        ready = select.select([woken, *asking, *([listener] if listener and asking else [])], [], [], IDLE_S)[0]
+        if not ready and not running and listener is None:
             break
         if woken in ready:
             os.read(woken, 1024)
@@ -246,10 +316,18 @@ def _serve(control: socket.socket) -> dict[str, Any]:
                 if ended:
                     with running.pop(pid) as connection, contextlib.suppress(BrokenPipeError):
                         connection.sendall(b"%d\n" % os.waitstatus_to_exitcode(status))
-        if control in ready:
-            message, files, *_ = socket.recv_fds(control, 1, 16)
-            if not message:  # no more is wanted; who watched what still runs is told how it ends
-                sources.remove(control)
+        if listener is not None and listener in ready:
+            asking.append(listener.accept()[0])
+            with contextlib.suppress(BrokenPipeError):
+                asking[-1].sendall(f"{fingerprint}\n".encode())
+        for control in [one for one in asking if one in ready]:
+            message, files, *_ = _received(control)
+            if not message or not files:  # no more is wanted; who watched what still runs is told how it ends
+                if control is owner:
+                    asking = []
+                    break
+                asking.remove(control)
+                control.close()
                 continue
             connection = socket.socket(fileno=files[0])
             line = connection.makefile("rb").readline()
@@ -266,7 +344,7 @@ def _serve(control: socket.socket) -> dict[str, Any]:
                 os.setsid()
                 os.close(begins)  # from now on a signal to the process group finds it
                 signal.set_wakeup_fd(-1)
-                for end in (control, connection, *running.values()):
+                for end in (connection, *asking, *running.values(), *([listener] if listener else [])):
                     end.close()
                 for descriptor in (woken, wakes, begun):
                     os.close(descriptor)
@@ -281,6 +359,14 @@ def _serve(control: socket.socket) -> dict[str, Any]:
             with contextlib.suppress(BrokenPipeError):
                 connection.sendall(b"%d\n" % pid)
     os._exit(0)
+
+
+def _received(control: socket.socket) -> tuple[bytes, list[int], int, Any]:
+    """A message with its files; nothing of a process that was killed."""
+    try:
+        return socket.recv_fds(control, 1, 16)
+    except ConnectionResetError:
+        return b"", [], 0, None
 
 
 def _import(modules: Sequence[str]) -> None:
@@ -328,11 +414,13 @@ def become(module: str, arguments: Sequence[str], env: dict[str, str]) -> None:
 
 def main() -> None:
     """Import the libraries, serve, and in a forked process be what was asked for."""
-    control = socket.socket(fileno=int(sys.argv[1]))
-    os.set_inheritable(control.fileno(), False)
+    owner, *shared = sys.argv[1:]
+    sockets = [socket.socket(fileno=int(number)) for number in (owner, *shared[:1])]
+    for one in sockets:
+        os.set_inheritable(one.fileno(), False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the watcher
     _import(MODULES)
-    request = _serve(control)
+    request = _serve(*sockets, *shared[1:])
     importlib.import_module(request["module"]).main()
 
 

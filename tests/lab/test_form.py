@@ -3,6 +3,7 @@
 import time
 
 import pytest
+from support.wait import wait_for
 
 from labkit.config.layers import resolve
 from labkit.config.schema import keys
@@ -15,13 +16,6 @@ from labkit.ledger.shape import shaped
 from labkit.plan.predict import predict
 
 WAIT_S = 120
-
-
-def wait_for(condition):
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ ROWS = [(profile, name) for profile in ("h100-94gb", "a100-80gb") for name in lo
 
 
 @pytest.fixture(scope="module")
-def predictions(tmp_path_factory):
-    cache = TraceCache(tmp_path_factory.mktemp("predictions"))
+def predictions(traces):
+    cache = TraceCache(traces)
     runs = {row: resolve(WORKSPACE, row[1], {}, row[0]) for row in ROWS}
     cache.fill(resolved.config for resolved in runs.values())
     return {row: (resolved, predict(resolved.config, cache=cache)) for row, resolved in runs.items()}

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from jupyter_client import BlockingKernelClient
+from support.wait import wait_for
 
 from provisioning import guard
 from provisioning.errors import UsageError
@@ -95,13 +96,6 @@ def call(url, verb, path, body=None):
         return json.loads(answer.read() or b"null")
 
 
-def until(condition, wait_s=30):
-    deadline = time.monotonic() + wait_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.2)
-
-
 @contextlib.contextmanager
 def kernel(home, url):
     """A kernel of the server, and a client that has it execute; returns a function that tells its state."""
@@ -117,7 +111,7 @@ def kernel(home, url):
         client.kernel_info()
         return state() == "idle"
 
-    until(asked, 60)
+    wait_for(asked, 60)
     yield client, state
     client.stop_channels()
     call(url, "DELETE", f"kernels/{name}")
@@ -129,12 +123,12 @@ def test_a_kernel_a_terminal_and_a_gpu_are_told_from_an_open_page(node, ask):
     assert (told["running"], told["busy"], told["kernels"]) == (True, False, 0)
     assert 7190 < told["quiet_s"] < 7260  # it has not been used since it began
     with kernel(home, url) as (client, state):
-        until(lambda: not ask()["busy"], 60)  # its start costs CPU time
+        wait_for(lambda: not ask()["busy"], 60)  # its start costs CPU time
         told = ask()
         assert (told["kernels"], told["busy_kernels"], told["busy"]) == (1, 0, False)
         assert told["quiet_s"] < 60
         client.execute("import time; time.sleep(15)")
-        until(lambda: state() == "busy")
+        wait_for(lambda: state() == "busy")
         told = ask()
         assert (told["busy_kernels"], told["busy"]) == (1, True)
 
@@ -152,11 +146,11 @@ def test_what_goes_on_in_the_background_is_busy_by_the_cpu_that_it_uses(node, as
     home, env, url = node
     with kernel(home, url) as (client, state):
         client.execute("import subprocess, sys; child = subprocess.Popen([sys.executable, '-c', 'while True: pass'])")
-        until(lambda: ask()["cpu_percent"] > 20 and state() == "idle", 60)
+        wait_for(lambda: ask()["cpu_percent"] > 20 and state() == "idle", 60)
         told = ask()
         assert told["busy"] and told["busy_kernels"] == 0
         client.execute("child.kill(); child.wait()")
-        until(lambda: not ask()["busy"], 60)
+        wait_for(lambda: not ask()["busy"], 60)
 
 
 def test_the_guard_stops_a_jupyter_that_is_not_used_and_no_other(node, ask):

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support.wait import wait_for
 
 from labkit.runs import fork_server
 from labkit.runs.fork_server import Forked, environment, start
@@ -91,10 +92,7 @@ def begin(program, tmp_path):
 
 
 def said(path, text="asleep"):
-    deadline = time.monotonic() + WAIT_S
-    while text not in path.read_text():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_for(lambda: text in path.read_text())
 
 
 def facts(path):
@@ -156,10 +154,7 @@ def test_a_group_is_killed_at_once(begin):
     children = [int(p) for p in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
     os.killpg(process.pid, signal.SIGKILL)
     assert process.wait(WAIT_S) == -signal.SIGKILL
-    deadline = time.monotonic() + WAIT_S
-    while any(is_running(pid) for pid in children):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_for(lambda: not any(is_running(pid) for pid in children))
 
 
 def is_running(pid):
@@ -241,10 +236,7 @@ def test_what_a_killed_server_has_forked_counts_as_killed(begin):
     said(out)
     os.kill(fork_server._server._process.pid, signal.SIGKILL)
     assert process.wait(WAIT_S) == -signal.SIGKILL
-    deadline = time.monotonic() + WAIT_S
-    while is_running(process.pid):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_for(lambda: not is_running(process.pid))
 
 
 def test_nothing_is_left_of_a_process_that_had_a_server(program, tmp_path):
@@ -267,10 +259,7 @@ if input() == "die":
             _, stderr = watcher.communicate(how + "\n", timeout=WAIT_S)
             assert watcher.returncode == returncode
             assert stderr == ""
-        deadline = time.monotonic() + WAIT_S
-        while any(is_running(pid) for pid in pids):
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_for(lambda pids=pids: not any(is_running(pid) for pid in pids))
 
 
 def test_without_libraries_that_can_be_imported_it_is_a_new_python(begin, tmp_path):
@@ -278,3 +267,88 @@ def test_without_libraries_that_can_be_imported_it_is_a_new_python(begin, tmp_pa
     process, _ = begin("exit", "5", PYTHONPATH=f"{tmp_path}:{os.environ['PYTHONPATH']}")
     assert process.wait(WAIT_S) == 5
     assert isinstance(process, subprocess.Popen)
+
+
+ASKS = """
+import os, sys
+from labkit.runs import fork_server
+out = os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY)
+process = fork_server.start("forked_program", sys.argv[2:], fork_server.environment(), out)
+own = fork_server._server._process
+print(process.pid, own.pid if own else 0, flush=True)
+sys.exit(process.wait() if sys.stdin.read() == "" else 9)
+"""
+
+
+@pytest.fixture
+def asks(tmp_path):
+    """A function that starts a process that asks for a fork; it, the fork, its own server if it has one, what it
+    printed."""
+    asking = []
+
+    def ask(*arguments, **env):
+        out = tmp_path / f"asked{len(asking)}.txt"
+        one = subprocess.Popen([sys.executable, "-c", ASKS, str(out), *arguments], stdin=subprocess.PIPE,
+                               stdout=subprocess.PIPE, text=True, env=os.environ | env)  # fmt: skip
+        asking.append(one)
+        fork, own = map(int, one.stdout.readline().split())
+        return one, fork, own, out
+
+    yield ask
+    for one in asking:
+        one.kill()
+        one.communicate()
+
+
+@pytest.fixture(scope="module")
+def shared(program, tmp_path_factory):
+    """A server that all processes of these tests may use; its process."""
+    with fork_server.share(tmp_path_factory.mktemp("shared")):
+        yield Path(os.environ[fork_server.SHARED])
+
+
+def parent_of(pid):
+    return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+
+
+def test_processes_share_a_server_and_each_is_told_how_its_own_fork_ended(shared, asks):
+    first, sleeps, own, out = asks("sleep")
+    second, exits, other, _ = asks("exit", "3")
+    assert own == other == 0
+    assert second.communicate()[0] == "" and second.returncode == 3
+    said(out)
+    (server,) = {parent_of(sleeps)}
+    assert "fork_server" in Path(f"/proc/{server}/cmdline").read_text()
+    os.kill(sleeps, signal.SIGTERM)
+    first.communicate()
+    assert first.returncode == 256 - signal.SIGTERM
+
+
+def test_one_that_was_killed_or_says_nonsense_does_not_stop_the_others(shared, asks):
+    one, fork, own, out = asks("read")
+    assert own == 0
+    one.kill()
+    wait_for(lambda: not is_running(fork))  # its standard input has ended
+    for sent in (b"", b"x"):
+        with socket.socket(socket.AF_UNIX) as stranger:
+            stranger.connect(str(shared))
+            stranger.sendall(sent)
+    again, _, own, _ = asks("exit", "4")
+    again.communicate()
+    assert (own, again.returncode) == (0, 4)
+
+
+def test_another_environment_or_a_server_that_has_gone_means_one_of_its_own(shared, asks, tmp_path):
+    for env in ({"OMP_NUM_STREAMS": "2"}, {fork_server.SHARED: str(tmp_path / "none")}):
+        one, _, own, _ = asks("exit", "5", **env)
+        assert own > 0
+        one.communicate()
+        assert one.returncode == 5
+
+
+def test_what_was_set_while_the_server_is_shared_is_as_before(program, tmp_path, monkeypatch):
+    monkeypatch.setenv(fork_server.SHARED, "before")
+    with fork_server.share(tmp_path):
+        assert os.environ[fork_server.SHARED] == str(tmp_path / "fork-server")
+    assert os.environ[fork_server.SHARED] == "before"
+    assert list(tmp_path.iterdir()) == []

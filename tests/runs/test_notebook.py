@@ -1,6 +1,6 @@
 """A run that is interrupted in a notebook: the kernel lives, the run is recorded, and nothing is left running."""
 
-import time
+from support.wait import wait_for
 
 from labkit.ledger.ledger import Ledger
 from labkit.runs.processes import processes_of
@@ -25,10 +25,7 @@ def test_an_interrupted_cell_stops_the_run_and_the_kernel_runs_on(tmp_path, monk
         # The kernel aborts what is asked in the moment after an error, as "Run all cells" needs it. A student asks
         # seconds later, this test at once: so it asks the kernel not to.
         asked = client.execute(LONG, stop_on_error=False)
-        deadline = time.monotonic() + 120
-        while not any("progress" in f.events.read_text() for f in ledger.folders() if f.events.exists()):
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        wait_for(lambda: any("progress" in f.events.read_text() for f in ledger.folders() if f.events.exists()))
         manager.interrupt_kernel()
         reply = client.get_shell_msg(timeout=120)
         while reply["parent_header"].get("msg_id") != asked:  # of a busy machine: who the kernel is, once more

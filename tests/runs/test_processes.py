@@ -4,10 +4,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import psutil
 import pytest
+from support.wait import wait_for
 
 from labkit.runs.processes import processes_of
 from labkit.runs.runner import run
@@ -58,10 +58,7 @@ def test_what_has_ended_is_not_found(begin, tmp_path):
     pid = begin(os.devnull, str(tmp_path))
     assert processes_of(tmp_path) == [pid]
     os.kill(pid, signal.SIGKILL)
-    deadline = time.monotonic() + WAIT_S
-    while processes_of(tmp_path):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_for(lambda: not processes_of(tmp_path))
     assert psutil.Process(pid).status() == psutil.STATUS_ZOMBIE  # it has not been waited for yet
 
 

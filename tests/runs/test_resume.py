@@ -7,11 +7,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from pieces import stopped_at
+from support.wait import wait_for
 from trainers import trainers
 
 from labkit.cli import main
@@ -306,10 +306,3 @@ def test_a_disk_without_room_for_checkpoints_is_said_before_the_run(whole, tmp_p
         check_room(config, mine, free // 3, steps=100)
     assert "keep_checkpoints=5" in str(error.value)
     assert str(tmp_path / "tiny" / "other" / "run" / "checkpoints") in str(error.value)
-
-
-def wait_for(condition) -> None:
-    deadline = time.monotonic() + 90
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)

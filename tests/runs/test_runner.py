@@ -5,11 +5,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import datasets
 import pytest
 from PIL import Image
+from support.wait import wait_for
 
 from labkit.config.errors import ConfigError
 from labkit.config.workspace import Workspace
@@ -21,13 +21,6 @@ from labkit.runs.runner import _stop, run
 
 ONE_STEP = {"max_steps": 1, "num_train_samples": 32}
 WAIT_S = 60.0
-
-
-def wait_for(condition) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
 
 
 def start_command(*arguments: str) -> subprocess.Popen:

@@ -8,12 +8,12 @@ import os
 import re
 import shutil
 import socket
-import time
 from pathlib import Path
 
 import nbformat
 import pytest
 from conftest import serving
+from support.wait import wait_for
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "only-for-this-test"
@@ -157,13 +157,6 @@ def step_of(panel):
     return int(found[1]) if found else -1
 
 
-def until(condition, wait_s=120):
-    deadline = time.monotonic() + wait_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.2)
-
-
 def test_make_lab_opens_the_first_notebook(notebook):
     notebook.page.goto(f"{notebook.url}/?token={TOKEN}")
     notebook.ready()
@@ -179,7 +172,7 @@ def test_a_terminal_has_the_command(notebook):
     page.wait_for_timeout(2000)
     page.keyboard.type("labkit --help > $JUPYTER_SERVER_ROOT/said.txt 2>&1\n")
     said = f"{notebook.url}/api/contents/said.txt?token={TOKEN}"
-    until(lambda: (found := page.request.get(said)).ok and "usage: labkit" in found.json()["content"])
+    wait_for(lambda: (found := page.request.get(said)).ok and "usage: labkit" in found.json()["content"])
     notebook.shot("terminal")
 
 
@@ -203,16 +196,16 @@ def test_the_form_says_what_is_predicted_and_what_is_wrong(notebook):
     notebook.step()
     output = notebook.add('lab.form("reduced_batch")')
     said = output.locator(".labkit-form-said")
-    until(lambda: "fits (predicted)" in said.inner_text())
+    wait_for(lambda: "fits (predicted)" in said.inner_text())
     field = output.locator(".labkit-form-batch_size input")
     notebook.shot("form-fits")
     field.fill("64")
-    until(lambda: "out of memory (predicted)" in said.inner_text())
+    wait_for(lambda: "out of memory (predicted)" in said.inner_text())
     command = output.locator(".labkit-form-command textarea")
     assert command.input_value() == "labkit run reduced_batch batch_size=64 --profile tiny"
     notebook.shot("form-out-of-memory")
     field.fill("many")
-    until(lambda: "batch_size is a whole number" in said.inner_text())
+    wait_for(lambda: "batch_size is a whole number" in said.inner_text())
     notebook.shot("form-wrong")
     assert notebook.errors == []
 
@@ -224,9 +217,9 @@ def test_the_panel_moves_and_is_there_again_after_a_reload_and_a_restart(noteboo
     notebook.step()
     output = notebook.add('lab.run("reduced_batch", max_epochs=200, report_every=5)', wait=False)
     panel = panel_of(output)
-    until(lambda: step_of(panel) > 3)
+    wait_for(lambda: step_of(panel) > 3)
     seen = step_of(panel)
-    until(lambda: step_of(panel) > seen)
+    wait_for(lambda: step_of(panel) > seen)
     assert panel.locator("#status").inner_text() == "running"
     assert panel.locator("#memory rect").count() > 4
     assert "capacity" in panel.locator("#memory").text_content()
@@ -247,9 +240,9 @@ def test_the_panel_moves_and_is_there_again_after_a_reload_and_a_restart(noteboo
     page.wait_for_selector(".jp-Notebook .jp-Cell")
     output = page.locator(".jp-Notebook .jp-Cell").last.locator(".jp-OutputArea")
     panel = panel_of(output)
-    until(lambda: step_of(panel) > seen)
+    wait_for(lambda: step_of(panel) > seen)
     seen = step_of(panel)
-    until(lambda: step_of(panel) > seen)
+    wait_for(lambda: step_of(panel) > seen)
     output.scroll_into_view_if_needed()
     assert panel.locator("html").get_attribute("class") == "dark"
     notebook.shot("panel-after-reload-dark")
@@ -258,13 +251,13 @@ def test_the_panel_moves_and_is_there_again_after_a_reload_and_a_restart(noteboo
     page.keyboard.press("0")
     page.keyboard.press("0")
     page.locator(".jp-Dialog .jp-mod-accept").click()
-    until(lambda: panel.locator("#status").inner_text() == "killed")
+    wait_for(lambda: panel.locator("#status").inner_text() == "killed")
     # JupyterLab interrupts a kernel before it ends it; either way the record says so
     assert re.search("Ctrl-C|was killed", panel.locator("#reason").inner_text())
     notebook.idle()
     output = notebook.add(f"{SETUP}.watch()")
     panel = panel_of(output)
-    until(lambda: panel.locator("#status").inner_text() == "killed")
+    wait_for(lambda: panel.locator("#status").inner_text() == "killed")
     assert step_of(panel) >= seen
     output.scroll_into_view_if_needed()
     notebook.shot("panel-after-restart-dark")
@@ -287,7 +280,7 @@ def test_the_button_packs_what_is_handed_in(notebook):
 def test_out_of_memory_is_seen_in_the_panel(notebook):
     output = notebook.add('lab.run("baseline")\nlab.watch()')
     panel = panel_of(output)
-    until(lambda: panel.locator("#status").inner_text() == "oom")
+    wait_for(lambda: panel.locator("#status").inner_text() == "oom")
     assert "ran out" in panel.locator("#memory-title").inner_text()
     output.scroll_into_view_if_needed()
     notebook.shot("panel-out-of-memory")
@@ -296,11 +289,11 @@ def test_out_of_memory_is_seen_in_the_panel(notebook):
 
 def test_the_panel_of_the_newest_run_has_a_page_of_its_own(notebook):
     notebook.page.goto(f"{notebook.url}/labkit/panel?token={TOKEN}")
-    until(lambda: notebook.page.locator("#status").inner_text() == "oom")
+    wait_for(lambda: notebook.page.locator("#status").inner_text() == "oom")
     assert notebook.page.locator("#runs option").count() >= 2
     notebook.shot("panel-page")
     notebook.page.locator("#runs").select_option(index=1)
-    until(lambda: notebook.page.locator("#status").inner_text() == "killed")
+    wait_for(lambda: notebook.page.locator("#status").inner_text() == "killed")
     assert notebook.errors == []
 
 
@@ -337,8 +330,8 @@ def test_two_hundred_thousand_losses_are_drawn_and_no_text_is_taken_for_html(not
         "index": HOSTILE, "name": HOSTILE, "busy_percent": 1.0, "used_mib": 1.0, "total_mib": 2.0,
     }]))  # fmt: skip
     page.goto(f"{notebook.url}/labkit/panel/{folder.relative_to(root / 'runs')}?token={TOKEN}")
-    until(lambda: page.locator("#step").inner_text().startswith("step 200000 of 200000, loss"))
-    until(lambda: HOSTILE in page.locator("#gpus").inner_text())
+    wait_for(lambda: page.locator("#step").inner_text().startswith("step 200000 of 200000, loss"))
+    wait_for(lambda: HOSTILE in page.locator("#gpus").inner_text())
     for place in ("#title", "#where", "#reason"):
         assert HOSTILE in page.locator(place).inner_text()
     assert page.locator("img").count() == 0 and page.title() == "labkit: a run"
@@ -355,11 +348,11 @@ def test_two_hundred_thousand_losses_are_drawn_and_no_text_is_taken_for_html(not
     notebook.shot("panel-long-run-half-width")
     page.set_viewport_size({"width": 1400, "height": 1000})
     folder.rename(folder.with_name("29990101-000000-away"))
-    until(lambda: page.locator("#status").inner_text() == "gone")
+    wait_for(lambda: page.locator("#status").inner_text() == "gone")
     assert "deleted" in page.locator("#reason").inner_text()
     assert page.locator("#loss polyline").count() == 2  # what was seen stays
     folder.with_name("29990101-000000-away").rename(folder)
-    until(lambda: page.locator("#status").inner_text() == "failed")
+    wait_for(lambda: page.locator("#status").inner_text() == "failed")
     notebook.errors[:] = [said for said in notebook.errors if "404" not in said]  # the browser's word on the vanished
     assert notebook.errors == []
 
@@ -377,7 +370,7 @@ def test_no_axis_of_the_panel_divides_by_nothing(notebook, root, steps, losses, 
     progress = {"event": "progress", "step": len(losses), "losses": losses, "samples": 0, "train_seconds": 0.0}
     (folder / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in [*lines, progress]))
     page.goto(f"{notebook.url}/labkit/panel/{folder.relative_to(root / 'runs')}?token={TOKEN}")
-    until(lambda: page.locator("#step").inner_text().startswith(f"step {len(losses)} of {steps}"))
+    wait_for(lambda: page.locator("#step").inner_text().startswith(f"step {len(losses)} of {steps}"))
     for drawing in ("#memory", "#loss"):
         assert not re.search("NaN|Infinity|undefined", page.locator(drawing).evaluate("it => it.outerHTML"))
     assert notebook.errors == []

@@ -7,10 +7,10 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from support.wait import wait_for
 
 from labkit.grading.archive import ArchiveError, read_archive
 from labkit.grading.collect import Host, collect
@@ -67,10 +67,8 @@ def node(tmp_path_factory):
             [SSHD, "-D", "-e", "-f", str(folder / "sshd_config")], stdin=subprocess.DEVNULL, stdout=log, stderr=log
         )
     try:
-        deadline = time.monotonic() + BOUND_S
-        while not accepts(port):
-            assert server.poll() is None and time.monotonic() < deadline, (folder / "sshd.log").read_text()
-            time.sleep(0.1)
+        wait_for(lambda: accepts(port) or server.poll() is not None, BOUND_S, (folder / "sshd.log").read_text)
+        assert server.poll() is None, (folder / "sshd.log").read_text()
         yield folder, port
     finally:
         server.terminate()

@@ -1,9 +1,8 @@
 """Every lab planned at full size: what someone without a GPU sees of the whole course. Run by ``make test-system``.
 
-The first planning of each real model takes a while; it is kept below ``LABKIT_RUNS``, or for this session alone.
+The first planning of each real model takes a while; it is kept where the fixture ``traces`` says.
 """
 
-import os
 from pathlib import Path
 
 import nbformat
@@ -15,8 +14,10 @@ NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    return os.environ.get("LABKIT_RUNS") or str(tmp_path_factory.mktemp("runs"))
+def runs(tmp_path_factory, traces):
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / ".predictions").symlink_to(traces)
+    return str(folder)
 
 
 def said(notebook):
@@ -26,7 +27,7 @@ def said(notebook):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_lab_executes_planned_only(path, runs, monkeypatch):
+def test_a_lab_executes_planned_only(path, runs, monkeypatch, warm_kernels):
     monkeypatch.setenv("LABKIT_MODE", "plan")
     monkeypatch.setenv("LABKIT_PROFILE", "h100-94gb")
     monkeypatch.setenv("LABKIT_RUNS", runs)

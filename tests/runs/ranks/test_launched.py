@@ -6,10 +6,10 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from support.wait import wait_for
 from trainers import trainers
 
 from labkit.cli import main
@@ -57,10 +57,8 @@ def test_a_rank_of_torchrun_that_is_killed_is_in_the_record(ledger):
 
     with start_torchrun("max_steps=1000000", "max_epochs=1000000") as launcher:
         try:
-            deadline = time.monotonic() + WAIT_S
-            while not has_stepped():
-                assert time.monotonic() < deadline and launcher.poll() is None
-                time.sleep(0.2)
+            wait_for(lambda: has_stepped() or launcher.poll() is not None, WAIT_S)
+            assert launcher.poll() is None
             folders = ledger.folders()
             os.kill(trainers(folders[0].path)[1], signal.SIGKILL)
             launcher.communicate(timeout=2 * WAIT_S)
@@ -70,10 +68,7 @@ def test_a_rank_of_torchrun_that_is_killed_is_in_the_record(ledger):
     (record,) = ledger.records()
     assert (record.status, record.ended_by_rank) == ("killed", 1)
     assert record.reason.startswith("rank 1 was killed by signal 9 (SIGKILL)")
-    deadline = time.monotonic() + WAIT_S
-    while trainers(folders[0].path):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_for(lambda: not trainers(folders[0].path), WAIT_S)
 
 
 def test_the_same_launch_resumes_where_it_stopped(ledger):
@@ -81,13 +76,11 @@ def test_the_same_launch_resumes_where_it_stopped(ledger):
     port = free_port()
 
     def wait_for_step(step: int, launcher: subprocess.Popen) -> Path:
-        deadline = time.monotonic() + WAIT_S
-        while not (
-            found := [f for f in ledger.folders() if (place := f.newest_checkpoint()) and step_of(place) >= step]
-        ):
-            assert time.monotonic() < deadline and launcher.poll() is None
-            time.sleep(0.05)
-        return found[0].path
+        def there() -> list[RunFolder]:
+            assert launcher.poll() is None
+            return [f for f in ledger.folders() if (place := f.newest_checkpoint()) and step_of(place) >= step]
+
+        return wait_for(there, WAIT_S)[0].path
 
     def step_of(place: Path) -> int:
         return int(place.parent.name.removeprefix("step-"))

@@ -7,10 +7,10 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import pytest
+from support.wait import wait_for
 
 from labkit.runs.ranks.watch import TIMED_OUT, Ranks
 
@@ -94,13 +94,6 @@ def alive(folder: Path) -> list[str]:
             if str(folder).encode() in line and state != "Z":
                 found.append(line.decode())
     return found
-
-
-def wait_for(condition) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def test_all_well_is_well_and_rank_0_has_said_so(start):

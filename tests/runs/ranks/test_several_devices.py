@@ -4,12 +4,12 @@ import json
 import os
 import signal
 import socket
-import time
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from support.wait import wait_for
 from trainers import trainers
 
 from labkit.config.schema import read_config
@@ -169,10 +169,7 @@ def run_and_send(number: int, **keys):
 
 
 def nothing_is_left(folder: str) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while left := processes_of(Path(folder)):
-        assert time.monotonic() < deadline, left
-        time.sleep(0.1)
+    wait_for(lambda: not processes_of(Path(folder)), said=lambda: processes_of(Path(folder)))
 
 
 def test_a_rank_that_is_killed_ends_the_run_and_is_named(ledger):
