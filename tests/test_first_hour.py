@@ -8,14 +8,9 @@ import shlex
 from pathlib import Path
 
 import pytest
+from command_lines import taken_by_labkit
 
-from labkit.cli import TAKE_VALUES, command_line
-from labkit.config.catalogue.models import ARCHITECTURES
 from labkit.config.errors import ConfigError
-from labkit.config.layers import resolve
-from labkit.config.profiles import load_profile
-from labkit.config.workspace import Workspace
-from labkit.verbs.options import pairs
 from provisioning import cli, project, sites
 from provisioning.errors import ProvisioningError
 
@@ -36,7 +31,7 @@ def known(words):
     if program.startswith("checks="):
         return program.removeprefix("checks=").removeprefix("$PWD/") in FOLDERS
     if program == "labkit":
-        return labkit(rest)
+        return taken_by_labkit(rest)
     if program == "provision":
         return provision(rest)
     if program == "python" and rest[0] == "-m":
@@ -46,18 +41,6 @@ def known(words):
     if program == "make":
         return re.search(rf"^{rest[0]}:", (ROOT / "Makefile").read_text(), re.MULTILINE) is not None
     return program in ELSEWHERE
-
-
-def labkit(words):
-    args = command_line().parse_args(words)
-    workspace = Workspace.find()
-    profile = getattr(args, "profile", None) or "tiny"
-    load_profile(workspace, profile)
-    experiment = getattr(args, "experiment", None) or getattr(args, "run", None)
-    if experiment is not None:
-        typed = pairs(args.overrides) if args.verb in TAKE_VALUES else {}
-        resolve(workspace, experiment, typed, profile)
-    return getattr(args, "model", None) in (None, *ARCHITECTURES)
 
 
 def provision(words):

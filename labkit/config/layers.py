@@ -44,7 +44,9 @@ class Resolved:
     profile: Profile
     config: RunConfig
     origins: dict[str, str]
+    """For each key the layer that its value comes from."""
     expected: Expected | None
+    """How the profile says that this ends; None with typed values."""
 
     @property
     def skip_reason(self) -> str | None:
@@ -96,7 +98,10 @@ def resolve(
 ) -> Resolved:
     """The run of experiment ``name`` with typed ``overrides`` on a profile's machine.
 
-    Raises ``ConfigError`` for anything that cannot work. Imports nothing heavy and writes nothing.
+        resolve(Workspace.find(), "reduced_batch", {"batch_size": 8}, "a100-80gb").config.lr
+
+    ``name`` may also be a YAML file. Raises ``ConfigError`` for anything that cannot work. Imports nothing heavy and
+    writes nothing.
     """
     experiment = load_experiment(workspace, name)
     profile = load_profile(workspace, profile_name)

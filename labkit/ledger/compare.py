@@ -19,6 +19,8 @@ def compare(
 ) -> list[dict[str, Any]]:
     """The newest run of each experiment on ``profile``, in the order of the course; runs with typed values after it.
 
+        compare(workspace, Ledger(workspace.runs), "tiny")[0]["peak_bytes"]
+
     Each row has ``number, experiment, overrides, changed, status, expected_status, expected, as_expected, outdated,
     died_in, reason, source, peak_bytes, capacity_bytes, peak_by_category, predicted, phases, train_seconds, losses,
     samples, run``. ``phases`` has for each phase the reported occurrence with the highest peak, ``predicted`` what

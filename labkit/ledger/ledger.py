@@ -19,7 +19,13 @@ from labkit.ledger.whole_file import write_whole
 
 
 class Ledger:
-    """All runs below one folder: ``<profile>/<experiment>/<id>/``."""
+    """All runs below one folder: ``<profile>/<experiment>/<id>/``.
+
+        ledger = Ledger(Workspace.find().runs)
+        [record.peak_bytes for record in ledger.records("tiny", "baseline")]
+
+    A folder that is not there is a ledger without runs.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root

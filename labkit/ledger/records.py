@@ -29,55 +29,78 @@ version 2 no ranks; version 3 no job. Version 5 has the words of today: ``fallba
 
 
 class Record(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """What one run was and how it ended. ``status`` is ok, oom, killed, timeout, failed, skipped or running.
+    """What one run was and how it ended: ``run`` returns it, ``Ledger.records`` finds those of before.
 
-    ``died_in`` of an out-of-memory: optimizer step and micro step (both from 0) and the activity. ``out_of_memory``:
-    the bytes asked for, and what held the memory by category. ``losses``: one value an optimizer step, None where it
-    was not a finite number. ``samples``: seen in finished optimizer steps. ``model``: what ``weight_facts`` counts.
-    ``others_bytes``: what other processes held on the GPU when the run started, None where that was not known.
-    ``attempts``: how the run ended before it was resumed from a checkpoint, oldest first, and at which step.
-    ``fallback``: what auto-fit changed against the first run, and what was predicted of that.
-    ``diagnosis``: what happened to a run that did not end well, the evidence, and what to do.
-    ``prediction``: what was predicted for this run, as ``Prediction.to_dict`` gives it, or why not (``error``).
-    ``ranks``: what ranks after the first have measured, on several devices; ``memory`` is the first's.
-    ``ended_by_rank``: the rank that ended such a run, when it did not end well.
-    ``job``: the Slurm job that carried the run out, or resumed it last.
-    ``schema``: the version of its form.
+        record = run("baseline")
+        record.status, record.died_in.phase, record.out_of_memory.held["activations"]
+
+    What a run did not come to is None or empty.
     """
 
     id: str
+    """Time of its start in UTC, and eight random digits; the name of its folder."""
     experiment: str
     profile: str
     status: str
+    """ok, oom, killed, timeout, failed, skipped or running."""
     overrides: dict[str, Any]
+    """Values that were typed for this run."""
     config: dict[str, Any]
+    """All values; ``read_config`` makes a ``RunConfig`` of them."""
     config_hash: str
+    """``RunConfig.hash`` of these values."""
     created: str
+    """When the run began, in UTC, as ISO 8601 has it."""
     schema: int = SCHEMA
+    """Version of the record's form."""
     expected: Expected | None = None
+    """How the profile says that this experiment ends; None with typed values."""
     as_expected: bool | None = None
+    """Whether it has ended so."""
     reason: str | None = None
+    """One line on an end that is not ok."""
     died_in: DiedIn | None = None
+    """Of an out-of-memory: optimizer step and micro step, both from 0, and the activity."""
     out_of_memory: OutOfMemory | None = None
+    """The bytes asked for, and what held the memory by category."""
     device: str | None = None
+    """Name of the device; of the simulated GPU what machine it was."""
     versions: dict[str, str] = {}
+    """Versions of Python and the libraries."""
     model: Model = Model()
+    """What ``weight_facts`` counts: parameters, trainable ones, bytes."""
     others_bytes: int | None = None
+    """What other processes held on the GPU when the run started; None where that was not known."""
     memory: MemoryReport | None = None
+    """Memory phase by phase; on several devices the first rank's."""
     prediction: PredictedOrNot | None = None
+    """What was predicted for this run, as ``Prediction.to_dict`` gives it, or why not (``error``)."""
     peak_bytes: int = 0
+    """Highest device bytes; on several devices the first rank's."""
     losses: list[float | None] = []
+    """One value an optimizer step, None where it was not a finite number."""
     samples: int = 0
+    """Samples seen in finished optimizer steps."""
     validation_losses: list[float | None] = []
+    """One value an epoch, with ``val_fraction``."""
     train_seconds: float = 0.0
+    """Seconds in training steps."""
     wall_seconds: float = 0.0
+    """Seconds from start to end of the run's process, all attempts together."""
     exit_code: int | None = None
+    """Of the run's process; negative for the signal that ended it."""
     attempts: list[Attempt] = []
+    """How the run ended before it was resumed from a checkpoint, oldest first, and at which step."""
     fallback: Fallback | None = None
+    """What auto-fit changed against the first run, and what was predicted of that."""
     diagnosis: Diagnosis | None = None
+    """What happened to a run that did not end well, the evidence, and what to do."""
     ranks: list[OfRank] = []
+    """What ranks after the first have measured, on several devices."""
     ended_by_rank: int | None = None
+    """The rank that ended such a run, when it did not end well."""
     job: str | None = None
+    """The Slurm job that carried the run out, or resumed it last."""
 
     @classmethod
     def from_dict(cls, data: Any) -> "Record":

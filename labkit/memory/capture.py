@@ -23,11 +23,15 @@ class MemoryCapture(Callback):
         Trainer(callbacks=[capture]).fit(module)
         print(capture.report.peak_bytes)
 
+    ``report`` is the ``MemoryReport`` so far; ``step``, ``micro_step`` and ``activity`` tell where the run is. After an
+    out-of-memory error ``died_in`` tells step, micro step and phase, and ``held`` the bytes by category, in a reported
+    step; before, both are None.
+
     Without a ``tracker`` one is entered for the reported steps alone; other steps run at full speed, and the report
     holds what can be reached from the module, its optimizers and the batch, and what is allocated in a reported step.
     With the ``tracker`` of a simulated GPU, entered by the caller around model building and ``fit``, nothing escapes.
-    ``on_phase`` is called with each ``PhaseMemory``. After an out-of-memory error ``died_in`` tells step, micro step
-    and phase, and ``held`` the bytes by category, in a reported step.
+    ``on_phase`` is called with each ``PhaseMemory``. Raises ``ValueError`` for ``report_every`` below 1 and, when
+    training starts, for a ``tracker`` that is not entered.
 
     On CUDA the allocator's counters decide: each phase adds up to them, and what the tracker has not seen is
     ``unattributed``. ``owned_by`` gives, for an optimizer that is not torch's, its tensors by category; on the

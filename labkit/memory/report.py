@@ -23,19 +23,24 @@ def activity_of(phase: str) -> str:
 class PhaseMemory(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
     """One phase of one micro step: the breakdown at its end, and at the moment of its highest total.
 
-    ``end`` and ``peak`` give bytes for every category. ``highest`` gives each category's own maximum inside the
-    phase; these need not happen together. ``reserved_bytes`` and ``device_used_bytes`` are the caching allocator's
-    and the driver's numbers at the end of the phase, and None where neither exists.
+    Breakdowns give bytes for every category: ``parameters``, ``gradients``, ``optimizer_gpu``, ``activations``,
+    ``temporaries``, ``inputs``, ``unattributed``, and what is in host memory, ``parameters_cpu`` and ``optimizer_cpu``.
     """
 
     phase: str
+    """``before_forward``, ``after_forward``, ``after_backward`` or ``after_optimizer_step``."""
     step: int
     micro_step: int
     end: dict[str, int]
+    """Bytes by category at the end of the phase."""
     peak: dict[str, int]
+    """Bytes by category when most device memory was allocated."""
     highest: dict[str, int]
+    """Each category's own maximum inside the phase, in bytes; these need not happen together."""
     reserved_bytes: int | None = None
+    """What the caching allocator has reserved at the end of the phase; None where there is none."""
     device_used_bytes: int | None = None
+    """What the driver says is in use at the end of the phase; None where there is none."""
 
     @property
     def end_bytes(self) -> int:
@@ -54,11 +59,20 @@ class PhaseMemory(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 @dataclass(kw_only=True)
 class MemoryReport:
-    """The reported steps of one run, in order. Predicted, simulated and CUDA runs give the same class."""
+    """The reported steps of one run, in order. Predicted, simulated and CUDA runs give the same class.
+
+        report.peak_bytes, report.peak_phase.phase
+        report.at("after_forward", step=1).end["activations"]
+
+    Sizes are in bytes; steps and micro steps count from 0.
+    """
 
     source: Source
+    """What made the numbers: ``predicted``, ``simulated GPU`` or ``CUDA``."""
     capacity_bytes: int | None = None
+    """Where the device is out of memory; None where no capacity was given."""
     phases: list[PhaseMemory] = field(default_factory=list)
+    """What was reported, oldest first."""
 
     @property
     def peak_phase(self) -> PhaseMemory | None:

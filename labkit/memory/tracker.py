@@ -52,7 +52,13 @@ class _Block:
 class Tracker(TorchDispatchMode):
     """Count every storage that operations make, from allocation to free, in bytes and by category.
 
-    Use it as a context around the code to follow. Register storages that existed before with ``assign``. With
+        with Tracker(capacity_bytes=100 * 2**20) as gpu:
+            gpu.assign(model.parameters(), "parameters")
+            model(batch)
+        gpu.peak_bytes, gpu.breakdown()["parameters"]
+
+    Use it as a context around the code to follow. Register storages that existed before with ``assign``.
+    ``allocated_bytes`` counts what is alive, ``peak_bytes`` the most that was; sizes are rounded up to 512 bytes. With
     ``capacity_bytes`` the operation whose output would exceed the capacity raises ``SimulatedOutOfMemoryError``, a
     ``torch.OutOfMemoryError``. Only storages on ``device_type`` count; on the simulated GPU that is the CPU, and
     ``host()`` marks work that a real machine would do in host memory.
@@ -165,7 +171,7 @@ class Tracker(TorchDispatchMode):
                     self._move(block, category)
 
     def category(self, tensor: torch.Tensor) -> str | None:
-        """What a tensor's storage is for; None for one that was never seen."""
+        """What a tensor's storage is for, empty before that is decided; None for one that was never seen."""
         parts = _parts(tensor)
         block = self._live.get(storage_key(parts[0].untyped_storage())) if parts else None
         return block.category if block else None

@@ -28,24 +28,26 @@ BORDERLINE = 0.05
 class Prediction(MemoryReport):
     """The report of a run that has not happened, and what the caching allocator makes of it under the capacity.
 
-    ``verdict`` is ``fits``, ``out of memory``, ``borderline`` when 5% more or less capacity would change that, or
-    ``no capacity given``. ``reserved_bytes`` is the most that the allocator reserves, never above the capacity; the
-    simulated GPU has no allocator.
-    ``operation`` made the highest peak. For a run that runs out of memory ``died_in`` tells where, as a record does,
-    and ``requested_bytes`` what was asked for there. The phases after that would be there with more memory.
+    The phases after an out-of-memory would be there with more memory.
     """
 
     operation: str
+    """What made the highest peak."""
     reserved_bytes: int | None
+    """The most that the allocator reserves, never above the capacity; the simulated GPU has no allocator."""
     verdict: str
+    """``fits``, ``out of memory``, ``borderline`` when 5% more or less capacity would change that, or
+    ``no capacity given``."""
     margin: float | None
     """Share of the capacity that stays free at the peak of what is allocated; below zero it is missing."""
     died_in: dict[str, Any] | None = None
+    """Where a run runs out of memory: step, micro step, phase and operation."""
     requested_bytes: int | None = None
+    """What was asked for there."""
     checkpoint_bytes: int = 0
     """What one checkpoint takes on disk; a run holds ``keep_checkpoints`` of them, and one more while it writes it."""
     warm_up_bytes: int = 0
-    """The block that loading a checkpoint reserves at once; see ``warm_up_bytes``."""
+    """The block that loading a checkpoint onto a GPU reserves at once; 0 with random weights."""
     reserved_without_warm_up_bytes: int | None = None
     """``reserved_bytes`` of the same run with random weights; None where nothing is loaded onto a GPU."""
 
@@ -66,7 +68,7 @@ class Prediction(MemoryReport):
 def predict(config: RunConfig, gpu: str | None = None, cache: TraceCache | None = None) -> Prediction:
     """The memory of a run, byte by byte and phase by phase, from two optimizer steps on ``meta`` tensors.
 
-        predict(resolve(Workspace.find(), "reduced_batch").config, "a100-80gb").verdict
+        predict(resolve(Workspace.find(), "reduced_batch", {}, "a100-80gb").config).verdict
 
     ``gpu`` is a GPU by name or size (``24GiB``) to use in place of the config's device. Steps that were executed
     before come from the ``cache``, by default that of the workspace's runs. Raises ``ConfigError`` for an unknown GPU
