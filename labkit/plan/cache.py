@@ -40,8 +40,8 @@ class TraceCache:
 
     @staticmethod
     def find() -> "TraceCache":
-        """The one of the workspace's runs."""
-        return _of_folder(Workspace.find().runs / ".predictions")
+        """The one of the workspace."""
+        return _of_folder(Workspace.find().predictions)
 
     def has(self, config: RunConfig) -> bool:
         """Whether nothing needs to be executed."""
