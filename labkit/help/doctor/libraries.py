@@ -44,7 +44,7 @@ def check_versions(requirements: Path = REQUIREMENTS) -> Check:
     if other:
         names = ", ".join(f"{need.name} {version}, not {_versions(need)}" for need, version in other)
         return Check(name="versions", level="amber", found=f"not as tested: {names}", fix=fix)
-    counted_here = counted(sum(version != "missing" for _, version in here), "package")
+    counted_here = counted(len({need.name for need, version in here if version != "missing"}), "package")
     pinned = all(str(need.specifier).startswith("==") for need in wanted)
     found = f"{counted_here} as pinned" if pinned else f"{counted_here} in the ranges of labkit {version_of('labkit')}"
     return Check(name="versions", level="green", found=found)
