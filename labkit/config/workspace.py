@@ -55,7 +55,9 @@ class Workspace:
     @property
     def is_read_only(self) -> bool:
         """Whether nothing is to be written here: it is the package's own, or there is no right to."""
-        return self.root == _packaged() or (self.root.is_dir() and not os.access(self.root, os.W_OK))
+        if self.root.resolve() == _packaged().resolve():
+            return True
+        return self.root.is_dir() and not os.access(self.root, os.W_OK)
 
     def check_writable(self) -> None:
         """Raise ``ConfigError``, with the way to a workspace of one's own, where nothing is to be written."""
