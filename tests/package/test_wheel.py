@@ -78,6 +78,7 @@ def test_version_configs_and_profiles_are_those_of_the_checkout(installed):
 
 
 def test_a_prediction_is_that_of_the_checkout(planned, tmp_path):
+    assert planned.returncode == 0, planned.stderr
     found = json.loads(planned.stdout)
     config = resolve(Workspace(ROOT / "workspace"), PLANNED).config
     here = predict(config, cache=TraceCache(tmp_path))
