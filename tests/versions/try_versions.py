@@ -18,6 +18,10 @@ import tomllib
 import venv
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
+
+from labkit.config.workspace import Workspace
+from labkit.lab.reference import read_reference
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "tests" / "benchmarks" / "results" / "versions.md"
@@ -25,8 +29,7 @@ GPU = "h100-94gb"
 TESTS = (
     "tests/train/test_adapters.py", "tests/train/test_quantized.py", "tests/train/test_optimizers.py",
     "tests/train/test_data.py", "tests/plan/test_paged.py", "tests/borrowed/test_fences.py",
-    "tests/ledger/test_records.py", "tests/config/test_secrets.py", "tests/lab/test_figures.py",
-    "tests/lab/test_form.py",
+    "tests/ledger/test_records.py", "tests/lab/test_figures.py", "tests/lab/test_form.py",
 )  # fmt: skip
 """What touches libraries most: adapters, 4 bits, optimizers, data sets, private names, records, figures, widgets."""
 
@@ -83,15 +86,9 @@ class Environment:
         done = self.run("-m", "labkit.cli", "plan", "--all", "--gpu", GPU, "--json")
         if done.returncode:
             return f"failed: {(done.stderr.strip().splitlines() or ['?'])[-1]}"
-        path = ROOT / "workspace" / "reference" / f"{GPU}.json"
-        runs = json.loads(path.read_text(encoding="utf-8"))["runs"]
-        shipped = {run["experiment"]: run["prediction"] for run in runs if not run["overrides"]}
-        keys = ("verdict", "peak_bytes", "reserved_bytes")
+        shipped = {run.name: run.record.prediction for run in read_reference(Workspace(ROOT / "workspace"), GPU)}
         rows = json.loads(done.stdout)
-        wrong = {
-            row["experiment"] for row in rows for key in keys if row.get(key) != shipped[row["experiment"]].get(key)
-        }
-        other = sorted(wrong)
+        other = [row["experiment"] for row in rows if not _same(row, shipped[row["experiment"]])]
         return f"{len(rows) - len(other)} of {len(rows)}{' without ' + ', '.join(other) if other else ''}"
 
     def tested(self) -> str:
@@ -100,6 +97,11 @@ class Environment:
         failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
         lines = done.stdout.strip().splitlines() or [done.stderr[-300:]]
         return re.sub(r" in [\d.]+s.*", "", lines[-1].strip("= ")) + "".join(f"; {name}" for name in failed)
+
+
+def _same(row: dict[str, Any], shipped: Any) -> bool:
+    found = [row.get(key) for key in ("verdict", "peak_bytes", "reserved_bytes")]
+    return found == [shipped.verdict, shipped.peak_bytes, shipped.reserved_bytes]
 
 
 def try_one(which: str, torch: str) -> tuple[dict[str, str], list[str]]:
