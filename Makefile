@@ -55,7 +55,8 @@ clean:  ## remove the environments; runs stay
 NOTICE := package.json static/remoteEntry.js
 $(READY): requirements.txt tests/requirements.txt pyproject.toml docker/jupyter/server_extension.json docker/jupyter/lab_settings.json $(NOTICE:%=docker/jupyter/labextension/%)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -r requirements.txt -r tests/requirements.txt --editable .
+	$(BIN)/python -m pip install --quiet -r requirements.txt -r tests/requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	install -D -m 644 docker/jupyter/server_extension.json $(VENV)/etc/jupyter/jupyter_server_config.d/labkit.json
 	install -D -m 644 docker/jupyter/lab_settings.json $(VENV)/share/jupyter/lab/settings/overrides.json
 	$(foreach file,$(NOTICE),install -D -m 644 docker/jupyter/labextension/$(file) $(VENV)/share/jupyter/labextensions/labkit-lease/$(file) &&) true

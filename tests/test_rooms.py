@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from labkit.plan.cache import ROOMS
+
 ROOT = Path(__file__).parents[1]
 LABKIT = ROOT / "labkit"
 MODULES = sorted(LABKIT.rglob("*.py"))
@@ -167,3 +169,7 @@ def test_nothing_heavy_is_imported_before_a_run_starts(code):
 
 def test_the_check_for_heavy_imports_sees_one():
     assert "numpy" in loaded_after("import labkit, numpy")
+
+
+def test_a_prediction_is_made_again_after_an_edit_of_any_room_that_it_executes():
+    assert set(ROOMS) == {"plan"} | MAY_IMPORT["plan"]

@@ -80,16 +80,17 @@ def name_of(experiment: str) -> str:
 
 
 def write_script(
-    request: JobRequest, config: RunConfig, typed: list[str], workspace: Path, runs: Path, labkit: Path
-) -> str:
+    request: JobRequest, config: RunConfig, typed: list[str], workspace: Path, runs: Path, labkit: Path,
+    logs: Path | None = None,
+) -> str:  # fmt: skip
     """The text of the script that runs ``labkit run TYPED`` as a Slurm job.
 
     ``typed`` is the experiment, its values and profile, without ``devices`` and ``num_nodes``: these come from Slurm.
-    ``labkit`` is the command outside a container. S2's rules hold: tasks and GPUs are given by node, caches leave the
-    home folder, every process is started by ``srun``.
+    ``labkit`` is the command outside a container. The output goes to ``logs``, by default in the workspace. S2's rules
+    hold: tasks and GPUs are given by node, caches leave the home folder, every process is started by ``srun``.
     """
     simulated, saves = config.simulated, config.enable_checkpointing
-    logs = workspace / "slurm" / "logs"
+    logs = logs or workspace / "slurm" / "logs"
     warning_s = min(WARNING_S, limit_s(request.time) // 4)
     asked = [
         ("", f"--job-name={name_of(typed[0])}"),

@@ -1,6 +1,11 @@
-"""The workspace: the folder with configs, profiles, data and runs."""
+"""The workspace: the folder with configs, profiles, data and runs.
+
+labkit carries the course's own, to be read. What is made with that one, or with any that cannot be written, lies in the
+folders of the XDG base directory specification.
+"""
 
 import os
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,24 +33,52 @@ class Workspace:
     @property
     def data(self) -> Path:
         """Data sets that do not ship with the package."""
-        return self.root / "data"
+        here = self.root / "data"
+        return here if here.is_dir() else self.home / "data"
 
     @property
     def runs(self) -> Path:
         """The ledger; ``LABKIT_RUNS`` puts it elsewhere."""
-        return Path(os.environ.get("LABKIT_RUNS") or self.root / "runs").absolute()
+        return Path(os.environ.get("LABKIT_RUNS") or self.home / "runs").absolute()
+
+    @property
+    def predictions(self) -> Path:
+        """The cache of predictions: with the runs, or in the user's folder for caches."""
+        in_runs = os.environ.get("LABKIT_RUNS") or self.home == self.root
+        return self.runs / ".predictions" if in_runs else _xdg("XDG_CACHE_HOME", ".cache") / "predictions"
+
+    @property
+    def home(self) -> Path:
+        """Where labkit writes: the workspace, or the user's folder for data where that is not to be written."""
+        return _xdg("XDG_DATA_HOME", ".local/share") if self.is_read_only else self.root
+
+    @property
+    def is_read_only(self) -> bool:
+        """Whether nothing is to be written here: it is the package's own, or there is no right to."""
+        if self.root.resolve() == _packaged().resolve():
+            return True
+        return self.root.is_dir() and not os.access(self.root, os.W_OK)
+
+    def check_writable(self) -> None:
+        """Raise ``ConfigError``, with the way to a workspace of one's own, where nothing is to be written."""
+        if self.is_read_only:
+            raise ConfigError(
+                f"{self.root} is not to be written; make a workspace of your own in this folder, which is then "
+                f"found: cp -r {shlex.quote(str(self.root))} workspace"
+            )
 
     @classmethod
     def find(cls) -> "Workspace":
         """``LABKIT_WORKSPACE``, else the first of these that has a baseline: the current folder, ``workspace/`` in it
-        or above it, the checkout's.
+        or above it, the checkout's, the package's own.
 
         Raises ``ConfigError`` when there is none.
         """
         named = os.environ.get("LABKIT_WORKSPACE")
         here = Path.cwd()
         checkout = Path(__file__).parents[2]
-        places = [Path(named)] if named else [here, *(p / "workspace" for p in (here, *here.parents, checkout))]
+        places = [here, *(p / "workspace" for p in (here, *here.parents, checkout)), _packaged()]
+        places = [Path(named)] if named else places
         for place in places:
             if os.path.isfile(place / "configs" / "baseline.yaml"):  # noqa: PTH113 - says no to a name that is too long
                 return cls(place.absolute())._named_in_text()
@@ -60,3 +93,17 @@ class Workspace:
                     "could not name it; set PYTHONUTF8=1, or LC_ALL=C.UTF-8."
                 )
         return self
+
+
+def _packaged() -> Path:
+    """Where the wheel puts the course's configs, profiles and reference; a checkout has nothing there."""
+    return Path(__file__).absolute().parents[1] / "workspace"
+
+
+def _xdg(variable: str, default: str) -> Path:
+    """labkit's folder in one of the user's base folders; the specification has a relative path ignored."""
+    named = os.environ.get(variable, "")
+    try:
+        return (Path(named) if Path(named).is_absolute() else Path.home() / default) / "labkit"
+    except RuntimeError:
+        raise ConfigError(f"this user has no home folder; set {variable} or LABKIT_RUNS.") from None

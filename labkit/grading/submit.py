@@ -64,9 +64,11 @@ def submit(workspace: Workspace, name: str, to: Path | None = None) -> tuple[Pat
     """
     name = read_name(name)
     found = gather(workspace)
-    path = free_path(to or workspace.root / file_name(name))
+    path = free_path(to or workspace.home / file_name(name))
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
+        if to is None:
+            path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("xb") as file:
             write_archive(file, name, found.members, found.left_out)
             file.flush()

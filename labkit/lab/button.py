@@ -3,6 +3,7 @@
 from typing import Any
 
 from labkit.config.errors import ConfigError
+from labkit.config.extras import missing
 from labkit.config.workspace import Workspace
 from labkit.lab.processes import submitted
 from labkit.lab.views import Lines
@@ -31,8 +32,8 @@ class Button(View):
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         """The widget, for a page that shows widgets; the rest for those that do not."""
-        plain = {"text/plain": self.text(), "text/html": self.html()}
-        return self._widget()._repr_mimebundle_() | plain
+        plain = {"text/plain": self.text(), "text/html": self.html()}  # which says how to do it without a button
+        return plain if missing("ipywidgets") else self._widget()._repr_mimebundle_() | plain
 
     def _widget(self) -> Any:
         from ipywidgets import HTML, Button, HBox, Text, VBox

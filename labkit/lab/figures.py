@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from labkit.config.errors import ConfigError, nearest
+from labkit.config.extras import missing
 from labkit.lab.result import NOT_PLANNED, Result
 from labkit.lab.views import Lines
 from labkit.ledger.view import View
@@ -79,6 +80,8 @@ def draw(kind: str, results: Sequence[Result]) -> View:
     if all(result.planned for result in shown) and kind in ("loss", "tradeoff", "compared"):
         needs = {"loss": "a loss", "tradeoff": "time and loss", "compared": "a measurement"}[kind]
         return Lines(f"no figure {kind}: it needs {needs}", [NOT_PLANNED], mark="not available")
+    if (reason := missing("matplotlib")) is not None:
+        return Lines(f"no figure {kind}", [reason], mark="not available")
     module = import_module(f"labkit.lab.figures_{_KINDS[kind]}")
     drawing_of: Callable[[Sequence[Result]], View] = getattr(module, kind)
     return drawing_of(shown)

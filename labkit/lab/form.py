@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labkit.config.errors import ConfigError
+from labkit.config.extras import missing
 from labkit.config.layers import Resolved, resolve
 from labkit.config.schema import RunConfig, key_choices, key_docs, key_type, keys
 from labkit.config.values import pairs
@@ -95,10 +96,11 @@ class Form(View):
 
         from labkit.lab.progress import in_notebook
 
-        if in_notebook():
+        reason = missing("ipywidgets")
+        if in_notebook() and reason is None:
             display(self.widget())
         else:
-            print(self.text())
+            print(self.text() if reason is None else f"{self.text()}\n  no fields to fill in: {reason}")
 
     def _text(self) -> str:
         return f"{self.command}\n  {self.said}"

@@ -99,7 +99,9 @@ def wanted_names(workspace: Workspace, profile: str) -> list[str]:
 
 
 def make(workspace: Workspace, profile: str) -> Path:
-    """Make the reference of one profile; takes minutes where much has to be run or planned."""
+    """Make the reference of one profile; takes minutes where much has to be run or planned. Raises ``ConfigError`` for
+    a workspace that is not to be written."""
+    workspace.check_writable()
     runs = []
     for name in wanted_names(workspace, profile):
         print(f"{profile}: {name}", file=sys.stderr, flush=True)

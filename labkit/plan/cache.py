@@ -27,6 +27,9 @@ WITHOUT_EFFECT = frozenset({
 })  # fmt: skip
 """Keys that change nothing in a step's memory."""
 
+ROOMS = ("borrowed", "config", "families", "memory", "plan", "train")
+"""What is executed; an edit of a module there makes every entry one of other versions."""
+
 
 class TraceCache:
     """Traces by config and versions: in this process, and in a folder if there is one.
@@ -40,8 +43,8 @@ class TraceCache:
 
     @staticmethod
     def find() -> "TraceCache":
-        """The one of the workspace's runs."""
-        return _of_folder(Workspace.find().runs / ".predictions")
+        """The one of the workspace."""
+        return _of_folder(Workspace.find().predictions)
 
     def has(self, config: RunConfig) -> bool:
         """Whether nothing needs to be executed."""
@@ -114,8 +117,8 @@ def _key(config: RunConfig) -> str:
 def _versions() -> list[str]:
     """The libraries whose operations are executed, and the text of the rooms that do."""
     text = hashlib.sha256()
-    for room in ("borrowed", "config", "memory", "plan", "train"):
-        for path in sorted((Path(__file__).parents[1] / room).glob("*.py")):
+    for room in ROOMS:
+        for path in sorted((Path(__file__).parents[1] / room).rglob("*.py")):
             text.update(path.read_bytes())
     names = ("torch", "transformers", "peft", "bitsandbytes")
     return [*(f"{name} {version_of(name)}" for name in names), text.hexdigest()]

@@ -2,12 +2,13 @@
 
     python -m labkit.train.compile
 
-The result is kept in ``TORCH_EXTENSIONS_DIR``, by default in the Python environment. Without a compiler nothing is
-done, and the offload experiment will be skipped.
+The result is kept in ``TORCH_EXTENSIONS_DIR``, by default in the Python environment. Without a compiler or
+without DeepSpeed nothing is done, and the offload experiment will be skipped.
 """
 
 import sys
 
+from labkit.config.extras import missing_for
 from labkit.config.schema import RunConfig
 from labkit.train.extensions import alone
 from labkit.train.strategies import missing_compiler, set_environment
@@ -17,7 +18,8 @@ OFFLOAD = {"optim": "deepspeed_cpu", "strategy": "deepspeed_stage_2_offload", "l
 
 def main() -> None:
     """Build the CPU optimizer and the communication between processes of one machine."""
-    reason = missing_compiler(RunConfig(device="cuda", **OFFLOAD))
+    config = RunConfig(device="cuda", **OFFLOAD)
+    reason = missing_for(config) or missing_compiler(config)
     if reason is not None:
         print(f"xxl_cpu_offload will be skipped: {reason}", file=sys.stderr)
         return

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
 from labkit import assets
 from labkit.config.datasets import DATASETS, DatasetEntry, find_dataset
+from labkit.config.extras import missing
 from labkit.config.schema import RunConfig
 from labkit.train.errors import DataError
 
@@ -69,6 +70,8 @@ class FolderDataset(Dataset):
     """
 
     def __init__(self, folder: Path) -> None:
+        if (reason := missing("datasets")) is not None:
+            raise DataError(f"the data set in {folder} cannot be read: {reason}")
         import datasets
 
         datasets.disable_progress_bars()
@@ -82,10 +85,10 @@ class FolderDataset(Dataset):
         if isinstance(found, dict) and "train" not in found:
             raise DataError(f"the data set in {folder} has the splits {sorted(found)}; it lacks train. Rename one.")
         rows = found["train"] if isinstance(found, dict) else found
-        missing = {"image", "text"} - set(rows.column_names)
-        if missing:
+        lacking = {"image", "text"} - set(rows.column_names)
+        if lacking:
             raise DataError(
-                f"the data set in {folder} has columns {rows.column_names}; it lacks {sorted(missing)}. Rename them."
+                f"the data set in {folder} has columns {rows.column_names}; it lacks {sorted(lacking)}. Rename them."
             )
         self.folder = folder
         self.rows = rows

@@ -21,6 +21,7 @@ from lightning.pytorch import Callback, seed_everything
 
 from labkit.config.device import SIMULATED_GPU
 from labkit.config.errors import ConfigError
+from labkit.config.extras import missing_for
 from labkit.config.parent import end_with_parent
 from labkit.config.place import Place
 from labkit.config.schema import RunConfig
@@ -69,7 +70,7 @@ def fit(
         others_bytes = used_by_others_bytes(index)  # before this process is one of them
         if (ended := without_gpu(index)) is not None:
             return ended
-    if reason := missing_compiler(config):
+    if reason := missing_for(config) or missing_compiler(config):
         return {"status": "skipped", "reason": reason}
     seed_everything(config.seed, workers=True, verbose=False)
     training = Training(folder, config, data_folder, events, saved, rank)

@@ -76,6 +76,7 @@ def _make(workspace: Workspace, args: argparse.Namespace) -> int:
         raise ConfigError(
             f"--name={name!r} is not a name for a profile: letters, digits, '.', '_' and '-', not '{MAKE}'."
         )
+    workspace.check_writable()
     path = workspace.profiles / f"{name}.yaml"
     from labkit.plan.profile_file import check_free, write_profile
     from labkit.plan.tune import tune

@@ -83,15 +83,15 @@ def _written(workspace: Workspace, args: argparse.Namespace) -> Path:
         nodes=args.nodes, gpus=args.gpus, cpus=args.cpus_per_task or config.num_workers + 1, time=args.time,
         partition=args.partition, constraint=args.constraint, account=args.account, memory=args.mem,
         container=args.container and args.container.absolute(), modules=tuple(args.module),
-        project=(args.project or workspace.root / "slurm").absolute(),
+        project=(args.project or workspace.home / "slurm").absolute(),
     )  # fmt: skip
     experiment = args.experiment
     if experiment.endswith((".yaml", ".yml")):
         experiment = str(Path(experiment).absolute())
     typed = [experiment, *(f"{key}={value}" for key, value in overrides.items()), "--profile", args.profile]
     labkit = Path(sys.executable).with_name("labkit")
-    text = write_script(request, config, typed, workspace.root, workspace.runs, labkit)
-    folder = workspace.root / "slurm"
+    folder = workspace.home / "slurm"
+    text = write_script(request, config, typed, workspace.root, workspace.runs, labkit, folder / "logs")
     script = folder / f"{name_of(experiment)}-{config.hash[:8]}.sbatch"
     try:
         (folder / "logs").mkdir(parents=True, exist_ok=True)  # before the job: Slurm makes no folder for its output

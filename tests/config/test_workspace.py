@@ -124,3 +124,73 @@ def error_of():
     text = str(caught.value)
     assert len(text.splitlines()) == 1
     return text
+
+
+# -- the package's own, and others that are not to be written
+
+
+@pytest.fixture
+def packaged(monkeypatch, tmp_path, no_checkout):
+    """labkit as installed from its wheel, in an empty folder, with an empty home."""
+    for name in ("XDG_DATA_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return make(tmp_path / "site-packages" / "labkit" / "workspace")
+
+
+def test_without_any_other_the_packages_own_is_found_and_nothing_is_written_there(packaged, tmp_path):
+    found = Workspace.find()
+    assert (found.root, found.configs) == (packaged, packaged / "configs")
+    data, cache = tmp_path / "home" / ".local" / "share" / "labkit", tmp_path / "home" / ".cache" / "labkit"
+    assert (found.home, found.runs, found.data) == (data, data / "runs", data / "data")
+    assert found.predictions == cache / "predictions"
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_workspace_of_ones_own_comes_before_the_packages(packaged, tmp_path):
+    root = make(tmp_path / "here" / "workspace")
+    assert Workspace.find().root == root
+    assert Workspace.find().predictions == root / "runs" / ".predictions"
+
+
+def test_the_folders_of_xdg_are_where_their_variables_say(packaged, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "d"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "c"))
+    assert Workspace.find().runs == tmp_path / "d" / "labkit" / "runs"
+    assert Workspace.find().predictions == tmp_path / "c" / "labkit" / "predictions"
+    monkeypatch.setenv("XDG_DATA_HOME", "relative")  # which the specification has ignored
+    assert Workspace.find().runs == tmp_path / "home" / ".local" / "share" / "labkit" / "runs"
+
+
+def test_the_packages_own_is_not_written_to_when_it_is_named_either(packaged, tmp_path, monkeypatch):
+    monkeypatch.setenv("LABKIT_WORKSPACE", str(packaged))
+    assert Workspace.find().runs.is_relative_to(tmp_path / "home")
+    with pytest.raises(ConfigError, match="cp -r .* workspace"):
+        Workspace.find().check_writable()
+
+
+def test_labkit_runs_takes_the_predictions_with_it(packaged, tmp_path, monkeypatch):
+    monkeypatch.setenv("LABKIT_RUNS", str(tmp_path / "ledger"))
+    assert Workspace.find().runs == tmp_path / "ledger"
+    assert Workspace.find().predictions == tmp_path / "ledger" / ".predictions"
+
+
+def test_a_workspace_without_the_right_to_write_is_read_and_others_are_written(packaged, tmp_path, monkeypatch):
+    root = make(tmp_path / "here" / "workspace")
+    (root / "data").mkdir()
+    monkeypatch.setattr(module.os, "access", lambda path, mode: not Path(path).is_relative_to(root))
+    found = Workspace.find()
+    assert (found.root, found.data) == (root, root / "data")
+    assert found.runs == tmp_path / "home" / ".local" / "share" / "labkit" / "runs"
+    with pytest.raises(ConfigError, match="not to be written"):
+        found.check_writable()
+
+
+def test_a_user_without_a_home_is_told_what_to_set(packaged, monkeypatch):
+    def nowhere():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(module.Path, "home", nowhere)
+    assert error_of() == "this user has no home folder; set XDG_DATA_HOME or LABKIT_RUNS."

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import pytest
 from students import NOTEBOOKS
@@ -197,6 +198,9 @@ def test_a_button_packs_only_when_it_is_pressed(runs, tmp_path, monkeypatch):
     assert "labkit submit --name" in view.text() and "labkit submit --name" in view.html()
     shown = view._repr_mimebundle_()
     assert "application/vnd.jupyter.widget-view+json" in shown and "labkit submit" in shown["text/plain"]
+    with pytest.MonkeyPatch.context() as patch:  # what an installation without widgets shows says how to do it
+        patch.setitem(sys.modules, "ipywidgets", None)
+        assert set(view._repr_mimebundle_()) == {"text/plain", "text/html"}
     assert not list(root.glob("*.tar.gz"))
     _, (name, button), said = (child if child.__class__.__name__ == "HTML" else child.children
                                for child in view._widget().children)  # fmt: skip

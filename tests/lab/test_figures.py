@@ -3,6 +3,7 @@
 import io
 import itertools
 import math
+import sys
 
 import pytest
 from made import MIB, breakdown, report
@@ -46,6 +47,12 @@ def test_every_kind_is_drawn_with_its_source_and_numbers_in_words(results, kind)
     assert any(digit in figure.alt for digit in "123456789")
     assert f'alt="{figure.alt[:20]}' in figure.html()
     assert figure.text() == f"[figure] {figure.alt}"
+
+
+def test_without_matplotlib_a_line_says_what_installs_it(results, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    text = figures.draw("phases", results).text()
+    assert "matplotlib is not installed: pip install 'labkit[course]'" in text
 
 
 def test_a_plan_of_many_micro_steps_says_that_it_shows_two(lab):

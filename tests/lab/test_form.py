@@ -1,5 +1,6 @@
 """The form: fields from the config, errors in its words, a prediction that follows, and the line to copy."""
 
+import sys
 import time
 
 import pytest
@@ -78,6 +79,15 @@ def test_the_widget_follows_what_is_typed(form):
 def test_outside_of_a_notebook_it_is_text(form, capsys):
     form._ipython_display_()
     assert capsys.readouterr().out.startswith("labkit run reduced_batch --profile tiny\n")
+
+
+def test_without_ipywidgets_it_is_text_with_what_installs_them(form, capsys, monkeypatch):
+    monkeypatch.setattr("labkit.lab.progress.in_notebook", lambda: True)
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    form._ipython_display_()
+    out = capsys.readouterr().out
+    assert out.startswith("labkit run reduced_batch --profile tiny\n")
+    assert out.endswith("no fields to fill in: ipywidgets is not installed: pip install 'labkit[course]'\n")
 
 
 def test_what_is_not_filled_in_or_unknown_is_said(lab):

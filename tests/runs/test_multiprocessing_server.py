@@ -27,7 +27,9 @@ if __name__ == "__main__":
     process.start()
     server = _forkserver._forkserver_pid
     if sys.argv[1] == "look":
-        print("secret" if b"planted" in open(f"/proc/{server}/environ", "rb").read() else "no secret")
+        while not (environment := open(f"/proc/{server}/environ", "rb").read()):
+            pass  # it is just being started
+        print("secret" if b"planted" in environment else "no secret")
         print("our output" if os.readlink(f"/proc/{server}/fd/1") == os.readlink("/proc/self/fd/1") else "its own")
         print("our session" if os.getsid(server) == os.getsid(0) else "its own")
         print("group", os.getpgid(process.pid) == process.pid)

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import sys
 import zipfile
 
 import datasets
@@ -232,6 +233,12 @@ def test_wrong_columns_are_named_with_what_is_missing(tmp_path):
         FolderDataset(tmp_path / "saved")
     with pytest.raises(DataError, match=r"lacks \['text'\]"):
         FolderDataset(image_folder(tmp_path / "squares", key="caption"))
+
+
+def test_a_folder_without_the_library_that_reads_it_is_told(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(DataError, match=r"datasets is not installed: pip install 'labkit\[gpu\]'$"):
+        FolderDataset(tmp_path)
 
 
 def test_an_empty_folder_is_named(tmp_path):

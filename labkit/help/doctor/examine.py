@@ -5,7 +5,7 @@ from pathlib import Path
 from labkit.help.doctor.data import check_data
 from labkit.help.doctor.gpu import check_gpu
 from labkit.help.doctor.host import check_caches, check_compiler, check_disk, check_memory, check_shared_memory
-from labkit.help.doctor.libraries import REQUIREMENTS, check_hub, check_versions
+from labkit.help.doctor.libraries import REQUIREMENTS, check_extras, check_hub, check_versions
 from labkit.help.doctor.machine import Check, Machine, Needs
 
 
@@ -22,6 +22,7 @@ def examine(machine: Machine, needs: Needs, runs: Path, requirements: Path = REQ
         check_caches(machine),
         check_compiler(machine, needs),
         check_versions(requirements),
+        *check_extras(needs),
         *check_data(needs),
         *check_hub(machine, needs),
     ]

@@ -1,7 +1,7 @@
-"""Checks of libraries and weights: pinned versions, the Hugging Face hub, a token."""
+"""Checks of libraries and weights: versions, what an experiment needs in addition, the Hugging Face hub, a token."""
 
 import json
-import re
+import shlex
 import sys
 import urllib.error
 import urllib.request
@@ -9,6 +9,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from packaging.requirements import Requirement
+
+from labkit.config.extras import missing_for
 from labkit.config.versions import version_of
 from labkit.help.doctor.machine import Check, Machine, Needs
 from labkit.memory.units import counted
@@ -16,40 +19,61 @@ from labkit.memory.units import counted
 HUB_TIMEOUT_S = 5.0
 
 REQUIREMENTS = Path(__file__).parents[3] / "requirements.txt"
-"""The pins of a checkout. Where labkit was installed, as in the image, pip has kept them with it."""
-
-_PIN = re.compile(r"^([\w.-]+)==(\S+)$", re.MULTILINE)
+"""The lock of a checkout. Where labkit was installed, as in the image, pip has kept the ranges that it needs."""
 
 
 def check_versions(requirements: Path = REQUIREMENTS) -> Check:
-    """What is installed against what labkit was tested with."""
-    pins = _pins(requirements)
-    if not pins:
+    """What is installed against the lock of a checkout, else against the ranges of the installed package."""
+    wanted = _wanted(requirements)
+    if not wanted:
         found = f"no {requirements} to compare with, and labkit is not installed"
         return Check(name="versions", level="amber", found=found, fix="pip check")
-    found = {name: version_of(name).partition("+")[0] for name in pins}  # "+cpu", "+cu130" name a build
-    missing = [f"{name} {pins[name]}" for name, version in found.items() if version == "missing"]
-    other = [f"{name} {version}, not {pins[name]}" for name, version in found.items() if version != pins[name]]
-    needed = [f"{name}=={pins[name]}" for name, version in found.items() if version != pins[name]]
-    said = f"-r {requirements}" if requirements.is_file() else " ".join(needed)
+    here = [(need, version_of(need.name)) for need in wanted]
+    lacking = [need for need, version in here if version == "missing" and not need.marker]
+    # of an extra only what is there counts, for not all need it
+    other = [
+        (need, version) for need, version in here
+        if version != "missing" and not need.specifier.contains(version, prereleases=True)
+    ]  # fmt: skip
+    needed = [need for need, version in here if need in lacking or (need, version) in other]
+    said = f"-r {requirements}" if requirements.is_file() else shlex.join(f"{n.name}{n.specifier}" for n in needed)
     fix = f"{sys.executable} -m pip install {said}"
-    if missing:
-        return Check(name="versions", level="red", found=f"not installed: {', '.join(missing)}", fix=fix)
+    if lacking:
+        names = ", ".join(f"{need.name} {_versions(need)}".strip() for need in lacking)
+        return Check(name="versions", level="red", found=f"not installed: {names}", fix=fix)
     if other:
-        return Check(name="versions", level="amber", found=f"not as tested: {', '.join(other)}", fix=fix)
-    return Check(name="versions", level="green", found=f"{counted(len(pins), 'package')} as pinned")
+        names = ", ".join(f"{need.name} {version}, not {_versions(need)}" for need, version in other)
+        return Check(name="versions", level="amber", found=f"not as tested: {names}", fix=fix)
+    counted_here = counted(len({need.name for need, version in here if version != "missing"}), "package")
+    pinned = all(str(need.specifier).startswith("==") for need in wanted)
+    found = f"{counted_here} as pinned" if pinned else f"{counted_here} in the ranges of labkit {version_of('labkit')}"
+    return Check(name="versions", level="green", found=found)
 
 
-def _pins(requirements: Path) -> dict[str, str]:
-    """Versions by package: of the file, else of what pip knows labkit to require; empty where neither is there."""
+def _versions(need: Requirement) -> str:
+    return str(need.specifier).removeprefix("==")
+
+
+def _wanted(requirements: Path) -> list[Requirement]:
+    """What the file names, else what pip knows labkit to require; empty where neither is there."""
     try:
-        text = requirements.read_text(encoding="utf-8")
+        lines = requirements.read_text(encoding="utf-8").splitlines()
     except OSError:
         try:
-            text = "\n".join(metadata.requires("labkit") or [])  # extras have a condition after the version
+            lines = metadata.requires("labkit") or []
         except metadata.PackageNotFoundError:
-            text = ""
-    return dict(_PIN.findall(text))
+            lines = []
+    needs = [Requirement(line) for line in lines if line.strip() and not line.startswith("#")]
+    return [need for need in needs if need.name != "labkit"]  # an extra may bring another
+
+
+def check_extras(needs: Needs) -> list[Check]:
+    """What the experiment needs and a small installation does not have; nothing where it is there."""
+    reason = missing_for(needs.config) if needs.config else None
+    if reason is None:
+        return []
+    found, _, fix = reason.rpartition(": ")
+    return [Check(name="extras", level="red", found=found, fix=fix)]
 
 
 def check_hub(machine: Machine, needs: Needs) -> list[Check]:

@@ -29,7 +29,7 @@ from labkit.help.doctor.host import (
     check_shared_memory,
     swap_commands,
 )
-from labkit.help.doctor.libraries import check_hub, check_versions
+from labkit.help.doctor.libraries import check_extras, check_hub, check_versions
 from labkit.help.doctor.machine import Machine, Needs
 
 GIB = 2**30
@@ -471,6 +471,30 @@ def test_where_there_is_no_checkout_the_pins_are_those_that_pip_has_kept(tmp_pat
 
     monkeypatch.setattr(libraries.metadata, "requires", unknown)
     assert check_versions(tmp_path / "none").level == "amber"
+
+
+def test_ranges_are_compared_as_ranges_and_an_extra_only_where_it_is_installed(tmp_path, monkeypatch):
+    required = ["numpy>=1.0", "torch>=2.0", "PyYAML>=5", 'PyYAML>=5 ; extra == "chi"']
+    required += ['labkit[gpu] ; extra == "course"', 'nothing-of-this-name>=1.0 ; extra == "gpu"']
+    monkeypatch.setattr(libraries.metadata, "requires", {"labkit": required}.get)
+    found = check_versions(tmp_path / "none")
+    assert (found.level, found.found.partition(" labkit")[0]) == ("green", "3 packages in the ranges of")
+    required.append('datasets>=900 ; extra == "gpu"')
+    found = check_versions(tmp_path / "none")
+    assert (found.level, found.fix) == ("amber", f"{sys.executable} -m pip install 'datasets>=900'")
+    assert "not >=900" in found.found
+    required.append("nothing-of-this-name>=1.0")
+    found = check_versions(tmp_path / "none")
+    assert (found.level, found.found) == ("red", "not installed: nothing-of-this-name >=1.0")
+
+
+def test_an_experiment_that_lacks_a_library_is_red_with_what_installs_it(monkeypatch):
+    assert check_extras(needs("xxl_cpu_offload")) == []
+    monkeypatch.setitem(sys.modules, "deepspeed", None)
+    (found,) = check_extras(needs("xxl_cpu_offload"))
+    assert (found.level, found.fix) == ("red", "pip install 'labkit[gpu]'")
+    assert found.found.endswith("deepspeed is not installed")
+    assert check_extras(needs("bf16_true")) == check_extras(needs()) == []
 
 
 def test_an_installed_labkit_is_compared_with_its_own_pins(tmp_path):
