@@ -324,7 +324,7 @@ def _serve(owner: socket.socket, listener: socket.socket | None = None, fingerpr
             message, files, *_ = _received(control)
             if not message or not files:  # no more is wanted; who watched what still runs is told how it ends
                 if control is owner:
-                    asking = []
+                    asking.clear()
                     break
                 asking.remove(control)
                 control.close()
@@ -414,13 +414,13 @@ def become(module: str, arguments: Sequence[str], env: dict[str, str]) -> None:
 
 def main() -> None:
     """Import the libraries, serve, and in a forked process be what was asked for."""
-    owner, *shared = sys.argv[1:]
-    sockets = [socket.socket(fileno=int(number)) for number in (owner, *shared[:1])]
+    numbers, fingerprint = sys.argv[1:3], "".join(sys.argv[3:])
+    sockets = [socket.socket(fileno=int(number)) for number in numbers]
     for one in sockets:
         os.set_inheritable(one.fileno(), False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the watcher
     _import(MODULES)
-    request = _serve(*sockets, *shared[1:])
+    request = _serve(sockets[0], sockets[1] if fingerprint else None, fingerprint)
     importlib.import_module(request["module"]).main()
 
 

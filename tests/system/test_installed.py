@@ -1,4 +1,4 @@
-"""The wheel in an environment with the core alone, in an empty folder: the course planned at full size, and some of it run."""
+"""The wheel in an environment with the core alone, in an empty folder: the course planned at full size, parts run."""
 
 import json
 
