@@ -61,6 +61,7 @@ def test_bad_input_is_one_line_exit_code_2_and_writes_nothing(arguments, what, n
     assert not ledger.root.exists()
 
 
+@pytest.mark.slow
 def test_a_config_error_imports_nothing_heavy():
     code = (
         "import sys; from labkit.cli import main; status = main(['run', 'reduced_batch', 'batchsize=8']);"
@@ -91,6 +92,7 @@ def test_values_may_stand_after_options(capsys):
         main(["run", "reduced_batch", "--nothing", "batch_size=8"])
 
 
+@pytest.mark.slow
 def test_compare_and_show_for_people_and_machines(course_ledger, monkeypatch, capsys):
     monkeypatch.setenv("LABKIT_RUNS", str(course_ledger.root))
     assert main(["compare", "--profile", "tiny", "--json"]) == 0
@@ -106,12 +108,14 @@ def test_compare_and_show_for_people_and_machines(course_ledger, monkeypatch, ca
     assert "'nothing'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_check_fails_when_a_run_is_missing(ledger, capsys):
     assert main(["compare"]) == 0
     assert main(["compare", "--check"]) == 1
     assert "0 of 15" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_configs_and_profiles_list_what_there_is(capsys):
     workspace = Workspace.find()
     assert main(["configs", "--json"]) == 0
@@ -126,6 +130,7 @@ def test_configs_and_profiles_list_what_there_is(capsys):
     assert "expected oom, forward of step 1" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_reader_that_stops_early_is_no_error():
     done = subprocess.run(
         f"{sys.executable} -m labkit.cli configs --keys | head -1", shell=True, capture_output=True, text=True
@@ -133,6 +138,7 @@ def test_a_reader_that_stops_early_is_no_error():
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_no_workspace_is_named(tmp_path):
     done = labkit("configs", env={"LABKIT_WORKSPACE": str(tmp_path), "PATH": ""})
     assert done.returncode == 2
@@ -154,6 +160,7 @@ def test_a_fetch_on_a_machine_that_is_offline_is_one_line(capsys):
         assert "HF_HUB_OFFLINE=1" in err
 
 
+@pytest.mark.slow
 def test_a_plan_is_printed_for_people_and_for_machines(capsys):
     assert main(["plan", "xxl_lora", "--gpu", "tiny"]) == 0
     assert "xxl_lora on tiny: fits (predicted)" in capsys.readouterr().out
@@ -169,6 +176,7 @@ def test_a_plan_is_printed_for_people_and_for_machines(capsys):
     assert "dies in forward of step 0: aten." in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_plan_of_several_devices_is_one_of_each(capsys):
     peaks = []
     for typed in ([], ["strategy=ddp", "devices=4"], ["strategy=fsdp", "devices=4"]):
@@ -178,6 +186,7 @@ def test_a_plan_of_several_devices_is_one_of_each(capsys):
     assert fsdp < alone < ddp
 
 
+@pytest.mark.slow
 def test_offload_is_planned_with_its_host_memory(capsys):
     assert main(["plan", "xxl_cpu_offload"]) == 0
     assert "host memory 230." in capsys.readouterr().out
@@ -205,6 +214,7 @@ def test_bad_input_to_a_plan_is_one_line(words, said, capsys):
     assert said in err
 
 
+@pytest.mark.slow
 def test_a_plan_for_any_gpu_by_name_or_size(capsys):
     for gpu in ("a6000-48gb", "24GiB"):
         assert main(["plan", "xxl_checkpointing", "--gpu", gpu, "--json", "model_name=tiny/blip2-t5-large"]) == 0

@@ -21,6 +21,7 @@ def workspace(tmp_path, monkeypatch, ledger):
     return Workspace.find()
 
 
+@pytest.mark.slow
 def test_advice_is_printed_for_people_and_for_machines(ledger, capsys):
     assert main(["advise", "baseline"]) == 0
     out, err = capsys.readouterr()
@@ -32,6 +33,7 @@ def test_advice_is_printed_for_people_and_for_machines(ledger, capsys):
     assert all(p["verdict"] == "fits" and p["saved_bytes"] > 0 for p in found["proposals"])
 
 
+@pytest.mark.slow
 def test_of_a_run_that_fits_the_largest_batch_is_said_and_of_a_hopeless_one_what_is_missing(ledger, capsys):
     assert main(["advise", "bf16_true", "max_length=8"]) == 0
     assert "the largest batch_size that fits is" in capsys.readouterr().out
@@ -62,6 +64,7 @@ def test_what_cannot_be_is_one_line(arguments, part, workspace, capsys):
     assert sorted(workspace.profiles.iterdir()) == before
 
 
+@pytest.mark.slow
 def test_an_error_imports_nothing_heavy():
     code = (
         "import sys; from labkit.cli import main; status = main(['advise', 'baseline', '--gpu', 'nothing']);"

@@ -25,6 +25,7 @@ def dead(tmp_path_factory):
         yield run("xxl_smallest_batch")
 
 
+@pytest.mark.slow
 def test_a_run_out_of_memory_is_explained_with_what_would_fit(dead, capsys):
     assert main(["diagnose", "xxl_smallest_batch"]) == 0
     out = capsys.readouterr().out
@@ -42,6 +43,7 @@ def test_a_run_out_of_memory_is_explained_with_what_would_fit(dead, capsys):
     assert found["predicted"]["proposals"][0]["to_type"] in out
 
 
+@pytest.mark.slow
 def test_show_has_the_diagnosis_that_a_record_keeps(dead, capsys):
     assert dead.diagnosis.kind == "simulated_gpu_full"
     main(["show", dead.id])
@@ -50,6 +52,7 @@ def test_show_has_the_diagnosis_that_a_record_keeps(dead, capsys):
     assert all(line in out for line in dead.diagnosis.next_steps)
 
 
+@pytest.mark.slow
 def test_what_was_found_when_the_run_ended_is_what_is_said(dead, capsys, monkeypatch):
     folder = Ledger(Workspace.find().runs).find(dead.id)
     read = type(folder).read
@@ -65,6 +68,7 @@ def test_what_was_found_when_the_run_ended_is_what_is_said(dead, capsys, monkeyp
     assert json.loads(capsys.readouterr().out)["diagnosis"] == kept
 
 
+@pytest.mark.slow
 def test_a_run_that_ended_well_is_said_to_have(ledger, capsys):
     assert run("reduced_batch", {"max_steps": 1}).status == "ok"
     assert main(["diagnose", "reduced_batch"]) == 0
@@ -108,6 +112,7 @@ def test_what_cannot_be_is_one_line(arguments, part, ledger, capsys):
     assert part in err
 
 
+@pytest.mark.slow
 def test_doctor_is_green_here_and_red_where_a_gpu_is_missing(ledger, capsys, monkeypatch, tmp_path):
     assert main(["doctor"]) == 0
     assert "green  gpu" in capsys.readouterr().out
@@ -121,6 +126,7 @@ def test_doctor_is_green_here_and_red_where_a_gpu_is_missing(ledger, capsys, mon
     assert (found["worst"], found["checks"][0]["level"]) == ("red", "red")
 
 
+@pytest.mark.slow
 def test_doctor_asks_the_planner_what_an_experiment_needs(ledger, capsys):
     main(["doctor", "xxl_cpu_offload", "--json"])
     checks = {check["name"]: check for check in json.loads(capsys.readouterr().out)["checks"]}
@@ -131,6 +137,7 @@ def test_doctor_asks_the_planner_what_an_experiment_needs(ledger, capsys):
     assert "needed about 136.96 MiB" in checks["disk"]["found"]
 
 
+@pytest.mark.slow
 def test_a_log_and_a_machine_are_looked_at_without_heavy_libraries(tmp_path, monkeypatch):
     (tmp_path / "log.txt").write_text("OSError: [Errno 28] No space left on device")
     code = (

@@ -76,6 +76,7 @@ def test_every_option_is_known_to_the_one_who_proposes_them():
 POSITIONAL = ("show", "diagnose", "caption", "collect", "grade", "advise")
 
 
+@pytest.mark.slow
 def test_a_note_says_which_gpu_a_name_without_a_size_is_taken_as(ledger, capsys):
     assert main(["plan", "baseline", "--gpu", "nothing"]) == 2
     assert "taken as" not in capsys.readouterr().err
@@ -126,6 +127,7 @@ def place(tmp_path_factory):
     return folder, {"RUN": kept.id, "BARE": bare.id}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", CHECKS.values(), ids=list(CHECKS))
 def test_a_bad_path_is_refused_before_anything_heavy_is_imported(arguments, place):
     folder, ids = place

@@ -10,6 +10,8 @@ from support.wait import wait_for
 
 from labkit.cluster.script import EXIT_AGAIN
 
+pytestmark = pytest.mark.slow
+
 WAIT_S = 180.0
 LONG = ["reduced_batch", "batch_size=4", "max_epochs=10000"]
 SAVES = ["enable_checkpointing=true", "save_every=100000"]  # saved is only what it is told to

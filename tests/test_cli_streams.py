@@ -29,6 +29,7 @@ def only_record(ledger):
     return record
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("redirected", ["<&- >&- 2>&-", ">/dev/full 2>&1", "--json >/dev/full"])
 def test_a_run_comes_to_its_end_whatever_its_output_is(redirected, ledger):
     done = shell(f"labkit {RUN} {redirected}")
@@ -41,6 +42,7 @@ def test_a_run_comes_to_its_end_whatever_its_output_is(redirected, ledger):
         assert done.stderr == b"error: standard output cannot be written: No space left on device\n"
 
 
+@pytest.mark.slow
 def test_a_run_comes_to_its_end_when_its_reader_has_gone(ledger):
     done = shell(f"labkit {RUN} | true; exit ${{PIPESTATUS[0]}}")
     assert (done.returncode, done.stderr) == (0, b"")
@@ -50,6 +52,7 @@ def test_a_run_comes_to_its_end_when_its_reader_has_gone(ledger):
 READS = ("compare", "compare --json", "configs --keys", "profiles tiny", "run baseline --show-config", "--help", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", READS)
 def test_what_could_not_be_written_is_said_and_is_no_success(verb, ledger):
     full = shell(f"labkit {verb} >/dev/full")
@@ -61,6 +64,7 @@ def test_what_could_not_be_written_is_said_and_is_no_success(verb, ledger):
         assert b"Traceback" not in done.stderr and b"Exception" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", ["nothing", "show nothing", "compare --nothing"])
 @pytest.mark.parametrize("redirected", [">/dev/full", "2>/dev/full", ">&- 2>&-"])
 def test_a_wrong_command_line_keeps_its_exit_code(wrong, redirected, ledger):
@@ -69,6 +73,7 @@ def test_a_wrong_command_line_keeps_its_exit_code(wrong, redirected, ledger):
     assert done.stderr.count(b"\n") <= 1
 
 
+@pytest.mark.slow
 def test_an_archive_that_is_cut_off_is_no_success(ledger):
     assert shell(f"labkit {RUN} >&-").returncode == 0
     for redirected in (">/dev/full", "| true; exit ${PIPESTATUS[0]}"):
@@ -94,6 +99,7 @@ def workspace(tmp_path, monkeypatch, ledger):
     return Workspace.find()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_a_terminal_without_the_letters_loses_no_table(encoding, workspace, ledger):
     env = {"PYTHONIOENCODING": encoding}
@@ -108,6 +114,7 @@ def test_a_terminal_without_the_letters_loses_no_table(encoding, workspace, ledg
     assert shell("labkit show nothing_数", **env).returncode == 2
 
 
+@pytest.mark.slow
 def test_under_the_c_locale_every_verb_prints(ledger):
     for verb in (RUN, "compare", "show reduced_batch", "configs", "profiles", "--help"):
         done = shell(f"labkit {verb}", **ASCII)
@@ -117,6 +124,7 @@ def test_under_the_c_locale_every_verb_prints(ledger):
     assert only_record(ledger).status == "ok"
 
 
+@pytest.mark.slow
 def test_a_name_that_the_locale_cannot_read_is_refused_before_a_run_is_lost(workspace, ledger, tmp_path):
     done = shell(f"labkit run {LETTERS} max_steps=1", **ASCII)
     assert done.returncode == 2
@@ -129,6 +137,7 @@ def test_a_name_that_the_locale_cannot_read_is_refused_before_a_run_is_lost(work
     assert not ledger.root.exists()
 
 
+@pytest.mark.slow
 def test_what_a_child_prints_is_utf_8_whatever_the_terminal_is(monkeypatch):
     for name, value in ASCII.items():
         monkeypatch.setenv(name, value)

@@ -56,6 +56,7 @@ VERBS = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", VERBS, ids=" ".join)
 @pytest.mark.parametrize("width", [w for w in WIDTHS if w < 200])
 def test_every_line_fits_and_every_number_of_a_wide_terminal_is_there_whole(arguments, width, shown):
@@ -112,6 +113,7 @@ def test_columns_are_shared_out_evenly(monkeypatch, capsys):
     assert [line.count("column") for line in heads] == [5, 4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", ["", "0", "-3", "nonsense", "²", "9" * 50])
 def test_a_width_that_is_none_is_no_traceback(columns, shown):
     assert any("reduced_batch" in line for line in shown(columns, "compare"))
@@ -140,6 +142,7 @@ def in_a_terminal(width, *arguments, **env):
     return said.decode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [80, 100])
 def test_a_terminals_own_width_counts(width, small_ledger):
     said = in_a_terminal(width, "compare", LABKIT_RUNS=str(small_ledger.root))
@@ -150,6 +153,7 @@ def test_a_terminals_own_width_counts(width, small_ledger):
     assert "…" not in said
 
 
+@pytest.mark.slow
 def test_a_pipe_gets_tables_in_one_piece(small_ledger):
     done = subprocess.run(
         [sys.executable, "-m", "labkit.cli", "compare"], capture_output=True, text=True,
@@ -181,6 +185,7 @@ def evil_ledger(small_ledger, tmp_path, monkeypatch):
     return Ledger(tmp_path / "runs")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [["compare"], ["show", "reduced_batch"], ["show", "baseline"], ["diagnose", "baseline"], ["show", EVIL],
@@ -258,6 +263,7 @@ def test_one_is_not_many():
     assert [counted(n, "student") for n in (0, 1, 2)] == ["0 students", "1 student", "2 students"]
 
 
+@pytest.mark.slow
 def test_a_plan_of_what_does_not_fit_says_how_much_more_it_needs(ledger, capsys):
     main(["plan", "baseline", "capacity_gib=0.01"])
     out = capsys.readouterr().out

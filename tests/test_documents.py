@@ -75,6 +75,7 @@ def test_no_line_is_too_long_for_a_terminal(path):
     assert [line for line in lines if len(line) > WIDTH] == []
 
 
+@pytest.mark.slow
 @documents(READ_FIRST)
 def test_commands_are_taken(path):
     for line in typed(path):
@@ -111,6 +112,7 @@ def test_targets_of_make_that_are_named_exist(path):
     assert [name for name in re.findall(r"(?:^|`)make ([\w-]+)", text, re.MULTILINE) if name not in targets] == []
 
 
+@pytest.mark.slow
 @documents(READ_FIRST)
 def test_python_of_a_page_runs(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # Lightning writes where it is

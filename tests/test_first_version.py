@@ -115,6 +115,7 @@ def test_a_hash_that_is_not_of_its_settings_stays(old):
     assert hash_today(today.to_dict(), named) == named
 
 
+@pytest.mark.slow
 def test_the_ledger_is_compared(old, capsys):
     text = said(capsys, "compare")
     assert "config edited since" not in text
@@ -125,6 +126,7 @@ def test_the_ledger_is_compared(old, capsys):
     assert {"baseline", "reduced_batch", "food_lora"} <= {row["experiment"] for row in rows}
 
 
+@pytest.mark.slow
 def test_every_run_is_shown_and_diagnosed(old, capsys):
     for folder in old.folders():
         record = folder.read()
@@ -159,6 +161,7 @@ def test_a_killed_run_without_a_checkpoint_is_refused_by_that_reason(old, capsys
         resume(the(old, "reduced_batch", "ok", attempts=True))
 
 
+@pytest.mark.slow
 def test_a_run_with_a_step_that_was_saved_then_goes_on_today(old):
     folder = the(old, "food_lora", "killed")
     before = folder.read()
@@ -185,6 +188,7 @@ def test_experiments_and_profiles_of_then_are_read(profile, monkeypatch):
             assert resolved.config == resolve(Workspace.find(), name, {}, profile).config
 
 
+@pytest.mark.slow
 def test_a_workspace_of_then_is_planned_and_listed(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("LABKIT_WORKSPACE", str(THEN.root))
     monkeypatch.setenv("LABKIT_RUNS", str(tmp_path))
@@ -225,6 +229,7 @@ def test_notebooks_of_then_call_what_there_is(path):
                 assert first in EXPERIMENTS
 
 
+@pytest.mark.slow
 def test_a_notebook_of_then_is_executed_today(tmp_path, monkeypatch, warm_kernels):
     from nbclient import NotebookClient
 

@@ -84,6 +84,7 @@ def wild(tmp_path):
     return tmp_path / "wild.yaml"
 
 
+@pytest.mark.slow
 def test_any_experiment_file_is_taken_or_refused_on_one_line(wild):
     seen = Counter()
 
@@ -109,6 +110,7 @@ def as_typed(items):
     return {key: value for key, _, value in (item.partition("=") for item in items)}
 
 
+@pytest.mark.slow
 def test_any_typed_values_are_taken_or_refused_on_one_line():
     seen = Counter()
 

@@ -27,6 +27,7 @@ def test_an_unknown_name_says_what_there_is():
         labkit.nothing  # noqa: B018
 
 
+@pytest.mark.slow
 def test_importing_labkit_imports_nothing_heavy():
     code = "import sys, labkit; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"

@@ -10,6 +10,8 @@ from labkit.ledger.compare import compare, missing
 from labkit.runs.runner import run
 from labkit.train.build import build_model
 
+pytestmark = pytest.mark.slow
+
 MARGIN = 0.05
 EXPERIMENTS = list(load_profile(Workspace.find(), "tiny").expected)
 OUT_OF_MEMORY = ["baseline", "xxl", "xxl_smallest_batch"]

@@ -138,6 +138,7 @@ def loaded_after(code):
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "code",
     [
@@ -167,6 +168,7 @@ def test_nothing_heavy_is_imported_before_a_run_starts(code):
     assert loaded & HEAVY == set()
 
 
+@pytest.mark.slow
 def test_the_check_for_heavy_imports_sees_one():
     assert "numpy" in loaded_after("import labkit, numpy")
 

@@ -59,6 +59,7 @@ def risks(source):
     return found
 
 
+@pytest.mark.slow
 def test_nothing_from_outside_is_unpickled_evaluated_or_unpacked_unseen():
     found = {name: risks(source) for name, source in sources()}
     assert {"labkit/cli.py", "provisioning/collect.py", "provisioning/1_reserve.ipynb"} <= found.keys()

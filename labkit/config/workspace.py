@@ -1,7 +1,7 @@
 """The workspace: the folder with configs, profiles, data and runs.
 
-labkit carries the course's own, to be read. What is made with that one, or with any that cannot be written, lies in the
-folders of the XDG base directory specification.
+labkit carries the course's own, to be read. What is made with that one lies in the folders of the XDG base directory
+specification.
 """
 
 import os
@@ -49,19 +49,17 @@ class Workspace:
 
     @property
     def home(self) -> Path:
-        """Where labkit writes: the workspace, or the user's folder for data where that is not to be written."""
-        return _xdg("XDG_DATA_HOME", ".local/share") if self.is_read_only else self.root
+        """Where labkit writes: the workspace, or the user's folder for data where that is the package's own."""
+        return _xdg("XDG_DATA_HOME", ".local/share") if self.is_packaged else self.root
 
     @property
-    def is_read_only(self) -> bool:
-        """Whether nothing is to be written here: it is the package's own, or there is no right to."""
-        if self.root.resolve() == _packaged().resolve():
-            return True
-        return self.root.is_dir() and not os.access(self.root, os.W_OK)
+    def is_packaged(self) -> bool:
+        """Whether it is the one that labkit carries, in which nothing is to be written."""
+        return self.root.resolve() == _packaged().resolve()
 
     def check_writable(self) -> None:
-        """Raise ``ConfigError``, with the way to a workspace of one's own, where nothing is to be written."""
-        if self.is_read_only:
+        """Raise ``ConfigError``, with the way to a workspace of one's own, for the one that labkit carries."""
+        if self.is_packaged:
             raise ConfigError(
                 f"{self.root} is not to be written; make a workspace of your own in this folder, which is then "
                 f"found: cp -r {shlex.quote(str(self.root))} workspace"

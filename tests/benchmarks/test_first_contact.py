@@ -99,6 +99,7 @@ def contact(doubles, tmp_path_factory):
     return SimpleNamespace(out=out, data=data, entries=entries, page=(out / "first_contact.md").read_text())
 
 
+@pytest.mark.slow
 def test_whatever_happens_to_a_check_the_next_follows(contact):
     assert {name: entry["result"] for name, entry in contact.entries.items()} == {
         "good": "ok", "red": "failed", "hangs": "timeout", "killed": "failed", "broken": "failed",
@@ -108,6 +109,7 @@ def test_whatever_happens_to_a_check_the_next_follows(contact):
     assert json.loads((contact.out / "first_contact.json").read_text())["checks"] == contact.data["checks"]
 
 
+@pytest.mark.slow
 def test_a_probe_that_fails_or_runs_out_of_memory_does_not_end_its_check(contact):
     first, second, third = contact.entries["red"]["probes"]
     assert (first["result"], second["result"], second["numbers"]) == ("ok", "failed", {"number": 7})
@@ -115,6 +117,7 @@ def test_a_probe_that_fails_or_runs_out_of_memory_does_not_end_its_check(contact
     assert contact.entries["red"]["found"] == "second: 7 is not 8, and 1 more; 1 of 3 probes ok"
 
 
+@pytest.mark.slow
 def test_one_that_hangs_is_stopped_at_its_limit_and_says_where(contact):
     entry = contact.entries["hangs"]
     assert entry["found"] == "stopped after 4 s in 'second'; 1 of 2 probes ok"
@@ -126,12 +129,14 @@ def test_one_that_hangs_is_stopped_at_its_limit_and_says_where(contact):
     assert "| second | timeout | " in contact.page
 
 
+@pytest.mark.slow
 def test_one_that_is_killed_says_by_what_and_where(contact):
     assert contact.entries["killed"]["found"] == (
         "killed by SIGKILL, which the kernel sends when host memory runs out in 'second'; 1 of 1 probes ok"
     )
 
 
+@pytest.mark.slow
 def test_one_that_breaks_tells_its_last_line_without_a_secret(contact):
     entry = contact.entries["broken"]
     assert entry["found"].startswith("exit code 1: ValueError: ")
@@ -140,6 +145,7 @@ def test_one_that_breaks_tells_its_last_line_without_a_secret(contact):
         assert "b" * 34 not in path.read_text()
 
 
+@pytest.mark.slow
 def test_what_a_check_leaves_behind_is_ended_and_told_at_the_end(contact):
     [line] = contact.entries["leaving"]["left_behind"]
     assert "time.sleep(60)" in line
@@ -147,6 +153,7 @@ def test_what_a_check_leaves_behind_is_ended_and_told_at_the_end(contact):
     assert not [line for _, line in first_contact.command_lines() if "import time; time.sleep(60)" in line]
 
 
+@pytest.mark.slow
 def test_the_page_is_one_table_then_what_is_red_with_its_labs_then_the_probes(contact):
     head, *_ = contact.page.split("## ")
     assert "**dry: simulated. Nothing here was measured on a GPU" in head
@@ -165,6 +172,7 @@ def test_the_page_is_one_table_then_what_is_red_with_its_labs_then_the_probes(co
     assert re.search(r"\| one \| ok \| [0-9.]+ \| seen \| dry: simulated \|", contact.page)
 
 
+@pytest.mark.slow
 def test_every_table_of_the_page_has_as_many_cells_in_each_line(contact):
     blocks = [block.splitlines() for block in contact.page.split("\n\n") if block.startswith("|")]
     assert len(blocks) == 1 + 8
@@ -180,6 +188,7 @@ def driver_of(work):
     return replace(check_of(work), name="driver")
 
 
+@pytest.mark.slow
 def test_after_a_red_driver_nothing_else_is_started(doubles, tmp_path, capsys):
     checks = [driver_of("unsaid"), check_of("good"), check_of("left")]
     data = first_contact.conduct(checks, tmp_path, dry=False, budget_s=600.0)
@@ -196,11 +205,13 @@ def test_after_a_red_driver_nothing_else_is_started(doubles, tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[-1] == "left: skipped, driver is red"
 
 
+@pytest.mark.slow
 def test_without_nvidia_smi_the_others_are_started_as_long_as_torch_computes(doubles, tmp_path):
     data = first_contact.conduct([driver_of("no_smi"), check_of("good")], tmp_path, dry=False, budget_s=600.0)
     assert results_of(data) == {"driver": "failed", "good": "ok"}
 
 
+@pytest.mark.slow
 def test_each_cause_that_the_driver_check_has_found_is_in_its_row(doubles, tmp_path):
     [entry] = first_contact.conduct([driver_of("unsaid")], tmp_path, dry=False, budget_s=600.0)["checks"]
     assert entry["found"].startswith("facts: 7 is not 8; code: MemoryError")
@@ -221,6 +232,7 @@ def test_the_page_says_why_the_gpu_is_not_known(result, why):
     assert first_contact._machine_words(data, None).startswith(f"The GPU is not known: {why}. ")
 
 
+@pytest.mark.slow
 def test_what_was_skipped_is_told_once_with_what_to_do(doubles, tmp_path):
     [entry] = first_contact.conduct([check_of("six")], tmp_path, dry=True, budget_s=600.0)["checks"]
     assert entry["found"] == (
@@ -229,6 +241,7 @@ def test_what_was_skipped_is_told_once_with_what_to_do(doubles, tmp_path):
     assert (entry["result"], entry["to_do"]) == ("ok", "Install bitsandbytes.")
 
 
+@pytest.mark.slow
 def test_a_probe_that_was_stopped_names_its_own_labs_and_advice(doubles, tmp_path, capsys):
     checks = [check_of("hangs_in_lab_7", limit_s=8.0)]
     [entry] = first_contact.conduct(checks, tmp_path, dry=True, budget_s=600.0)["checks"]
@@ -240,6 +253,7 @@ def test_a_probe_that_was_stopped_names_its_own_labs_and_advice(doubles, tmp_pat
     assert capsys.readouterr().out.startswith("hangs_in_lab_7 …\nhangs_in_lab_7: timeout, ")
 
 
+@pytest.mark.slow
 def test_no_folder_of_the_machine_is_written(doubles, tmp_path):
     [entry] = first_contact.conduct([check_of("folders")], tmp_path, dry=True, budget_s=600.0)["checks"]
     checkout = SCRIPT.parents[2]
@@ -285,6 +299,7 @@ def test_what_the_budget_has_no_time_for_is_named(doubles, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_the_last_check_has_its_time_kept(doubles, tmp_path):
     checks = [check_of("red"), check_of("good")]
     data = first_contact.conduct(checks, tmp_path, dry=True, budget_s=first_contact.RESERVED_S)
@@ -292,6 +307,7 @@ def test_the_last_check_has_its_time_kept(doubles, tmp_path):
     assert first_contact.passed(data)
 
 
+@pytest.mark.slow
 def test_a_check_is_stopped_when_the_budget_is_over(doubles, tmp_path, monkeypatch):
     monkeypatch.setattr(first_contact, "LEAST_S", 1.0)
     monkeypatch.setattr(first_contact, "RESERVED_S", 0.5)
@@ -300,6 +316,7 @@ def test_a_check_is_stopped_when_the_budget_is_over(doubles, tmp_path, monkeypat
     assert ", when the budget was over in 'second'" in data["checks"][0]["found"]
 
 
+@pytest.mark.slow
 def test_a_command_that_is_stopped_leaves_its_page_and_no_process(doubles, tmp_path):
     text = (
         "import sys, first_contact\n"
@@ -335,6 +352,7 @@ def test_every_check_of_the_course_is_whole_and_has_its_work_here():
 # -- the real ones, dry
 
 
+@pytest.mark.slow
 def test_the_command_goes_through_without_a_gpu_and_marks_what_is_made_up(tmp_path):
     """The checks that start no run; those that do are made up below, and all of them go by hand with --dry."""
     command = [sys.executable, SCRIPT, "--dry", "--out", tmp_path, "--only", "driver", "memory", "left"]
@@ -386,6 +404,7 @@ def put_on_path(monkeypatch, folder, text):
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
 
 
+@pytest.mark.slow
 def test_a_driver_that_torch_cannot_use_is_red_where_it_is_met(on_cuda, tmp_path, monkeypatch):
     put_on_path(monkeypatch, tmp_path, SMI)
     old = "The NVIDIA driver on your system is too old (found version 12080)."
@@ -406,6 +425,7 @@ def test_a_driver_that_torch_cannot_use_is_red_where_it_is_met(on_cuda, tmp_path
     assert found["facts"][0] == found["code for this GPU"][0] == "failed"
 
 
+@pytest.mark.slow
 def test_a_program_that_is_missing_or_fails_is_told(tmp_path, monkeypatch):
     put_on_path(monkeypatch, tmp_path, "#!/bin/sh\necho 'No devices were found' >&2\nexit 6\n")
     with pytest.raises(Wrong, match="nvidia-smi ended with 6: No devices were found"):
@@ -820,6 +840,7 @@ def test_what_is_compiled_already_is_used_and_a_lock_is_not_waited_for(made, alo
     assert (os.environ["TORCH_EXTENSIONS_DIR"] != str(tmp_path)) == alone
 
 
+@pytest.mark.slow
 def test_an_optimizer_that_takes_too_long_to_compile_is_skipped_with_the_next_step(runs, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
     monkeypatch.setenv("DS_ACCELERATOR", "cpu")
@@ -854,6 +875,7 @@ def test_on_cuda_a_tiny_model_has_the_whole_gpu():
     assert (config.model_name, config.weights) == ("tiny/blip2-t5-large", "random")
 
 
+@pytest.mark.slow
 def test_a_run_is_killed_after_its_second_step_and_resumed(runs, probes, monkeypatch):
     victim = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "labkit.train.fit", "a-folder"])
     runs.events = [{"event": "created", "folder": "a-folder"}, *({"event": "progress", "step": n} for n in (1, 2))]

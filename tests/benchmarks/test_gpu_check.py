@@ -59,6 +59,7 @@ def rows_in(out, profile):
     return {row["experiment"]: row for row in data["rows"].values()}
 
 
+@pytest.mark.slow
 def test_a_check_that_was_killed_continues_with_the_rows_that_are_left(interrupted):
     [finished] = interrupted.first
     assert finished["state"] == "compared"
@@ -70,6 +71,7 @@ def test_a_check_that_was_killed_continues_with_the_rows_that_are_left(interrupt
     assert "3 of 3 compared rows agree within 2%" in interrupted.second.stdout
 
 
+@pytest.mark.slow
 def test_a_run_that_fits_is_compared_in_every_phase_and_category(interrupted):
     row = rows_in(interrupted.out, "tiny")[FITS]
     assert (row["prediction"]["verdict"], row["measured"]["status"], row["expected"]) == ("fits", "ok", "ok")
@@ -83,6 +85,7 @@ def test_a_run_that_fits_is_compared_in_every_phase_and_category(interrupted):
     assert len(row["measured"]["losses"]) == 3
 
 
+@pytest.mark.slow
 def test_out_of_memory_is_a_row_with_the_place_where_it_died(interrupted):
     row = rows_in(interrupted.out, "tiny")[DIES]
     assert row["agrees"]
@@ -93,6 +96,7 @@ def test_out_of_memory_is_a_row_with_the_place_where_it_died(interrupted):
     assert row["samples_per_s"] is None
 
 
+@pytest.mark.slow
 def test_one_row_loads_the_base_that_ships(interrupted):
     row = rows_in(interrupted.out, "tiny")[PRETRAINED]
     assert row["agrees"]
@@ -105,12 +109,14 @@ def test_one_row_loads_the_base_that_ships(interrupted):
     assert found.reserved_without_warm_up_bytes is not None
 
 
+@pytest.mark.slow
 def test_a_runs_seconds_are_those_between_its_events(interrupted):
     measured = rows_in(interrupted.out, "tiny")[FITS]["measured"]
     assert 0 < measured["train_seconds"] <= measured["events_s"] + gpu_check.CLOCK_S
     assert measured["after_training_s"] >= 0
 
 
+@pytest.mark.slow
 def test_nothing_is_run_when_all_rows_are_there(interrupted):
     third = subprocess.run(interrupted.command, capture_output=True, text=True, env=interrupted.env, check=False)
     assert third.returncode == 0
@@ -200,6 +206,7 @@ def check(out, *arguments, profile="tiny"):
 FEW = ("--only", "reduced_batch", "bf16_true", "larger_model")
 
 
+@pytest.mark.slow
 def test_results_lie_in_the_workspace_where_no_other_folder_is_said(machine, tmp_path, monkeypatch):
     """In the image the script lies where nothing can be written, and only the workspace is brought home."""
     monkeypatch.setenv("LABKIT_WORKSPACE", str(shutil.copytree(WORKSPACE.root, tmp_path / "w", ignore=NOT_SHIPPED)))
@@ -207,6 +214,7 @@ def test_results_lie_in_the_workspace_where_no_other_folder_is_said(machine, tmp
     assert set(rows_in(tmp_path / "w" / "results", "tiny")) == {"bf16_true"}
 
 
+@pytest.mark.slow
 def test_a_missing_library_skips_its_rows_by_name(machine, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(gpu_check, "missing", lambda names: [name for name in names if name == "bitsandbytes"])
     check(tmp_path, "--only", "xxl_qlora", "xxl_adam8bit", "bf16_true")
@@ -226,6 +234,7 @@ def test_every_library_that_a_row_needs_is_named():
     assert [name for name, libraries in found.items() if libraries == ["deepspeed"]] == ["xxl_cpu_offload"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("module", "said"), [("peft", "not installed here: peft; "), ("yaml", "yaml is missing here")])
 def test_without_what_all_rows_need_it_ends_with_one_line(module, said, tmp_path):
     block = (
@@ -250,6 +259,7 @@ def lacks_bitsandbytes(config):
     return "a prediction"
 
 
+@pytest.mark.slow
 def test_a_prediction_that_fails_says_so_in_its_row_alone(monkeypatch):
     monkeypatch.setattr(gpu_check, "predict_in_child", lacks_bitsandbytes)
     tiny = load_profile(WORKSPACE, "tiny")
@@ -261,6 +271,7 @@ def test_a_prediction_that_fails_says_so_in_its_row_alone(monkeypatch):
     assert gpu_check._why(unnamed) == "no prediction: ModuleNotFoundError: Could not import module 'X'"
 
 
+@pytest.mark.slow
 def test_a_row_without_a_prediction_is_skipped(machine, tmp_path):
     machine.predictions["larger_model"] = "no prediction: AttributeError: gone"
     check(tmp_path, *FEW)
@@ -280,6 +291,7 @@ def test_a_row_runs_three_steps_with_no_more_samples_than_that_and_downloads_not
 # -- resuming, and the budget
 
 
+@pytest.mark.slow
 def test_rows_are_kept_until_asked_again_and_run_again_with_other_versions(machine, tmp_path, monkeypatch):
     assert check(tmp_path, *FEW) == 0
     assert check(tmp_path, *FEW) == 0
@@ -294,6 +306,7 @@ def test_rows_are_kept_until_asked_again_and_run_again_with_other_versions(machi
     assert text.index("torch 2.13.0") < text.index("torch 2.11.0")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["{", "[]", '{"setups": {}, "rows": {"x": 1}, "more": 0}', '{"setups": {"x": {}}}'])
 def test_a_damaged_file_is_put_aside(text, machine, tmp_path, capsys):
     damaged = tmp_path / "gpu_check-tiny.json"
@@ -305,6 +318,7 @@ def test_a_damaged_file_is_put_aside(text, machine, tmp_path, capsys):
     assert len(rows_in(tmp_path, "tiny")) == 3
 
 
+@pytest.mark.slow
 def test_no_row_is_started_that_the_budget_has_no_time_for(machine, tmp_path, capsys):
     assert check(tmp_path, *FEW, "--budget-s", "5") == 1
     assert machine.ran == []
@@ -327,6 +341,7 @@ def test_cheap_rows_come_first_and_estimates_learn():
     assert gpu_check.estimate_s(small, prediction()) < gpu_check.estimate_s(large, prediction(factor=2.0))
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_is_told_with_its_reason_and_tried_again(machine, tmp_path, capsys):
     machine.records["bf16_true"] = {"status": "failed", "reason": "RuntimeError: no"}
     assert check(tmp_path, *FEW) == 1
@@ -395,6 +410,7 @@ def test_verdicts_agree_when_predicted_measured_and_expected_are_one(
     assert gpu_check.disagreements(prediction(verdict, predicted_in), ran, expected, None) == said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("factor", "code"), [(1.019, 0), (0.981, 0), (1.021, 1), (0.979, 1)])
 def test_more_than_two_percent_either_way_is_an_error(factor, code, machine, tmp_path, capsys):
     machine.predictions["bf16_true"] = prediction(factor=factor)
@@ -434,6 +450,7 @@ def test_without_a_gpu_it_says_so_in_one_line(machine, tmp_path, monkeypatch):
         check(tmp_path, profile="h100-94gb")
 
 
+@pytest.mark.slow
 def test_on_a_gpu_what_is_reserved_is_judged_too_and_the_machine_is_described(gpu, tmp_path, capsys):
     gpu.predictions["bf16_true"] = prediction(reserved=1200 * MIB)
     assert check(tmp_path, *FEW, profile="h100-94gb") == 1
@@ -447,6 +464,7 @@ def test_on_a_gpu_what_is_reserved_is_judged_too_and_the_machine_is_described(gp
     assert "| 5 | bf16_true | fits | fits | ok | - | - | 0.977 | 0.977 | +0.00% | 1.172 | 1.074 | +9.09% |" in text
 
 
+@pytest.mark.slow
 def test_every_table_has_as_many_cells_in_each_line(gpu, tmp_path):
     gpu.records["larger_model"] = {"status": "oom", "died_in": FORWARD_1}
     check(tmp_path, *FEW, profile="h100-94gb")
@@ -459,6 +477,7 @@ def test_every_table_has_as_many_cells_in_each_line(gpu, tmp_path):
     assert "- larger_model: predicted fits, measured out of memory; expected ok, measured oom forward, step 1" in text
 
 
+@pytest.mark.slow
 def test_a_gpu_or_a_host_that_is_too_small_skips_rows(gpu, tmp_path, monkeypatch):
     monkeypatch.setattr(gpu_check, "in_child", lambda work: GPU | {"total_bytes": 80 * 2**30})
     assert check(tmp_path, *FEW, profile="h100-94gb") == 1

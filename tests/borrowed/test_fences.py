@@ -91,6 +91,7 @@ CALLS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("place", "name", "positional", "by_name"), CALLS, ids=lambda value: str(value)[-60:])
 def test_what_is_called_or_replaced_takes_what_it_is_given(place, name, positional, by_name):
     signature = inspect.signature(named(name))
@@ -142,12 +143,14 @@ ATTRIBUTES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("place", "name", "attributes"), ATTRIBUTES, ids=lambda value: str(value)[-60:])
 def test_what_is_read_or_written_is_an_attribute_of_the_library(place, name, attributes):
     missing = set(attributes) - stored(named(name))
     assert not missing, f"labkit/borrowed/{place}: {name} has no {sorted(missing)}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", [2, 3])
 def test_zero_stores_what_its_tables_name(stage):
     from labkit.borrowed import deepspeed as fence
@@ -410,6 +413,7 @@ def test_a_source_that_has_changed_names_place_and_releases(mirror):
 # -- no other room uses a private name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", OTHERS, ids=lambda path: str(path.relative_to(LABKIT)))
 def test_no_other_room_touches_a_private_name(path):
     found = list(touched(SOURCES[path], CLASSES))
@@ -460,6 +464,7 @@ def taken(cls):
     return {name for name in defined_in(source_of(cls)) if is_private(name)} & names
 
 
+@pytest.mark.slow
 def test_no_class_takes_a_private_name_of_a_library_class_that_it_extends():
     """Overridden or by accident: of Lightning's strategies and torch's modules it would be the same to them."""
     found = {}
@@ -484,6 +489,7 @@ def test_the_look_at_classes_sees_a_name_that_is_taken():
     assert taken(Wrapping) == {"_setup_model", "_launcher"}
 
 
+@pytest.mark.slow
 def test_no_production_code_imports_mock():
     for path, source in SOURCES.items():
         for node in ast.walk(ast.parse(source)):

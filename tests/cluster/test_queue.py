@@ -37,17 +37,20 @@ def test_a_machine_without_slurm_is_told(slurm):
         submit(Path("x.sbatch"))
 
 
+@pytest.mark.slow
 def test_the_job_id_is_read_with_a_cluster_after_it(slurm):
     slurm(sbatch="echo '7;north'")
     assert submit(Path("x.sbatch")) == "7"
 
 
+@pytest.mark.slow
 def test_what_sbatch_says_against_a_script_is_the_error(slurm):
     slurm(sbatch="echo 'sbatch: error: first' >&2; echo 'sbatch: error: Invalid account' >&2; exit 1")
     with pytest.raises(SlurmError, match="^sbatch: Invalid account$"):
         submit(Path("x.sbatch"))
 
 
+@pytest.mark.slow
 def test_a_controller_that_does_not_answer_is_no_reason_to_wait_for_ever(slurm, monkeypatch):
     monkeypatch.setattr(queue, "COMMAND_S", 0.2)
     slurm(sbatch="exec sleep 5")
@@ -59,6 +62,7 @@ def test_a_controller_that_does_not_answer_is_no_reason_to_wait_for_ever(slurm, 
         follow("7", print)
 
 
+@pytest.mark.slow
 def test_a_controller_that_is_away_for_a_while_is_waited_for(slurm, monkeypatch, tmp_path):
     monkeypatch.setattr(queue, "COMMAND_S", 5)
     away = "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1"
@@ -74,6 +78,7 @@ def test_a_controller_that_is_away_for_a_while_is_waited_for(slurm, monkeypatch,
         follow("7", lambda line: None)
 
 
+@pytest.mark.slow
 def test_a_job_is_looked_at(slurm):
     slurm(scontrol=f"echo '{SHOWN.format(state='PENDING', reason='Resources', output='/a b/x-7.out')}'")
     found = look("7")
@@ -85,6 +90,7 @@ def test_a_job_is_looked_at(slurm):
     )
 
 
+@pytest.mark.slow
 def test_a_job_is_followed_with_what_it_prints_through_a_second_start(slurm, tmp_path):
     output = tmp_path / "x.out"
     states = ["PENDING", "RUNNING", "REQUEUED", "RUNNING", "RUNNING", "COMPLETED"]
@@ -102,6 +108,7 @@ def test_a_job_is_followed_with_what_it_prints_through_a_second_start(slurm, tmp
                     "  halfline 4", "job 7: completed"]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_job_that_slurm_forgets_while_it_is_followed_is_over(slurm, tmp_path):
     shown = SHOWN.format(state="RUNNING", reason="None", output="/nowhere")
     gone = "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1"
@@ -109,12 +116,14 @@ def test_a_job_that_slurm_forgets_while_it_is_followed_is_over(slurm, tmp_path):
     assert follow("7", lambda line: None).state == "GONE"
 
 
+@pytest.mark.slow
 def test_a_job_that_never_was_is_an_error(slurm):
     slurm(scontrol="echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
     with pytest.raises(SlurmError, match="Slurm knows no job 7"):
         follow("7", print)
 
 
+@pytest.mark.slow
 def test_the_run_of_a_job_is_found_by_its_record(ledger, monkeypatch):
     with pytest.raises(LedgerError, match="no run of job 7"):
         run_of("7", ledger)

@@ -24,6 +24,7 @@ def written(folder: Path, values=(), profile="a100-80gb", typed=("xxl_lora",), *
     return write_script(request, config, [*typed, *values], folder / "workspace", folder / "runs", LABKIT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked", [
     {}, {"nodes": 2, "gpus": 4, "partition": "gpu", "constraint": "a100", "account": "me", "memory": "256G"},
     {"container": Path("/images/it's one.sif"), "modules": ("cuda/12", "apptainer"), "time": "2-12"},
@@ -51,6 +52,7 @@ def test_tasks_and_gpus_are_told_by_node(tmp_path):
     assert not {"ntasks", "gpus-per-task", "gpus"} & set(options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("env", [{"SLURM_GPUS_ON_NODE": "4"}, {"SLURM_NTASKS_PER_NODE": "4"}])
 def test_devices_are_read_from_what_slurm_gives(tmp_path, env):
     line = next(line for line in written(tmp_path).splitlines() if line.startswith("DEVICES="))
@@ -59,6 +61,7 @@ def test_devices_are_read_from_what_slurm_gives(tmp_path, env):
     assert said.stdout.strip() == "4"
 
 
+@pytest.mark.slow
 def test_every_cache_is_below_the_project_and_is_made(tmp_path):
     text = written(tmp_path)
     lines = [line for line in text.splitlines() if line.startswith(("export", "CACHE=", "LOGS=", "mkdir"))]
@@ -71,6 +74,7 @@ def test_every_cache_is_below_the_project_and_is_made(tmp_path):
         assert folder.is_relative_to(tmp_path / "project" / "cache") and folder.is_dir()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("code", "queues"), [(EXIT_AGAIN, True), (0, False), (1, False)])
 @pytest.mark.parametrize("saves", ["true", "false"])
 def test_a_job_queues_again_only_for_a_run_that_was_saved(tmp_path, code, queues, saves):
@@ -111,6 +115,7 @@ def carried_out(folder, body, tasks="2", **values):
                           check=False)  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("says", "ends", "tasks", "code"), [
     ("MEMBER: 1/2", 0, "2", 0), ("MEMBER: 1/1", 0, "2", 1), ("nothing", 0, "2", 1), ("MEMBER: 1/1", 0, "1", 0),
     ("nothing", 0, "1", 0), ("MEMBER: 1/1", EXIT_AGAIN, "2", 1), ("MEMBER: 1/2", EXIT_AGAIN, "2", EXIT_AGAIN),
@@ -123,6 +128,7 @@ def test_ranks_that_are_not_one_run_end_the_job_with_an_error(tmp_path, says, en
     assert (tmp_path / "queued").exists() == (code == EXIT_AGAIN)
 
 
+@pytest.mark.slow
 def test_a_job_prints_start_end_and_run_time_also_when_it_fails_and_works_where_its_script_lies(tmp_path):
     done = carried_out(tmp_path, "pwd; echo 'MEMBER: 1/2'; exit 9")
     first, *_, last = done.stdout.splitlines()
@@ -133,6 +139,7 @@ def test_a_job_prints_start_end_and_run_time_also_when_it_fails_and_works_where_
     assert str(folder) in done.stdout.splitlines()  # what pwd has said
 
 
+@pytest.mark.slow
 def test_a_job_that_fails_before_its_run_prints_its_end_too(tmp_path):
     (tmp_path / "project").write_text("in the way of the caches")
     done = carried_out(tmp_path, "exit 0")

@@ -60,6 +60,7 @@ def test_a_registered_data_set_is_found_once_it_is_unpacked(tmp_path, name):
     assert find_dataset(name, tmp_path) == folder
 
 
+@pytest.mark.slow
 def test_the_command_by_hand_brings_what_the_registry_says(tmp_path):
     """Run by a shell, on an archive in a file, in folders whose names have blanks."""
     shipped = tmp_path / "any name" / "train"

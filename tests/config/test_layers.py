@@ -417,6 +417,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", BROKEN)
 def test_a_broken_experiment_file_is_named_on_one_line_with_what_is_wrong(scratch, what):
     content, part = BROKEN[what]
@@ -453,6 +454,7 @@ SIGNS = [*"a:-[]{}#&*!|>%@\"'\\,?\t\n \x00\x07\u0085\ufeff", "2024-99-99", "0x_"
 FRAGMENTS = st.lists(st.sampled_from(SIGNS), max_size=12).map(lambda parts: "".join(parts).encode())
 
 
+@pytest.mark.slow
 @settings(derandomize=True, deadline=None, database=None, max_examples=200)
 @given(content=st.binary(max_size=20) | FRAGMENTS)
 def test_any_file_is_a_mapping_or_refused_on_one_line_with_its_name(tmp_path_factory, content):

@@ -52,6 +52,7 @@ def test_the_same_experiments_run_out_of_memory_everywhere(name):
     assert {expected[e].status for e in expected} == {"ok", "oom"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROFILES)
 def test_a_global_batch_has_the_size_it_has_in_the_experiment_file(name):
     """A profile moves samples between batch and accumulation; what one step learns from stays.

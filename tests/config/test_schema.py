@@ -167,6 +167,7 @@ NUMERALS = st.floats().map(repr) | st.integers().map(str) | st.decimals(places=1
 LISTS = st.from_regex(r"[\[(]?[a-z, ]{0,6}[\])]?", fullmatch=True)
 
 
+@pytest.mark.slow
 @FIXED
 @given(key=st.sampled_from(keys()), text=st.text() | NUMERALS | LISTS)
 def test_any_text_is_read_or_refused_on_one_line_with_the_key(key, text):
@@ -180,6 +181,7 @@ YAML_VALUES = st.recursive(
 )
 
 
+@pytest.mark.slow
 @FIXED
 @given(key=st.sampled_from(keys()), value=YAML_VALUES)
 def test_any_yaml_value_is_read_or_refused_on_one_line_with_the_key(key, value):
@@ -370,6 +372,7 @@ CONFIGS = st.fixed_dictionaries(
 ).map(lambda values: RunConfig(**values))
 
 
+@pytest.mark.slow
 @FIXED
 @given(CONFIGS)
 def test_a_config_survives_the_way_through_a_dictionary(config):
@@ -379,6 +382,7 @@ def test_a_config_survives_the_way_through_a_dictionary(config):
     assert again.to_dict() == config.to_dict()
 
 
+@pytest.mark.slow
 @FIXED
 @given(CONFIGS, CONFIGS)
 def test_configs_are_equal_exactly_if_their_hashes_are(one, other):

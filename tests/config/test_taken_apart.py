@@ -61,6 +61,7 @@ def test_a_value_is_taken_apart_in_the_module_of_its_key_only(path):
     assert [(line, key) for line, key in found if OF_KEY[key] != own] == []
 
 
+@pytest.mark.slow
 def test_the_name_of_the_simulated_gpu_is_written_once():
     written = {
         path.relative_to(LABKIT).as_posix()

@@ -60,6 +60,7 @@ def test_deepspeed_says_the_same_of_every_pair(check, monkeypatch):
             assert (check.problem(torch_cuda, f"release {release}, V{release}.1") is None) == fits
 
 
+@pytest.mark.slow
 def test_without_a_compiler_the_next_step_is_said():
     env = os.environ | {"PATH": "/nonexistent"}
     done = subprocess.run([sys.executable, "-W", "ignore", str(SCRIPT)], env=env, capture_output=True, text=True)

@@ -93,6 +93,7 @@ def started(tmp_path, command, **settings):
     return subprocess.run(command, env=env | settings, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_the_command_runs_with_the_token_in_a_file_and_nowhere_else(tmp_path):
     done = started(tmp_path, ["sh", "-c", 'env; echo "found: $(cat "$JUPYTER_TOKEN_FILE")"'])
     token = (tmp_path / "runtime" / "token").read_text()
@@ -102,12 +103,14 @@ def test_the_command_runs_with_the_token_in_a_file_and_nowhere_else(tmp_path):
     assert (tmp_path / "workspace" / ".home").is_dir()
 
 
+@pytest.mark.slow
 def test_a_token_that_is_given_is_left_alone(tmp_path):
     done = started(tmp_path, ["sh", "-c", 'echo "file: ${JUPYTER_TOKEN_FILE:-none}"'], JUPYTER_TOKEN="given")
     assert "file: none" in done.stdout
     assert not (tmp_path / "runtime").exists()
 
 
+@pytest.mark.slow
 def test_a_workspace_that_cannot_be_written_is_said_with_the_next_step(tmp_path):
     (tmp_path / "workspace").write_text("not a folder")
     env = os.environ | dict.fromkeys(("LABKIT_WORKSPACE", "HOME", "XDG_CACHE_HOME"), str(tmp_path / "workspace" / "x"))
@@ -118,6 +121,7 @@ def test_a_workspace_that_cannot_be_written_is_said_with_the_next_step(tmp_path)
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_weights_are_fetched_beside_the_command_and_their_log_is_kept(tmp_path):
     programs = tmp_path / "programs"
     programs.mkdir()

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 DOCKER = Path(__file__).parents[2] / "docker"
 DIGEST = "sha256:" + "5a" * 32
 

@@ -48,6 +48,7 @@ def pairs(node):
     return words, dict(zip(words, words[1:], strict=False))
 
 
+@pytest.mark.slow
 def test_the_container_has_its_name_label_port_gpus_and_workspace(node):
     done = start(node)
     assert done.returncode == 0, done.stderr
@@ -63,17 +64,20 @@ def test_the_container_has_its_name_label_port_gpus_and_workspace(node):
     assert "--rm" not in words
 
 
+@pytest.mark.slow
 def test_it_works_as_the_owner_of_the_workspace(node):
     start(node)
     owner = (node / "my workspace").stat()
     assert pairs(node)[1]["--user"] == f"{owner.st_uid}:{owner.st_gid}"
 
 
+@pytest.mark.slow
 def test_a_workspace_relative_to_the_home_is_mounted_by_its_full_name(node):
     start(node, WORKSPACE="my workspace")
     assert pairs(node)[1]["--volume"] == f"{node / 'my workspace'}:/workspace"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", ["IMAGE", "NAME", "LABEL", "BIND", "PORT", "WORKSPACE"])
 def test_a_setting_that_is_missing_is_named_and_nothing_is_started(node, setting):
     done = start(node, **{setting: None})
@@ -82,12 +86,14 @@ def test_a_setting_that_is_missing_is_named_and_nothing_is_started(node, setting
     assert not (node / "call").exists()
 
 
+@pytest.mark.slow
 def test_a_workspace_that_is_not_there_is_not_made_by_docker_as_root(node):
     done = start(node, WORKSPACE=str(node / "other"))
     assert "there is no folder" in done.stderr
     assert not (node / "call").exists()
 
 
+@pytest.mark.slow
 def test_a_workspace_of_root_is_refused_with_the_command_that_mends_it(node):
     if Path("/root").stat().st_uid != 0:  # no matter who owns /root where this runs, it is root's
         pytest.fail("/root does not belong to root")
@@ -96,6 +102,7 @@ def test_a_workspace_of_root_is_refused_with_the_command_that_mends_it(node):
     assert not (node / "call").exists()
 
 
+@pytest.mark.slow
 def test_what_docker_refuses_is_the_scripts_own_failure(node):
     (node / "call.refuse").touch()
     done = start(node)

@@ -215,6 +215,7 @@ anything = st.text(max_size=300) | st.lists(
 COLLATORS = {name: collator(name, 16) for name in (OPT, T5)}
 
 
+@pytest.mark.slow
 @both
 @settings(deadline=None, max_examples=60, derandomize=True)
 @given(captions=st.lists(anything, min_size=1, max_size=3))

@@ -109,6 +109,7 @@ def bomb(path, count):
     return path
 
 
+@pytest.mark.slow
 def test_a_bomb_is_stopped_by_what_it_unpacks_to_and_costs_little_memory(tmp_path):
     path = bomb(tmp_path / "a.tar.gz", 150)
     assert path.stat().st_size < 2 * MIB

@@ -33,6 +33,7 @@ def ssh(tmp_path, monkeypatch):
     return install
 
 
+@pytest.mark.slow
 def test_it_is_checked_and_gets_its_name(ssh, student, handed):
     here = ssh(f"cat {shlex.quote(str(handed(student(), 'Ann')))}")
     path, found = collect(NODE, "Ann")
@@ -42,6 +43,7 @@ def test_it_is_checked_and_gets_its_name(ssh, student, handed):
     assert again != path and len(list(here.iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_what_is_typed_there_is_quoted(ssh, tmp_path):
     ssh(f'printf "%s\\n" "$@" > {tmp_path}/typed; exit 1')
     host = Host(name="node", user="cc", port=2222, key=tmp_path / "key", container="lab 1; reboot", labkit="a b/labkit")
@@ -76,6 +78,7 @@ FAILURES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("script", "says"), FAILURES.values(), ids=FAILURES)
 def test_a_failure_is_one_line_and_leaves_nothing(ssh, student, handed, script, says):
     here = ssh(script.replace("{archive}", shlex.quote(str(handed(student(), "Ann")))))
@@ -85,6 +88,7 @@ def test_a_failure_is_one_line_and_leaves_nothing(ssh, student, handed, script, 
     assert list(here.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_work_of_somebody_else_is_refused(ssh, student, handed):
     here = ssh(f"cat {shlex.quote(str(handed(student(), 'Bob')))}")
     with pytest.raises(ArchiveError, match="sent the work of 'Bob' and not of 'Ann'"):
@@ -92,6 +96,7 @@ def test_the_work_of_somebody_else_is_refused(ssh, student, handed):
     assert list(here.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_node_that_sends_more_than_a_submission_may_have_is_cut_off(ssh, monkeypatch):
     here = ssh("head -c 3000000 /dev/zero")
     monkeypatch.setattr(module, "LARGEST_BYTES", module.MIB)
@@ -100,6 +105,7 @@ def test_a_node_that_sends_more_than_a_submission_may_have_is_cut_off(ssh, monke
     assert list(here.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_node_that_hangs_is_left(ssh, monkeypatch):
     here = ssh("exec sleep 5")
     monkeypatch.setattr(module, "BOUND_S", 0.3)
@@ -108,6 +114,7 @@ def test_a_node_that_hangs_is_left(ssh, monkeypatch):
     assert list(here.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_here_is_said(ssh, student, handed, monkeypatch):
     here = ssh(f"cat {shlex.quote(str(handed(student(), 'Ann')))}")
 
@@ -120,6 +127,7 @@ def test_a_disk_that_is_full_here_is_said(ssh, student, handed, monkeypatch):
     assert list(here.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_machine_without_ssh_is_told(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -127,6 +135,7 @@ def test_a_machine_without_ssh_is_told(tmp_path, monkeypatch):
         collect(NODE, "Ann")
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_brought(ssh, student, handed, capsys):
     here = ssh(f"cat {shlex.quote(str(handed(student(), 'Ann')))}")
     assert main(["collect", "node", "--name", "Ann"]) == 0

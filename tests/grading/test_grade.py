@@ -25,6 +25,7 @@ def graded(*paths, **more):
     return grade(Workspace.find(), paths, **more)
 
 
+@pytest.mark.slow
 def test_an_honest_student_gets_what_she_did(student, handed):
     (row,) = graded(handed(student(), "Ann"))
     assert (row.student, row.runs, row.course_runs, row.signs) == ("Ann", 3, 1, [])
@@ -37,6 +38,7 @@ def test_an_honest_student_gets_what_she_did(student, handed):
     assert "wrong: 3, it is 2" in said and "nothing to look at" in said and said.count("passed by the runs") == 4
 
 
+@pytest.mark.slow
 def test_a_notebook_that_is_executed_again_keeps_what_was_committed_first(student, handed):
     ledger = student()
     first = json.loads((ledger / "answers.jsonl").read_text().splitlines()[0])
@@ -49,6 +51,7 @@ def test_a_notebook_that_is_executed_again_keeps_what_was_committed_first(studen
     assert graded(handed(ledger))[0].before == 2  # changed his mind, and then again when the run was there
 
 
+@pytest.mark.slow
 def test_an_empty_notebook_and_a_ledger_without_answers_are_rows_of_zeros(student, handed):
     ledger = student()
     (ledger / "answers.jsonl").unlink()
@@ -57,6 +60,7 @@ def test_an_empty_notebook_and_a_ledger_without_answers_are_rows_of_zeros(studen
     assert {one.outcome for one in row.checks} == {"open"}
 
 
+@pytest.mark.slow
 def test_a_check_that_only_the_journal_tells_of_is_counted_apart(student, handed):
     ledger = student()
     said = {"kind": "check", "time": datetime.now(UTC).isoformat(), "lab": "03_precision", "outcome": "passed"}
@@ -68,6 +72,7 @@ def test_a_check_that_only_the_journal_tells_of_is_counted_apart(student, handed
     assert "4+1/" in table([row])
 
 
+@pytest.mark.slow
 def test_who_only_planned_is_judged_by_what_ships_with_the_course(student, handed):
     ledger = student()
     lines = [json.loads(line) for line in (ledger / "answers.jsonl").read_text().splitlines()]
@@ -86,6 +91,7 @@ def test_who_only_planned_is_judged_by_what_ships_with_the_course(student, hande
     }  # not of what is planned
 
 
+@pytest.mark.slow
 def test_of_several_archives_the_newest_counts_and_the_others_are_named(student, handed):
     ledger = student()
     old = handed(ledger, "Ann", "old")
@@ -101,6 +107,7 @@ def test_of_several_archives_the_newest_counts_and_the_others_are_named(student,
     assert [sign.kind for sign in row.signs] == ["twice", "twice"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["Ann", "ANN", " ann", "A nn", "Ａｎｎ"])
 def test_an_archive_under_her_name_with_other_work_does_not_replace_hers(student, handed, tmp_path, name):
     hers = handed(student(), "Ann", "hers")
@@ -118,6 +125,7 @@ def test_an_archive_under_her_name_with_other_work_does_not_replace_hers(student
     assert len(lines) == 2 and all("same name" in line["to_look_at"] for line in lines)
 
 
+@pytest.mark.slow
 def test_an_archive_that_says_it_is_the_newest_and_has_less_is_not(student, handed, tmp_path):
     ledger = student()
     hers = handed(ledger, "Ann", "hers")
@@ -129,6 +137,7 @@ def test_an_archive_that_says_it_is_the_newest_and_has_less_is_not(student, hand
     assert "stolen.tar.gz of 2999" in row.signs[-1].text
 
 
+@pytest.mark.slow
 def test_runs_without_answers_are_replaced_by_an_archive_that_has_one_of_them(student, handed):
     ledger = student()
     journal = (ledger / "answers.jsonl").read_bytes()
@@ -140,6 +149,7 @@ def test_runs_without_answers_are_replaced_by_an_archive_that_has_one_of_them(st
     assert len(graded(old, handed(student(), "Ann", "c"))) == 2
 
 
+@pytest.mark.slow
 def test_minutes_on_a_gpu_cost_and_simulated_ones_do_not(student, handed):
     ledger = student()
     run = next(ledger.glob("tiny/baseline/*/record.json"))
@@ -235,6 +245,7 @@ def traps(student, handed, tmp_path, monkeypatch):
     return folder
 
 
+@pytest.mark.slow
 def test_hostile_submissions_are_rows_and_do_nothing(traps, tmp_path, capsys):
     before = sorted(tmp_path.rglob("*"))
     paths, _ = find_archives(traps)
@@ -254,6 +265,7 @@ def test_hostile_submissions_are_rows_and_do_nothing(traps, tmp_path, capsys):
         )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_what_is_printed_has_no_escapes_and_fits_the_terminal(traps, tmp_path, capsys, monkeypatch):
     file = tmp_path / "grades.csv"
     assert main(["grade", str(traps), "--csv", str(file)]) == 0
@@ -285,6 +297,7 @@ def test_no_cell_of_the_csv_is_a_formula(name):
     assert cell[1] == "'=f.tar.gz" and cell[2] == "'-e"
 
 
+@pytest.mark.slow
 def test_archives_are_found_at_any_depth_and_links_to_folders_are_not_followed(student, handed, tmp_path):
     handed(student(), "Ann")
     folder = tmp_path / "handed"
@@ -299,6 +312,7 @@ def test_archives_are_found_at_any_depth_and_links_to_folders_are_not_followed(s
     assert [row.student for row in graded(*paths)] == ["Ann", "Bob"]
 
 
+@pytest.mark.slow
 def test_the_command_for_one_student_and_with_a_price(student, handed, tmp_path, capsys):
     handed(student(), "Ann")
     handed(student(), "Annabel")
@@ -334,6 +348,7 @@ def test_bad_input_is_one_line(tmp_path, monkeypatch, arguments, says, capsys):
     assert out == "" and err.count("\n") == 1 and says in err and err.rstrip("\n").isprintable()
 
 
+@pytest.mark.slow
 def test_a_class_is_graded_as_each_of_them_alone(real_ledger, tmp_path, handed):
     paths = [handed(another(real_ledger, tmp_path / f"of{n}", -n), f"S{n:02}") for n in range(1, 13)]
     together = graded(*paths)
@@ -352,6 +367,7 @@ def rewrite(ledger, run, **values):
     return folder
 
 
+@pytest.mark.slow
 def test_no_file_of_this_machine_is_read_because_a_record_names_it(student, handed, tmp_path, monkeypatch):
     bait = tmp_path / "bait.yaml"
     bait.write_text("base: baseline\n")
@@ -368,6 +384,7 @@ def test_no_file_of_this_machine_is_read_because_a_record_names_it(student, hand
     assert row.course_runs == 1 and "record" in row.kinds
 
 
+@pytest.mark.slow
 def test_a_run_whose_settings_were_edited_is_none_of_the_course(student, handed):
     ledger = student()
     (honest,) = graded(handed(ledger))
@@ -380,6 +397,7 @@ def test_a_run_whose_settings_were_edited_is_none_of_the_course(student, handed)
     assert (edited.course_runs, edited.right) == (0, 0)
 
 
+@pytest.mark.slow
 def test_a_record_that_no_one_ran_counts_and_has_a_sign(student, handed):
     """Twelve digits and the word ``ok`` are easily typed; without events no one has seen the run."""
     ledger = student()
@@ -388,6 +406,7 @@ def test_a_record_that_no_one_ran_counts_and_has_a_sign(student, handed):
     assert "events" in graded(handed(ledger))[0].kinds
 
 
+@pytest.mark.slow
 def test_json_that_nests_deep_is_a_row(student, handed):
     deep = []
     for _ in range(900):
@@ -399,6 +418,7 @@ def test_json_that_nests_deep_is_a_row(student, handed):
         assert row.error or row.runs == 3 or "unread" in row.kinds
 
 
+@pytest.mark.slow
 def test_runs_and_answers_that_are_too_much_together_are_refused(student, handed, monkeypatch):
     path = handed(student())
     monkeypatch.setattr("labkit.grading.archive.TEXT_BYTES", 10_000)

@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from datetime import UTC, datetime
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +15,8 @@ from labkit.grading.grade import Row, judged
 from labkit.grading.judge import Judge
 from labkit.grading.sheet import as_csv, details, facts, table
 from labkit.grading.work import read_work
+
+pytestmark = pytest.mark.slow
 
 COUNT = 300
 ODD = st.sampled_from([

@@ -31,6 +31,7 @@ def desk(student, tmp_path, monkeypatch):
     return ledger, labs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("data", "why"),
     [
@@ -59,6 +60,7 @@ def test_a_notebook_that_cannot_be_read_is_packed_said_and_not_counted(desk, tmp
     assert [sign.text for sign in row.signs if sign.kind == "notebook"] == [f"labs/04_larger_models.ipynb: {why}"]
 
 
+@pytest.mark.slow
 def test_notebooks_under_any_name_are_packed_and_judged_as_before(desk, tmp_path, monkeypatch):
     ledger, labs = desk
     names = ["Ann Lee q2", "03_précision_übung", "Ann's lab #1", "lab – final!", "02 [copy]", "ラボ" * 35, "a" * 200,
@@ -76,6 +78,7 @@ def test_notebooks_under_any_name_are_packed_and_judged_as_before(desk, tmp_path
     assert (len(row.given), row.right, row.passed) == (4, 3, 4)
 
 
+@pytest.mark.slow
 def test_two_names_that_become_one_are_both_packed(desk):
     _, labs = desk
     for name in ("a#1", "a?1", "A_1"):
@@ -84,6 +87,7 @@ def test_two_names_that_become_one_are_both_packed(desk):
     assert len({name.casefold() for name in packed}) == 3
 
 
+@pytest.mark.slow
 def test_what_is_no_file_is_left_out_and_named(desk, tmp_path):
     _, labs = desk
     (tmp_path / "outside.ipynb").write_text('{"cells": ["root:"]}')
@@ -107,6 +111,7 @@ def test_a_device_is_left_out():
         archive.open_plain(archive.Path("/dev/zero"))
 
 
+@pytest.mark.slow
 def test_a_file_that_may_not_be_read_is_left_out_and_named(desk, monkeypatch):
     def refuse(path, *rest, real=os.open):
         if str(path).endswith("mine.ipynb"):
@@ -118,11 +123,13 @@ def test_a_file_that_may_not_be_read_is_left_out_and_named(desk, monkeypatch):
     assert gather(Workspace.find()).left_out == ["labs/mine.ipynb: Permission denied"]
 
 
+@pytest.mark.slow
 def test_a_file_that_is_no_text_is_left_out_since_it_may_hide_a_secret(desk):
     (desk[1] / "zip.ipynb").write_bytes(b"PK\x03\x04\x14\x00" + os.urandom(500))
     assert gather(Workspace.find()).left_out == ["labs/zip.ipynb: it is not text, and cannot be searched for secrets"]
 
 
+@pytest.mark.slow
 def test_a_huge_file_is_left_out_without_being_read(desk):
     _, labs = desk
     with (labs / "huge.ipynb").open("wb") as file:

@@ -190,6 +190,7 @@ def desk(student, tmp_path, monkeypatch):
     return labs
 
 
+@pytest.mark.slow
 def test_the_student_is_told_where_and_her_own_file_is_untouched(desk, tmp_path):
     key = "gh" + "p_" + "a1B2" * 9
     data = json.dumps(notebook(f"token = '{key}'", f"{key}\n{key}")).encode()
@@ -205,6 +206,7 @@ def test_the_student_is_told_where_and_her_own_file_is_untouched(desk, tmp_path)
     )
 
 
+@pytest.mark.slow
 def test_what_one_notebook_sets_is_gone_from_the_archive_where_another_file_has_it_bare(desk):
     key = "0a1b2c3d" * 5
     (desk / "a.ipynb").write_text(json.dumps(notebook(f'WANDB_API_KEY = "{key}"', "")))
@@ -217,6 +219,7 @@ def test_what_one_notebook_sets_is_gone_from_the_archive_where_another_file_has_
     assert "labs/b.ipynb, cell 1: the same again" in found.redacted
 
 
+@pytest.mark.slow
 def test_the_end_of_a_log_does_not_begin_with_half_a_secret(desk, monkeypatch):
     """What lies before the window that is read may have said that it is one."""
     log = next(Workspace.find().runs.glob("tiny/baseline/*/log.txt"))

@@ -28,6 +28,7 @@ def test_every_profile_of_the_course_has_one():
     assert {"a100-80gb", "h100-94gb", "tiny"} <= {*SHIPPED} <= {*profile_names(WORKSPACE)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("profile", SHIPPED)
 def test_it_is_of_the_course_as_it_is_now(profile):
     """Made again by ``python -m labkit.lab.reference``."""
@@ -74,6 +75,7 @@ def other(tmp_path, monkeypatch):
     return Workspace(root)
 
 
+@pytest.mark.slow
 def test_an_experiment_that_changed_is_outdated(other):
     path = other.configs / "xxl_sgd.yaml"
     path.write_text(path.read_text().replace("optim: sgd", "optim: sgd\nseed: 7"))
@@ -83,6 +85,7 @@ def test_an_experiment_that_changed_is_outdated(other):
     assert outdated(other, "tiny") == ["larger_model", "xxl_sgd"]
 
 
+@pytest.mark.slow
 def test_a_damaged_or_missing_one_is_said_with_the_command(other, monkeypatch):
     path = path_of(other, "tiny")
     for text in (
@@ -102,6 +105,7 @@ def test_a_damaged_or_missing_one_is_said_with_the_command(other, monkeypatch):
     assert isinstance(Lab("12_compare").table(reference=True), NotDone)
 
 
+@pytest.mark.slow
 def test_it_is_made_from_the_ledger_and_keeps_what_tables_and_lessons_read(other, real_ledger, monkeypatch, capsys):
     monkeypatch.setenv("LABKIT_RUNS", str(real_ledger))
     names = ["baseline", "baseline batch_size=8 max_steps=2", "reduced_batch max_steps=2"]
@@ -120,6 +124,7 @@ def test_it_is_made_from_the_ledger_and_keeps_what_tables_and_lessons_read(other
     assert json.loads(path_of(other, "tiny").read_text())["profile"] == "tiny"
 
 
+@pytest.mark.slow
 def test_a_table_shows_it_beside_the_students_own(real_ledger, monkeypatch):
     monkeypatch.setenv("LABKIT_RUNS", str(real_ledger))
     monkeypatch.setenv("LABKIT_PROFILE", "tiny")
@@ -133,6 +138,7 @@ def test_a_table_shows_it_beside_the_students_own(real_ledger, monkeypatch):
     assert "shipped" not in Lab("12_compare").table().text()
 
 
+@pytest.mark.slow
 def test_who_has_no_run_has_the_courses_on_every_profile(ledger, monkeypatch):
     monkeypatch.setenv("LABKIT_PROFILE", "h100-94gb")
     one = Lab("12_compare")
@@ -142,6 +148,7 @@ def test_who_has_no_run_has_the_courses_on_every_profile(ledger, monkeypatch):
     assert not ledger.root.exists()
 
 
+@pytest.mark.slow
 def test_of_many_micro_steps_the_highest_of_each_category_stays(real_ledger):
     record = next(r for r in Ledger(real_ledger).records("tiny", "reduced_batch"))
     record.config["accumulate_grad_batches"] = 3

@@ -35,11 +35,13 @@ def edit(ledger, run, /, **values):
     return path.parent
 
 
+@pytest.mark.slow
 def test_an_honest_ledger_has_no_signs(student, signs, real_ledger):
     assert signs(student()) == []
     assert signs(real_ledger, "Bob") == []
 
 
+@pytest.mark.slow
 def test_a_run_that_still_runs_or_was_killed_has_none(student, signs):
     ledger = student()
     next(ledger.glob("tiny/baseline/*/record.json")).unlink()
@@ -50,6 +52,7 @@ def test_a_run_that_still_runs_or_was_killed_has_none(student, signs):
     assert [sign for sign in shown if "peak_bytes" not in sign] == []  # the result that was cut told the peak
 
 
+@pytest.mark.slow
 def test_a_run_that_ran_on_after_its_watcher_was_killed_has_none(student, signs):
     ledger = student()
     # the attempt that no one saw end counts no time
@@ -59,6 +62,7 @@ def test_a_run_that_ran_on_after_its_watcher_was_killed_has_none(student, signs)
     assert [sign for sign in signs(ledger) if sign.startswith("times")] == []
 
 
+@pytest.mark.slow
 def test_a_model_that_loads_long_in_a_run_without_a_record_is_no_sign(student, signs):
     ledger = student()
     run = next(ledger.glob("tiny/baseline/*/record.json")).parent
@@ -96,6 +100,7 @@ EDITS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("values", "kind", "text"), EDITS.values(), ids=EDITS)
 def test_an_edited_record_has_a_sign(student, signs, values, kind, text):
     ledger = student()
@@ -104,6 +109,7 @@ def test_an_edited_record_has_a_sign(student, signs, values, kind, text):
     assert any(sign.startswith(kind) and text in sign for sign in found), found
 
 
+@pytest.mark.slow
 def test_an_edited_config_has_a_sign(student, signs):
     ledger = student()
     record = next(ledger.glob("tiny/reduced_batch/*/record.json"))
@@ -112,12 +118,14 @@ def test_an_edited_config_has_a_sign(student, signs):
     assert [sign.partition(":")[0] for sign in signs(ledger)] == ["config", "record"]
 
 
+@pytest.mark.slow
 def test_a_run_without_events_has_a_sign(student, signs):
     ledger = student()
     next(ledger.glob("tiny/baseline/*/events.jsonl")).unlink()
     assert [sign for sign in signs(ledger) if "there are no events" in sign]
 
 
+@pytest.mark.slow
 def test_events_of_another_time_have_a_sign(student, signs):
     ledger = student()
     events = next(ledger.glob("tiny/reduced_batch/*/events.jsonl"))
@@ -140,6 +148,7 @@ def journal(ledger, change):
     path.write_text("".join(json.dumps(change(json.loads(line))) + "\n" for line in path.read_text().splitlines()))
 
 
+@pytest.mark.slow
 def test_an_answer_that_says_before_and_came_after_has_a_sign(student, signs):
     ledger = student()
     journal(ledger, lambda entry: entry | ({"committed": "before"} if "committed" in entry else {}))
@@ -148,6 +157,7 @@ def test_an_answer_that_says_before_and_came_after_has_a_sign(student, signs):
     assert "answers: 01_where_memory_goes highest_moment: the journal says committed before the run" in found[0]
 
 
+@pytest.mark.slow
 def test_a_journal_that_is_not_in_order_has_a_sign(student, signs):
     ledger = student()
     early = (NOW - timedelta(days=30)).isoformat()
@@ -155,6 +165,7 @@ def test_a_journal_that_is_not_in_order_has_a_sign(student, signs):
     assert [sign for sign in signs(ledger) if "not in order" in sign]
 
 
+@pytest.mark.slow
 def test_a_check_that_says_passed_and_fails_has_a_sign(student, signs):
     ledger = student()
     lie = {"kind": "check", "lab": "01_where_memory_goes", "profile": "tiny", "mode": "run", "outcome": "passed"}
@@ -174,6 +185,7 @@ def test_a_check_that_says_passed_and_fails_has_a_sign(student, signs):
     assert found == ["checks: 01_where_memory_goes adam_twice: the journal says passed, and by the runs it failed"]
 
 
+@pytest.mark.slow
 def test_a_copied_ledger_names_both(student, handed):
     ledger = student()
     rows = grade(Workspace.find(), [handed(ledger, "Ann"), handed(ledger, "Bob"), handed(student(), "Cid")])
@@ -184,6 +196,7 @@ def test_a_copied_ledger_names_both(student, handed):
     assert any("answers.jsonl" in sign.text for sign in bob.signs)
 
 
+@pytest.mark.slow
 def test_a_copy_with_ids_and_days_of_its_own_is_told_by_its_milliseconds(student, handed, tmp_path):
     ledger = student()
     copy = tmp_path / "copy"
@@ -205,12 +218,14 @@ def test_a_copy_with_ids_and_days_of_its_own_is_told_by_its_milliseconds(student
         assert f"3 runs have, to the millisecond, the times of one of {other}" in row.signs[0].text
 
 
+@pytest.mark.slow
 def test_thirty_honest_students_are_told_apart(real_ledger, tmp_path, handed):
     ledgers = [another(real_ledger, tmp_path / f"of{n}", -n) for n in range(1, 31)]
     rows = grade(Workspace.find(), [handed(ledger, f"S{n}") for n, ledger in enumerate(ledgers)])
     assert [row.signs for row in rows] == [[]] * 30
 
 
+@pytest.mark.slow
 def test_a_member_that_was_exchanged_in_the_archive_has_a_sign(student, handed, tmp_path):
     path = handed(student(), "Ann")
     changed = tmp_path / "changed.tar.gz"

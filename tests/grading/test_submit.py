@@ -35,6 +35,7 @@ def packed_of(path):
     return found, {name.rpartition("/")[2] for name in found.sha256}
 
 
+@pytest.mark.slow
 def test_runs_answers_and_notebooks_are_packed_and_nothing_else(runs, tmp_path):
     run = one_run(runs)
     (run / "checkpoints" / "step-2").mkdir(parents=True)
@@ -52,6 +53,7 @@ def test_runs_answers_and_notebooks_are_packed_and_nothing_else(runs, tmp_path):
     assert not [p for p in tmp_path.iterdir() if "partial" in p.name]
 
 
+@pytest.mark.slow
 def test_secrets_stay_at_home(runs, tmp_path, monkeypatch):
     workspace = tmp_path / "course" / "workspace"
     (workspace / "configs").mkdir(parents=True)
@@ -87,6 +89,7 @@ def test_secrets_stay_at_home(runs, tmp_path, monkeypatch):
     assert len(log) <= 2**18 and log.endswith(b"Bearer [redacted]\n")
 
 
+@pytest.mark.slow
 def test_links_and_files_that_are_too_large_are_left_out_and_named(runs, tmp_path):
     run, other = one_run(runs), next(runs.glob("tiny/reduced_batch/*"))
     (run / "log.txt").unlink()
@@ -109,6 +112,7 @@ def test_links_and_files_that_are_too_large_are_left_out_and_named(runs, tmp_pat
     assert b"root:" not in b"".join(found.members.values())
 
 
+@pytest.mark.slow
 def test_a_run_that_still_runs_is_packed_as_far_as_it_is(runs, tmp_path):
     run = one_run(runs)
     (run / "record.json").unlink()
@@ -117,6 +121,7 @@ def test_a_run_that_still_runs_is_packed_as_far_as_it_is(runs, tmp_path):
     assert gather(Workspace.find()).members[f"runs/tiny/baseline/{run.name}/events.jsonl"].endswith(b'"progr')
 
 
+@pytest.mark.slow
 def test_nothing_is_ever_written_over(runs, tmp_path):
     workspace = Workspace.find()
     first, _ = submit(workspace, "Ann", tmp_path / "a.tar.gz")
@@ -127,6 +132,7 @@ def test_nothing_is_ever_written_over(runs, tmp_path):
     assert all(path.name.startswith("a-20") and path.name.endswith(".tar.gz") for path in made)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt(), MemoryError()])
 def test_what_was_interrupted_leaves_nothing(runs, tmp_path, monkeypatch, error):
     def interrupted(file, *rest):
@@ -141,6 +147,7 @@ def test_what_was_interrupted_leaves_nothing(runs, tmp_path, monkeypatch, error)
     assert not [path for path in tmp_path.iterdir() if path.is_file()]
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_not_there_is_said(runs, tmp_path):
     with pytest.raises(ArchiveError, match="cannot be written: No such file"):
         submit(Workspace.find(), "Ann", tmp_path / "nowhere" / "a.tar.gz")
@@ -151,6 +158,7 @@ def test_an_empty_ledger_has_nothing_to_hand_in(ledger):
         submit(Workspace.find(), "Ann")
 
 
+@pytest.mark.slow
 def test_the_command_says_where_it_is(runs, tmp_path, capsys):
     path = tmp_path / "mine.tar.gz"
     assert main(["submit", "--name", "Ann", "--output", str(path)]) == 0
@@ -161,6 +169,7 @@ def test_the_command_says_where_it_is(runs, tmp_path, capsys):
     assert read_archive(path).name == "Ann"
 
 
+@pytest.mark.slow
 def test_the_command_writes_to_a_pipe(runs, tmp_path, capfdbinary):
     assert main(["submit", "--name", "Ann", "--output", "-"]) == 0
     out, err = capfdbinary.readouterr()
@@ -169,6 +178,7 @@ def test_the_command_writes_to_a_pipe(runs, tmp_path, capfdbinary):
     assert err == b""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -187,6 +197,7 @@ def test_bad_input_is_one_line(runs, arguments, says, capsys):
     assert out == "" and err.count("\n") == 1 and says in err and err.rstrip("\n").isprintable()
 
 
+@pytest.mark.slow
 def test_a_button_packs_only_when_it_is_pressed(runs, tmp_path, monkeypatch):
     monkeypatch.setenv("LABKIT_PROFILE", "tiny")
     root = tmp_path / "workspace"
@@ -213,6 +224,7 @@ def test_a_button_packs_only_when_it_is_pressed(runs, tmp_path, monkeypatch):
     assert not button.disabled
 
 
+@pytest.mark.slow
 def test_a_damaged_run_is_handed_in_as_it_is(runs):
     run = one_run(runs)
     (run / "config.json").write_text("{")

@@ -43,6 +43,7 @@ def test_shares_of_lost_updates():
     assert "75.0%         70.0%        80.0%" in found.text()  # in all steps, the first, the last
 
 
+@pytest.mark.slow
 def test_rounding_is_counted_in_a_process(monkeypatch, ledger):
     monkeypatch.setattr(processes, "ROUNDING_STEPS", 1)
     (found,) = processes.rounding(Workspace.find(), [TRUE])
@@ -50,11 +51,13 @@ def test_rounding_is_counted_in_a_process(monkeypatch, ledger):
     assert 0 < Rounding([found]).lost_share(*TRUE) < 1
 
 
+@pytest.mark.slow
 def test_what_the_command_says_is_passed_on(ledger):
     with pytest.raises(ConfigError, match="no run"):
         processes.captions("20200101", "fluent_emoji", 2)
 
 
+@pytest.mark.slow
 def test_json_is_found_after_what_libraries_print():
     code = "print('[warning] hello'); print('{}'); import json; print(json.dumps([{'a': 1}], indent=1))"
     assert processes._last_list(processes._said(["-c", code], Workspace.find())) == [{"a": 1}]

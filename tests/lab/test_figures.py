@@ -36,6 +36,7 @@ def results(add_run):
     return plain, held_out, oom
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["phases", "compared", "bars", "loss", "tradeoff"])
 def test_every_kind_is_drawn_with_its_source_and_numbers_in_words(results, kind):
     figure = figures.draw(kind, results)
@@ -55,6 +56,7 @@ def test_without_matplotlib_a_line_says_what_installs_it(results, monkeypatch):
     assert "matplotlib is not installed: pip install 'labkit[course]'" in text
 
 
+@pytest.mark.slow
 def test_a_plan_of_many_micro_steps_says_that_it_shows_two(lab):
     one = lab("02_batch_and_accumulation")
     many, two = (one.predict("grad_accumulation", accumulate_grad_batches=n) for n in (4, 2))
@@ -84,6 +86,7 @@ def test_numbers_of_near_points_are_not_on_one_another():
     assert min(math.dist(one, other) for one, other in itertools.combinations(places, 2)) > 10
 
 
+@pytest.mark.slow
 def test_the_words_of_a_death_say_what_was_held(results):
     assert "when memory ran out" in figures.draw("phases", results[2:]).alt
     assert "baseline 94.00 MiB out of memory" in figures.draw("bars", results).alt
@@ -94,10 +97,12 @@ def test_an_unknown_kind_is_refused_with_the_nearest(results):
         figures.draw("tradeof", results)
 
 
+@pytest.mark.slow
 def test_an_older_notebook_asks_for_predicted_and_measured_by_another_name(results):
     assert figures.draw("beside", results).alt == figures.draw("compared", results).alt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["loss", "tradeoff", "compared"])
 def test_what_a_plan_does_not_know_is_said(add_run, kind):
     planned = add_run("reduced_batch", memory=report("predicted"), prediction=TOLD)
@@ -114,6 +119,7 @@ def test_without_anything_measured_there_is_no_figure(results):
     assert "[not available]" in figures.draw("bars", []).text()
 
 
+@pytest.mark.slow
 def test_one_run_draws_a_tradeoff_too(results):
     assert isinstance(figures.draw("tradeoff", results[:1]), Figure)
 

@@ -24,6 +24,7 @@ def form(lab):
     return lab("02_batch_and_accumulation").form("reduced_batch")
 
 
+@pytest.mark.slow
 def test_it_begins_as_the_experiment_is(form):
     assert isinstance(form, Form)
     assert form.command == "labkit run reduced_batch --profile tiny"
@@ -37,6 +38,7 @@ def test_it_begins_as_the_experiment_is(form):
     assert all(field.tooltip for field in form._fields.values())
 
 
+@pytest.mark.slow
 def test_a_value_is_checked_at_once_and_stands_in_the_command(form):
     form.set("batch_size", "x")
     assert "batch_size is a whole number" in form.said
@@ -52,6 +54,7 @@ def test_a_value_is_checked_at_once_and_stands_in_the_command(form):
     assert form.command == "labkit run reduced_batch use_qlora=true --profile tiny"
 
 
+@pytest.mark.slow
 def test_its_verdict_is_the_prediction(form):
     for batch_size in ("8", "64"):
         form.set("batch_size", batch_size)
@@ -62,6 +65,7 @@ def test_its_verdict_is_the_prediction(form):
     assert verdict(Unpredicted("why")) == "cannot be predicted: why"
 
 
+@pytest.mark.slow
 def test_the_widget_follows_what_is_typed(form):
     form.widget()
     wait_for(lambda: "fits (predicted)" in form._shown["said"].value)
@@ -76,11 +80,13 @@ def test_the_widget_follows_what_is_typed(form):
     wait_for(lambda: "fits (predicted)" in form._shown["said"].value)
 
 
+@pytest.mark.slow
 def test_outside_of_a_notebook_it_is_text(form, capsys):
     form._ipython_display_()
     assert capsys.readouterr().out.startswith("labkit run reduced_batch --profile tiny\n")
 
 
+@pytest.mark.slow
 def test_without_ipywidgets_it_is_text_with_what_installs_them(form, capsys, monkeypatch):
     monkeypatch.setattr("labkit.lab.progress.in_notebook", lambda: True)
     monkeypatch.setitem(sys.modules, "ipywidgets", None)

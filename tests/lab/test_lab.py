@@ -26,6 +26,7 @@ def test_an_unknown_lab_is_refused_with_the_nearest(lab):
         lab("01_where_memory_go")
 
 
+@pytest.mark.slow
 def test_one_real_run_is_predicted_measured_explained_and_checked(lab):
     one = lab("00_setup")
     told = one.predict("reduced_batch", **FIRST)
@@ -57,6 +58,7 @@ def test_what_is_not_filled_in_runs_nothing(lab):
     assert not one.journal.path.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("show", [lambda one, *runs: one.plot("bars", *runs), lambda one, *runs: one.table(*runs)])
 def test_what_stands_in_place_of_a_result_is_shown_above_the_others(lab, add_run, show):
     one, first = lab("00_setup"), add_run("reduced_batch")
@@ -131,6 +133,7 @@ def test_a_wrong_answer_is_not_yet_and_says_how_far_off(lab, add_run):
     assert "off" in said
 
 
+@pytest.mark.slow
 def test_the_last_answer_counts(lab, add_run):
     one = lab("00_setup")
     one.ask("share_of_parameters", 60)
@@ -139,6 +142,7 @@ def test_the_last_answer_counts(lab, add_run):
     assert "[right]" in one.explain("share_of_parameters").text()
 
 
+@pytest.mark.slow
 def test_all_checks_at_once_leave_out_those_that_need_something_handed_in(lab, add_run):
     one = lab("02_batch_and_accumulation")
     for name in ("baseline", "reduced_batch", "grad_accumulation", "grad_accumulation_lr4x"):
@@ -148,6 +152,7 @@ def test_all_checks_at_once_leave_out_those_that_need_something_handed_in(lab, a
     assert "Your batch" not in said
 
 
+@pytest.mark.slow
 def test_a_handed_in_run_is_checked(lab, add_run):
     one = lab("02_batch_and_accumulation")
     add_run("reduced_batch")
@@ -158,6 +163,7 @@ def test_a_handed_in_run_is_checked(lab, add_run):
     assert "[open]" in one.check("yours_fits_and_uses_more", Blank("reduced_batch", ["batch_size"])).text()
 
 
+@pytest.mark.slow
 def test_planned_mode_gives_predictions_in_the_same_shape(lab, monkeypatch):
     monkeypatch.setenv("LABKIT_MODE", "plan")
     one = Lab("00_setup", profile="tiny")
@@ -173,6 +179,7 @@ def test_planned_mode_gives_predictions_in_the_same_shape(lab, monkeypatch):
     assert "not available when planned" in one.kill("reduced_batch").text()
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_recorded_and_not_recalled(lab):
     one = lab("10_when_it_fails")
     killed = one.kill("reduced_batch", max_steps=3)
@@ -186,6 +193,7 @@ def test_an_empty_ledger_says_so(lab):
     assert "no run on tiny" in lab("12_compare").table().text()
 
 
+@pytest.mark.slow
 def test_the_whole_ledger_names_what_is_missing(lab, add_run):
     add_run("reduced_batch")
     add_run("reduced_batch", {"lr": 0.5})
@@ -226,6 +234,7 @@ def test_of_a_run_that_measured_nothing_a_table_has_no_size(lab, add_run):
     assert "oom in forward, step 1" in lab("12_compare").table(add_run("xxl", status="oom", died_in=died)).text()
 
 
+@pytest.mark.slow
 def test_a_result_names_the_values_that_labs_change(lab, add_run):
     said = add_run("reduced_batch", {"lr": 0.25}).text().splitlines()
     assert said[1] == "  batch_size=16, accumulate_grad_batches=1, lr=0.25, precision=32-true, optim=adamw"
@@ -233,6 +242,7 @@ def test_a_result_names_the_values_that_labs_change(lab, add_run):
     assert planned[1].endswith("devices=2, strategy=ddp") and "in backward of step" in planned[2]
 
 
+@pytest.mark.slow
 def test_advice_is_a_table_of_what_fits(lab):
     said = lab("11_fit_your_gpu").advise("baseline").text()
     assert "out of memory (predicted)" in said

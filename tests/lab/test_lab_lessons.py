@@ -165,6 +165,7 @@ def of(evidence, about, spoiled=None):
     return runs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("lab", "id"), QUESTIONS)
 def test_a_question_knows_a_right_answer_from_a_wrong_one(evidence, lab, id):
     question = lesson_of(lab).question(id)
@@ -183,6 +184,7 @@ def test_a_question_knows_a_right_answer_from_a_wrong_one(evidence, lab, id):
             question.read(wrong, 2**20)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("lab", "id"), QUESTIONS)
 def test_an_explanation_is_short_and_has_a_number_or_a_reason(evidence, lab, id):
     question = lesson_of(lab).question(id)
@@ -191,6 +193,7 @@ def test_an_explanation_is_short_and_has_a_number_or_a_reason(evidence, lab, id)
     assert "None" not in said and "unknown" not in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("lab", "id"), CHECKS)
 def test_a_check_holds_for_the_course_and_not_for_other_runs(evidence, lab, id):
     check = lesson_of(lab).check(id)
@@ -200,6 +203,7 @@ def test_a_check_holds_for_the_course_and_not_for_other_runs(evidence, lab, id):
     assert outcome == "failed", (left, right)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("lab", "id"), TOPICS)
 def test_a_topic_has_sentences(evidence, lab, id):
     topic = lesson_of(lab).topic(id)
@@ -213,6 +217,7 @@ def test_all_that_there_is_has_an_answer_and_a_counterexample():
     assert {id for _, id in CHECKS} == set(SPOILED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lab", LABS)
 def test_what_a_lesson_is_about_exists_on_every_machine(lab):
     lesson = lesson_of(lab)

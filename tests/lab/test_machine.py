@@ -45,6 +45,7 @@ def old_driver(tmp_path, monkeypatch):
     smi.install(tmp_path, monkeypatch, smi.H100)
 
 
+@pytest.mark.slow
 def test_a_gpu_that_torch_cannot_use_is_an_error_with_its_reason_and_the_way_out(old_driver, monkeypatch):
     with pytest.raises(ConfigError) as told:
         found()
@@ -54,12 +55,14 @@ def test_a_gpu_that_torch_cannot_use_is_an_error_with_its_reason_and_the_way_out
     assert found().profile == "tiny"
 
 
+@pytest.mark.slow
 def test_a_torch_for_cpus_beside_a_gpu_has_the_simulated_one_and_a_note(old_driver, monkeypatch):
     monkeypatch.setattr(torch.version, "cuda", None)
     assert found().profile == "tiny"
     assert found().note.endswith("is a build without CUDA, which cannot use NVIDIA H100 NVL")
 
 
+@pytest.mark.slow
 def test_a_gpu_that_is_hidden_is_none(old_driver, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert (found().profile, found().note) == ("tiny", "CUDA_VISIBLE_DEVICES='' hides every GPU")

@@ -24,6 +24,7 @@ def as_text(renderable) -> str:
     return capture.get()
 
 
+@pytest.mark.slow
 def test_a_row_has_what_machines_need(course_ledger):
     rows = compare(Workspace.find(), course_ledger, "tiny")
     for row in rows:
@@ -54,6 +55,7 @@ def test_what_changed_is_the_difference_to_the_run_it_is_compared_with():
     assert changed("reduced_batch", "a100-80gb") == {"batch_size": [32, 8]}
 
 
+@pytest.mark.slow
 def test_an_edited_experiment_makes_its_run_outdated(course_ledger, tmp_path, monkeypatch):
     workspace = Workspace.find()
     copy = tmp_path / "workspace"
@@ -70,6 +72,7 @@ def test_an_edited_experiment_makes_its_run_outdated(course_ledger, tmp_path, mo
     assert missing(edited, "tiny", rows) == ["reduced_batch"]
 
 
+@pytest.mark.slow
 def test_typed_values_are_one_row_however_they_were_typed(ledger):
     workspace = Workspace.find()
     for typed in ({"lora_targets": "q,v", "lr": "1e-4"}, {"lr": 1e-4, "lora_targets": ["q", "v"]}):
@@ -85,6 +88,7 @@ def test_an_empty_ledger_misses_everything(ledger):
     assert len(missing(workspace, "tiny", [])) == 15
 
 
+@pytest.mark.slow
 def test_the_table_names_every_experiment_and_its_source(course_ledger):
     rows = compare(Workspace.find(), course_ledger, "tiny")
     text = as_text(compare_table(rows, "tiny"))
@@ -96,6 +100,7 @@ def test_the_table_names_every_experiment_and_its_source(course_ledger):
     assert "MiB" in text
 
 
+@pytest.mark.slow
 def test_one_run_in_words(course_records):
     fits, full = course_records["reduced_batch"], course_records["baseline"]
     assert "ok (as expected)" in summary(fits)
@@ -112,6 +117,7 @@ def test_one_run_in_words(course_records):
     assert "params cpu" not in as_text(phase_table(course_records["xxl_sgd"]))
 
 
+@pytest.mark.slow
 def test_what_is_in_4_bits_and_what_is_not_is_said(course_records):
     record = course_records["xxl_qlora"]
     text = summary(record)
@@ -121,6 +127,7 @@ def test_what_is_in_4_bits_and_what_is_not_is_said(course_records):
     assert "4 bits" not in summary(course_records["xxl_lora"])
 
 
+@pytest.mark.slow
 def test_host_memory_stands_apart(course_records):
     record = course_records["xxl_cpu_offload"]
     if record.status == "skipped":
@@ -130,12 +137,14 @@ def test_host_memory_stands_apart(course_records):
     assert host.startswith("optimizer state ")
 
 
+@pytest.mark.slow
 def test_others_on_the_gpu_are_told_of(course_records):
     fits = course_records["reduced_batch"]
     assert "1.00 GiB of the GPU were in use before it started" in summary(replace(fits, others_bytes=2**30))
     assert "before it started" not in summary(fits)
 
 
+@pytest.mark.slow
 def test_a_peak_outside_the_reported_phases_is_not_put_into_one(course_records):
     fits = course_records["reduced_batch"]
     assert "outside" not in summary(fits)
@@ -143,6 +152,7 @@ def test_a_peak_outside_the_reported_phases_is_not_put_into_one(course_records):
     assert "outside the reported phases; in these " + human_bytes(fits.memory.peak_bytes) in text
 
 
+@pytest.mark.slow
 def test_out_of_memory_on_cuda_says_what_was_held_beside_its_message(course_records):
     full = course_records["baseline"]
     found = replace(full.out_of_memory, requested_bytes=None, operation=None, capacity_bytes=None)

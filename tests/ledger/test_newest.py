@@ -61,6 +61,7 @@ def test_where_there_is_only_a_run_with_own_values_it_says_so(ledger, capsys):
     assert "there is no run of it as it is" in err and "batch_size=4" in err
 
 
+@pytest.mark.slow
 def test_one_of_each_is_read_however_many_there_are(ledger, monkeypatch):
     """What is read does not grow with the runs that no one asks for."""
     plain, own = add(ledger, "baseline"), add(ledger, "baseline", {"batch_size": 4})
@@ -101,6 +102,7 @@ def test_a_run_folder_that_is_gone_is_said_to_be(ledger, capsys):
         lost.write(record)
 
 
+@pytest.mark.slow
 def test_a_run_folder_that_goes_while_the_run_does_is_said_to_be_gone(ledger):
     def remove(event):
         if event["event"] == "progress":
@@ -110,6 +112,7 @@ def test_a_run_folder_that_goes_while_the_run_does_is_said_to_be_gone(ledger):
         run("reduced_batch", {"max_steps": 3, "num_train_samples": 64}, on_event=remove)
 
 
+@pytest.mark.slow
 def test_a_log_that_is_no_file_any_more_costs_no_record(ledger):
     def replace(event):
         if event["event"] == "progress":

@@ -281,6 +281,7 @@ def test_lost_events_of_a_run_without_a_record_are_said(runs):
     assert "2 lines of events.jsonl" in record.reason
 
 
+@pytest.mark.slow
 def test_what_is_skipped_is_said_beside_the_table_and_the_newest_readable_run_is_shown(runs, capsys):
     good, bad = sorted(runs, key=lambda folder: folder.path.name)
     truncated(bad)
@@ -322,6 +323,7 @@ for _ in range(100):
 """
 
 
+@pytest.mark.slow
 def test_two_processes_write_two_hundred_runs_and_a_reader_sees_only_whole_ones(ledger):
     writers = [subprocess.Popen([sys.executable, "-c", WRITE_A_HUNDRED]) for _ in range(2)]
     seen, said = set(), []
@@ -365,6 +367,7 @@ def link_to_a_whole_one_elsewhere(path):
     path.symlink_to(path.rename(path.parents[4] / "another-s"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["events.jsonl", "config.json", "record.json"])
 @pytest.mark.parametrize("put", [pipe_of_the_name, link_to_a_device, link_to_a_whole_one_elsewhere])
 def test_what_is_no_file_of_a_run_stops_no_command_and_hides_no_other_run(in_time, ledger, runs, capsys, name, put):

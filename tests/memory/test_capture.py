@@ -144,6 +144,7 @@ def test_every_phase_is_consistent(run):
     assert report.source == "simulated GPU"
 
 
+@pytest.mark.slow
 def test_the_callback_alone_finds_what_the_simulated_gpu_finds():
     found, whole = alone(Words).report, follow(Words).report
     assert len(found.phases) == len(whole.phases)
@@ -181,6 +182,7 @@ def test_steps_0_and_1_and_every_nth_are_reported(entered):
     assert seen == capture.report.phases
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", [follow, alone])
 def test_accumulation_reports_every_micro_step_and_steps_once(run):
     report = run(Words, accumulate_grad_batches=3, max_steps=2).report
@@ -197,6 +199,7 @@ def test_accumulation_reports_every_micro_step_and_steps_once(run):
     assert report.at("after_forward", 0, 1).end["activations"] == report.at("after_forward", 0, 2).end["activations"]
 
 
+@pytest.mark.slow
 def test_validation_does_not_change_what_training_holds():
     class Validated(Words):
         batches = 0
@@ -369,6 +372,7 @@ def test_no_dispatch_mode_is_left_when_the_module_ends_the_epoch_early():
             _get_current_dispatch_mode_stack()[-1].__exit__(None, None, None)
 
 
+@pytest.mark.slow
 def test_one_capture_can_report_two_fits_and_keeps_no_module_alive():
     capture = MemoryCapture()
     for _ in range(2):
@@ -399,6 +403,7 @@ def oom(capacity_bytes: int, **options: object) -> tuple[torch.OutOfMemoryError,
     return caught.value, capture
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_training_dies_where_the_peak_exceeds_the_capacity(accumulate):
     options = {"max_steps": 2, "accumulate_grad_batches": accumulate}
@@ -427,6 +432,7 @@ def test_a_run_fits_into_exactly_its_peak():
     assert follow(Words, capacity_bytes=peak, max_steps=2).report.peak_bytes == peak
 
 
+@pytest.mark.slow
 def test_after_out_of_memory_everything_is_free_again():
     seed_everything(0, verbose=False)
     tracker = Tracker(20_000_000)

@@ -100,6 +100,7 @@ def test_the_peak_of_a_run_survives_every_reset(monkeypatch):
 # -- what others hold
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("visible", "index", "used_mib"),
     [(None, 0, 512), (None, 1, 7), ("1", 0, 7), ("1,0", 1, 512), ("GPU-8f1b77", 0, 7), ("", 0, None), ("-1", 0, None),
@@ -113,6 +114,7 @@ def test_what_others_hold_is_asked_for_the_gpu_of_this_process(tmp_path, monkeyp
     assert used_by_others_bytes(index) == (None if used_mib is None else used_mib * MIB)
 
 
+@pytest.mark.slow
 def test_of_a_part_of_a_gpu_and_without_nvidia_smi_nothing_is_said(tmp_path, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     smi.install(tmp_path, monkeypatch, smi.CUT, parts=smi.PARTS)

@@ -18,6 +18,7 @@ def listed(tmp_path, monkeypatch):
     return make
 
 
+@pytest.mark.slow
 def test_gpus_are_listed_in_pci_order(listed):
     first, second = listed(smi.OLD, smi.H100)
     assert (first.index, first.name, first.total_bytes) == (0, "NVIDIA H100 NVL", 95830 * 2**20)
@@ -25,6 +26,7 @@ def test_gpus_are_listed_in_pci_order(listed):
     assert (second.index, second.mig, second.is_part) == (1, False, False)
 
 
+@pytest.mark.slow
 def test_what_it_does_not_tell_is_none(listed):
     (gpu,) = listed(smi.H100.replace("512", "[N/A]").replace("9.0", "[N/A]"))
     assert (gpu.used_bytes, gpu.capability) == (None, None)
@@ -53,6 +55,7 @@ VISIBLE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("visible", "indices"), VISIBLE.items())
 def test_those_that_cuda_shows_come_in_its_order(listed, visible, indices):
     assert [device.index for device in visible_devices(listed(smi.H100, smi.OLD), visible)] == indices
@@ -81,12 +84,14 @@ PARTS_SHOWN = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("visible", "uuid"), PARTS_SHOWN.items())
 def test_of_parts_one_is_shown(listed, visible, uuid):
     (shown,) = visible_devices(listed(smi.CUT, smi.OLD, parts=smi.PARTS), visible)
     assert shown.uuid == uuid
 
 
+@pytest.mark.slow
 def test_a_part_has_its_own_size_and_the_rest_of_its_gpu(listed):
     (gpu,) = listed(smi.CUT, parts=smi.PARTS)
     assert [part.total_bytes // GIB for part in gpu.parts] == [40, 10, 20]
@@ -95,11 +100,13 @@ def test_a_part_has_its_own_size_and_the_rest_of_its_gpu(listed):
     assert (first.index, first.capability, first.driver) == (0, (8, 0), "580.95.05")
 
 
+@pytest.mark.slow
 def test_a_gpu_in_mig_mode_without_parts_is_not_shown(listed):
     assert visible_devices(listed(smi.CUT), None) == []
     assert visible_devices(listed(smi.CUT), "0") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "why"),
     [
@@ -117,6 +124,7 @@ def test_an_answer_that_is_none_is_told(tmp_path, monkeypatch, text, why):
     assert why in said
 
 
+@pytest.mark.slow
 def test_without_the_program_there_is_no_gpu(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert list_devices() == ([], "there is no nvidia-smi")

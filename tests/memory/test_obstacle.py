@@ -58,6 +58,7 @@ def no_smi(tmp_path, monkeypatch):
     return tmp_path / "gpus"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("said", [OLD_DRIVER, UNKNOWN, NO_DRIVER, NONE, "Unexpected error ... Error 802: system not"])
 def test_a_gpu_that_torch_cannot_use_is_named_with_torchs_own_reason(torch_says, smi_lists, said):
     torch_says(said)
@@ -104,6 +105,7 @@ def test_a_driver_that_refuses_is_there_without_nvidia_smi(torch_says, no_smi, s
     assert find_obstacle().gpu == "the GPU"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("visible", ["", "-1", "NoDevFiles"])
 def test_gpus_that_are_hidden_are_none(torch_says, smi_lists, monkeypatch, visible):
     torch_says(NONE)
@@ -113,6 +115,7 @@ def test_gpus_that_are_hidden_are_none(torch_says, smi_lists, monkeypatch, visib
     assert (found.gpu, found.reason) == (None, f"CUDA_VISIBLE_DEVICES={visible!r} hides every GPU")
 
 
+@pytest.mark.slow
 def test_a_value_that_names_no_gpu_of_those_here_is_a_mistake(torch_says, smi_lists, monkeypatch):
     torch_says(NONE)
     smi_lists(smi.H100)
@@ -122,6 +125,7 @@ def test_a_value_that_names_no_gpu_of_those_here_is_a_mistake(torch_says, smi_li
     assert found.reason == "CUDA_VISIBLE_DEVICES='3' names no GPU that is here (0 NVIDIA H100 NVL)"
 
 
+@pytest.mark.slow
 def test_the_second_gpu_is_named_where_it_is_chosen(torch_says, smi_lists, monkeypatch):
     torch_says(OLD_DRIVER)
     smi_lists(smi.H100, smi.OLD)
@@ -129,6 +133,7 @@ def test_the_second_gpu_is_named_where_it_is_chosen(torch_says, smi_lists, monke
     assert find_obstacle().gpu == "Tesla V100-PCIE-32GB"
 
 
+@pytest.mark.slow
 def test_a_torch_for_cpus_beside_a_gpu_is_said_to_be_one(torch_says, smi_lists, no_smi, monkeypatch):
     torch_says("Torch not compiled with CUDA enabled", cuda=None, kind=AssertionError)
     assert find_obstacle() == obstacle.Obstacle(reason="PyTorch sees no CUDA GPU here", without_cuda=True)
@@ -138,6 +143,7 @@ def test_a_torch_for_cpus_beside_a_gpu_is_said_to_be_one(torch_says, smi_lists, 
     assert found.reason == f"torch {torch.__version__} is a build without CUDA, which cannot use NVIDIA H100 NVL"
 
 
+@pytest.mark.slow
 def test_a_gpu_that_cannot_be_taken(torch_says, smi_lists):
     smi_lists(smi.H100)
     torch_says("CUDA error: CUDA-capable device(s) is/are busy or unavailable\nmore", at="set_device")
@@ -155,6 +161,7 @@ def test_a_rank_without_a_gpu_of_its_own(torch_says):
     assert find_obstacle(2).reason == "GPU 2 (they count from 0) is asked for, and PyTorch sees 2 here"
 
 
+@pytest.mark.slow
 def test_an_error_in_a_call_that_waited_for_cuda(torch_says, smi_lists):
     torch_says(
         "CUDA call failed lazily at initialization with error: x\n\ntrace", kind=torch.cuda.DeferredCudaCallError
@@ -163,6 +170,7 @@ def test_an_error_in_a_call_that_waited_for_cuda(torch_says, smi_lists):
     assert find_obstacle().reason.endswith("CUDA call failed lazily at initialization with error: x")
 
 
+@pytest.mark.slow
 def test_it_is_printed_for_who_does_not_import_torch(torch_says, smi_lists, monkeypatch, capsys):
     torch_says(OLD_DRIVER)
     smi_lists(smi.H100)

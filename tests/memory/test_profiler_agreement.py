@@ -37,6 +37,8 @@ from labkit.train.module import CaptionModule
 from labkit.train.optimizers import build_optimizer
 from labkit.train.step import step_loss
 
+pytestmark = pytest.mark.slow
+
 torch.set_num_threads(1)
 
 TOLERANCE = 0.005

@@ -63,6 +63,7 @@ def test_a_storage_lives_until_its_last_view_dies():
         assert tracker.allocated_bytes == 0
 
 
+@pytest.mark.slow
 def test_a_storage_that_only_autograd_holds_is_alive():
     weight = kib(4).requires_grad_()
     with Tracker() as tracker:
@@ -285,6 +286,7 @@ def test_the_message_has_the_numbers_of_cudas_message():
     del kept
 
 
+@pytest.mark.slow
 def test_out_of_memory_comes_through_autograd():
     with Tracker(capacity_bytes=20 * KIB) as tracker:
         weight = kib(4).requires_grad_()
@@ -305,6 +307,7 @@ def test_out_of_memory_comes_through_autograd():
         assert tracker.allocated_bytes == 0
 
 
+@pytest.mark.slow
 def test_after_the_error_everything_is_free_again():
     tracker = Tracker(capacity_bytes=12 * KIB)
 
@@ -326,6 +329,7 @@ def test_after_the_error_everything_is_free_again():
     del again
 
 
+@pytest.mark.slow
 def test_a_failed_operation_on_several_tensors_leaves_none_of_them():
     with Tracker(capacity_bytes=7 * KIB) as tracker:
         tensors = [kib(1), kib(1), kib(2)]

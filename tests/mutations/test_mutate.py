@@ -3,6 +3,8 @@
 import mutate
 import pytest
 
+pytestmark = pytest.mark.slow
+
 BODIES = {
     "they pass": ("def test_it(): pass\n", "", ""),
     "one fails": ("def test_it(): assert False\n", "test_copy.py::test_it", ""),

@@ -61,6 +61,7 @@ def test_the_lock_of_make_is_all_pins_and_holds_the_core_and_the_course():
     assert named <= set(pins("requirements.txt"))
 
 
+@pytest.mark.slow
 def test_what_labkit_imports_is_in_the_core_or_in_the_extra_that_a_missing_library_names():
     distributions = metadata.packages_distributions()
     core = {canonicalize_name(need.name) for need in needs(CORE)}

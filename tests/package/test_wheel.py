@@ -16,6 +16,8 @@ from labkit.config.workspace import Workspace
 from labkit.plan.cache import TraceCache
 from labkit.plan.predict import predict
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 PLANNED = "xxl_qlora"
 DATA = ("configs/*.yaml", "profiles/*.yaml", "reference/*.json")

@@ -26,6 +26,8 @@ from labkit.train.build import build_model
 from labkit.train.data import EmojiZip
 from labkit.train.module import CaptionModule
 
+pytestmark = pytest.mark.slow
+
 torch.set_num_threads(1)
 
 TOLERANCE = 0.005

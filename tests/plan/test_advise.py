@@ -29,6 +29,7 @@ def advice_of(name, **overrides):
     return advise(config_of(name, **overrides), cache=CACHE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "typed"),
     [("baseline", {}), ("xxl_smallest_batch", {}), ("xxl_lora", {"batch_size": "32"}),
@@ -58,6 +59,7 @@ def test_the_cheapest_comes_first():
     assert advice_of("xxl_lora", batch_size=32).proposals[0].changes == ("batch",)
 
 
+@pytest.mark.slow
 def test_no_change_of_a_combination_can_be_left_out():
     found = advice_of("xxl", capacity_gib=0.04)
     combined = [proposal for proposal in found.proposals if len(proposal.changes) > 1]
@@ -71,6 +73,7 @@ def test_no_change_of_a_combination_can_be_left_out():
                 assert predict(config, cache=CACHE).verdict != "fits", fallback.name
 
 
+@pytest.mark.slow
 def test_a_run_that_fits_gets_its_largest_batch():
     found = advice_of("reduced_batch")
     assert found.fits
@@ -79,6 +82,7 @@ def test_a_run_that_fits_gets_its_largest_batch():
     assert found.largest.above.verdict != "fits"
 
 
+@pytest.mark.slow
 def test_where_nothing_fits_it_is_said_what_is_missing():
     found = advice_of("xxl", capacity_gib=0.002)
     assert found.proposals == []
@@ -86,6 +90,7 @@ def test_where_nothing_fits_it_is_said_what_is_missing():
     assert found.missing_bytes == found.nearest.prediction.peak_bytes - found.prediction.capacity_bytes > 0
 
 
+@pytest.mark.slow
 def test_a_gpu_without_bf16_gets_none_proposed():
     config = dataclasses.replace(config_of("baseline"), device="cuda", capacity_gib=0.0926)
     for bf16 in (True, False):
@@ -97,6 +102,7 @@ def test_a_gpu_without_bf16_gets_none_proposed():
         advise(config_of("xxl"), "v100-16gb", CACHE)
 
 
+@pytest.mark.slow
 def test_expandable_segments_are_proposed_where_only_holes_are_in_the_way(monkeypatch):
     def holes(trace, capacity, kind, warm_up_bytes):
         found = judge(trace, capacity, kind, warm_up_bytes)
@@ -110,6 +116,7 @@ def test_expandable_segments_are_proposed_where_only_holes_are_in_the_way(monkey
     assert first.command("baseline", "24GiB").startswith("PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True labkit run")
 
 
+@pytest.mark.slow
 def test_at_full_size_half_the_batch_makes_lora_fit_on_the_a100(monkeypatch):
     monkeypatch.setattr(module, "fallbacks_for", lambda bf16: (BATCH,))  # the others take a minute
     config = resolve(WORKSPACE, "xxl_lora", {"batch_size": "32"}, "a100-80gb").config

@@ -402,12 +402,14 @@ def compare(log, expandable, capacity):
     return ours.retries
 
 
+@pytest.mark.slow
 @given(log=logs(), expandable=st.booleans(), capacity=st.none() | st.integers(20 * MIB, 400 * MIB))
 @settings(max_examples=300, deadline=None)
 def test_it_does_what_a_slow_model_of_the_rules_does(log, expandable, capacity):
     compare(log, expandable, capacity)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("expandable", [False, True])
 def test_it_does_what_the_slow_model_does_where_cached_segments_are_often_released(expandable):
     random, retries = Random(0), 0

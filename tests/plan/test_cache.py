@@ -47,6 +47,7 @@ def same(one, other):
     )
 
 
+@pytest.mark.slow
 def test_another_capacity_costs_a_replay_only(tmp_path, executed):
     cache = TraceCache(tmp_path)
     first = predict(CONFIG, cache=cache)
@@ -55,6 +56,7 @@ def test_another_capacity_costs_a_replay_only(tmp_path, executed):
     assert (first.verdict, again.verdict) == ("fits", "out of memory")
 
 
+@pytest.mark.slow
 def test_another_process_reads_what_was_written(tmp_path, executed):
     written = TraceCache(tmp_path).trace(CONFIG)
     read = TraceCache(tmp_path).trace(CONFIG)
@@ -64,6 +66,7 @@ def test_another_process_reads_what_was_written(tmp_path, executed):
     assert [path.suffix for path in tmp_path.iterdir()] == [".npz"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["empty", "cut", "other", "without"])
 def test_a_damaged_entry_is_made_again(tmp_path, executed, damage):
     TraceCache(tmp_path).trace(CONFIG)
@@ -93,6 +96,7 @@ def test_keys_without_effect_have_none(key):
     assert cache_module._key(changed) == cache_module._key(CONFIG)
 
 
+@pytest.mark.slow
 def test_what_has_no_effect_gives_the_same_steps():
     lora = RunConfig(**(CONFIG.to_dict() | {"use_lora": True}))
     others = {"lr": 1e-3, "seed": 1, "lora_alpha": 8, "lr_schedule": "linear", "warmup_steps": 3, "max_steps": 9}
@@ -127,6 +131,7 @@ def test_other_versions_are_other_entries(monkeypatch):
     assert cache_module._key(CONFIG) != before
 
 
+@pytest.mark.slow
 def test_many_are_executed_in_processes_of_their_own(tmp_path, executed, monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     cache = TraceCache(tmp_path)

@@ -5,6 +5,8 @@ import pytest
 from labkit.ledger.predicted import prediction_rows
 from labkit.runs.runner import run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("experiment", "typed"),

@@ -26,6 +26,7 @@ def test_there_are_fifteen_rows_a_gpu():
     assert len(ROWS) == 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("profile", "name"), ROWS)
 def test_the_verdict_is_the_lesson_and_5_percent_do_not_change_it(profile, name, predictions):
     resolved, found = predictions[profile, name]

@@ -19,6 +19,7 @@ def predicted(profile="tiny", **overrides):
     return predict(resolve(WORKSPACE, "xxl_cpu_offload", typed, profile).config, cache=CACHE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -49,6 +50,7 @@ def test_device_and_host_are_deepspeeds(overrides, tmp_path, monkeypatch):
             assert abs(phase.end[category] - real.end[category]) <= slack, (phase.phase, category)
 
 
+@pytest.mark.slow
 def test_at_full_size_states_leave_the_gpu_and_weights_too_in_stage_3():
     two, three = (predicted("h100-94gb", strategy=f"deepspeed_stage_{n}_offload") for n in (2, 3))
     numbers = two.category_peaks["parameters"] / 2

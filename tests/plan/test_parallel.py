@@ -79,6 +79,7 @@ def measured(tmp_path_factory):
     return {name: [rank[name] for rank in ranks] for name in MEASURED}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MEASURED)
 def test_two_real_processes_hold_what_is_planned(name, measured):
     planned = trace(config_of(**MEASURED[name])).report
@@ -96,6 +97,7 @@ def test_two_real_processes_hold_what_is_planned(name, measured):
                 assert abs(phase.end[category] - real.end[category]) <= slack, (key, category)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [2, 3, 8])
 @pytest.mark.parametrize("model_name", [OPT, T5])
 def test_a_sharded_rank_keeps_its_share_and_the_padding(model_name, devices):
@@ -114,6 +116,7 @@ def test_a_sharded_rank_keeps_its_share_and_the_padding(model_name, devices):
     assert found["parameters"] < report.category_peaks["parameters"] < whole["parameters"]
 
 
+@pytest.mark.slow
 def test_after_forward_what_is_left_of_the_root_is_there_in_16_bits():
     full, mixed = (trace(config_of(strategy="fsdp", model_name=OPT, precision=p)).report for p in
                    ("32-true", "bf16-mixed"))  # fmt: skip
@@ -126,6 +129,7 @@ def test_after_forward_what_is_left_of_the_root_is_there_in_16_bits():
     assert gathered[1] == pytest.approx(gathered[0] / 2, rel=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_name", [OPT, T5])
 def test_ddp_holds_the_gradients_of_one_device_and_never_gives_them_back(model_name):
     report = trace(config_of(model_name=model_name, strategy="ddp")).report
@@ -139,6 +143,7 @@ def test_ddp_holds_the_gradients_of_one_device_and_never_gives_them_back(model_n
         assert phase.end["gradients"] == pytest.approx(gradients, rel=0.01), (phase.step, phase.phase)
 
 
+@pytest.mark.slow
 def test_ddp_has_the_gradients_twice_until_the_last_micro_batch():
     report = trace(config_of(model_name=OPT, strategy="ddp", accumulate_grad_batches=3)).report
     buckets = report.at("before_forward", 0).end["gradients"]
@@ -160,6 +165,7 @@ def test_layers_of_all_three_parts_are_sharded_one_by_one(model_name, layers, us
     assert not [name for name in left if "lora" in name or ".self_attn" in name]
 
 
+@pytest.mark.slow
 def test_nothing_is_left_behind():
     resize = torch.UntypedStorage.resize_
     trace(config_of(model_name=OPT, strategy="fsdp"))

@@ -47,6 +47,7 @@ def pairs(name, record):
             yield key, found, measured[key]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COURSE)
 def test_the_peak_and_the_end_are_the_measured_ones(name, course_records):
     record, found = course_records[name], predicted(name)
@@ -62,6 +63,7 @@ def test_the_peak_and_the_end_are_the_measured_ones(name, course_records):
         assert found.requested_bytes == pytest.approx(record.out_of_memory.requested_bytes, rel=SHARE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COURSE)
 def test_every_category_of_every_phase_is_the_measured_one(name, course_records):
     compared = 0
@@ -83,6 +85,7 @@ def test_a_prediction_has_the_phases_of_a_run_and_says_what_it_is():
     assert found.host_bytes == found.category_peaks["optimizer_cpu"] > 0  # adamw's step counters
 
 
+@pytest.mark.slow
 def test_nothing_is_allocated_and_torch_is_as_before():
     functions = torch.nn.functional
     before = torch.get_default_dtype(), functions.scaled_dot_product_attention, functions.linear, torch.Tensor.__bool__
@@ -93,6 +96,7 @@ def test_nothing_is_allocated_and_torch_is_as_before():
     assert bool(torch.ones(1))
 
 
+@pytest.mark.slow
 def test_double_quantization_saves_its_share():
     plain, double = (predicted("xxl_qlora", double_quant=on) for on in ("false", "true"))
     saved = plain.at("before_forward", 0).end["parameters"] - double.at("before_forward", 0).end["parameters"]
@@ -133,6 +137,7 @@ def test_what_does_not_fit_says_where_it_dies():
     assert len(found.phases) == len(trace.report.phases)  # what there would be with more memory
 
 
+@pytest.mark.slow
 def test_without_a_capacity_there_is_no_verdict():
     config = RunConfig(**(config_of("bf16_true").to_dict() | {"device": "cuda", "capacity_gib": None}))
     found = predict(config, cache=CACHE)
@@ -140,6 +145,7 @@ def test_without_a_capacity_there_is_no_verdict():
     assert found.reserved_bytes >= found.peak_bytes > 0
 
 
+@pytest.mark.slow
 def test_reserved_is_told_phase_by_phase_and_never_above_the_capacity():
     found = predict(config_of("grad_accumulation"), "24GiB", CACHE)
     assert all(phase.reserved_bytes >= phase.end_bytes for phase in found.phases)
@@ -154,6 +160,7 @@ def test_a_gpu_is_given_by_name_or_size():
         predict(config, "a100-81gb", CACHE)
 
 
+@pytest.mark.slow
 def test_a_gpu_without_bf16_is_told_by_name():
     with pytest.raises(PredictionError, match="precision=bf16-true needs bf16, which v100-16gb does not have"):
         predict(config_of("bf16_true"), "v100-16gb", CACHE)
@@ -171,6 +178,7 @@ def test_a_run_of_one_step_is_judged_by_that_step():
     assert one.operation.startswith("aten._foreach")
 
 
+@pytest.mark.slow
 def test_expandable_segments_are_taken_from_the_environment(monkeypatch):
     config = dataclasses.replace(config_of("xxl_qlora"), device="cuda")
     plain = predict(config, cache=CACHE)
@@ -178,6 +186,7 @@ def test_expandable_segments_are_taken_from_the_environment(monkeypatch):
     assert predict(config, cache=CACHE).reserved_bytes != plain.reserved_bytes
 
 
+@pytest.mark.slow
 def test_qlora_in_bf16_is_predicted():
     assert predicted("xxl_qlora", precision="bf16-true").verdict == "fits"
 

@@ -20,6 +20,7 @@ REPORTS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("overrides", "verdict"), REPORTS.values(), ids=REPORTS)
 def test_a_users_report_is_what_is_predicted(overrides, verdict):
     gpu = "rtx3090ti-24gb"

@@ -59,6 +59,7 @@ def test_nothing_may_fit_and_everything_may():
     assert search([], linear(1), 4).batch_size is None
 
 
+@pytest.mark.slow
 def test_the_largest_batch_of_a_run_is_planned_again():
     config = config_of("reduced_batch")
     found = largest_batch(config, cache=CACHE)
@@ -67,6 +68,7 @@ def test_the_largest_batch_of_a_run_is_planned_again():
         assert (predict(config_of("reduced_batch", batch_size=size), cache=CACHE).verdict == "fits") is verdict
 
 
+@pytest.mark.slow
 def test_a_global_batch_is_kept():
     config = config_of("baseline")
     found = largest_batch(config, cache=CACHE, choices=range(1, 33), keep_global=True)

@@ -98,6 +98,7 @@ def test_what_is_not_on_meta_does_not_end_the_memory_of_an_operation():
         assert any(key[0] is torch.ops.aten.mul.Tensor for key in tracker._known)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["grad_accumulation", "bf16_mixed", "xxl_qlora", "xxl_adam8bit", "xxl_checkpointing"])
 def test_whole_steps_are_the_same_with_and_without_a_memory(name, monkeypatch):
     config = resolve(Workspace.find(), name).config

@@ -47,6 +47,7 @@ def written(tuned, workspace):
     return load_profile(workspace, "small")
 
 
+@pytest.mark.slow
 def test_every_lesson_holds(tuned):
     assert [lesson.experiment for lesson in tuned.lessons] == COURSE
     assert tuned.skipped == {}
@@ -82,6 +83,7 @@ def test_every_value_that_differs_has_its_reason_beside_it(tuned):
         assert "batch_size" not in line or "# original: " in line
 
 
+@pytest.mark.slow
 def test_a_gpu_without_bf16_says_which_lessons_it_cannot_have(workspace):
     found = tune(
         workspace, "v100-16gb", TraceCache(None), scales=[None], models_of=tiny_models, capacity_bytes=150 * 2**20
@@ -97,6 +99,7 @@ def test_a_gpu_without_bf16_says_which_lessons_it_cannot_have(workspace):
     assert profile.experiments["bf16_mixed"]["precision"] == "16-mixed"
 
 
+@pytest.mark.slow
 def test_what_cannot_be_had_names_the_bytes(workspace):
     found = tune(workspace, "2GiB", TraceCache(None), scales=[None], models_of=tiny_models, capacity_bytes=40 * 2**20)
     assert "GiB are there" in found.skipped["xxl_lora"]

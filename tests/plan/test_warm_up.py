@@ -28,6 +28,7 @@ def config_of(**values):
 FOUR_BITS = {"use_qlora": True, "precision": "bf16-true"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "values", [{}, {"precision": "bf16-true"}, FOUR_BITS, FOUR_BITS | {"double_quant": True}], ids=str
 )
@@ -74,6 +75,7 @@ def test_nothing_is_reserved_where_nothing_is_loaded_onto_a_gpu(values):
     assert warm_up_bytes(config_of(**values), CACHE.trace(config_of())) == 0
 
 
+@pytest.mark.slow
 def test_the_command_and_the_advice_have_it(capsys):
     assert main(["plan", "bf16_true", "--gpu", "h100-94gb", f"model_name={BASE}", "weights=pretrained"]) == 0
     said = " ".join(capsys.readouterr().out.split())

@@ -117,6 +117,7 @@ def kernel(home, url):
     call(url, "DELETE", f"kernels/{name}")
 
 
+@pytest.mark.slow
 def test_a_kernel_a_terminal_and_a_gpu_are_told_from_an_open_page(node, ask):
     home, env, url = node
     told = ask()
@@ -142,6 +143,7 @@ def test_a_kernel_a_terminal_and_a_gpu_are_told_from_an_open_page(node, ask):
     call(url, "DELETE", f"terminals/{terminal}")
 
 
+@pytest.mark.slow
 def test_what_goes_on_in_the_background_is_busy_by_the_cpu_that_it_uses(node, ask):
     home, env, url = node
     with kernel(home, url) as (client, state):
@@ -153,6 +155,7 @@ def test_what_goes_on_in_the_background_is_busy_by_the_cpu_that_it_uses(node, as
         wait_for(lambda: not ask()["busy"], 60)
 
 
+@pytest.mark.slow
 def test_the_guard_stops_a_jupyter_that_is_not_used_and_no_other(node, ask):
     home, env, _ = node
     (home / "gpu").write_text("0\n")

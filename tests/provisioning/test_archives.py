@@ -15,6 +15,7 @@ def names(data):
         return {member.name for member in tar.getmembers()}
 
 
+@pytest.mark.slow
 def test_the_project_is_sent_without_what_is_a_students_or_can_be_made_again():
     data, digest = project.archive()
     sent = names(data)

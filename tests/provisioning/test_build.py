@@ -9,6 +9,8 @@ import pytest
 
 from provisioning.ssh import REMOTE
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 STAND_INS = ROOT / "tests" / "openstack" / "stand_ins"
 IMAGE = "labkit:new"

@@ -100,6 +100,7 @@ class Stamp:
         return self.service.answered[threading.get_ident()]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 10**6), st.integers(2, 4), st.sampled_from([0.0, 0.2, 1.0, 3.0]))
 def test_one_stays_whatever_the_order_and_all_use_that_one(seed, callers, step_s):

@@ -11,6 +11,8 @@ from provisioning import access, driver, errors
 from provisioning.booking import Booking
 from provisioning.ssh import Ssh
 
+pytestmark = pytest.mark.slow
+
 STAND_INS = Path(__file__).parents[1] / "openstack" / "stand_ins"
 TOOLS = "bash cat cp cut date env grep head mkdir mv printf rm sed sleep sort sync touch tr uname"
 OLD, NEW = "570.86.15", "580.95.05"

@@ -62,6 +62,7 @@ def test_only_yes_is_yes(monkeypatch, capsys, typed, stops):
     assert "Stop it? [y/N]" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_help_answers_without_python_chi():
     code = "import sys; sys.modules['chi'] = None; from provisioning.cli import main; main(['--help'])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
@@ -181,6 +182,7 @@ def test_nothing_is_resumed_where_nothing_was_booked(tmp_path, monkeypatch):
         booking.resume()
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_heard_enough_gets_no_traceback():
     """As with ``| head -1``; a plan of a rotation asks no site."""
     plan = ["rotate", "ann", "--node", "g1.h100.pci.1", "--nodes", "1"]

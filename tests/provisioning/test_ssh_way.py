@@ -33,6 +33,7 @@ def ssh(tmp_path, monkeypatch):
     return install
 
 
+@pytest.mark.slow
 def test_arguments_arrive_as_they_are(way, ssh, tmp_path, monkeypatch):
     (tmp_path / "echo.sh").write_text("printf '<%s>' \"$@\"; cat\n")
     monkeypatch.setattr("provisioning.ssh.REMOTE", tmp_path)
@@ -44,6 +45,7 @@ def test_arguments_arrive_as_they_are(way, ssh, tmp_path, monkeypatch):
         assert way.run("echo", *odd, data=data) == "".join(f"<{item}>" for item in odd) + "through standard input"
 
 
+@pytest.mark.slow
 def test_a_python_script_arrives_with_its_arguments_and_imports_nothing_of_the_students(
     way, ssh, tmp_path, monkeypatch
 ):
@@ -63,6 +65,7 @@ def test_nothing_of_the_users_own_configuration_and_no_question_is_asked(way):
     assert "known hosts" in options
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "error", "says"),
     [
@@ -85,18 +88,21 @@ def test_a_failure_has_a_name_and_one_line(way, ssh, script, error, says, tmp_pa
     assert (tmp_path / "logs" / "hello.log").exists()
 
 
+@pytest.mark.slow
 def test_a_machine_without_ssh_is_told(way, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(errors.UsageError, match="ssh is not on this machine. Install"):
         way.run("hello")
 
 
+@pytest.mark.slow
 def test_a_script_that_hangs_is_stopped(way, ssh):
     ssh("exec sleep 5")
     with pytest.raises(errors.RemoteError, match="was stopped after 1 s"):
         way.run("hello", bound_s=1)
 
 
+@pytest.mark.slow
 def test_waiting_goes_on_until_the_node_answers_and_no_longer_than_its_bound(way, ssh, tmp_path):
     tries = tmp_path / "tries"
     ssh(f"echo x >> {tries}; [ $(wc -l < {tries}) -ge 3 ] || {{ echo 'Connection refused' >&2; exit 255; }}")
@@ -109,6 +115,7 @@ def test_waiting_goes_on_until_the_node_answers_and_no_longer_than_its_bound(way
         way.wait(0, 0.01, said.append)
 
 
+@pytest.mark.slow
 def test_output_goes_to_a_file_when_asked(way, ssh, tmp_path):
     ssh("echo bytes; echo words >&2")
     with (tmp_path / "out").open("wb") as out:
@@ -164,6 +171,7 @@ def test_a_browser_is_started_without_the_token_on_its_command_line(way, tmp_pat
     assert page.stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.slow
 def test_no_command_line_of_a_tunnel_or_a_script_has_the_token(way, ssh, tmp_path, monkeypatch):
     ssh("printf '%s\\n' \"$*\" >> " + str(tmp_path / "said") + "; exec sleep 30")
     monkeypatch.setattr(Link, "_wait", lambda self: time.sleep(0.5))

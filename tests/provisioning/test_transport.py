@@ -11,6 +11,8 @@ import requests
 from provisioning import times, transport
 from provisioning.transport import PAUSES_S, Transport
 
+pytestmark = pytest.mark.slow
+
 DROP, HALF = 0, 1
 
 

@@ -62,6 +62,7 @@ MINE = ["mine.py", "configs/mine.yaml", "notes.md", "data/analysis.ipynb", "runs
         "a name\nin two lines.py"]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MINE)
 def test_a_small_file_is_work_wherever_it_lies(tmp_path, name):
     put(tmp_path, name)
@@ -72,6 +73,7 @@ def test_a_small_file_is_work_wherever_it_lies(tmp_path, name):
     assert not found.left_out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size", "group"),
     [
@@ -97,12 +99,14 @@ def test_what_can_be_had_again_is_left_out_and_said_with_its_bytes(tmp_path, nam
     assert line == f"left out, {group}: 1 files, {work.say_bytes(size)}, the largest {name} {work.say_bytes(size)}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["runs/a/model.safetensors", "runs/a/big.npy", "data/x.csv"])
 def test_a_file_at_the_bound_is_work(tmp_path, name):
     sparse(tmp_path, name, node.DATA_BYTES if name.startswith("data") else node.WEIGHTS_BYTES)
     assert list(listing(tmp_path).files) == [name]
 
 
+@pytest.mark.slow
 def test_many_photos_of_one_folder_are_a_data_set_and_a_notebook_among_them_is_work(tmp_path):
     for i in range(3):
         sparse(tmp_path, f"data/food/train/{i}.jpg", node.DATA_BYTES // 2)
@@ -114,6 +118,7 @@ def test_many_photos_of_one_folder_are_a_data_set_and_a_notebook_among_them_is_w
     assert groups(found) == {"data sets": (3, 3 * node.DATA_BYTES // 2)}
 
 
+@pytest.mark.slow
 def test_what_was_shipped_is_no_work_until_it_is_changed_or_has_another_name(tmp_path):
     put(tmp_path, "w/configs/baseline.yaml", b"lr: 1")
     put(tmp_path, "w/labs/01.ipynb", b"lab of an earlier project")
@@ -129,6 +134,7 @@ def test_what_was_shipped_is_no_work_until_it_is_changed_or_has_another_name(tmp
     assert set(listing(tmp_path / "w", record).files) == {"configs/mine.yaml", "configs/baseline.yaml"}
 
 
+@pytest.mark.slow
 def test_the_digest_sees_each_change_of_the_work_and_none_of_what_is_left_out(tmp_path):
     assert listing(tmp_path / "none").digest == work.NONE
     seen = [listing(tmp_path).digest]
@@ -151,6 +157,7 @@ def test_the_digest_sees_each_change_of_the_work_and_none_of_what_is_left_out(tm
     assert listing(tmp_path).digest == seen[-1]
 
 
+@pytest.mark.slow
 def test_links_and_sockets_break_nothing_and_are_said(tmp_path):
     put(tmp_path, "mine.py")
     (tmp_path / "out").symlink_to("/etc/passwd")
@@ -167,6 +174,7 @@ def test_links_and_sockets_break_nothing_and_are_said(tmp_path):
         assert tar.getnames() == ["mine.py"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.getuid() != 0, reason="becomes another user to be refused a file")
 def test_what_cannot_be_read_is_named_and_the_rest_comes(tmp_path):
     with tempfile.TemporaryDirectory() as name:  # pytest's own folder is closed to others
@@ -200,6 +208,7 @@ def test_a_link_that_takes_a_files_place_is_not_followed(tmp_path, what):
     assert b"of the node's" not in gzip.decompress(stream.getvalue())
 
 
+@pytest.mark.slow
 def test_what_is_too_large_is_named_and_the_rest_comes(tmp_path):
     put(tmp_path, "mine.py", b"12345")
     put(tmp_path, "results.csv", b"x" * 100)
@@ -215,6 +224,7 @@ kinds = st.sampled_from(["file", "file", "file", "link", "pipe"])
 contents = st.binary(max_size=60)
 
 
+@pytest.mark.slow
 @settings(deadline=None)  # a busy machine makes files slowly
 @example({(b"out",): ("link", b""), (b"a\nb\xff",): ("file", b"x")}, 100)
 @given(st.dictionaries(st.lists(names, min_size=1, max_size=3).map(tuple), st.tuples(kinds, contents), max_size=8),
@@ -256,6 +266,7 @@ def test_every_file_is_in_one_place_and_comes_home_byte_by_byte_whatever_its_nam
         assert all(line.isprintable() for line in read.lines())
 
 
+@pytest.mark.slow
 def test_what_changed_or_is_missing_in_the_archive_is_noticed(tmp_path):
     for name in ("same.py", "gone.py", "changed.py"):
         put(tmp_path / "w", name)

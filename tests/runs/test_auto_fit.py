@@ -26,6 +26,7 @@ def fitted(tmp_path_factory):
         yield records, stopped, Ledger(root)
 
 
+@pytest.mark.slow
 def test_the_next_fallback_fits_and_trains_the_same(fitted):
     records, stopped, _ = fitted
     first, last = records[0], records[-1]
@@ -39,21 +40,25 @@ def test_the_next_fallback_fits_and_trains_the_same(fitted):
     assert after.batch_size < before.batch_size
 
 
+@pytest.mark.slow
 def test_what_was_planned_is_what_was_measured(fitted):
     last = fitted[0][-1]
     assert last.memory.peak_bytes == pytest.approx(last.fallback.peak_bytes, rel=0.01)
 
 
+@pytest.mark.slow
 def test_every_fallback_is_in_the_ledger(fitted):
     records, _, ledger = fitted
     assert ledger.records() == records
 
 
+@pytest.mark.slow
 def test_a_run_that_fits_is_run_once(ledger):
     records, stopped = auto_fit("reduced_batch", SHORT | {"batch_size": 8})
     assert (len(records), records[0].status, stopped) == (1, "ok", None)
 
 
+@pytest.mark.slow
 def test_a_rung_that_dies_is_followed_by_the_next(ledger):
     """The planner is right on the simulated GPU, so the machine is made smaller than what was planned for."""
     tried = []
@@ -71,6 +76,7 @@ def test_a_rung_that_dies_is_followed_by_the_next(ledger):
     assert len({record.id for record in records}) == 3
 
 
+@pytest.mark.slow
 def test_something_else_is_not_trained_unless_allowed(ledger):
     """All that keeps what is trained needs more than this; see the order of the fallbacks."""
     values = SHORT | {"capacity_gib": 0.012, "batch_size": 4}
@@ -82,6 +88,7 @@ def test_something_else_is_not_trained_unless_allowed(ledger):
     assert (records[-1].status, stopped) == ("ok", None)
 
 
+@pytest.mark.slow
 def test_the_command_fits_a_run(ledger, capsys):
     values = [f"{key}={value}" for key, value in SHORT.items()]
     assert main(["run", "baseline", *values, "--fit", "--json"]) == 0

@@ -15,6 +15,8 @@ from labkit.config.workspace import Workspace
 from labkit.ledger.errors import LedgerError
 from labkit.runs.runner import run
 
+pytestmark = pytest.mark.slow
+
 ONE_STEP = {"max_steps": 1, "num_train_samples": 32}
 LABKIT = [sys.executable, "-m", "labkit.cli"]
 IN_A_NAMESPACE = ["unshare", "--map-root-user", "--mount", "sh", "-ec"]

@@ -16,6 +16,8 @@ from support.wait import wait_for
 from labkit.runs import fork_server
 from labkit.runs.fork_server import Forked, environment, start
 
+pytestmark = pytest.mark.slow
+
 WAIT_S = 60
 PROGRAM = """
 import atexit, json, os, signal, subprocess, sys, threading, time

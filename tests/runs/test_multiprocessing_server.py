@@ -10,6 +10,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 WAIT_S = 60
 MAIN = """
 import atexit, multiprocessing, os, signal, sys, time

@@ -14,6 +14,8 @@ from PIL import Image
 from labkit.config.secrets import HIDDEN
 from labkit.runs.runner import run
 
+pytestmark = pytest.mark.slow
+
 ONE_STEP = ["max_steps=1", "num_train_samples=32"]
 IN_TEXT = "hf_" + "Pl4nted" * 5
 """A secret that no variable names; only its look tells."""

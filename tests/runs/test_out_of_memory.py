@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 CELLS = """
 import gc, json
 from labkit import run

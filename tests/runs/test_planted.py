@@ -14,6 +14,8 @@ from labkit.ledger.errors import LedgerError
 from labkit.ledger.ledger import Ledger
 from labkit.runs.runner import resume, run
 
+pytestmark = pytest.mark.slow
+
 SHORT = {"num_train_samples": 48, "max_steps": 3, "num_workers": 0, "enable_checkpointing": True, "save_every": 1,
          "keep_checkpoints": 3}  # fmt: skip
 ZERO = SHORT | {

@@ -22,6 +22,8 @@ from labkit.plan.predict import predict
 from labkit.runs.prediction import Background
 from labkit.runs.runner import run
 
+pytestmark = pytest.mark.slow
+
 WORKSPACE = Workspace.find()
 RESOLVED = resolve(WORKSPACE, "reduced_batch")
 

@@ -23,6 +23,8 @@ from labkit.ledger.ledger import Ledger
 from labkit.runs.resume import unfinished
 from labkit.runs.runner import resume, run
 
+pytestmark = pytest.mark.slow
+
 SMALL = {
     "num_train_samples": 80, "val_fraction": 0.2, "batch_size": 8, "accumulate_grad_batches": 3, "dropout": 0.1,
     "lr_schedule": "linear", "warmup_steps": 2, "enable_checkpointing": True, "save_every": 1, "keep_checkpoints": 100,

@@ -32,6 +32,7 @@ def start_command(*arguments: str) -> subprocess.Popen:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_run_is_readable_while_it_runs_and_recorded_after(ledger):
     seen = []
 
@@ -58,6 +59,7 @@ def test_a_run_is_readable_while_it_runs_and_recorded_after(ledger):
     assert not folder.is_watched
 
 
+@pytest.mark.slow
 def test_a_child_that_is_killed_is_recorded_as_killed(ledger):
     def kill_at_start(event):
         if event["event"] == "start":
@@ -71,6 +73,7 @@ def test_a_child_that_is_killed_is_recorded_as_killed(ledger):
     assert record.model.parameters > 0  # what was known before is kept
 
 
+@pytest.mark.slow
 def test_a_watcher_that_fails_leaves_no_run_that_runs_for_ever(ledger):
     def fail_at_start(event):
         if event["event"] == "start":
@@ -84,6 +87,7 @@ def test_a_watcher_that_fails_leaves_no_run_that_runs_for_ever(ledger):
     assert processes_of(ledger.folders()[0].path) == []
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_is_said_in_valid_json(ledger):
     record = run("reduced_batch", ONE_STEP | {"lr": 1e30, "max_steps": 3, "batch_size": 8})
     assert record.losses[-1] is None
@@ -91,12 +95,14 @@ def test_a_loss_that_is_no_number_is_said_in_valid_json(ledger):
     assert json.loads(text, parse_constant=pytest.fail)["losses"][-1] is None
 
 
+@pytest.mark.slow
 def test_samples_of_a_last_smaller_group_are_counted_as_they_are(ledger):
     values = {"num_train_samples": 40, "batch_size": 8, "accumulate_grad_batches": 3, "max_epochs": 1}
     record = run("reduced_batch", values)
     assert (len(record.losses), record.samples) == (2, 40)
 
 
+@pytest.mark.slow
 def test_a_run_that_takes_too_long_is_stopped(ledger):
     record = run("reduced_batch", timeout_s=1.0)
     assert record.status == "timeout"
@@ -105,6 +111,7 @@ def test_a_run_that_takes_too_long_is_stopped(ledger):
     assert processes_of(folder.path) == []
 
 
+@pytest.mark.slow
 def test_cuda_without_a_gpu_is_skipped_with_the_next_step(ledger):
     record = run("reduced_batch", {"device": "cuda"})
     assert record.status == "skipped"
@@ -112,6 +119,7 @@ def test_cuda_without_a_gpu_is_skipped_with_the_next_step(ledger):
     assert record.memory is None
 
 
+@pytest.mark.slow
 def test_a_data_set_that_cannot_be_used_fails_in_one_line(ledger, tmp_path):
     datasets.Dataset.from_dict({"picture": ["x"], "text": ["y"]}).save_to_disk(str(tmp_path / "wrong"))
     record = run("reduced_batch", {"dataset": str(tmp_path / "wrong")})
@@ -120,6 +128,7 @@ def test_a_data_set_that_cannot_be_used_fails_in_one_line(ledger, tmp_path):
     assert "\n" not in record.reason
 
 
+@pytest.mark.slow
 def test_the_reason_of_a_run_that_failed_begins_with_the_cause_in_its_log(ledger, tmp_path, monkeypatch):
     datasets.Dataset.from_dict({"picture": ["x"], "text": ["y"]}).save_to_disk(str(tmp_path / "wrong"))
     cause = "OSError: [Errno 28] No space left on device"
@@ -130,6 +139,7 @@ def test_the_reason_of_a_run_that_failed_begins_with_the_cause_in_its_log(ledger
     assert ledger.find(record.id).read().reason == record.reason
 
 
+@pytest.mark.slow
 def test_a_damaged_image_fails_in_one_line(ledger, tmp_path):
     folder = tmp_path / "images"
     folder.mkdir()
@@ -144,6 +154,7 @@ def test_a_damaged_image_fails_in_one_line(ledger, tmp_path):
     assert "\n" not in record.reason
 
 
+@pytest.mark.slow
 def test_a_data_set_that_breaks_off_fails_in_one_line(ledger, tmp_path):
     folder = tmp_path / "broken"
     images = [Image.new("RGB", (64, 64), "red")] * 40
@@ -172,12 +183,14 @@ def test_a_runs_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
         run("reduced_batch")
 
 
+@pytest.mark.slow
 def test_too_little_memory_for_the_model_alone_is_out_of_memory_while_loading(ledger):
     record = run("reduced_batch", {"capacity_gib": 0.005})
     assert (record.status, record.died_in.phase) == ("oom", "load_model")
     assert record.out_of_memory.capacity_bytes == int(0.005 * 2**30)
 
 
+@pytest.mark.slow
 def test_ctrl_c_records_the_run_and_leaves_no_process(ledger):
     command = start_command()
     wait_for(lambda: ledger.folders() and ledger.folders()[0].events.exists())
@@ -191,6 +204,7 @@ def test_ctrl_c_records_the_run_and_leaves_no_process(ledger):
     assert processes_of(folder.path) == []
 
 
+@pytest.mark.slow
 def test_a_child_ends_with_the_process_that_watches_it(ledger):
     command = start_command("max_epochs=10000", "report_every=9999")  # far from its own end
     wait_for(lambda: ledger.folders() and ledger.folders()[0].events.exists())
@@ -211,6 +225,7 @@ def test_a_child_ends_with_the_process_that_watches_it(ledger):
     assert not folder.record.exists()
 
 
+@pytest.mark.slow
 def test_all_that_a_child_has_started_ends_with_it(tmp_path):
     """As loader workers do that are in the middle of something when the training process is gone."""
     code = "import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', 'input()', *sys.argv[1:]])\ninput()"
@@ -224,6 +239,7 @@ def test_all_that_a_child_has_started_ends_with_it(tmp_path):
         os.close(keeps_it_open)
 
 
+@pytest.mark.slow
 def test_the_script_and_the_command_are_the_same_run(ledger):
     workspace = Workspace.find()
     values = ["batch_size=8", "max_steps=1", "num_train_samples=32"]
@@ -238,6 +254,7 @@ def test_the_script_and_the_command_are_the_same_run(ledger):
     assert one.memory == other.memory
 
 
+@pytest.mark.slow
 def test_save_model_and_checkpoints_are_written_when_asked(ledger):
     record = run(
         "reduced_batch",

@@ -37,6 +37,7 @@ print("so am I")
 """
 
 
+@pytest.mark.slow
 def test_a_rank_after_the_first_and_all_that_is_started_are_deaf_to_slurm():
     # by itself: threads that a process has had before, such as those of xdist, would hear
     done = subprocess.run([sys.executable, "-c", DEAF], capture_output=True, text=True, check=False)

@@ -69,6 +69,7 @@ T5_DEFAULTS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [RANK, 4])
 @pytest.mark.parametrize(("name", "layers"), [(OPT, OPT_DEFAULTS), (T5, T5_DEFAULTS)])
 def test_the_query_and_value_projections_of_the_language_model_are_adapted(name, layers, rank):
@@ -90,6 +91,7 @@ def test_only_the_adapters_are_trained_and_the_model_has_them_on_top(name):
         assert parameter.requires_grad == (".lora_" in key), key
 
 
+@pytest.mark.slow
 @both
 def test_a_fresh_adapter_changes_nothing_and_a_trained_one_does(name):
     model = adapted(name)
@@ -108,6 +110,7 @@ def test_scale_and_dropout_are_the_configs(name):
     assert {m.lora_dropout["default"].p for m in layers} == {0.25}
 
 
+@pytest.mark.slow
 @both
 def test_named_targets_are_found_in_vision_and_connector(name):
     shapes = trained_shapes(adapted(name, lora_targets=("qkv", "query")))
@@ -119,6 +122,7 @@ def test_named_targets_are_found_in_vision_and_connector(name):
     assert shapes == expected_shapes(name, lambda key: key in vision + connector)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "targets", "frozen", "adapted_parts"),
     [
@@ -175,6 +179,7 @@ def test_an_unknown_target_is_named_with_its_nearest_and_what_there_is(name, key
 # -- the base stays as it was
 
 
+@pytest.mark.slow
 @both
 @pytest.mark.parametrize("precision", ["32-true", "bf16-true"])
 def test_without_the_adapter_a_trained_model_is_its_base_bit_by_bit(name, precision):
@@ -208,6 +213,7 @@ def saved(tmp_path_factory):
     return found
 
 
+@pytest.mark.slow
 @both
 def test_a_saved_adapter_gives_the_same_logits_bit_by_bit(name, saved):
     folder, expected = saved[name]
@@ -230,6 +236,7 @@ def test_an_adapter_is_as_large_as_its_numbers_and_names_its_base(name, saved):
     assert json.loads((folder / SETTINGS).read_text())["base_model_name_or_path"] == name
 
 
+@pytest.mark.slow
 @both
 def test_an_adapter_of_vision_and_connector_is_loaded_too(name, tmp_path):
     model = adapted(name, lora_targets=("qkv", "query", "language_projection"))

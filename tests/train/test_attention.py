@@ -31,6 +31,7 @@ def as_torch_has_it():
     assert torch.backends.cuda.cudnn_sdp_enabled(), "left as it was"
 
 
+@pytest.mark.slow
 @on_and_off
 def test_training_has_it_as_the_key_says(cudnn, tmp_path, monkeypatch):
     seen, attend = [], F.scaled_dot_product_attention

@@ -76,6 +76,7 @@ def test_it_is_stored_in_16_bits_and_loads_in_them():
     assert sum(p.numel() for p in model.parameters()) == FIGURES["parameters"]
 
 
+@pytest.mark.slow
 def test_it_names_what_it_was_trained_on(base, renderings):
     known = renderings["rest"]
     trained_on = pretrain.pictures(known.epoch(pretrain.CAPTION_EPOCHS - 1))
@@ -84,11 +85,13 @@ def test_it_names_what_it_was_trained_on(base, renderings):
     assert found == pytest.approx(EXACT["trained_renderings"], abs=0.01)  # sums differ a little between machines
 
 
+@pytest.mark.slow
 def test_unseen_renderings_are_as_its_card_says(base, renderings):
     known = renderings["rest"]
     assert share(*base, known.images, known.captions) == pytest.approx(EXACT["unseen_renderings"], abs=0.01)
 
 
+@pytest.mark.slow
 def test_it_does_not_know_the_food(base, renderings):
     food = renderings["food"]
     found = share(*base, food.images, food.captions)
@@ -105,6 +108,7 @@ def test_the_card_has_the_figures_of_the_measurement():
 # -- what LoRA teaches it
 
 
+@pytest.mark.slow
 def test_lora_teaches_it_the_food_and_it_forgets_the_rest_meanwhile(food_run, base, renderings):
     record, folder = food_run
     assert record.status == "ok"
@@ -114,6 +118,7 @@ def test_lora_teaches_it_the_food_and_it_forgets_the_rest_meanwhile(food_run, ba
     assert share(model, base[1], known.images, known.captions) < EXACT["unseen_renderings"] / 2
 
 
+@pytest.mark.slow
 def test_without_the_adapter_it_is_the_base_again_bit_by_bit(food_run, base, renderings):
     record, folder = food_run
     model, collate = base
@@ -130,6 +135,7 @@ def test_without_the_adapter_it_is_the_base_again_bit_by_bit(food_run, base, ren
     assert again == write_captions(model, collate, images, 25, 256)
 
 
+@pytest.mark.slow
 def test_the_adapter_loads_with_plain_peft(food_run, renderings):
     record, folder = food_run
     base = Blip2ForConditionalGeneration.from_pretrained(assets.BASE, dtype=torch.float32)
@@ -156,6 +162,7 @@ assert not [name for name in sys.modules if name.split(".")[0] in ("labkit", "pe
 """
 
 
+@pytest.mark.slow
 def test_the_merged_model_captions_in_a_process_without_labkit(food_run, renderings, tmp_path, capsys):
     record, _ = food_run
     food = renderings["food"]
@@ -173,6 +180,7 @@ def test_the_merged_model_captions_in_a_process_without_labkit(food_run, renderi
     assert done.stdout.splitlines()[-1] == food.captions[index]
 
 
+@pytest.mark.slow
 def test_a_run_of_4_bits_merges_onto_the_weights_in_full(ledger, base, tmp_path, capsys):
     record = run("food_lora", {"use_lora": "false", "use_qlora": "true", "max_steps": "2", "lora_targets": ""})
     assert record.status == "ok", record.reason
@@ -188,6 +196,7 @@ def test_a_run_of_4_bits_merges_onto_the_weights_in_full(ledger, base, tmp_path,
 # -- what cannot be done
 
 
+@pytest.mark.slow
 def test_a_picture_that_is_none_is_one_line(food_run, tmp_path, capsys):
     record, _ = food_run
     (tmp_path / "text.png").write_text("no picture")
@@ -198,6 +207,7 @@ def test_a_picture_that_is_none_is_one_line(food_run, tmp_path, capsys):
         assert error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_run_without_weights_says_how_to_keep_them(ledger, tmp_path, capsys):
     record = run("reduced_batch", {"max_steps": "1"})
     Image.new("RGB", (8, 8)).save(tmp_path / "x.png")
@@ -208,6 +218,7 @@ def test_a_run_without_weights_says_how_to_keep_them(ledger, tmp_path, capsys):
         assert error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_an_adapter_for_another_model_is_one_line_with_both(food_run, tmp_path, capsys):
     record, _ = food_run
     other = tmp_path / "other"

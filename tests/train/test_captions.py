@@ -69,6 +69,7 @@ def test_a_prompt_is_the_beginning_of_a_training_batch(name):
     assert prompt["attention_mask"].all()
 
 
+@pytest.mark.slow
 @both
 def test_a_caption_is_the_likeliest_token_again_and_again(name):
     model, collate, images = seeing(name).eval(), collator(name), pictures()
@@ -90,6 +91,7 @@ def test_a_caption_is_the_likeliest_token_again_and_again(name):
         assert len(said) <= 6
 
 
+@pytest.mark.slow
 @both
 def test_captions_do_not_depend_on_how_images_are_batched(name):
     model, images = seeing(name), pictures()

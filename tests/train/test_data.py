@@ -50,6 +50,7 @@ def as_bytes(samples):
     return [(image.tobytes(), caption) for image, caption in samples]
 
 
+@pytest.mark.slow
 def test_the_package_has_1852_emoji_of_64_px_with_english_names():
     emoji = EmojiZip(assets.FLUENT_EMOJI)
     assert len(emoji) == 1852
@@ -61,6 +62,7 @@ def test_the_package_has_1852_emoji_of_64_px_with_english_names():
     assert "a 3d render of red apple" in {caption for _, caption in samples}
 
 
+@pytest.mark.slow
 def test_food_and_the_rest_are_the_whole_without_one_missing_or_twice():
     whole, food, rest = (packaged(f"fluent_emoji{part}") for part in ("", "_food", "_rest"))
     assert (len(food), len(rest)) == (128, 1724)
@@ -143,6 +145,7 @@ def test_a_member_that_is_no_image_is_named(tmp_path):
         samples[0]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # zipfile may warn about what a changed byte says
 def test_no_changed_byte_of_a_zip_raises_anything_but_a_data_error(tmp_path):
     whole = write_zip(tmp_path / "whole.zip", rows=2).read_bytes()
@@ -173,6 +176,7 @@ def test_the_zip_can_be_pickled_also_after_reading():
     assert as_bytes([again[0]]) == as_bytes([first])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("opened_before", [False, True])
 def test_two_loader_workers_read_what_one_process_reads(opened_before):
     emoji = EmojiZip(assets.FLUENT_EMOJI)
@@ -335,6 +339,7 @@ def test_too_few_samples_for_one_batch_are_refused(tmp_path):
         load_samples(config(num_train_samples=60, val_fraction=0.1, batch_size=64), tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_training_drops_the_last_smaller_batch_and_validation_keeps_it(num_workers):
     samples, keys = list(range(20)), config(batch_size=8, num_workers=num_workers)

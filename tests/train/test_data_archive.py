@@ -225,6 +225,7 @@ def test_the_beginning_of_another_version_is_not_taken_for_this_ones(address, da
     assert names(data) == [NAME]
 
 
+@pytest.mark.slow
 def test_a_fetch_that_was_killed_leaves_its_part_and_nothing_else(address, data, archive):
     address.cuts, address.stalls = [5000], True
     command = [sys.executable, "-c", CHILD.format(name=NAME, url=address.url), "fetch", "--data"]
@@ -251,6 +252,7 @@ def test_what_was_unpacked_when_it_was_killed_is_unpacked_again_and_not_download
     assert names(data) == [NAME]
 
 
+@pytest.mark.slow
 def test_two_at_once_do_not_write_one_part(address, data):
     address.cuts, address.stalls = [5000], True
     command = [sys.executable, "-c", CHILD.format(name=NAME, url=address.url), "fetch", "--data"]

@@ -16,6 +16,8 @@ from labkit.train.data import build_loader, load_samples
 from labkit.train.module import CaptionModule
 from labkit.train.step import step_loss
 
+pytestmark = pytest.mark.slow
+
 torch.set_num_threads(1)
 
 OPT, T5 = "tiny/blip2-opt-small", "tiny/blip2-t5-small"

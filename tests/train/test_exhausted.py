@@ -79,6 +79,7 @@ def fails_in(monkeypatch):
 PLACES = {"load_model": 0, "forward": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("place", "step"), PLACES.items())
 @pytest.mark.parametrize("error", [torch.AcceleratorError(CODE), RuntimeError(HANDLE)], ids=["code", "handle"])
 def test_a_full_gpu_is_out_of_memory_with_its_place(carried_out, fails_in, gpu_is_full, place, step, error):
@@ -92,6 +93,7 @@ def test_a_full_gpu_is_out_of_memory_with_its_place(carried_out, fails_in, gpu_i
     assert diagnose(record, f"RuntimeError: {error}\n").kind in GPU_MEMORY
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
 def test_the_same_words_on_a_gpu_that_has_room_are_a_failure(carried_out, fails_in, gpu_is_full, place):
     fails_in(place, RuntimeError(HANDLE))

@@ -10,6 +10,8 @@ import pytest
 from folders import save_tiny
 from hub import Hub, blob_of, is_large
 
+pytestmark = pytest.mark.slow
+
 MODEL = "Salesforce/blip2-opt-2.7b"
 SMALL_DISK = """
 import shutil, sys

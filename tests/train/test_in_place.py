@@ -51,6 +51,7 @@ def trained(folder, **values):
     return result, next(event for event in reversed(told) if event["event"] == "progress")["train_seconds"]
 
 
+@pytest.mark.slow
 def test_lightnings_own_teardown_moves_all_and_ours_nothing(moved, tmp_path, monkeypatch):
     result, seconds = trained(tmp_path)
     assert (result["status"], moved) == ("ok", [])
@@ -63,6 +64,7 @@ def test_lightnings_own_teardown_moves_all_and_ours_nothing(moved, tmp_path, mon
     assert 0 < seconds < MOVE_S  # the clock has stopped before
 
 
+@pytest.mark.slow
 def test_nothing_is_moved_after_an_out_of_memory(moved, tmp_path):
     result, seconds = trained(tmp_path, capacity_gib=70 / 1024)
     assert (result["status"], result["died_in"]["phase"]) == ("oom", "optimizer_step")

@@ -34,6 +34,7 @@ def folder(saved, tmp_path):
     return shutil.copytree(saved, tmp_path / "model")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     ["../other.safetensors", "/tmp/other.safetensors", "sub/../../other.safetensors", "sub/other.safetensors", "..",

@@ -57,6 +57,7 @@ def test_a_full_size_model_has_the_published_size_and_costs_no_memory_on_meta(na
     assert {t.device.type for t in [*model.parameters(), *model.buffers()]} == {"meta"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*FULL_SIZES, *STAND_INS])
 def test_t5_has_an_output_layer_of_its_own_and_opt_shares_it(name):
     model = build(name, "meta")
@@ -220,6 +221,7 @@ def test_activation_checkpointing_computes_every_layer_again(name, act_ckpt, cal
     assert counts == dict.fromkeys(layers, calls)
 
 
+@pytest.mark.slow
 @both
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 def test_activation_checkpointing_changes_neither_loss_nor_gradients(name, dropout):
@@ -254,6 +256,7 @@ print(json.dumps({"shapes": shapes, "labkit": any(name.split(".")[0] == "labkit"
 """
 
 
+@pytest.mark.slow
 def test_a_saved_model_gives_the_same_logits_in_plain_transformers(tmp_path):
     expected = {}
     for name in (OPT, T5):

@@ -51,6 +51,7 @@ def train(config):
     return module, trainer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "optim"), [(OPT, "sgd"), (OPT, "adam_8bit"), (T5, "adamw")])
 def test_two_runs_with_one_seed_have_bit_identical_losses(name, optim):
     config = make_config(name, optim=optim, lr=1e-3, val_fraction=0.25, max_epochs=2)  # with the default dropout
@@ -63,6 +64,7 @@ def test_two_runs_with_one_seed_have_bit_identical_losses(name, optim):
     assert losses[:3] != other.take_losses()[:3]
 
 
+@pytest.mark.slow
 @both
 @pytest.mark.parametrize("precision", ["32-true", "bf16-true", "bf16-mixed"])
 def test_training_lowers_the_loss_in_every_precision(name, precision):
@@ -74,6 +76,7 @@ def test_training_lowers_the_loss_in_every_precision(name, precision):
     assert losses[-1] < 0.75 * losses[0]
 
 
+@pytest.mark.slow
 @both
 def test_the_validation_loss_is_the_mean_over_all_held_out_tokens(name):
     config = make_config(name, num_train_samples=20, val_fraction=0.35, max_epochs=2)  # 7 held out: batches of 4 and 3
@@ -89,6 +92,7 @@ def test_the_validation_loss_is_the_mean_over_all_held_out_tokens(name):
     assert module.validation_losses[0] != module.validation_losses[1]
 
 
+@pytest.mark.slow
 @both
 def test_validation_does_not_change_the_training(name):
     config = make_config(name, num_train_samples=20, val_fraction=0.2, max_epochs=2, dropout=0.1)
@@ -114,6 +118,7 @@ def test_losses_are_taken_once():
     assert module.take_losses() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("accumulate", "steps"), [(1, 5), (2, 3), (4, 2), (5, 1), (7, 1)])
 def test_there_is_one_loss_an_optimizer_step(accumulate, steps):
     config = make_config(OPT, num_train_samples=20, accumulate_grad_batches=accumulate)
@@ -121,23 +126,27 @@ def test_there_is_one_loss_an_optimizer_step(accumulate, steps):
     assert len(module.take_losses()) == trainer.global_step == steps
 
 
+@pytest.mark.slow
 def test_max_steps_ends_a_run():
     module, trainer = train(make_config(OPT, max_steps=3, max_epochs=5, accumulate_grad_batches=2))
     assert len(module.take_losses()) == trainer.global_step == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keys", [{}, {"accumulate_grad_batches": 3}, {"max_steps": 3}, {"max_epochs": 2}])
 def test_the_schedule_ends_at_the_last_optimizer_step(keys):
     _, trainer = train(make_config(OPT, lr_schedule="linear", **keys))
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.0)
 
 
+@pytest.mark.slow
 def test_the_schedule_warms_up_by_optimizer_steps():
     keys = {"num_train_samples": 24, "accumulate_grad_batches": 2, "warmup_steps": 4, "lr": 1.0}  # 3 optimizer steps
     _, trainer = train(make_config(OPT, **keys))
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.75)
 
 
+@pytest.mark.slow
 @both
 @pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed"])
 def test_in_bf16_gradients_are_divided_by_the_tokens_of_all_micro_batches(name, precision):
@@ -154,6 +163,7 @@ def test_in_bf16_gradients_are_divided_by_the_tokens_of_all_micro_batches(name, 
     assert (found - expected).norm() / expected.norm() < 0.05
 
 
+@pytest.mark.slow
 @both
 def test_frozen_parts_stay_as_they_are(name):
     config = make_config(name, freeze_vision=True, freeze_language=True)

@@ -74,6 +74,7 @@ def held(model):
 # -- what is in 4 bits
 
 
+@pytest.mark.slow
 @both
 @precisions
 @doubled
@@ -93,6 +94,7 @@ def test_linear_layers_are_in_4_bits_but_for_those_that_are_kept(name, precision
             assert parameter.dtype == DTYPES[precision], key
 
 
+@pytest.mark.slow
 @both
 def test_what_is_kept_is_the_output_layer_the_q_former_and_wo(name):
     model = unchanged(name)
@@ -151,6 +153,7 @@ def biases(name):
     return sum(model.get_submodule(k).bias.numel() for k in in_4_bits(name) if model.get_submodule(k).bias is not None)
 
 
+@pytest.mark.slow
 @both
 @precisions
 @doubled
@@ -182,6 +185,7 @@ def test_bytes_by_kind_add_up(name, precision, double_quant):
 # -- what it costs to build
 
 
+@pytest.mark.slow
 @both
 @precisions
 @doubled
@@ -201,6 +205,7 @@ def test_parameters_on_the_simulated_gpu_are_these_bytes_rounded_up(name, precis
     assert 0 <= allocated - found["parameters"] <= 4096
 
 
+@pytest.mark.slow
 @both
 @precisions
 @doubled
@@ -219,6 +224,7 @@ def test_never_more_than_the_quantized_model_and_one_layer_is_held(name, precisi
     assert peak < built + sum(2 * n for n in in_4_bits(name).values()) / 2
 
 
+@pytest.mark.slow
 @both
 @doubled
 def test_memory_capture_finds_the_scales_among_the_parameters(name, double_quant):
@@ -265,6 +271,7 @@ def test_4_bit_weights_are_as_wide_as_they_were_drawn_and_differ_between_layers(
     assert len(seen) == len(in_4_bits(name))
 
 
+@pytest.mark.slow
 @both
 @precisions
 def test_weights_that_are_kept_are_drawn_as_in_the_plain_model(name, precision):
@@ -281,6 +288,7 @@ def test_weights_that_are_kept_are_drawn_as_in_the_plain_model(name, precision):
                 assert torch.equal(weight, other), key
 
 
+@pytest.mark.slow
 @both
 @doubled
 def test_the_seed_decides_the_weights(name, double_quant):
@@ -304,6 +312,7 @@ def nearly_equal(one, other):
     return torch.allclose(one.float(), other.float(), rtol=0.05, atol=0.02)
 
 
+@pytest.mark.slow
 @both
 @precisions
 @doubled
@@ -328,6 +337,7 @@ def test_eval_mode_leaves_the_4_bit_weights_as_they_are(name, precision, double_
 # -- training
 
 
+@pytest.mark.slow
 @both
 @precisions
 @pytest.mark.parametrize(("double_quant", "act_ckpt"), [(False, False), (True, True)])

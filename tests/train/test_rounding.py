@@ -53,6 +53,7 @@ def config(**values):
     return resolve(Workspace.find(), "bf16_true", VALUES | values, "tiny").config
 
 
+@pytest.mark.slow
 def test_bf16_true_loses_what_mixed_keeps(tmp_path):
     true = count(config(lr=2e-5), tmp_path)
     mixed = count(config(lr=2e-5, precision="bf16-mixed"), tmp_path)
@@ -68,6 +69,7 @@ def test_bf16_true_loses_what_mixed_keeps(tmp_path):
     assert share(large) < 0.1 * share(true)
 
 
+@pytest.mark.slow
 def test_the_command_prints_json_alone(tmp_path):
     request = {"configs": [dataclasses.asdict(config(max_steps=1))], "data_folder": str(tmp_path)}
     done = subprocess.run(

@@ -94,6 +94,7 @@ def test_without_pythons_headers_the_reason_names_what_brings_them(monkeypatch, 
     assert missing_compiler(RunConfig(**OFFLOAD)) is None
 
 
+@pytest.mark.slow
 def test_without_a_compiler_the_experiment_is_skipped_and_says_why(ledger, monkeypatch, capsys):
     monkeypatch.setenv("CXX", "/nope")
     assert main(["run", "xxl_cpu_offload"]) == 0
@@ -146,6 +147,7 @@ def host_bytes(numbers, largest_numbers, summed, stepped):
     return numbers * (4 + 4 + 2 + 2 * summed + (4 + 4) * stepped) + 2 * largest_numbers
 
 
+@pytest.mark.slow
 def test_stage_2_keeps_state_and_master_weights_in_host_memory(offload):
     numbers = offload.model.parameters
     for phase in offload.memory.phases:
@@ -158,6 +160,7 @@ def test_stage_2_keeps_state_and_master_weights_in_host_memory(offload):
         assert phase.end["optimizer_cpu"] == pytest.approx(expected, rel=0.01), (phase.step, phase.phase)
 
 
+@pytest.mark.slow
 def test_stage_2_keeps_weights_and_one_bucket_of_gradients_on_the_device(offload):
     numbers = offload.model.parameters
     for phase in offload.memory.phases:
@@ -166,6 +169,7 @@ def test_stage_2_keeps_weights_and_one_bucket_of_gradients_on_the_device(offload
         assert 0 < phase.highest["gradients"] <= 2 * (largest(T5) + BUCKET_NUMBERS) + 4096
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", [2, 3])
 def test_the_peak_of_a_run_is_that_of_its_highest_phase(stage, offload, stage_3):
     record = offload if stage == 2 else stage_3[0]
@@ -176,6 +180,7 @@ def test_the_peak_of_a_run_is_that_of_its_highest_phase(stage, offload, stage_3)
         assert 0 <= phase.peak["unattributed"] < 0.02 * phase.peak_bytes
 
 
+@pytest.mark.slow
 def test_stage_3_keeps_the_weights_in_host_memory_too(stage_3):
     record, _ = stage_3
     numbers = record.model.parameters
@@ -189,6 +194,7 @@ def test_stage_3_keeps_the_weights_in_host_memory_too(stage_3):
     assert record.peak_bytes < 0.75 * 94.8 * 2**20
 
 
+@pytest.mark.slow
 def test_stage_3_saves_a_whole_model_that_plain_transformers_loads(stage_3):
     record, folder = stage_3
     model = Blip2ForConditionalGeneration.from_pretrained(folder)
@@ -208,10 +214,12 @@ def test_stage_3_saves_a_whole_model_that_plain_transformers_loads(stage_3):
 # -- what comes out
 
 
+@pytest.mark.slow
 def test_both_stages_have_the_same_first_loss(offload, stage_3):
     assert stage_3[0].losses == pytest.approx(offload.losses[:1], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_offload_has_the_first_loss_of_a_plain_run(ledger, compiler):
     values = {"dropout": 0.0, "max_steps": 1}
     offload = run("xxl_cpu_offload", values)
@@ -238,6 +246,7 @@ def test_a_checkpoint_that_names_a_folder_beside_it_is_refused(tmp_path, named):
     assert len(str(refused.value).splitlines()) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # what deepspeed says when it is imported
 def test_the_cpu_optimizer_steps_as_adamw_does(compiler):
     set_environment(simulated=True)
@@ -256,6 +265,7 @@ def test_the_cpu_optimizer_steps_as_adamw_does(compiler):
             assert (one - other).abs().max() < 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keys", [{"use_lora": True}, {"freeze_language": True}], ids=["LoRA", "frozen language"])
 def test_stage_3_keeps_frozen_weights_in_host_memory_too(ledger, offload, keys):
     stage_3 = {"strategy": "deepspeed_stage_3_offload", "batch_size": 4, "accumulate_grad_batches": 1, "max_steps": 1}

@@ -45,6 +45,7 @@ def line(call, *args, **keys) -> str:
     return str(caught.value)
 
 
+@pytest.mark.slow
 @both
 def test_a_whole_model_comes_back_as_it_was(name, tmp_path):
     config, model = config_of(name), plain(name).eval()
@@ -55,6 +56,7 @@ def test_a_whole_model_comes_back_as_it_was(name, tmp_path):
     assert processor.tokenizer("cat")["input_ids"] == processor_of(name).tokenizer("cat")["input_ids"]
 
 
+@pytest.mark.slow
 @both
 def test_an_adapter_comes_back_on_its_base(name, tmp_path):
     config, model = saved_adapter(name, tmp_path)
@@ -63,6 +65,7 @@ def test_an_adapter_comes_back_on_its_base(name, tmp_path):
     assert torch.equal(logits_of(name, again), logits_of(name, model))
 
 
+@pytest.mark.slow
 @both
 def test_a_merged_model_gives_what_the_adapter_gave(name, tmp_path):
     config, model = saved_adapter(name, tmp_path)
@@ -75,6 +78,7 @@ def test_a_merged_model_gives_what_the_adapter_gave(name, tmp_path):
     assert len(Blip2Processor.from_pretrained(target).tokenizer) == len(processor_of(name).tokenizer)
 
 
+@pytest.mark.slow
 def test_an_adapter_merges_onto_a_base_that_lies_elsewhere(tmp_path):
     config, model = saved_adapter(OPT, tmp_path)
     base = tmp_path / "base"

@@ -66,6 +66,7 @@ def batch_of(processor, model, samples=3):
 # -- what is saved is what is loaded
 
 
+@pytest.mark.slow
 @both
 @pytest.mark.parametrize("shards", ["", "-shards"])
 @pytest.mark.parametrize("precision", DTYPES)
@@ -79,6 +80,7 @@ def test_every_weight_is_the_saved_one_in_the_dtype_of_the_run(saved, language, 
     assert all(p.requires_grad for p in model.parameters())
 
 
+@pytest.mark.slow
 @both
 @pytest.mark.parametrize("file_dtype", [torch.bfloat16, torch.float16])
 def test_a_file_in_half_precision_is_widened(tmp_path, language, file_dtype):
@@ -89,6 +91,7 @@ def test_a_file_in_half_precision_is_widened(tmp_path, language, file_dtype):
         assert torch.equal(weight, model.state_dict()[key].float()), key
 
 
+@pytest.mark.slow
 @both
 def test_parameters_own_their_memory_and_can_be_trained(saved, language):
     root, _ = saved
@@ -137,6 +140,7 @@ def test_opt_shares_its_output_layer(saved):
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
 
 
+@pytest.mark.slow
 @both
 def test_the_dropout_key_reaches_a_loaded_model_as_it_does_a_random_one(saved, language):
     def rates(model):
@@ -162,6 +166,7 @@ def test_a_tracker_sees_the_parameters_and_nothing_more(saved):
     assert tracker.peak_bytes <= rounded + largest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("use_qlora", [False, True])
 def test_a_device_that_is_too_small_is_out_of_memory_at_any_layer(saved, use_qlora):
     root, _ = saved
@@ -173,6 +178,7 @@ def test_a_device_that_is_too_small_is_out_of_memory_at_any_layer(saved, use_qlo
             load_model(run, root / "opt", "cpu")
 
 
+@pytest.mark.slow
 @both
 @pytest.mark.parametrize("double_quant", [False, True])
 def test_qlora_loads_in_4_bits_what_a_random_model_has_in_4_bits(saved, language, double_quant):
@@ -224,6 +230,7 @@ def test_the_reader_agrees_with_safetensors(tmp_path, monkeypatch, dtype):
         stored["odd"][0]
 
 
+@pytest.mark.slow
 def test_the_large_folders_of_the_memory_test_are_ones_that_safetensors_reads(tmp_path):
     write_large(tmp_path / "large", torch.bfloat16, 10**8, 2)
     for path in (tmp_path / "large").glob("*.safetensors"):
@@ -353,6 +360,7 @@ def rewrite(folder, change):
     safetensors.torch.save_file(tensors, folder / "model.safetensors", {"format": "pt"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", ["opt", "t5"], indirect=True)
 @pytest.mark.parametrize("use_qlora", [False, True])
 def test_missing_weights_are_never_drawn_at_random(folder, use_qlora):

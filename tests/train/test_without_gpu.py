@@ -44,6 +44,7 @@ def torch_says(tmp_path, monkeypatch):
     return make
 
 
+@pytest.mark.slow
 def test_a_driver_that_torch_cannot_use_is_a_failure_with_torchs_reason(torch_says, tmp_path):
     torch_says(REASON)
     result = started(tmp_path)
@@ -52,6 +53,7 @@ def test_a_driver_that_torch_cannot_use_is_a_failure_with_torchs_reason(torch_sa
         assert words in result["reason"]
 
 
+@pytest.mark.slow
 def test_what_others_hold_is_asked_before_this_process_is_one_of_them(torch_says, tmp_path):
     asked = torch_says(REASON)
     started(tmp_path)
@@ -69,6 +71,7 @@ def test_without_any_gpu_it_is_skipped(torch_says, tmp_path, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_a_gpu_that_has_no_room_for_a_context_is_out_of_memory(torch_says, tmp_path):
     torch_says("CUDA error: out of memory\nCUDA kernel errors might ...", at="set_device", kind=torch.AcceleratorError)
     result = started(tmp_path)
@@ -78,6 +81,7 @@ def test_a_gpu_that_has_no_room_for_a_context_is_out_of_memory(torch_says, tmp_p
     assert started(tmp_path)["status"] == "failed"
 
 
+@pytest.mark.slow
 def test_the_record_of_a_torch_for_cpus_beside_a_gpu(tmp_path, monkeypatch):
     if torch.version.cuda is not None:
         pytest.skip("needs a torch without CUDA")

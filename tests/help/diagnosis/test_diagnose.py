@@ -194,6 +194,7 @@ def test_what_to_do_follows_from_who_holds_the_gpu():
 # -- records
 
 
+@pytest.mark.slow
 def test_a_simulated_out_of_memory_says_what_held_the_memory(ledger):
     record = run("baseline", {"max_steps": 2})
     found = diagnose(record, "")
@@ -215,6 +216,7 @@ def test_a_run_that_ended_well_has_nothing_to_say_unless_its_loss_is_no_number()
     assert "lr=5e-05" in found.next_steps[0]
 
 
+@pytest.mark.slow
 def test_a_loss_that_turns_nan_in_a_real_run_is_found(ledger):
     record = run("reduced_batch", {"lr": 1e6, "max_steps": 4})
     assert record.status == "ok"
@@ -289,6 +291,7 @@ def small_group():
     pytest.skip("needs the right to make a control group")
 
 
+@pytest.mark.slow
 def test_the_kernels_own_kill_is_confirmed_from_its_counters(small_group):
     before = HostMemory.read()
     child = f"echo $$ > {small_group}/cgroup.procs; exec {sys.executable} -c 'x = bytearray(2**28)'"
@@ -301,6 +304,7 @@ def test_the_kernels_own_kill_is_confirmed_from_its_counters(small_group):
     assert any("rose by" in line for line in found.evidence)
 
 
+@pytest.mark.slow
 def test_a_kill_by_somebody_is_not_called_the_kernels():
     before = HostMemory.read()
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
@@ -313,6 +317,7 @@ def test_a_kill_by_somebody_is_not_called_the_kernels():
 # -- what was printed, provoked
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_found_however_it_is_said(tmp_path):
     disk = on_a_small_disk(tmp_path)
     texts = [
@@ -328,6 +333,7 @@ def test_a_full_disk_is_found_however_it_is_said(tmp_path):
     assert "LABKIT_RUNS=/another/disk/runs" in ours.next_steps[-1]
 
 
+@pytest.mark.slow
 def test_a_refusal_of_memory_is_the_hosts():
     code = "import resource, torch; resource.setrlimit(resource.RLIMIT_AS, (2**33, 2**33)); torch.ones(2**34)"
     found = diagnose_log(provoke(code))
@@ -346,12 +352,14 @@ list(DataLoader(Photos(), num_workers=1))
 """
 
 
+@pytest.mark.slow
 def test_a_lost_loader_worker_is_found():
     found = diagnose_log(provoke(WORKER.format(item="os.kill(os.getpid(), signal.SIGKILL)")))
     assert found.kind == "loader_worker"
     assert "num_workers=0" in found.next_steps[0]
 
 
+@pytest.mark.slow
 def test_full_shared_memory_is_not_taken_for_a_full_disk():
     disk = on_a_small_disk(Path("/dev/shm"))
     text = provoke(WORKER.format(item="return torch.ones(8 * 2**20)"), shell=disk)
@@ -373,6 +381,7 @@ def port():
         return one.getsockname()[1]
 
 
+@pytest.mark.slow
 def test_a_port_that_is_taken_is_found():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -382,10 +391,12 @@ def test_a_port_that_is_taken_is_found():
     assert "MASTER_PORT" in found.next_steps[-1]
 
 
+@pytest.mark.slow
 def test_processes_that_do_not_find_each_other_are_found(port):
     assert diagnose_log(provoke(JOIN.format(port=port, rank=1, size=2))).kind == "distributed_connection"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("other", "kind"), [("time.sleep(5)", "distributed_timeout"), ("os._exit(1)", "gloo")])
 def test_a_rank_that_hangs_is_told_from_one_that_died(port, other, kind):
     code = JOIN.format(port=port, rank=1, size=2) + other
@@ -399,6 +410,7 @@ FILE = "from huggingface_hub import hf_hub_download; hf_hub_download('nobody/not
 MODEL = "from huggingface_hub import HfApi; HfApi().model_info('nobody/nothing')"  # does not try again
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "offline", "kind"),
     [(FILE, "1", "hub_offline"), (MODEL, "1", "hub_offline"), (MODEL, "0", "hub_unreachable")],
@@ -422,6 +434,7 @@ import os; os.environ["HF_ENDPOINT"] = f"http://127.0.0.1:{{server.server_port}}
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_gated_model_is_found(status, tmp_path):
     text = provoke(SERVE_401.format(status=status) + FILE,
@@ -429,6 +442,7 @@ def test_a_gated_model_is_found(status, tmp_path):
     assert diagnose_log(text).kind == "token"
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_found_in_a_log():
     # a shell that starts the tests in the background lets them ignore Ctrl-C, and children inherit that
     listen = "import os, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
@@ -596,6 +610,7 @@ def test_an_unknown_end_says_so_and_shows_the_last_lines():
     assert diagnose_log("").evidence == ["nothing was printed"]
 
 
+@pytest.mark.slow
 def test_a_log_is_read_from_its_end_without_what_a_terminal_would_obey(tmp_path):
     path = tmp_path / "log.txt"
     path.write_bytes(b"step 1\n" + b"x" * 2**20 + b"\n\xff\n\x00\x1b[31mKilled\x1b[0m\r\n")
@@ -610,6 +625,7 @@ def test_a_log_is_read_from_its_end_without_what_a_terminal_would_obey(tmp_path)
 NOISE = "".join(f"epoch 1: {n % 100}%|##| {n}/99999 [00:01<00:02, 9.1it/s, loss={n}.0]\n" for n in range(60_000))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [
     "".join(f"[rank{n % 8}]: W0102 ProcessGroup.cpp:1496] Warning: process group has NOT been destroyed {n}\n"
             for n in range(60_000)),
@@ -647,6 +663,7 @@ def test_no_secret_is_quoted():
     assert clean("a=1&token=s3cret&b=2") == "a=1&token=***&b=2"
 
 
+@pytest.mark.slow
 def test_a_large_log_of_one_line_is_read_to_its_end():
     """A pattern that tried every way would not come to an end here."""
     texts = ("CUDA out of memory. Tried to allocate 2.00 GiB. ", "Killed ", "inline_container.cc ", "exit code : ",

@@ -180,6 +180,7 @@ def test_no_repetition_is_nested_or_of_anything_or_comes_first(end):
         assert operation is not _constants.MAX_REPEAT or argument[1] <= 80, "a long repetition at the beginning"
 
 
+@pytest.mark.slow
 def test_long_lines_cost_in_proportion_to_their_length():
     """A line eight times as long costs about eight times as much; with backtracking it would be 64 or more."""
     almost = {told.kind: first_end(told.log)[1].group() for told in TOLD}

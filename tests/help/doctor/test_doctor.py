@@ -113,6 +113,7 @@ def only(checks, name):
 GREEN = ("gpu", "torch on the GPU", "kernels", "bf16", "driver", "others on the GPU")
 
 
+@pytest.mark.slow
 def test_a_machine_in_order_is_green(a_machine):
     checks = check_gpu(a_machine(), needs("bf16_true"))
     assert [(c.name, c.level) for c in checks] == [(n, "green") for n in GREEN]
@@ -162,6 +163,7 @@ GPU_FAULTS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("machine", "need", "name", "level", "fix"), GPU_FAULTS.values(), ids=GPU_FAULTS)
 def test_a_fault_of_the_gpu_is_found_with_what_fixes_it(a_machine, machine, need, name, level, fix):
     found = only(check_gpu(a_machine(**machine), needs(**need)), name)
@@ -175,6 +177,7 @@ def test_in_a_container_without_the_gpu_the_container_is_to_be_started_otherwise
     assert check_gpu(machine, needs())[0].fix.startswith("docker run --gpus all")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("says", "fix"),
     [
@@ -197,6 +200,7 @@ def test_a_gpu_that_nvidia_smi_lists_and_torch_cannot_use(a_machine, says, fix):
     assert (found.level, found.found) == ("amber", says)
 
 
+@pytest.mark.slow
 def test_a_torch_that_hangs_or_does_not_start_is_told(a_machine):
     found = only(check_gpu(a_machine(python="exec /bin/sleep 60", timeout_s=1.0), needs()), "torch on the GPU")
     assert (found.level, "torch did not answer within 1 s" in found.found) == ("red", True)
@@ -204,6 +208,7 @@ def test_a_torch_that_hangs_or_does_not_start_is_told(a_machine):
     assert (found.level, found.found) == ("red", "ImportError: no libcudart")
 
 
+@pytest.mark.slow
 def test_the_doctor_asks_torch_in_a_process_of_its_own():
     code = "import sys; from labkit.verbs.doctor import main; from labkit.help.doctor.machine import Machine\n"
     code += "print(Machine().torch_says['reason']); print('torch' in sys.modules)"
@@ -223,6 +228,7 @@ GPU 0: NVIDIA A100-SXM4-80GB (UUID: GPU-14)
 """
 
 
+@pytest.mark.slow
 def test_the_gpu_that_is_chosen_is_judged(a_machine):
     def judged(visible, profile="h100-94gb"):
         machine = a_machine(gpus=[H100, A100], environment={"CUDA_VISIBLE_DEVICES": visible})
@@ -236,6 +242,7 @@ def test_the_gpu_that_is_chosen_is_judged(a_machine):
     assert judged("GPU-13", "a100-80gb").level == "green"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("visible", "found", "fix"),
     [
@@ -250,6 +257,7 @@ def test_a_gpu_that_is_hidden_is_said_to_be(a_machine, visible, found, fix):
     assert (check.level, found in check.found, fix in check.fix) == ("red", True, True)
 
 
+@pytest.mark.slow
 def test_a_part_of_a_gpu_is_judged_by_its_own_size(a_machine):
     machine = a_machine(gpus=[CUT], parts=PARTS, environment={"CUDA_VISIBLE_DEVICES": "MIG-bb"})
     checks = check_gpu(machine, needs(profile="a100-80gb"))
@@ -260,6 +268,7 @@ def test_a_part_of_a_gpu_is_judged_by_its_own_size(a_machine):
     assert [check.name for check in checks if check.name == "others on the GPU"] == []
 
 
+@pytest.mark.slow
 def test_a_gpu_in_parts_of_which_none_is_chosen_says_so(a_machine):
     need = dataclasses.replace(needs(profile="a100-80gb"), gpu=None)
     found = only(check_gpu(a_machine(gpus=[CUT], parts=PARTS), need), "gpu")
@@ -357,6 +366,7 @@ def mounted():
         subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.slow
 def test_shared_memory_against_the_batches_of_the_workers(a_machine, mounted):
     machine = a_machine()
     mounted(machine.root / "dev/shm", 64)  # as Docker gives it
@@ -381,6 +391,7 @@ def test_a_machine_without_shared_memory_runs_without_workers(a_machine):
     assert (found.level, found.fix) == ("amber", "labkit run reduced_batch num_workers=0 --profile h100-94gb")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size_mib", "level"), [(100, "red"), (1024, "amber"), (4096, "green")])
 def test_a_disk_that_is_small(a_machine, mounted, tmp_path, size_mib, level):
     disk = mounted(tmp_path / "disk", size_mib)
@@ -389,12 +400,14 @@ def test_a_disk_that_is_small(a_machine, mounted, tmp_path, size_mib, level):
     assert (f"df -h {disk}" in found.fix) == (level != "green")
 
 
+@pytest.mark.slow
 def test_checkpoints_count(a_machine, mounted, tmp_path):
     disk = mounted(tmp_path / "disk", 4096)
     found = check_disk(a_machine(), needs("reduced_batch", saved_bytes=80 * GIB), disk / "runs")
     assert (found.level, "80.00 GiB (predicted)" in found.found) == ("red", True)
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_written(a_machine, mounted, tmp_path):
     found = check_disk(a_machine(), needs(), mounted(tmp_path / "disk", 4096, "ro") / "runs")
     assert (found.level, found.fix) == ("red", "export LABKIT_RUNS=$HOME/runs")
@@ -425,6 +438,7 @@ def test_xfs_without_quota_is_no_quota(a_machine):
     assert check_caches(a_machine(mounts="/dev/vda / xfs rw,noquota 0 0\n")).level == "green"
 
 
+@pytest.mark.slow
 def test_a_quota_that_is_nearly_used_up(a_machine):
     said = "echo 'Disk quotas for user student (uid 1000):'; echo '/home 9500000* 10000000 10000000 1 0 0 0'; exit 1"
     found = check_caches(a_machine(quota=said))
@@ -497,6 +511,7 @@ def test_an_experiment_that_lacks_a_library_is_red_with_what_installs_it(monkeyp
     assert check_extras(needs("bf16_true")) == check_extras(needs()) == []
 
 
+@pytest.mark.slow
 def test_an_installed_labkit_is_compared_with_its_own_pins(tmp_path):
     # as in the image: the package lies in site-packages, with no requirements.txt above it
     shutil.copytree(ROOT / "labkit", tmp_path / "labkit", ignore=shutil.ignore_patterns("__pycache__"))
@@ -542,6 +557,7 @@ TOKEN = "hf_" + "a1B2" * 8
 MODEL = "Salesforce/blip2-opt-2.7b"
 
 
+@pytest.mark.slow
 def test_the_hub_and_a_token_that_it_accepts(a_machine, hub):
     machine = a_machine(environment={"HF_ENDPOINT": hub.endpoint, "HF_TOKEN": TOKEN})
     checks = check_hub(machine, needs("reduced_batch"))
@@ -551,6 +567,7 @@ def test_the_hub_and_a_token_that_it_accepts(a_machine, hub):
     assert TOKEN not in str(checks)
 
 
+@pytest.mark.slow
 def test_weights_that_are_here(a_machine, hub, tmp_path):
     folder = tmp_path / "hf/hub" / f"models--{MODEL.replace('/', '--')}/snapshots/abc"
     folder.mkdir(parents=True)
@@ -563,6 +580,7 @@ def test_weights_that_are_here(a_machine, hub, tmp_path):
     assert check_hub(a_machine(), needs("reduced_batch", profile="tiny"))[0].level == "green"
 
 
+@pytest.mark.slow
 def test_a_hub_that_is_switched_off_or_out_of_reach(a_machine, hub):
     off = check_hub(a_machine(environment={"HF_HUB_OFFLINE": "1"}), needs("reduced_batch"))
     assert (only(off, "hub").level, only(off, "hub").fix) == ("amber", f"HF_HUB_OFFLINE=0 labkit fetch {MODEL}")
@@ -575,6 +593,7 @@ def test_a_hub_that_is_switched_off_or_out_of_reach(a_machine, hub):
     assert (only(checks, "hub").level, only(checks, "token").level) == ("red", "amber")
 
 
+@pytest.mark.slow
 def test_a_token_that_is_missing_or_not_accepted(a_machine, hub, tmp_path):
     environment = {"HF_ENDPOINT": hub.endpoint}
     hub.plan = (401, None)
@@ -589,6 +608,7 @@ def test_a_token_that_is_missing_or_not_accepted(a_machine, hub, tmp_path):
     assert hub.asked[-1] == ("/api/whoami-v2", f"Bearer {TOKEN}")
 
 
+@pytest.mark.slow
 def test_a_token_is_not_carried_to_where_a_redirect_leads(a_machine, hub):
     hub.plan = (302, None)
     check_hub(a_machine(environment={"HF_ENDPOINT": hub.endpoint, "HF_TOKEN": TOKEN}), needs())

@@ -66,6 +66,7 @@ def told(capsys, *arguments):
     return [c for c in json.loads(capsys.readouterr().out)["checks"] if c["name"] == "data"]
 
 
+@pytest.mark.slow
 def test_the_command_looks_at_the_data_of_a_profile(data, capsys):
     (found,) = told(capsys, "--profile", "h100-94gb")
     assert (found["level"], found["fix"]) == ("amber", f"labkit fetch --data {NAME}")
@@ -79,6 +80,7 @@ def test_the_command_looks_at_the_data_of_a_profile(data, capsys):
     assert (found["level"], found["found"]) == ("green", f"{NAME}, 1 sample in {folder}")
 
 
+@pytest.mark.slow
 def test_the_command_looks_at_the_data_of_an_experiment(data, capsys):
     assert [found["level"] for found in told(capsys, "bf16_true")] == ["green"]
     (found,) = told(capsys, "bf16_true", "dataset=nowhere")

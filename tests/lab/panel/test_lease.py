@@ -21,6 +21,7 @@ def write(server):
     server.lease.unlink(missing_ok=True)
 
 
+@pytest.mark.slow
 def test_it_tells_the_end_and_the_servers_time(server, write):
     assert server.json(ROUTE)["end"] is None  # no lease, nothing to say
     write(json.dumps({"end": END.isoformat()}))
@@ -29,6 +30,7 @@ def test_it_tells_the_end_and_the_servers_time(server, write):
     assert abs(datetime.fromisoformat(told["now"]) - datetime.now(UTC)) < timedelta(seconds=30)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("token", [None, "another"])
 def test_it_tells_no_one_without_the_token(server, write, token):
     write(json.dumps({"end": END.isoformat()}))
@@ -37,6 +39,7 @@ def test_it_tells_no_one_without_the_token(server, write, token):
     assert refused.value.code == 403 and "2999" not in refused.value.read().decode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"end": 3}', '{"end": "soon"}', '{"end": "2999-01-01T12:00"}'])
 def test_a_file_that_is_none_is_said_with_what_to_do(server, write, tmp_path, text):
     write(text)
@@ -52,6 +55,7 @@ def test_without_a_lease_there_is_no_end(tmp_path):
     assert read_end(None) is None and read_end(tmp_path / "none") is None
 
 
+@pytest.mark.slow
 def test_the_image_and_make_install_the_pages_half_under_the_name_that_it_has():
     folder = ROOT / "docker" / "jupyter" / "labextension"
     package = json.loads((folder / "package.json").read_text())

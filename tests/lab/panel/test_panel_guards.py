@@ -47,6 +47,7 @@ def cookie(asked):
     return "; ".join(value.split(";")[0] for value in headers.get_all("Set-Cookie"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PLACES)
 @pytest.mark.parametrize("token", [None, "wrong", TOKEN[:-1], TOKEN + "x"])
 def test_only_who_may_use_the_server_is_told_anything(asked, path, token):
@@ -80,6 +81,7 @@ def beside(inside):
     return outside
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["", "/feed"])
 @pytest.mark.parametrize("path", REFUSED)
 def test_only_names_of_runs_in_the_ledger_have_a_panel(asked, beside, path, place):
@@ -90,10 +92,12 @@ def test_only_names_of_runs_in_the_ledger_have_a_panel(asked, beside, path, plac
     assert place == "/feed" or "<img src=x" not in said  # JSON is no page
 
 
+@pytest.mark.slow
 def test_the_list_has_just_the_runs_that_have_a_panel(asked, beside):
     assert [one["id"] for one in json.loads(asked("/list")[2])] == ["guarded"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seen", ["-1", "x", "1.5", "", "%3Cscript%3E", "%D9%A1", "9" * 16, "9" * 5000, "%00"])
 def test_what_is_no_number_of_an_answer_is_refused(asked, seen):
     assert asked(f"{RUN}/feed?from=0")[0] == 200
@@ -101,6 +105,7 @@ def test_what_is_no_number_of_an_answer_is_refused(asked, seen):
     assert status == 400 and "<script>" not in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PLACES)
 def test_another_origin_is_told_nothing_with_the_browsers_cookie(asked, cookie, path, server):
     own = f"http://127.0.0.1:{server.port}"
@@ -111,6 +116,7 @@ def test_another_origin_is_told_nothing_with_the_browsers_cookie(asked, cookie, 
     assert "Access-Control-Allow-Origin" not in headers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PLACES)
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
 def test_there_is_nothing_to_change(asked, cookie, path, method):
@@ -118,6 +124,7 @@ def test_there_is_nothing_to_change(asked, cookie, path, method):
     assert asked(path, token=None, method=method, Cookie=cookie, Content_Length="0")[0] == 403
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PLACES)
 def test_an_answer_is_what_it_says_and_no_one_keeps_or_frames_it(asked, path):
     _, headers, _ = asked(path)
@@ -129,6 +136,7 @@ def test_an_answer_is_what_it_says_and_no_one_keeps_or_frames_it(asked, path):
     assert "frame-ancestors 'self'" in rules and "default-src 'none'" in rules
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["", RUN])
 def test_just_the_pages_own_script_runs(asked, path):
     nonces = []
@@ -146,6 +154,7 @@ def test_no_name_ends_the_script():
     assert page.count("<script") == page.count("</script") == 1 and "<!--" not in page
 
 
+@pytest.mark.slow
 def test_a_panel_that_is_left_open_keeps_no_idle_server_alive(asked):
     before = json.loads(asked("/user/someone/api/status")[2])["last_activity"]
     activity = [json.loads(asked("/user/someone/api/status?no_track_activity=1")[2])["last_activity"]]

@@ -20,6 +20,7 @@ def whole(server, path, seen=0):
     return found
 
 
+@pytest.mark.slow
 def test_a_run_is_shown_while_it_runs_and_whole_to_those_who_come_later(server, ledger):
     told, path = [], ""
 
@@ -47,6 +48,7 @@ def test_a_run_is_shown_while_it_runs_and_whole_to_those_who_come_later(server, 
     assert f'"run": "{path.removeprefix("/labkit/panel/")}"' in page and "/user/someone/labkit/panel" in page
 
 
+@pytest.mark.slow
 def test_a_run_whose_watcher_is_gone_says_so_and_damage_too(server, runs):
     folder = runs.add("20260101-000000-aaaa", start(), progress(1, 1.0), "torn")
     found = whole(server, "/labkit/panel/tiny/reduced_batch/20260101-000000-aaaa")
@@ -56,6 +58,7 @@ def test_a_run_whose_watcher_is_gone_says_so_and_damage_too(server, runs):
     assert found["status"] == "unreadable"
 
 
+@pytest.mark.slow
 def test_two_hundred_thousand_losses_come_in_a_short_answer_with_every_spike(server, runs):
     losses = [99.0 if at in (7, 123_456) else 2.0 + at % 3 for at in range(200_000)]
     losses[5000] = float("nan")
@@ -68,6 +71,7 @@ def test_two_hundred_thousand_losses_come_in_a_short_answer_with_every_spike(ser
     assert len(said) < 100_000 and "NaN" not in said
 
 
+@pytest.mark.slow
 def test_a_run_folder_that_vanishes_while_it_is_looked_at_says_so(server, runs):
     folder = runs.add("vanishes", start(), progress(1, 1.0))
     path = "/labkit/panel/tiny/reduced_batch/vanishes"
@@ -80,6 +84,7 @@ def test_a_run_folder_that_vanishes_while_it_is_looked_at_says_so(server, runs):
     assert "tiny/reduced_batch/vanishes" in said and "deleted" in said
 
 
+@pytest.mark.slow
 def test_a_pipe_in_the_ledger_stops_nothing(server, runs):
     for name in ("events.jsonl", "config.json", "record.json", "lock"):
         folder = runs.add(f"pipe-{name}", start())
@@ -91,6 +96,7 @@ def test_a_pipe_in_the_ledger_stops_nothing(server, runs):
     assert server.get("/api/status")
 
 
+@pytest.mark.slow
 def test_the_gpus_are_those_of_nvidia_smi(server):
     one, other = server.json("/labkit/panel/gpus")
     assert one == {
@@ -104,6 +110,7 @@ def test_no_quote_ends_the_address_in_a_cell():
     assert 'src="/user/a&quot;&#x27; onload=&#x27;x/panel/t/x/1" title="run &lt;&quot;&#x27;&gt;"' in shown
 
 
+@pytest.mark.slow
 def test_a_cell_has_the_panel_where_a_server_shows_its_ledger(monkeypatch, tmp_path):
     assert Panel.of(str(tmp_path / "runs/tiny/x/1")) is None
     monkeypatch.setenv("LABKIT_PANEL", "/user/a/labkit/panel")

@@ -39,6 +39,7 @@ def start_torchrun(*values: str, port: int | None = None) -> subprocess.Popen:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_torchrun_makes_one_run_of_its_processes(ledger):
     launcher = start_torchrun("max_steps=1")
     out, err = launcher.communicate(timeout=2 * WAIT_S)
@@ -50,6 +51,7 @@ def test_torchrun_makes_one_run_of_its_processes(ledger):
     assert record.ranks[0].peak_bytes == pytest.approx(record.peak_bytes, rel=0.01)
 
 
+@pytest.mark.slow
 def test_a_rank_of_torchrun_that_is_killed_is_in_the_record(ledger):
     def has_stepped() -> bool:
         events = [folder.events for folder in ledger.folders()]
@@ -71,6 +73,7 @@ def test_a_rank_of_torchrun_that_is_killed_is_in_the_record(ledger):
     wait_for(lambda: not trainers(folders[0].path), WAIT_S)
 
 
+@pytest.mark.slow
 def test_the_same_launch_resumes_where_it_stopped(ledger):
     values = ["num_train_samples=64", "max_epochs=2", "num_workers=0", "enable_checkpointing=true", "save_every=1"]
     port = free_port()
@@ -129,6 +132,7 @@ def watchers_of_launch(launcher: int) -> dict[int, int]:
     return found
 
 
+@pytest.mark.slow
 def test_a_run_that_is_skipped_keeps_no_one_waiting(ledger, tmp_path, monkeypatch):
     workspace = tmp_path / "workspace"
     shutil.copytree(Workspace.find().root / "configs", workspace / "configs")
@@ -217,6 +221,7 @@ def not_met(launched, ledger) -> None:
         launched._meet(ledger)
 
 
+@pytest.mark.slow
 def test_an_earlier_launch_of_the_same_name_is_not_followed(tmp_path, launched, watched):
     ledger = Ledger(tmp_path)
     folder = RunFolder(tmp_path / "tiny" / "reduced_batch" / "y")

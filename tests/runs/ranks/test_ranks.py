@@ -96,6 +96,7 @@ def alive(folder: Path) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_all_well_is_well_and_rank_0_has_said_so(start):
     launcher, folder = start(OK, OK)
     assert launcher.wait(WAIT_S) == 0
@@ -103,6 +104,7 @@ def test_all_well_is_well_and_rank_0_has_said_so(start):
     assert (folder / "log.rank1.txt").exists()
 
 
+@pytest.mark.slow
 def test_ranks_are_told_who_they_are_as_torchrun_tells_it(start):
     names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
     text = f"import os\nprint([os.environ[name] for name in {names!r}])\n" + OK
@@ -113,6 +115,7 @@ def test_ranks_are_told_who_they_are_as_torchrun_tells_it(start):
     assert len({one[5] for one in said}) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("does", "code", "status", "rank", "said"),
     [
@@ -138,6 +141,7 @@ def test_the_first_rank_that_failed_says_how_the_run_ended(start, does, code, st
     assert alive(folder) == []
 
 
+@pytest.mark.slow
 def test_what_an_earlier_attempt_has_left_is_no_word_of_this_one(start, tmp_path):
     run = tmp_path / "run"
     result = {"event": "result", "time": 0.0, "status": "failed", "reason": "Connection closed by peer"}
@@ -151,6 +155,7 @@ def test_what_an_earlier_attempt_has_left_is_no_word_of_this_one(start, tmp_path
     assert last_result(folder)["reason"] == "rank 1: ended with exit code 1: ValueError: wrong shape"
 
 
+@pytest.mark.slow
 def test_out_of_memory_on_one_rank_is_out_of_memory_there(start):
     died = {"step": 1, "micro_step": 0, "phase": "forward"}
     launcher, folder = start(HANG, says(status="oom", reason="full", died_in=died))
@@ -159,6 +164,7 @@ def test_out_of_memory_on_one_rank_is_out_of_memory_there(start):
     assert (found["status"], found["died_in"]) == ("oom", died | {"rank": 1})
 
 
+@pytest.mark.slow
 def test_nothing_outlives_who_watches(start):
     launcher, folder = start(HANG, HANG)
     wait_for(lambda: len(alive(folder)) == 3)
@@ -167,6 +173,7 @@ def test_nothing_outlives_who_watches(start):
     wait_for(lambda: alive(folder) == [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_request_to_stop_reaches_every_rank_and_is_no_failure(start, number):
     listens = (

@@ -20,6 +20,8 @@ from labkit.runs.ranks.files import side_by_side
 from labkit.runs.runner import run
 from labkit.train.build import build_model
 
+pytestmark = pytest.mark.slow
+
 WAIT_S = 60.0
 ROUNDING = 1e-5
 SHARE = 0.005
