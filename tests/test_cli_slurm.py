@@ -40,6 +40,7 @@ def test_steps_are_saved_where_they_can_be_unless_told_otherwise(workspace, caps
     assert "enable_checkpointing=true" not in other.read_text() and "--no-requeue" in other.read_text()
 
 
+@pytest.mark.slow
 def test_a_script_that_was_edited_is_kept(workspace, capsys):
     assert main(["slurm", "reduced_batch"]) == 0
     (script,) = (workspace / "slurm").glob("*.sbatch")

@@ -157,6 +157,7 @@ def test_verbs_print_through_one_door():
                 assert "json.dumps" in ast.unparse(node), f"{path.name}:{node.lineno}"
 
 
+@pytest.mark.slow
 def test_json_of_letters_and_of_what_steers_a_terminal_is_ascii(workspace, capsys):
     assert main(["configs", "--json"]) == 0
     out = capsys.readouterr().out

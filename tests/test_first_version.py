@@ -197,6 +197,7 @@ def test_a_workspace_of_then_is_planned_and_listed(monkeypatch, tmp_path, capsys
     assert "fits" in said(capsys, "plan", "reduced_batch")
 
 
+@pytest.mark.slow
 def test_a_lab_takes_runs_and_answers_of_then(old, monkeypatch):
     monkeypatch.setenv("LABKIT_PROFILE", "tiny")
     lab = Lab("00_setup")

@@ -128,6 +128,7 @@ def test_any_typed_values_are_taken_or_refused_on_one_line():
     assert min(seen["taken"], seen["refused"]) > LINES / 20
 
 
+@pytest.mark.slow
 def test_any_command_line_prints_values_or_one_line_of_error(wild):
     seen = Counter()
     words = st.lists(TYPED | TYPED | ODD_ITEM, max_size=3)
@@ -186,6 +187,7 @@ def accepted(values):
     return None
 
 
+@pytest.mark.slow
 def test_fifty_accepted_configs_are_planned_or_refused_with_a_reason():
     cache, seen = TraceCache(None), Counter()
 

@@ -64,6 +64,7 @@ def ids(path):
     return str(path.relative_to(LABKIT))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", MODULES, ids=ids)
 def test_imports_go_one_way(path):
     parts = parts_of(path)

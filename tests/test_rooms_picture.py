@@ -18,10 +18,12 @@ def rooms():
     return module
 
 
+@pytest.mark.slow
 def test_the_committed_picture_is_the_scripts(rooms):
     assert rooms.PICTURE.read_text(encoding="utf-8") == rooms.draw(), "labkit has changed: python docs/rooms.py"
 
 
+@pytest.mark.slow
 def test_it_shows_every_folder_of_labkit_and_no_room_below_one_that_it_may_import(rooms):
     folders = {path.name for path in table.LABKIT.iterdir() if path.is_dir() and path.name != "__pycache__"}
     shown = rooms.in_order()
@@ -32,6 +34,7 @@ def test_it_shows_every_folder_of_labkit_and_no_room_below_one_that_it_may_impor
     assert [room for room in shown if room not in words] == []
 
 
+@pytest.mark.slow
 def test_its_arrows_are_the_imports(rooms):
     arrows = rooms.importing()
     assert ("train", "config") in arrows

@@ -385,6 +385,7 @@ def test_the_hub_has_an_address_of_its_own():
 # -- mirrors: sources that labkit does over are what they were
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mirror", MIRRORS, ids=lambda mirror: mirror.source)
 def test_a_source_that_is_repeated_is_what_it_was_when_it_was_read(mirror):
     change = mirror.change()

@@ -54,6 +54,7 @@ def is_table(node):
     return isinstance(node, ast.Name) and node.id in TABLES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", sorted(LABKIT.rglob("*.py")), ids=lambda path: str(path.relative_to(LABKIT)))
 def test_a_value_is_taken_apart_in_the_module_of_its_key_only(path):
     own = path.relative_to(LABKIT).as_posix()

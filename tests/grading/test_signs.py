@@ -73,6 +73,7 @@ def test_a_model_that_loads_long_in_a_run_without_a_record_is_no_sign(student, s
     assert not any("after it was created" in sign for sign in signs(ledger))
 
 
+@pytest.mark.slow
 def test_another_experiment_with_the_same_settings_is_not_what_an_answer_is_about(lab, add_run, ledger, signs):
     values = {"batch_size": 8, "max_steps": 2}
     early = add_run("reduced_batch", values, created="2026-01-01T00:00:00+00:00")

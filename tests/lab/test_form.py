@@ -96,6 +96,7 @@ def test_without_ipywidgets_it_is_text_with_what_installs_them(form, capsys, mon
     assert out.endswith("no fields to fill in: ipywidgets is not installed: pip install 'labkit[course]'\n")
 
 
+@pytest.mark.slow
 def test_what_is_not_filled_in_or_unknown_is_said(lab):
     one = lab("02_batch_and_accumulation")
     assert isinstance(one.form("reduced_batch", batch_size=...), Blank)

@@ -13,6 +13,7 @@ from labkit.memory.report import MemoryReport
 FIRST = {"max_steps": 2}
 
 
+@pytest.mark.slow
 def test_it_says_profile_device_and_what_is_stood_in_for(lab):
     said = lab("00_setup").text()
     assert "profile tiny" in said
@@ -47,6 +48,7 @@ def test_one_real_run_is_predicted_measured_explained_and_checked(lab):
     assert again.journal.entries("answer")[-1]["committed"] == "after"
 
 
+@pytest.mark.slow
 def test_what_is_not_filled_in_runs_nothing(lab):
     one = lab("00_setup")
     mine = one.run("reduced_batch", batch_size=...)
@@ -70,6 +72,7 @@ def test_what_stands_in_place_of_a_result_is_shown_above_the_others(lab, add_run
     assert "batch_size" in refused.html()
 
 
+@pytest.mark.slow
 def test_what_stands_in_place_of_what_is_handed_in_is_said_with_the_check_and_the_explanation(lab, add_run):
     one = lab("10_when_it_fails")
     refused = one.run("baseline", batch_size=0)
@@ -81,6 +84,7 @@ def test_what_stands_in_place_of_what_is_handed_in_is_said_with_the_check_and_th
     assert one.explain("kernel_says", killed).text().startswith("[unanswered] The kernel")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("call", "words"),
     [
@@ -103,6 +107,7 @@ def test_what_cannot_work_is_said_and_raises_nothing(lab, call, words):
     assert words in said.text()
 
 
+@pytest.mark.slow
 def test_a_check_without_its_run_is_open_and_stored_so(lab):
     one = lab("00_setup")
     assert "[open]" in one.check("prediction_holds").text()
@@ -110,6 +115,7 @@ def test_a_check_without_its_run_is_open_and_stored_so(lab):
     assert "[open]" in one.explain("share_of_parameters").text()
 
 
+@pytest.mark.slow
 def test_recall_takes_the_newest_run_with_these_settings(lab, add_run):
     add_run("reduced_batch", losses=[1.0])
     newest = add_run("reduced_batch", losses=[2.0])
@@ -117,6 +123,7 @@ def test_recall_takes_the_newest_run_with_these_settings(lab, add_run):
     assert lab("02_batch_and_accumulation").recall("reduced_batch").id == newest.id
 
 
+@pytest.mark.slow
 def test_recall_passes_over_runs_that_came_to_no_end(lab, add_run):
     good = add_run("reduced_batch")
     add_run("reduced_batch", status="killed")
@@ -124,6 +131,7 @@ def test_recall_passes_over_runs_that_came_to_no_end(lab, add_run):
     assert lab("02_batch_and_accumulation").recall("reduced_batch").id == good.id
 
 
+@pytest.mark.slow
 def test_a_wrong_answer_is_not_yet_and_says_how_far_off(lab, add_run):
     one = lab("00_setup")
     one.ask("share_of_parameters", 60)
@@ -189,6 +197,7 @@ def test_a_killed_run_is_recorded_and_not_recalled(lab):
     assert "killed" in one.explain("kernel_says", killed).text()
 
 
+@pytest.mark.slow
 def test_an_empty_ledger_says_so(lab):
     assert "no run on tiny" in lab("12_compare").table().text()
 
@@ -202,12 +211,14 @@ def test_the_whole_ledger_names_what_is_missing(lab, add_run):
     assert "not run yet: baseline" in said
 
 
+@pytest.mark.slow
 def test_a_table_has_the_unit_of_its_machine(lab, add_run):
     assert f"{15.0:.1f}" in lab("12_compare").table(add_run("reduced_batch")).text()
     assert lab("12_compare").unit == ("MiB", MIB)
     assert lab("12_compare", profile="h100-94gb").unit[0] == "GiB"
 
 
+@pytest.mark.slow
 def test_a_table_leaves_out_what_is_alike_in_all_lines(lab, add_run):
     one, first = lab("12_compare"), add_run("reduced_batch", losses=[2.0], samples=16, train_seconds=1.0)
     head, columns, *_ = one.table(first, add_run("bf16_true")).text().splitlines()
@@ -221,6 +232,7 @@ def test_a_table_leaves_out_what_is_alike_in_all_lines(lab, add_run):
     assert "error is how far the prediction" not in both  # neither has a prediction
 
 
+@pytest.mark.slow
 def test_of_a_run_that_measured_nothing_a_table_has_no_size(lab, add_run):
     add_run("reduced_batch")
     killed = add_run(
@@ -250,6 +262,7 @@ def test_advice_is_a_table_of_what_fits(lab):
     assert "time" in said
 
 
+@pytest.mark.slow
 def test_a_run_is_watched_where_a_server_shows_it_and_else_told(lab, add_run, ledger, monkeypatch):
     one = lab("00_setup")
     assert isinstance(one.watch(), NotDone)
@@ -262,5 +275,6 @@ def test_a_run_is_watched_where_a_server_shows_it_and_else_told(lab, add_run, le
     assert f"/labkit/panel/tiny/reduced_batch/{first.id}" in one.watch(first).html()
 
 
+@pytest.mark.slow
 def test_a_number_beyond_all_is_no_answer(lab):
     assert isinstance(lab("00_setup").ask("share_of_parameters", 10**400), NotDone)

@@ -427,6 +427,7 @@ def test_training_dies_where_the_peak_exceeds_the_capacity(accumulate):
     assert set(died) == {"forward", "backward", "optimizer_step"}
 
 
+@pytest.mark.slow
 def test_a_run_fits_into_exactly_its_peak():
     peak = follow(Words, max_steps=2).report.peak_bytes
     assert follow(Words, capacity_bytes=peak, max_steps=2).report.peak_bytes == peak

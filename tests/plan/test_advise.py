@@ -52,6 +52,7 @@ def test_every_proposal_fits_when_it_is_typed(name, typed):
     assert kinds == sorted(kinds)
 
 
+@pytest.mark.slow
 def test_the_cheapest_comes_first():
     first = advice_of("baseline").proposals[0]
     assert (first.changes, first.kind) == (("batch",), "time")

@@ -58,6 +58,7 @@ def test_a_first_block_reserves_the_segment_of_its_size(size, segment):
     assert reserved(size) == segment
 
 
+@pytest.mark.slow
 def test_small_blocks_share_a_segment_until_it_is_full():
     assert reserved(*[512] * 4096) == 2 * MIB
     assert reserved(*[512] * 4097) == 4 * MIB

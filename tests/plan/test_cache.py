@@ -84,6 +84,7 @@ def test_a_damaged_entry_is_made_again(tmp_path, executed, damage):
     assert len(executed) == 2
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_written_costs_nothing_but_time(tmp_path, executed):
     blocked = tmp_path / "file"
     blocked.write_text("no folder")

@@ -37,6 +37,7 @@ def test_the_verdict_is_the_lesson_and_5_percent_do_not_change_it(profile, name,
         assert found.margin >= 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("profile", ["h100-94gb", "a100-80gb"])
 def test_the_story_of_the_course_holds_in_bytes(profile, predictions):
     def peaks(name):

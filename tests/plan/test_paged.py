@@ -17,6 +17,7 @@ def peaks(optim):
     return predict(resolve(Workspace.find(), "xxl_adam8bit", typed).config, cache=CACHE)
 
 
+@pytest.mark.slow
 def test_state_moves_to_the_host_and_nothing_else_changes():
     plain, paged = peaks("adam_8bit"), peaks("paged_adam_8bit")
     before, after = plain.category_peaks, paged.category_peaks

@@ -76,6 +76,7 @@ def test_every_category_of_every_phase_is_the_measured_one(name, course_records)
     assert compared >= 2 * 7
 
 
+@pytest.mark.slow
 def test_a_prediction_has_the_phases_of_a_run_and_says_what_it_is():
     found = predicted("reduced_batch")
     assert found.source == "predicted"
@@ -103,6 +104,7 @@ def test_double_quantization_saves_its_share():
     assert saved > 0
 
 
+@pytest.mark.slow
 def test_4_bit_weights_are_never_there_in_full():
     """While they are loaded there are the packed weights and one layer, which is less than any step needs."""
     weights = predicted("xxl_qlora").at("before_forward", 0).end["parameters"]
@@ -110,6 +112,7 @@ def test_4_bit_weights_are_never_there_in_full():
     assert found.died_in["phase"] == "forward"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("capacity", "verdict"),
     [(2.0, "fits"), (1.06, "fits"), (1.04, "borderline"), (0.96, "borderline"), (0.94, "out of memory")],
@@ -152,6 +155,7 @@ def test_reserved_is_told_phase_by_phase_and_never_above_the_capacity():
     assert max(phase.reserved_bytes for phase in found.phases) <= found.reserved_bytes <= found.capacity_bytes
 
 
+@pytest.mark.slow
 def test_a_gpu_is_given_by_name_or_size():
     config = config_of("bf16_true")
     assert predict(config, "a100-80gb", CACHE).capacity_bytes == pytest.approx(GPUS["a100-80gb"].usable_bytes, abs=1)
@@ -191,6 +195,7 @@ def test_qlora_in_bf16_is_predicted():
     assert predicted("xxl_qlora", precision="bf16-true").verdict == "fits"
 
 
+@pytest.mark.slow
 def test_host_memory_is_told_apart():
     found = predicted("xxl_cpu_offload")
     numbers = found.at("before_forward", 0).end["parameters"] / 2

@@ -53,6 +53,7 @@ def test_every_lesson_holds(tuned):
     assert tuned.skipped == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COURSE)
 def test_what_is_written_holds_when_it_is_planned_again(name, written, workspace, cache):
     resolved = resolve(workspace, name, {}, "small")

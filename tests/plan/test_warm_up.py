@@ -48,6 +48,7 @@ def test_the_block_is_what_transformers_counts(values, monkeypatch):
     assert [warm_up_bytes(config, CACHE.trace(config))] == counted
 
 
+@pytest.mark.slow
 def test_the_weights_are_cut_from_one_segment():
     found, random = (predict(config_of(weights=weights), cache=CACHE) for weights in ("pretrained", "random"))
     trace = CACHE.trace(config_of())

@@ -32,6 +32,7 @@ def rules(folder, which):
     return sorted((folder / f".firewalld-{which}").read_text().splitlines())
 
 
+@pytest.mark.slow
 def test_the_port_is_open_to_the_last_address_only_now_and_after_a_reload(limit, tmp_path):
     for address in ("198.51.100.7", "198.51.100.8", "198.51.100.8"):
         done = limit(address)
@@ -51,6 +52,7 @@ def test_the_port_is_open_to_the_last_address_only_now_and_after_a_reload(limit,
     assert "iptables" not in (tmp_path / ".calls").read_text()
 
 
+@pytest.mark.slow
 def test_what_firewalld_refuses_is_said_and_where_it_does_not_run_it_is_left_alone(limit, tmp_path):
     (tmp_path / ".faults").write_text("firewall-cmd --quiet --direct --add-rule: 1 COMMAND_FAILED\n")
     done = limit("198.51.100.7")

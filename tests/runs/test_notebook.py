@@ -1,5 +1,6 @@
 """A run that is interrupted in a notebook: the kernel lives, the run is recorded, and nothing is left running."""
 
+import pytest
 from support.wait import wait_for
 
 from labkit.ledger.ledger import Ledger
@@ -15,6 +16,7 @@ run("reduced_batch", {"max_epochs": 200, "report_every": 999})
 NEXT = 'print(run("reduced_batch", {"max_steps": 1, "num_train_samples": 32}).status)'
 
 
+@pytest.mark.slow
 def test_an_interrupted_cell_stops_the_run_and_the_kernel_runs_on(tmp_path, monkeypatch):
     from jupyter_client.manager import start_new_kernel
 

@@ -37,6 +37,7 @@ def begin():
         process.communicate(timeout=WAIT_S)
 
 
+@pytest.mark.slow
 def test_a_process_is_of_a_run_by_what_it_has_open_or_by_its_command_line(begin, tmp_path):
     for name in ("run", "run2"):
         (tmp_path / name).mkdir()
@@ -54,6 +55,7 @@ def test_a_process_is_of_a_run_by_what_it_has_open_or_by_its_command_line(begin,
         assert os.getpid() not in processes_of(folder)  # the one that asks
 
 
+@pytest.mark.slow
 def test_what_has_ended_is_not_found(begin, tmp_path):
     pid = begin(os.devnull, str(tmp_path))
     assert processes_of(tmp_path) == [pid]
@@ -62,6 +64,7 @@ def test_what_has_ended_is_not_found(begin, tmp_path):
     assert psutil.Process(pid).status() == psutil.STATUS_ZOMBIE  # it has not been waited for yet
 
 
+@pytest.mark.slow
 def test_training_and_prediction_of_a_run_are_found_while_it_runs(ledger):
     found = {"labkit.train.fit": set(), "labkit.plan.background": set(), "": set()}
 

@@ -18,6 +18,7 @@ def test_99_devices_on_two_cores_are_refused_before_anything_starts(ledger, monk
     assert ledger.folders() == []
 
 
+@pytest.mark.slow
 def test_what_the_cores_carry_and_what_is_asked_for_twice_is_started(ledger, monkeypatch):
     """One core carries the course's four devices; a fifth process needs a word more."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})

@@ -81,6 +81,7 @@ def test_the_query_and_value_projections_of_the_language_model_are_adapted(name,
     assert weight_facts(model)["trainable"] == sum(rank * sum(shapes[layer]) for layer in layers)
 
 
+@pytest.mark.slow
 @both
 def test_only_the_adapters_are_trained_and_the_model_has_them_on_top(name):
     model, base = adapted(name), plain(name)
@@ -151,6 +152,7 @@ def test_with_all_parts_but_one_frozen_that_one_is_adapted(name):
     assert len(trained_shapes(model)) == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "keys", "wrong", "meant", "unknown"),
     [
@@ -221,6 +223,7 @@ def test_a_saved_adapter_gives_the_same_logits_bit_by_bit(name, saved):
     assert torch.equal(logits_of(name, load_adapter(plain(name), folder, name)), expected)
 
 
+@pytest.mark.slow
 @both
 def test_plain_peft_loads_a_saved_adapter(name, saved):
     folder, expected = saved[name]

@@ -51,6 +51,7 @@ def test_training_has_it_as_the_key_says(cudnn, tmp_path, monkeypatch):
     assert set(seen) == {cudnn}
 
 
+@pytest.mark.slow
 @on_and_off
 def test_captions_have_it_as_the_key_says(cudnn, monkeypatch, tmp_path):
     tiny, picture = config_of(OPT, cudnn_attention=cudnn), Image.new("RGB", (64, 64), "red")

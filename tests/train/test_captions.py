@@ -125,6 +125,7 @@ def test_the_mode_is_restored_after_an_error():
     assert all(module.training for module in model.modules())
 
 
+@pytest.mark.slow
 @both
 def test_adapters_are_heard_and_can_be_switched_off(name):
     base, images = seeing(name), pictures()

@@ -34,6 +34,7 @@ def holder(mark, seconds):
     return child
 
 
+@pytest.mark.slow
 def test_the_mark_of_a_build_that_was_killed_is_taken_away(folder):
     """torch would wait for it without end."""
     (folder / "cpu_adam").mkdir(parents=True)
@@ -46,6 +47,7 @@ def test_the_mark_of_a_build_that_was_killed_is_taken_away(folder):
         assert not mark.exists()
 
 
+@pytest.mark.slow
 def test_a_build_that_runs_is_waited_for_and_keeps_its_mark(folder):
     (folder / "cpu_adam").mkdir(parents=True)
     mark = folder / "cpu_adam" / "lock"

@@ -51,6 +51,7 @@ def test_an_index_that_names_what_is_no_file_of_its_folder_is_refused(folder, na
         assert f"{INDEX} has {first!r} in " in error_of(call, folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("index", [{}, {"weight_map": {}}, {"weight_map": []}, {"weight_map": "x"}, [], None, 1])
 def test_an_index_without_a_map_is_refused(folder, index):
     (folder / INDEX).write_text(json.dumps(index))

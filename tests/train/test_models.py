@@ -70,6 +70,7 @@ def test_t5_has_an_output_layer_of_its_own_and_opt_shares_it(name):
     assert any(key.endswith("lm_head.weight") for key in model.all_tied_weights_keys) == shared
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STAND_INS)
 def test_a_stand_in_has_a_thousandth_of_the_parameters(name):
     assert size(build(name, "meta")) == pytest.approx(size(build(STAND_INS[name], "meta")) / 1000, rel=0.1)

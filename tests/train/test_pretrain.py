@@ -43,6 +43,7 @@ def test_pictures_and_pixels_are_each_others_way_back(food):
     assert isinstance(picture, Image.Image)
 
 
+@pytest.mark.slow
 def test_the_script_trains_writes_and_measures(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(pretrain, "VISION_EPOCHS", 2)
     monkeypatch.setattr(pretrain, "CAPTION_EPOCHS", 2)

@@ -106,6 +106,7 @@ def test_what_is_kept_is_the_output_layer_the_q_former_and_wo(name):
     )
 
 
+@pytest.mark.slow
 @both
 @precisions
 @doubled
@@ -242,6 +243,7 @@ def test_memory_capture_finds_the_scales_among_the_parameters(name, double_quant
 # -- what the weights are
 
 
+@pytest.mark.slow
 def test_t5_keeps_an_output_layer_of_its_own_and_opt_shares_it():
     for name in (OPT, T5):
         model = unchanged(name)

@@ -113,6 +113,7 @@ def test_parameters_own_their_memory_and_can_be_trained(saved, language):
     assert not torch.equal(again.query_tokens, model.query_tokens)
 
 
+@pytest.mark.slow
 @both
 def test_the_loss_is_that_of_the_saved_model(saved, language):
     root, models = saved

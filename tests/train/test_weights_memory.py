@@ -58,6 +58,7 @@ def measure(folder, precision, qlora="full"):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file_dtype", "shards", "precision"),
     [(torch.bfloat16, 1, "bf16-true"), (torch.float32, 3, "bf16-true")],

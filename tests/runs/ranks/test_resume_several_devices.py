@@ -62,6 +62,7 @@ def rank_1_is_killed(folder: Path) -> None:
     os.kill(trainers(folder)[1], signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_in_every_way_ends_as_one_in_one_piece(whole, ledger):
     record, folder = whole
     with pytest.raises(KeyboardInterrupt):
@@ -106,6 +107,7 @@ def test_a_run_that_is_stopped_in_every_way_ends_as_one_in_one_piece(whole, ledg
         assert at == [(phase.step, phase.phase) for phase in other.phases]
 
 
+@pytest.mark.slow
 def test_a_damaged_part_of_a_rank_is_named_and_the_step_before_it_serves(whole):
     record, folder = whole
     copy = stopped_at(folder, 4)  # in the second epoch
