@@ -3,11 +3,14 @@
 import ast
 import json
 import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import nbformat
 import pytest
+from support.notebooks import code_of
 
 from labkit.cli import main
 from labkit.config.layers import course, resolve
@@ -228,6 +231,18 @@ def test_notebooks_of_then_call_what_there_is(path):
                 assert lesson.check(first)
             elif name in ("run", "predict", "recall") and isinstance(first, str):
                 assert first in EXPERIMENTS
+
+
+@pytest.mark.slow
+def test_each_notebook_of_then_is_executed_or_has_the_code_of_one_of_today_that_is():
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", str(OLD / "labs"), str(ROOT / "labs")]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    executed = {line.partition("::")[0] for line in said.splitlines()}
+    assert len(NOTEBOOKS) == 13
+    for path in NOTEBOOKS:
+        today = ROOT / "labs" / path.name
+        assert str(today.relative_to(ROOT)) in executed
+        assert str(path.relative_to(ROOT)) in executed or code_of(path) == code_of(today), path
 
 
 @pytest.mark.slow

@@ -221,7 +221,7 @@ def share(folder: Path) -> Generator[None]:
             subprocess.run(["labkit", "run", "reduced_batch"])  # imports no library
 
     A process with another environment than this one's, or after an edit of labkit, starts a server of its own all the
-    same. In processes that were killed while they asked for a fork the others may have to wait.
+    same. Forks are made one after the other: while a process is stopped in the middle of asking for one, others wait.
     """
     path = folder / "fork-server"
     with socket.socket(socket.AF_UNIX) as listener:
