@@ -51,6 +51,16 @@ def pytest_unconfigure(config) -> None:
     config.ends.close()
 
 
+@pytest.fixture(autouse=True)
+def environment_stays() -> Iterator[None]:
+    """What a test or a library sets in this process is gone after the test: with it the shared server would not fit."""
+    before = dict(os.environ)
+    yield
+    if dict(os.environ) != before:
+        os.environ.clear()
+        os.environ.update(before)
+
+
 @pytest.fixture(scope="session")
 def made_once(tmp_path_factory) -> Callable[[str, Callable[[], object]], Path]:
     """A function that gives a ledger's folder, filled by ``make`` with the profile tiny.

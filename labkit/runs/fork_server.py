@@ -241,6 +241,14 @@ def share(folder: Path) -> Generator[None]:
         path.unlink()
 
 
+def has_shared(env: dict[str, str]) -> bool:
+    """Whether a process with this environment has a shared server to use."""
+    found = _connect(os.environ.get(SHARED), _fingerprint(env))
+    if found is not None:
+        found.close()
+    return found is not None
+
+
 def _connect(path: str | None, fingerprint: str) -> socket.socket | None:
     """To the shared server, where there is one for this environment."""
     if not path:

@@ -1,6 +1,7 @@
 """Kernel: ``python -m ipykernel_launcher``, forked from the tests' shared server, so that it imports no library again.
 
-Jupyter starts and signals this process, and the kernel ends with it. Without a shared server it becomes the kernel.
+Jupyter starts and signals this process, and the kernel ends with it. Without a shared server for its environment it
+becomes the kernel.
 """
 
 import json
@@ -10,7 +11,7 @@ import sys
 from pathlib import Path
 
 from labkit.config.parent import end_with_parent
-from labkit.runs.fork_server import SHARED, environment, start
+from labkit.runs.fork_server import environment, has_shared, start
 
 NEEDED = ("ipykernel.kernelapp", "ipywidgets", "matplotlib.pyplot", "matplotlib_inline.backend_inline")
 """What the notebooks import beside what runs do."""
@@ -26,7 +27,7 @@ def specify(folder: Path) -> None:
 
 def launch(arguments: list[str]) -> int:
     """Have the kernel forked, pass on what Jupyter signals, and end as it does."""
-    if SHARED not in os.environ:
+    if not has_shared(environment()):
         os.execv(sys.executable, [sys.executable, "-m", "ipykernel_launcher", *arguments])
     heard = (signal.SIGINT, signal.SIGTERM)
     signal.pthread_sigmask(signal.SIG_BLOCK, heard)
