@@ -24,15 +24,7 @@ def killing(on_event: OnEvent) -> OnEvent:
         if event["event"] in ("created", "resumed"):
             folder = event["folder"]
         if event["event"] == "start":
-            for pid in _training_processes(folder):
+            for pid in processes_of(Path(folder), "labkit.train.fit"):
                 os.kill(pid, signal.SIGKILL)
 
     return take
-
-
-def _training_processes(folder: str) -> list[int]:
-    """Processes of this one that train the run in ``folder``."""
-    import psutil
-
-    own = {child.pid for child in psutil.Process().children(recursive=True)}
-    return [pid for pid in processes_of(Path(folder), "labkit.train.fit") if pid in own]
