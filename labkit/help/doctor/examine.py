@@ -5,11 +5,11 @@ from pathlib import Path
 from labkit.help.doctor.data import check_data
 from labkit.help.doctor.gpu import check_gpu
 from labkit.help.doctor.host import check_caches, check_compiler, check_disk, check_memory, check_shared_memory
-from labkit.help.doctor.libraries import REQUIREMENTS, check_extras, check_hub, check_versions
+from labkit.help.doctor.libraries import check_extras, check_hub, check_versions
 from labkit.help.doctor.machine import Check, Machine, Needs
 
 
-def examine(machine: Machine, needs: Needs, runs: Path, requirements: Path = REQUIREMENTS) -> list[Check]:
+def examine(machine: Machine, needs: Needs, runs: Path, requirements: Path | None = None) -> list[Check]:
     """Every check, in the order in which one would fix them. Changes nothing; each look has a time-out.
 
     ``runs`` is where runs are written. Commands get ten seconds each, the hub five.

@@ -1,6 +1,7 @@
 """Checks of libraries and weights: versions, what an experiment needs in addition, the Hugging Face hub, a token."""
 
 import json
+import os
 import shlex
 import sys
 import urllib.error
@@ -18,12 +19,18 @@ from labkit.memory.units import counted
 
 HUB_TIMEOUT_S = 5.0
 
-REQUIREMENTS = Path(__file__).parents[3] / "requirements.txt"
-"""The lock of a checkout. Where labkit was installed, as in the image, pip has kept the ranges that it needs."""
+LOCK = "LABKIT_LOCK"
+"""The variable that names a file of pins, as the image does; without it a checkout has one."""
 
 
-def check_versions(requirements: Path = REQUIREMENTS) -> Check:
-    """What is installed against the lock of a checkout, else against the ranges of the installed package."""
+def lock() -> Path:
+    """The file of pins to compare with. Where there is none, pip knows the ranges that labkit needs."""
+    return Path(os.environ.get(LOCK) or Path(__file__).parents[3] / "requirements.txt")
+
+
+def check_versions(requirements: Path | None = None) -> Check:
+    """What is installed against the lock of a checkout or image, else against the ranges of the installed package."""
+    requirements = requirements or lock()
     wanted = _wanted(requirements)
     if not wanted:
         found = f"no {requirements} to compare with, and labkit is not installed"

@@ -470,6 +470,15 @@ def test_versions_against_the_pins(tmp_path):
     assert (found.level, found.fix) == ("red", f"{sys.executable} -m pip install -r {pins}")
 
 
+def test_the_lock_of_an_image_is_named_by_a_variable(tmp_path, monkeypatch):
+    pins = tmp_path / "pins.txt"
+    pins.write_text("pytest==1.0\n")
+    monkeypatch.setenv("LABKIT_LOCK", str(pins))
+    found = check_versions()
+    assert (found.level, found.found.startswith("not as tested: pytest ")) == ("amber", True)
+    assert str(pins) in found.fix
+
+
 def test_where_there_is_no_checkout_the_pins_are_those_that_pip_has_kept(tmp_path, monkeypatch):
     here = version_of("numpy")
     required = [f"numpy=={here}", 'nothing-of-this-name==1.0 ; extra == "dev"']
