@@ -152,8 +152,8 @@ def begun(site, values: list[str], *asked: str) -> tuple[str, RunFolder]:
     job = json.loads(labkit(site, "slurm", *values, *asked, "--submit", "--json"))["job"]
     ledger = Ledger(Path(site["LABKIT_RUNS"]))
     found: list[RunFolder] = []
-    wait_for(lambda: found.extend(f for f in ledger.folders("tiny") if f.read().job == job) or found)
-    wait_for(lambda: found[0].read().losses)
+    wait_for(lambda: found.extend(f for f in ledger.folders("tiny") if f.read().job == job) or found, WAIT_S)
+    wait_for(lambda: found[0].read().losses, WAIT_S)
     return job, found[0]
 
 
@@ -161,7 +161,7 @@ def test_a_job_whose_time_is_over_saves_queues_again_and_resumes_as_if_nothing_h
     values = [*DDP, "dropout=0.1", "num_train_samples=128", "val_fraction=0.1", "accumulate_grad_batches=2",
               "report_every=1000", "save_every=100000"]  # fmt: skip
     job, folder = begun(site, [*values, "max_epochs=10000"], "--gpus", "2", "--time", "0:02:30")
-    wait_for(lambda: folder.read().attempts)
+    wait_for(lambda: folder.read().attempts, WAIT_S)
     (attempt,) = folder.read().attempts
     saved = attempt.resumed_at_step
     assert attempt.status == "timeout"
@@ -170,10 +170,10 @@ def test_a_job_whose_time_is_over_saves_queues_again_and_resumes_as_if_nothing_h
         attempt.reason
         == f"stopped before the job's time was over; step-{saved:06} is saved, and the same command resumes there"
     )
-    wait_for(lambda: len(folder.read().losses) > saved + 20)
+    wait_for(lambda: len(folder.read().losses) > saved + 20, WAIT_S)
     assert "Restarts=1 " in cluster.command("scontrol", "--oneliner", "show", "job", job)
     cluster.command("scancel", job)
-    wait_for(lambda: not folder.is_watched)
+    wait_for(lambda: not folder.is_watched, WAIT_S)
     resumed = folder.read()
     epochs = -(-(saved + 20) // STEPS_AN_EPOCH)
     once = json.loads(labkit(site | {"LABKIT_RUNS": site["LABKIT_RUNS"] + "-once"}, "run", *values, "devices=2",
@@ -191,7 +191,7 @@ def test_a_cancelled_job_leaves_a_record_and_no_process(site, cluster):
     record = folder.read()
     assert record.status == "killed"
     assert record.reason.startswith("interrupted by SIGTERM")
-    wait_for(lambda: not processes_of(folder.path))
+    wait_for(lambda: not processes_of(folder.path), WAIT_S)
 
 
 # -- scripts of others
