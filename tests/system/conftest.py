@@ -17,6 +17,15 @@ ROOT = Path(__file__).parents[2]
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def own_servers(request) -> Iterator[None]:
+    """As on a user's machine each process that runs has a fork server of its own, but for the many planned labs."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "labs_planned" not in request.module.__name__:
+            patch.delenv("LABKIT_FORK_SERVER", raising=False)
+        yield
+
+
 @pytest.fixture(scope="session")
 def chromium():
     """The browser of the system; Debian's package where there is none."""
