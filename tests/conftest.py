@@ -17,6 +17,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.pop("COLUMNS", None)  # the processes of xdist have one, and tables would be as narrow
 
+from linked import Linked, source, wheel
 from made import report
 from support import quick
 from support.kernel import specify
@@ -51,14 +52,19 @@ def pytest_unconfigure(config) -> None:
     config.ends.close()
 
 
-@pytest.fixture(autouse=True)
-def environment_stays() -> Iterator[None]:
-    """What a test or a library sets in this process is gone after the test: with it the shared server would not fit."""
-    before = dict(os.environ)
+def pytest_collection_finish(session) -> None:
+    session.config.environment = dict(os.environ)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item, nextitem):
+    """What a file of tests or a library in it has set in this process is gone after the file: with it the shared server
+    would fit no later process."""
     yield
-    if dict(os.environ) != before:
+    if nextitem is None or nextitem.path != item.path:
+        mine = {name: value for name, value in os.environ.items() if name.startswith("PYTEST_")}
         os.environ.clear()
-        os.environ.update(before)
+        os.environ.update(item.config.environment | mine)
 
 
 @pytest.fixture(scope="session")
@@ -85,6 +91,19 @@ def made_once(tmp_path_factory) -> Callable[[str, Callable[[], object]], Path]:
         return folder
 
     return give
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory) -> Path:
+    """The wheel."""
+    folder = tmp_path_factory.mktemp("dist")
+    return wheel(source(folder / "source"), folder)
+
+
+@pytest.fixture(scope="session")
+def installed(built, tmp_path_factory) -> Linked:
+    """The wheel in an environment that has what it declares and nothing else."""
+    return Linked(tmp_path_factory.mktemp("installed"), built)
 
 
 @pytest.fixture(scope="session")

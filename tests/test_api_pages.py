@@ -1,11 +1,11 @@
 """The pages on names and commands in docs are those that their script writes, and leave nothing out."""
 
 import dataclasses
-import importlib.util
 import re
 from pathlib import Path
 
 import pytest
+from support.scripts import loaded
 
 import labkit
 from labkit.cli import VERBS
@@ -16,10 +16,7 @@ DOCS = SCRIPT.parent
 
 @pytest.fixture(scope="module")
 def pages():
-    spec = importlib.util.spec_from_file_location("api_of_docs", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return loaded(SCRIPT)
 
 
 def sections(text):

@@ -1,21 +1,18 @@
 """The picture of the rooms in docs is the one that its script draws."""
 
-import importlib.util
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 import test_rooms as table
+from support.scripts import loaded
 
 SCRIPT = Path(__file__).parents[1] / "docs" / "rooms.py"
 
 
 @pytest.fixture(scope="module")
 def rooms():
-    spec = importlib.util.spec_from_file_location("rooms_of_docs", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return loaded(SCRIPT)
 
 
 @pytest.mark.slow

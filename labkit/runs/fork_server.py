@@ -1,4 +1,4 @@
-"""Fork server: a process that has imported the libraries once and forks the processes of runs.
+"""Fork server: a process that has imported the libraries once and forks the processes of runs (``serving``).
 
 Importing torch, Lightning and transformers takes longer than a small run. ``start`` gives a process without this wait,
 with the interface of ``subprocess.Popen``. It is forked only where that is safe: on Linux, by a process without threads
@@ -9,9 +9,7 @@ Each process has a server of its own, unless ``share`` has one ready for all.
 
 import atexit
 import contextlib
-import gc
 import hashlib
-import importlib
 import json
 import os
 import select
@@ -26,12 +24,6 @@ from typing import Any
 
 from labkit.config.schema import RunConfig
 from labkit.config.secrets import child_environment
-
-MODULES = ("labkit.train.fit", "labkit.plan.background", "labkit.plan.predict")
-"""What the server imports; each has a ``main`` or is used by one."""
-
-IDLE_S = 600.0
-"""The server ends after this time without work, and another one is started when there is some."""
 
 SHARED = "LABKIT_FORK_SERVER"
 """The variable that names the socket of a shared server."""
@@ -95,24 +87,31 @@ Process = Forked | subprocess.Popen[bytes]
 
 
 class _Server:
-    """A server for one environment: this process's own, or the shared one."""
+    """A server for one environment: the ``process`` that this one has started, or the shared one."""
 
-    def __init__(self, env: dict[str, str], listener: socket.socket | None = None) -> None:
+    def __init__(self, env: dict[str, str], control: socket.socket, process: subprocess.Popen[bytes] | None) -> None:
         self.owner, self.imported, self._source = os.getpid(), _at_import(env), _newest_source()
-        self._process: subprocess.Popen[bytes] | None = None
-        shared = None if listener else _connect(os.environ.get(SHARED), _fingerprint(env))
-        if shared is not None:
-            self._control = shared
-            return
-        self._control, theirs = socket.socketpair()
+        self._control, self._process = control, process
+
+    @classmethod
+    def find(cls, env: dict[str, str]) -> "_Server":
+        """The shared one, where there is one for this environment, else one of this process's own."""
+        shared = _connect(env)
+        return cls(env, shared, None) if shared is not None else cls.begin(env)
+
+    @classmethod
+    def begin(cls, env: dict[str, str], listener: socket.socket | None = None) -> "_Server":
+        """Start one; with a ``listener`` for others too."""
+        control, theirs = socket.socketpair()
         passed = [theirs.fileno(), *([listener.fileno()] if listener else [])]
-        named = [*map(str, passed), *([_fingerprint(env)] if listener else [])]
+        words = [*map(str, passed), *([_fingerprint(env)] if listener else [])]
         with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "labkit.runs.fork_server", *named],
+            process = subprocess.Popen(
+                [sys.executable, "-m", "labkit.runs.serving", *words],
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                 start_new_session=True, pass_fds=passed, env=env,
             )  # fmt: skip
+        return cls(env, control, process)
 
     def fits(self, env: dict[str, str]) -> bool:
         """Whether it can fork for this environment."""
@@ -227,7 +226,7 @@ def share(folder: Path) -> Generator[None]:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
-        server = _Server(environment(), listener)
+        server = _Server.begin(environment(), listener)
     before = os.environ.get(SHARED)
     os.environ[SHARED] = str(path)
     try:
@@ -243,21 +242,22 @@ def share(folder: Path) -> Generator[None]:
 
 def has_shared(env: dict[str, str]) -> bool:
     """Whether a process with this environment has a shared server to use."""
-    found = _connect(os.environ.get(SHARED), _fingerprint(env))
+    found = _connect(env)
     if found is not None:
         found.close()
     return found is not None
 
 
-def _connect(path: str | None, fingerprint: str) -> socket.socket | None:
-    """To the shared server, where there is one for this environment."""
+def _connect(env: dict[str, str]) -> socket.socket | None:
+    """To the shared server, where there is one that has imported the libraries in this environment."""
+    path = os.environ.get(SHARED)
     if not path:
         return None
     control = socket.socket(socket.AF_UNIX)
     try:
         control.connect(path)
         with control.makefile("rb", buffering=0) as answer:
-            if answer.readline().decode() == f"{fingerprint}\n":
+            if answer.readline().decode() == f"{_fingerprint(env)}\n":
                 return control
     except OSError:
         pass  # it has ended
@@ -269,7 +269,7 @@ def _server_for(env: dict[str, str]) -> _Server:
     global _server
     if _server is None or not _server.fits(env):
         _leave_server()
-        _server = _Server(env)
+        _server = _Server.find(env)
     return _server
 
 
@@ -300,137 +300,3 @@ def _fingerprint(env: dict[str, str]) -> str:
     """Of what a server has read when it imported the libraries."""
     read = [sys.executable, sorted(_at_import(env).items()), str(Path(__file__).parents[1]), _newest_source()]
     return hashlib.sha256(json.dumps(read).encode()).hexdigest()
-
-
-def _serve(owner: socket.socket, listener: socket.socket | None = None, fingerprint: str = "") -> dict[str, Any]:
-    """Fork what is asked for. Returns in a forked process, with its request; the server itself never returns.
-
-    It ends when its owner does. Others come by the ``listener`` and are told what the server has imported.
-    """
-    woken, wakes = os.pipe()
-    os.set_blocking(wakes, False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    signal.set_wakeup_fd(wakes)
-    running: dict[int, socket.socket] = {}
-    asking = [owner]
-    while running or asking:
-        ready = select.select([woken, *asking, *([listener] if listener and asking else [])], [], [], IDLE_S)[0]
-        if not ready and not running and listener is None:
-            break
-        if woken in ready:
-            os.read(woken, 1024)
-            for pid in list(running):
-                ended, status = os.waitpid(pid, os.WNOHANG)
-                if ended:
-                    with running.pop(pid) as connection, contextlib.suppress(BrokenPipeError):
-                        connection.sendall(b"%d\n" % os.waitstatus_to_exitcode(status))
-        if listener is not None and listener in ready:
-            asking.append(listener.accept()[0])
-            with contextlib.suppress(BrokenPipeError):
-                asking[-1].sendall(f"{fingerprint}\n".encode())
-        for control in [one for one in asking if one in ready]:
-            message, files, *_ = _received(control)
-            if not message or not files:  # no more is wanted; who watched what still runs is told how it ends
-                if control is owner:
-                    asking.clear()
-                    break
-                asking.remove(control)
-                control.close()
-                continue
-            connection = socket.socket(fileno=files[0])
-            line = connection.makefile("rb").readline()
-            if not line.endswith(b"\n"):  # the process that asked was interrupted
-                connection.close()
-                for descriptor in files[1:]:
-                    os.close(descriptor)
-                continue
-            request = json.loads(line)
-            _import(request["imports"])
-            begun, begins = os.pipe()
-            pid = os.fork()
-            if pid == 0:
-                os.setsid()
-                os.close(begins)  # from now on a signal to the process group finds it
-                signal.set_wakeup_fd(-1)
-                for end in (connection, *asking, *running.values(), *([listener] if listener else [])):
-                    end.close()
-                for descriptor in (woken, wakes, begun):
-                    os.close(descriptor)
-                _take_place(request, *files[1:])
-                return request
-            os.close(begins)
-            os.read(begun, 1)
-            os.close(begun)
-            for descriptor in files[1:]:
-                os.close(descriptor)
-            running[pid] = connection
-            with contextlib.suppress(BrokenPipeError):
-                connection.sendall(b"%d\n" % pid)
-    os._exit(0)
-
-
-def _received(control: socket.socket) -> tuple[bytes, list[int], int, Any]:
-    """A message with its files; nothing of a process that was killed."""
-    try:
-        return socket.recv_fds(control, 1, 16)
-    except ConnectionResetError:
-        return b"", [], 0, None
-
-
-def _import(modules: Sequence[str]) -> None:
-    """Import what is not here yet, without the collector, which finds nothing and takes a fifth of the time."""
-    gc.disable()
-    for module in modules:
-        importlib.import_module(module)
-    gc.freeze()  # what is there now is never collected: pages stay shared
-    gc.enable()
-
-
-def _take_place(request: dict[str, Any], stdin: int, stdout: int, *kept: int) -> None:
-    """Be the process that was asked for, with its streams and folder."""
-    os.dup2(stdin, 0)
-    os.dup2(stdout, 1)
-    os.dup2(stdout, 2)
-    os.close(stdin)
-    os.close(stdout)
-    for descriptor in kept:
-        os.set_inheritable(descriptor, True)
-    os.chdir(request["cwd"])
-    become(request["module"], request["arguments"], request["env"])
-
-
-def shown_name(module: str) -> str:
-    """The name that ``top`` and ``ps -o comm`` show of a process that was forked to be this module.
-
-    Its command line stays the server's. Linux keeps 15 characters of a name.
-    """
-    return module.removeprefix("labkit.")[:15]
-
-
-def become(module: str, arguments: Sequence[str], env: dict[str, str]) -> None:
-    """Let a process that was just forked be ``python -m module arguments``, whose ``main()`` comes next."""
-    for number in (signal.SIGCHLD, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    os.environ.clear()
-    os.environ.update(env)
-    sys.argv = [module, *arguments]
-    with contextlib.suppress(OSError):  # it is only shown
-        Path("/proc/self/comm").write_text(shown_name(module), encoding="utf-8")
-    gc.collect()  # its counters begin again, so that what is collected when is the same in every run
-
-
-def main() -> None:
-    """Import the libraries, serve, and in a forked process be what was asked for."""
-    numbers, fingerprint = sys.argv[1:3], "".join(sys.argv[3:])
-    sockets = [socket.socket(fileno=int(number)) for number in numbers]
-    for one in sockets:
-        os.set_inheritable(one.fileno(), False)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the watcher
-    _import(MODULES)
-    request = _serve(sockets[0], sockets[1] if fingerprint else None, fingerprint)
-    importlib.import_module(request["module"]).main()
-
-
-if __name__ == "__main__":
-    main()

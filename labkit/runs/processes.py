@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from labkit.runs.fork_server import shown_name
+from labkit.runs.serving import shown_name
 
 if TYPE_CHECKING:
     import psutil

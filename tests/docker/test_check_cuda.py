@@ -1,6 +1,5 @@
 """Torch's CUDA and the compiler's: as DeepSpeed compares them, or no image."""
 
-import importlib.util
 import itertools
 import os
 import subprocess
@@ -8,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.scripts import loaded
 
 SCRIPT = Path(__file__).parents[2] / "docker" / "check_cuda.py"
 NVCC = """\
@@ -21,10 +21,7 @@ Build cuda_13.0.r13.0/compiler.36424714_0
 
 @pytest.fixture
 def check():
-    spec = importlib.util.spec_from_file_location("check_cuda", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return loaded(SCRIPT)
 
 
 @pytest.mark.parametrize(

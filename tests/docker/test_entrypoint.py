@@ -1,6 +1,5 @@
 """A workspace gets what it lacks and keeps what it has; the token is its user's alone."""
 
-import importlib.util
 import os
 import stat
 import subprocess
@@ -8,15 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.scripts import loaded
 
 SCRIPT = Path(__file__).parents[2] / "docker" / "entrypoint.py"
 
 
 @pytest.fixture
 def entrypoint(monkeypatch, tmp_path):
-    spec = importlib.util.spec_from_file_location("entrypoint", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = loaded(SCRIPT)
     shipped, workspace = tmp_path / "shipped", tmp_path / "workspace"
     (shipped / "labs").mkdir(parents=True)
     (shipped / "labs" / "01.ipynb").write_text("lab 1")

@@ -127,7 +127,7 @@ GUARDS = (
     Guard(
         "fork server: a forked process has no handlers of the one before",
         "a rank that is asked to stop tells the others, and runs on",
-        "labkit/runs/fork_server.py",
+        "labkit/runs/serving.py",
         "    for number in (signal.SIGCHLD, signal.SIGTERM):\n        signal.signal(number, signal.SIG_DFL)\n",
         "",
         (f"{FORKS}::test_it_is_the_process_that_was_asked_for",),

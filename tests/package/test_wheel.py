@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-from linked import Linked, source, wheel
+from linked import Linked
 
 from labkit.config.layers import resolve
 from labkit.config.workspace import Workspace
@@ -21,17 +21,6 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 PLANNED = "xxl_qlora"
 DATA = ("configs/*.yaml", "profiles/*.yaml", "reference/*.json")
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("dist")
-    return wheel(source(folder / "source"), folder)
-
-
-@pytest.fixture(scope="module")
-def installed(built, tmp_path_factory):
-    return Linked(tmp_path_factory.mktemp("installed"), built)
 
 
 @pytest.fixture(scope="module")

@@ -1,20 +1,18 @@
 """What is said of the lab that runs, and when it may be stopped."""
 
-import importlib.util
 import json
 from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
+from support.scripts import loaded
 
 from provisioning import running, times
 from provisioning.errors import LabRunsError, RemoteError
 from provisioning.running import Choice
 from provisioning.ssh import REMOTE
 
-spec = importlib.util.spec_from_file_location("running_on_the_node", REMOTE / "running.py")
-node = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(node)
+node = loaded(REMOTE / "running.py")
 
 
 def ago(**span):

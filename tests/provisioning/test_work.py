@@ -2,7 +2,6 @@
 
 import gzip
 import hashlib
-import importlib.util
 import io
 import json
 import os
@@ -16,15 +15,14 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from support.scripts import loaded
 
 from provisioning import collect, work
 from provisioning.errors import RemoteError, UsageError
 from provisioning.ssh import REMOTE
 
 SCRIPT = REMOTE / "work.py"
-spec = importlib.util.spec_from_file_location("work_on_the_node", SCRIPT)
-node = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(node)
+node = loaded(SCRIPT)
 MOST = work.MOST_BYTES
 PYTHON = shutil.which("python3", path="/usr/bin:/bin") or sys.executable  # any user may start the system's own
 

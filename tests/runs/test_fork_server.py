@@ -320,7 +320,7 @@ def test_processes_share_a_server_and_each_is_told_how_its_own_fork_ended(shared
     assert second.communicate()[0] == "" and second.returncode == 3
     said(out)
     (server,) = {parent_of(sleeps)}
-    assert "fork_server" in Path(f"/proc/{server}/cmdline").read_text()
+    assert "labkit.runs.serving" in Path(f"/proc/{server}/cmdline").read_text()
     os.kill(sleeps, signal.SIGTERM)
     first.communicate()
     assert first.returncode == 256 - signal.SIGTERM

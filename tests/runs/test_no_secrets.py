@@ -33,7 +33,7 @@ ALL = [*PLANTED.values(), IN_FILE, IN_TEXT, IN_ADDRESS]
 
 PRINTS_AT_EXIT = f"""
 import atexit, sys
-if "labkit.runs.fork_server" in sys.orig_argv:
+if "labkit.runs.serving" in sys.orig_argv:
     atexit.register(print, "{IN_TEXT}")
 """
 

@@ -73,7 +73,8 @@ def test_training_and_prediction_of_a_run_are_found_while_it_runs(ledger):
             for module in ("", *found):  # all of them first too: one may end while the others are looked for
                 found[module] |= set(processes_of(folder.path, module))
 
-    record = run("reduced_batch", {"max_steps": 20, "batch_size": 3, "num_train_samples": 96}, on_event=look)
+    values = {"max_steps": 60, "max_epochs": 2, "batch_size": 3, "num_train_samples": 96}  # a busy watcher looks late
+    record = run("reduced_batch", values, on_event=look)
     assert record.status == "ok"
     (trains,), (predicts,) = found["labkit.train.fit"], found["labkit.plan.background"]
     assert trains != predicts

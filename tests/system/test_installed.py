@@ -3,23 +3,12 @@
 import json
 
 import pytest
-from linked import Linked, source, wheel
+from linked import Linked
 
 from labkit.config.workspace import Workspace
 from labkit.lab.reference import read_reference
 
 GPU = "h100-94gb"
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("wheel")
-    return wheel(source(folder / "source"), folder)
-
-
-@pytest.fixture(scope="module")
-def installed(built, tmp_path_factory):
-    return Linked(tmp_path_factory.mktemp("installed"), built)
 
 
 def test_the_whole_course_is_planned_as_in_the_checkout(installed):

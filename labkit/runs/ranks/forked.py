@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 
-from labkit.runs.fork_server import become
+from labkit.runs.serving import become
 
 MODULE = "labkit.train.fit"
 PASSED_ON = (signal.SIGINT, signal.SIGTERM)
