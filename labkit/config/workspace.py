@@ -33,8 +33,7 @@ class Workspace:
     @property
     def data(self) -> Path:
         """Data sets that do not ship with the package."""
-        here = self.root / "data"
-        return here if here.is_dir() else self.home / "data"
+        return self.home / "data"
 
     @property
     def runs(self) -> Path:
