@@ -1,9 +1,10 @@
 """Private names of torch, read in torch 2.13; all are the same in 2.11."""
 
+import contextlib
 import importlib
 import operator
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import torch
@@ -13,10 +14,11 @@ from torch.utils import _python_dispatch, _pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 __all__ = [
-    "ATTENTION_BY_MATH", "CUDNN_ATTENTION", "EFFICIENT_ATTENTION", "FLASH_ATTENTION", "FLASH_ATTENTION_ON_CPU",
-    "FUSED_DEVICES", "FUSED_SGD", "MODULE_TABLES", "ON_LISTS", "TorchDispatchMode", "bucket_assignment",
-    "entered_modes", "fake_store", "is_persistent", "is_sharded", "local", "multiply_all", "schema", "sparse_parts",
-    "storage_key", "storage_uses", "tree_iter", "tree_map", "without_modes",
+    "ATTENTION_BY_MATH", "COPY_TO", "CUDNN_ATTENTION", "EFFICIENT_ATTENTION", "FLASH_ATTENTION",
+    "FLASH_ATTENTION_ON_CPU", "FUSED_DEVICES", "FUSED_SGD", "GROUPED_MATMUL", "MODULE_TABLES", "ON_LISTS",
+    "READ_NUMBER", "TorchDispatchMode", "bucket_assignment", "composite_on_meta", "entered_modes", "fake_store",
+    "is_persistent", "is_sharded", "local", "multiply_all", "schema", "sparse_parts", "storage_key", "storage_uses",
+    "tree_iter", "tree_map", "without_modes",
 ]  # fmt: skip
 
 # -- modes: ``TorchDispatchMode`` sees every operation, and lies in a private module, though torch's docs name it
@@ -75,6 +77,15 @@ an optimizer does."""
 FUSED_SGD = (torch.ops.aten._fused_sgd_.default, torch.ops.aten._fused_sgd_.tensor_lr)
 """The fused step of SGD, which torch has not written down for ``meta``."""
 
+READ_NUMBER = torch.ops.aten._local_scalar_dense.default
+"""Behind ``item``, ``bool``, ``int`` and ``float`` of a tensor."""
+
+COPY_TO = torch.ops.aten._to_copy.default
+"""Behind ``to`` where something changes, and ``cpu``."""
+
+GROUPED_MATMUL = torch.ops.aten._grouped_mm.default
+"""Behind ``torch.nn.functional.grouped_mm``: each group of rows by a matrix of its own, as experts need it."""
+
 multiply_all = torch._foreach_mul_
 """Multiply many tensors in place, in one operation."""
 
@@ -85,6 +96,21 @@ EFFICIENT_ATTENTION = torch.ops.aten._scaled_dot_product_efficient_attention
 ATTENTION_BY_MATH = torch.ops.aten._scaled_dot_product_attention_math
 """The kernels behind ``scaled_dot_product_attention``, by name: what it would choose for a ``meta`` tensor is not what
 it chooses on a device."""
+
+
+@contextlib.contextmanager
+def composite_on_meta(name: str, kernel: Callable[..., Any]) -> Generator[None]:
+    """A context in which an operation that is composed of others is ``kernel`` on ``meta``, with gradients or without.
+
+    The registration is public, and taking it back is not, but for waiting until the library object is collected.
+    """
+    library = torch.library.Library("aten", "IMPL")
+    library.impl(name, kernel, "AutogradMeta")
+    try:
+        yield
+    finally:
+        library._destroy()
+
 
 FUSED_DEVICES = (importlib.import_module("torch.optim.optimizer"), "_get_fused_kernels_supported_devices")
 """Module and name of what optimizers ask for the devices that have fused kernels. ``torch.optim.optimizer`` by import:
@@ -104,7 +130,7 @@ def is_persistent(module: nn.Module, name: str) -> bool:
 # -- ranks
 
 
-def bucket_assignment(parameters: Sequence[nn.Parameter], limits_bytes: Sequence[int]) -> list[list[int]]:
+def bucket_assignment(parameters: Sequence[torch.Tensor], limits_bytes: Sequence[int]) -> list[list[int]]:
     """The parameters that DDP puts into a bucket together, by their places; in C++ and without a public name."""
     return dist._compute_bucket_assignment_by_size(list(parameters), list(limits_bytes))[0]
 

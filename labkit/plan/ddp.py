@@ -1,28 +1,34 @@
 """DDP: what DistributedDataParallel adds to a rank's memory, on tensors without storage."""
 
-import contextlib
 import sys
+from collections import deque
 from collections.abc import Sequence
 
 import torch
 from torch import nn
 
 from labkit.borrowed.torch import bucket_assignment
-from labkit.memory.tracker import Tracker
+from labkit.plan.rank import Rank
 
 BUCKET_BYTES = 25 * 2**20
 """Size at which a bucket is full: ``bucket_cap_mb`` of DistributedDataParallel."""
+
+BROADCAST_BYTES, AT_ONCE = 250 * 2**20, 2
+"""Copies in which the weights go to the other ranks, and how many are under way: ``broadcast_bucket_size`` of
+DistributedDataParallel, and ``maxInFlight`` of ``broadcast_coalesced`` in ``torch/csrc/distributed/c10d/comm.cpp``."""
 
 FIRST_BUCKET_BYTES = 2**20
 """The same for the bucket that is reduced first: ``dist._DEFAULT_FIRST_BUCKET_BYTES``."""
 
 
-class BucketedGradients:
+class BucketedGradients(Rank):
     """Gradients as DDP keeps them with ``gradient_as_bucket_view=True``: views into buckets that are never freed.
 
-    ``apply`` the object to the model, then call ``before_forward`` ahead of every micro step. As in torch 2.13
+    As in torch 2.13
     (``torch/nn/parallel/distributed.py`` and ``torch/csrc/distributed/c10d/reducer.cpp``):
 
+    - when it wraps the model, all of its weights and buffers go to the other ranks, in copies that each hold many of
+      them; one that is as large as a copy goes as it is (``_sync_module_states``);
     - one bucket for each dtype is there before the first forward, whose gradients are therefore allocated already
       (``_ddp_init_helper`` without unused parameters; ``Reducer::initialize_buckets``);
     - a gradient is made outside its bucket, copied in when it is accumulated, and its own memory is freed
@@ -33,23 +39,19 @@ class BucketedGradients:
       gradients arrived, while the old bucket lives (``_rebuild_buckets``);
     - ``zero_grad`` takes the views away, and no memory.
 
-    Not here: what NCCL holds for itself, and a copy of the parameters in pieces of 250 MiB while DDP is set up.
+    Not here: what NCCL holds for itself.
     """
 
-    def __init__(self, tracker: Tracker) -> None:
-        self.tracker = tracker
+    def __init__(self) -> None:
+        super().__init__()
         self._views: dict[nn.Parameter, torch.Tensor] = {}
         self._arrived: list[nn.Parameter] = []
         self._rebuilt = False
         self._sync = True
 
-    @staticmethod
-    def building() -> contextlib.AbstractContextManager[None]:
-        """A context to build the model in: every rank holds all of it."""
-        return contextlib.nullcontext()
-
     def apply(self, model: nn.Module) -> None:
-        """Make the first buckets, and catch the gradients of the parameters that are trained."""
+        """Copy the weights, make the first buckets, and catch the gradients of the parameters that are trained."""
+        _broadcast([*model.parameters(), *model.buffers()])
         trained = [p for p in model.parameters() if p.requires_grad]
         self._make_buckets(trained, [sys.maxsize])
         for parameter in trained:
@@ -85,3 +87,12 @@ class BucketedGradients:
         if not self._rebuilt:
             self._arrived.append(parameter)
         parameter.grad = self._views[parameter]
+
+
+def _broadcast(states: Sequence[torch.Tensor]) -> None:
+    copies: deque[torch.Tensor] = deque(maxlen=AT_ONCE)
+    for indices in bucket_assignment(states, [BROADCAST_BYTES]):
+        if len(copies) == AT_ONCE:
+            copies.popleft()  # it has arrived before the next is made
+        if len(indices) > 1:
+            copies.append(torch.cat([states[i].detach().reshape(-1) for i in indices]))

@@ -16,15 +16,17 @@ from labkit.borrowed.torch_fsdp import AllGather, ReduceScatter, keep_on_meta
 from labkit.config.schema import RunConfig
 from labkit.memory.sharded import ShardTracker, follow_gathered, groups
 from labkit.memory.tracker import Tracker, host
+from labkit.plan.rank import Rank
 from labkit.plan.shapes import ShapeTracker
 from labkit.train.fsdp import shard
+from labkit.train.models import dtype_of
 
 
 class _ShardShapeTracker(ShardTracker, ShapeTracker):
     """The same for tensors on ``meta``."""
 
 
-class ShardedModel:
+class ShardedModel(Rank):
     """One rank of FSDP2, the first of ``config.devices``, in a process group that only has a size.
 
     Use it as a context around the whole prediction. What is planned is what is run: ``fully_shard`` with its hooks,
@@ -37,8 +39,8 @@ class ShardedModel:
     """
 
     def __init__(self, config: RunConfig) -> None:
+        super().__init__(_ShardShapeTracker())
         self.config = config
-        self.tracker: ShardTracker = _ShardShapeTracker()
         self._warnings = warnings.catch_warnings()
 
     def __enter__(self) -> "ShardedModel":
@@ -52,14 +54,15 @@ class ShardedModel:
         dist.destroy_process_group()
         self._warnings.__exit__(None, None, None)
 
-    @staticmethod
-    def building() -> contextlib.AbstractContextManager[None]:
+    def building(self) -> contextlib.AbstractContextManager[None]:
         """A context to build the model in: no rank holds all of it, so no rank follows."""
         return host()
 
-    def apply(self, model: nn.Module) -> None:
+    def prepare(self, model: nn.Module) -> None:
         """Shard the model and let its communication allocate, and nothing else."""
         with host():  # the whole weights are still there
+            if self.config.dtypes.weights_in_16_bits:
+                model.to(dtype_of(self.config.precision))
             shard(model, self.config, init_device_mesh("cpu", (self.config.world_size,)))
             for module in model.modules():
                 if isinstance(module, FSDPModule):
@@ -68,9 +71,6 @@ class ShardedModel:
             for group in groups(model):
                 keep_on_meta(group)
         follow_gathered(model, self.tracker)
-
-    def before_forward(self, last_micro_step: bool) -> None:
-        """Nothing: every micro step is like the others."""
 
 
 class _Gather(AllGather):

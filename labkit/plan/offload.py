@@ -8,7 +8,8 @@ Nothing is page-locked, since Lightning leaves ``pin_memory`` off; torch would r
 power of two.
 """
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
 import torch
@@ -17,13 +18,41 @@ from torch import nn
 from labkit.config.schema import RunConfig
 from labkit.memory.tracker import host
 from labkit.plan.gathering import Gathering
+from labkit.plan.rank import Rank
+from labkit.train.models import dtype_of
 from labkit.train.strategies import zero_sizes
 
 _NORM_NUMBERS = 250_000_000
 """Stage 3 takes the norm of a gradient in pieces of this many numbers."""
 
 
-class ZeroOffload:
+class Offloaded(Rank):
+    """One device whose optimizer state, and in stage 3 whose weights, are in host memory."""
+
+    def __init__(self, config: RunConfig) -> None:
+        super().__init__()
+        self._config = config
+        self._zero: ZeroOffload | None = None
+
+    def prepare(self, model: nn.Module) -> None:
+        """DeepSpeed casts the model in host memory while it is set up."""
+        with host():
+            model.to(dtype_of(self._config.precision))
+
+    def optimizer(self, config: RunConfig, module: nn.Module) -> Any:
+        """What stands for DeepSpeed's own."""
+        self._zero = ZeroOffload(config, module)
+        return self._zero
+
+    @contextlib.contextmanager
+    def backward(self, last_micro_step: bool) -> Generator[None]:
+        """Gradients leave as they come."""
+        self._zero.begin_backward(is_last=last_micro_step)
+        yield
+        self._zero.end_backward()
+
+
+class ZeroOffload(torch.optim.Optimizer):
     """The optimizer of a run with offload, on one device; stage 2 or 3 by ``config.placement``.
 
     Makes its buffers when it is made, and a flat one of all trained weights. ``begin_backward`` and ``end_backward``
@@ -35,6 +64,7 @@ class ZeroOffload:
         self._stage = config.placement.zero_stage
         self._bucket_numbers = zero_sizes(config)["reduce_bucket_size"]
         self._trained = [p for p in module.parameters() if p.requires_grad]
+        super().__init__(self._trained, {})
         self._dtype = self._trained[0].dtype
         # in stage 2 sums of gradients have buffers of their own; in stage 3 they are brought back to be added to,
         # which moves nothing on the simulated GPU
@@ -82,7 +112,7 @@ class ZeroOffload:
             "parameters": self._gathering.tensors() if self._gathering else (),
         }
 
-    def zero_grad(self) -> None:
+    def zero_grad(self, set_to_none: bool = True) -> None:
         """Gradients leave as they come, and none is left to be zeroed."""
 
     def begin_backward(self, is_last: bool) -> None:
@@ -101,8 +131,10 @@ class ZeroOffload:
         if self._gathering:
             self._gathering.end_backward()
 
-    def step(self) -> None:
-        """The optimizer step, in host memory; the first makes Adam's state."""
+    def step(self, closure: Callable[[], Any]) -> None:
+        """Forward and backward by the ``closure``, then the optimizer step, in host memory; the first makes Adam's
+        state."""
+        closure()
         if not self._stepped:
             with host():
                 self._host += [torch.empty_like(self._host[0]) for _ in range(2)]

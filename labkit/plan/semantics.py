@@ -1,119 +1,97 @@
 """Semantics: where ``meta`` tensors would behave differently from the run's device, do as the device does: attention,
-autocast, padding."""
+dropout, autocast, values of new tensors."""
 
 import contextlib
 import functools
+import gc
+import threading
 from collections.abc import Callable, Generator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
-from labkit.borrowed.torch import (
-    ATTENTION_BY_MATH,
-    CUDNN_ATTENTION,
-    EFFICIENT_ATTENTION,
-    FLASH_ATTENTION,
-    FLASH_ATTENTION_ON_CPU,
-    FUSED_DEVICES,
-)
+from labkit.borrowed.torch import FUSED_DEVICES, composite_on_meta
 from labkit.config.schema import RunConfig
+from labkit.plan.attention import attention_on_cpu, attention_on_cuda
+from labkit.plan.autocast import Autocast
 from labkit.train.models import autocast_dtype_of
 
-_LOWER = (
-    (F, "linear"), (F, "conv2d"), (torch, "conv2d"), (torch, "matmul"), (torch.Tensor, "matmul"),
-    (torch.Tensor, "__matmul__"), (torch, "bmm"), (torch.Tensor, "bmm"), (torch, "mm"), (torch.Tensor, "mm"),
-    (torch, "addmm"), (torch, "baddbmm"),
-)  # fmt: skip
-"""Functions that autocast runs in 16 bits, as far as these models call them (aten/src/ATen/autocast_mode.h)."""
+_REPLACING = threading.RLock()
 
-_FULL_ON_CUDA = (
-    (F, "layer_norm"), (torch, "layer_norm"), (F, "softmax"), (torch, "softmax"), (torch.Tensor, "softmax"),
-    (F, "log_softmax"), (F, "cross_entropy"), (torch, "pow"), (torch.Tensor, "pow"), (torch.Tensor, "__pow__"),
-    (torch, "rsqrt"), (torch.Tensor, "rsqrt"), (torch, "sum"), (torch.Tensor, "sum"), (torch, "exp"),
-    (torch.Tensor, "exp"), (torch, "log"), (torch.Tensor, "log"),
-)  # fmt: skip
-"""Functions that CUDA's autocast runs in 32 bits; a CPU's leaves these as they come."""
+
+@contextlib.contextmanager
+def replacing() -> Generator[None]:
+    """A context that one thread at a time is in, and that leaves torch's random numbers where they were.
+
+    What is replaced in torch while steps are executed is replaced for all threads, and so are the default dtype, the
+    process group of a prediction and what Lightning sets. Python does not collect cycles meanwhile, which is a quarter
+    of the time.
+    """
+    with _REPLACING, torch.random.fork_rng(devices=[]):
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            yield
+        finally:
+            if collects:
+                gc.enable()
 
 
 class DeviceSemantics:
     """A context in which operations on ``meta`` tensors take the way that they take on the run's device.
 
-    The functions where the ways part are replaced in torch itself while the context lasts; with other tensors they
-    do what they always do. A torch function mode would do the same, see every access to an attribute too, and be
-    left during backward, where checkpointed layers are computed again.
+    Composite operations where the ways part have another kernel for ``meta`` while the context lasts, and functions
+    that autocast casts are replaced in torch itself; with other tensors both do what they always do. A torch function
+    mode would see every access to an attribute too, and be left during backward, where checkpointed layers are
+    computed again.
     """
 
     def __init__(self, config: RunConfig) -> None:
         self._cuda = config.on_cuda
         self._cudnn = config.cudnn_attention
-        self._lower_dtype = autocast_dtype_of(config.precision)
-        self._casting = False
-        self._replaced: list[tuple[Any, str, Any]] = []
+        self._autocast = Autocast(autocast_dtype_of(config.precision), on_cuda=config.on_cuda)
+        self._undo = contextlib.ExitStack()
 
     def __enter__(self) -> "DeviceSemantics":
-        self._replace(torch.Tensor, "__bool__", _mask_bool)
-        self._replace(F, "scaled_dot_product_attention", self._attention)
         self._replace(*FUSED_DEVICES, _with_meta)
-        if self._lower_dtype is not None:
-            for owner, name in _LOWER:
-                self._replace(owner, name, self._casts(self._lower))
-            for owner, name in _FULL_ON_CUDA if self._cuda else ():
-                self._replace(owner, name, self._casts(_full))
+        for name in ("tensor", "as_tensor"):
+            self._replace(torch, name, _with_values)
+        for replacement in self._autocast.replacements():
+            self._replace(*replacement)
+        self._undo.enter_context(composite_on_meta("scaled_dot_product_attention", self._attention))
+        if self._cuda:
+            self._undo.enter_context(composite_on_meta("dropout", _dropout_on_cuda))
         return self
 
     def __exit__(self, *error: object) -> None:
-        while self._replaced:
-            setattr(*self._replaced.pop())
+        self._undo.close()
 
-    @contextlib.contextmanager
-    def autocast(self) -> Generator[None]:
+    def autocast(self) -> contextlib.AbstractContextManager[None]:
         """Cast as ``torch.autocast`` does, if the run's precision is a mixed one."""
-        self._casting = self._lower_dtype is not None
-        try:
-            yield
-        finally:
-            self._casting = False
+        return self._autocast.casting()
 
     def _replace(self, owner: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
         original = getattr(owner, name)
-        self._replaced.append((owner, name, original))
+        self._undo.callback(setattr, owner, name, original)
         setattr(owner, name, make(original))
 
-    def _attention(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        on_device = _attention_on_cpu
+    def _attention(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        args, kwargs = self._autocast.lowered(args, kwargs)
         if self._cuda:
-            on_device = functools.partial(_attention_on_cuda, cudnn=self._cudnn)
+            return attention_on_cuda(*args, **kwargs, cudnn=self._cudnn)
+        return attention_on_cpu(*args, **kwargs)
 
-        @functools.wraps(original)
-        def attend(query: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-            if not query.is_meta:
-                return original(query, *args, **kwargs)
-            if self._casting:
-                lowered, kwargs = _each(self._lower, (query, *args), kwargs)
-                query, args = lowered[0], lowered[1:]
-                del lowered  # what this keeps, and frees in which order, is part of what is predicted
-            return on_device(query, *args, **kwargs)
 
-        return attend
+def _dropout_on_cuda(input: torch.Tensor, p: float, train: bool) -> torch.Tensor:
+    """The fused kernel, which keeps a byte for each number that tells whether it was dropped.
 
-    def _casts(
-        self, cast: Callable[[torch.Tensor], torch.Tensor]
-    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        def make(original: Callable[..., Any]) -> Callable[..., Any]:
-            @functools.wraps(original)
-            def call(*args: Any, **kwargs: Any) -> Any:
-                if self._casting:
-                    args, kwargs = _each(cast, args, kwargs)
-                return original(*args, **kwargs)
-
-            return call
-
-        return make
-
-    def _lower(self, tensor: torch.Tensor) -> torch.Tensor:
-        # each use makes a copy of its own: Lightning's autocast has cache_enabled=False
-        return tensor.to(self._lower_dtype) if tensor.dtype == torch.float32 else tensor
+    Where it is used is ``is_fused_kernel_acceptable`` in ``aten/src/ATen/native/Dropout.cpp``.
+    """
+    if not train or p == 0 or not input.numel():
+        return input
+    if p == 1:
+        return input * torch.zeros((), dtype=input.dtype, device=input.device)
+    return torch.native_dropout(input, p, True)[0]
 
 
 def _with_meta(original: Callable[[], list[str]]) -> Callable[[], list[str]]:
@@ -121,69 +99,22 @@ def _with_meta(original: Callable[[], list[str]]) -> Callable[[], list[str]]:
     return lambda: [*original(), "meta"]
 
 
-def _mask_bool(original: Callable[[torch.Tensor], bool]) -> Callable[[torch.Tensor], bool]:
-    """Asked of masks: is nothing masked? Captions are padded, so something is."""
+def _with_values(original: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """Made in host memory and moved, where torch makes a tensor on ``meta`` without its values."""
 
-    def ask(tensor: torch.Tensor) -> bool:
-        return False if tensor.is_meta else original(tensor)
+    @functools.wraps(original)
+    def make(data: Any, *, device: Any = None, requires_grad: bool = False, **options: Any) -> torch.Tensor:
+        # torch.get_default_device asks in the same way, by the function that is replaced here
+        device = original([]).device if device is None else torch.device(device)
+        if device.type != "meta" or isinstance(data, torch.Tensor):
+            return original(data, device=device, **options, **({"requires_grad": True} if requires_grad else {}))
+        return original(_numbers(data), device="cpu", **options).to(device).requires_grad_(requires_grad)
 
-    return ask
-
-
-def _each(change: Callable[[torch.Tensor], torch.Tensor], args: Any, kwargs: Any) -> tuple[Any, Any]:
-    def one(value: Any) -> Any:
-        return change(value) if isinstance(value, torch.Tensor) and value.is_meta else value
-
-    return tuple([one(value) for value in args]), {key: one(value) for key, value in kwargs.items()}
+    return make
 
 
-def _full(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
-
-
-def _attention_on_cpu(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attn_mask: torch.Tensor | None = None,
-    dropout_p: float = 0.0, is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False,
-) -> torch.Tensor:  # fmt: skip
-    """A CPU's choice: the flash kernel without dropout and without a mask that is learnt, else plain operations."""
-    mask = _additive(attn_mask, query.dtype)
-    if dropout_p == 0.0 and not (mask is not None and mask.requires_grad and torch.is_grad_enabled()):
-        return FLASH_ATTENTION_ON_CPU(query, key, value, dropout_p, is_causal, attn_mask=mask, scale=scale)[0]
-    return ATTENTION_BY_MATH(query, key, value, mask, dropout_p, is_causal, scale=scale)[0]
-
-
-def _attention_on_cuda(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attn_mask: torch.Tensor | None = None,
-    dropout_p: float = 0.0, is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False,
-    *, cudnn: bool = False,
-) -> torch.Tensor:  # fmt: skip
-    """CUDA's choice: flash in 16 bits without a mask, else the memory-efficient kernel, else plain operations.
-
-    The efficient kernel wants the mask's rows padded to a multiple of 8 (``pad_bias`` in sdp_utils.cpp). With
-    ``cudnn`` its kernel comes first in 16 bits, as torch 2.13 has it for compute capabilities 9.0 and 10.0. Its limits
-    are those of ``check_cudnn_tensor_shapes`` there: heads of up to 256 numbers, a multiple of 8; no mask is learnt.
-    """
-    half, size = query.dtype in (torch.bfloat16, torch.float16), query.shape[-1]
-    learnt = attn_mask is not None and attn_mask.requires_grad
-    if cudnn and half and not learnt and size <= 256 and size % 8 == 0:
-        grad = torch.is_grad_enabled() and any(t.requires_grad for t in (query, key, value))
-        mask = _additive(attn_mask, query.dtype)
-        return CUDNN_ATTENTION(query, key, value, mask, grad, dropout_p, is_causal, False, scale=scale)[0]
-    if half and attn_mask is None and size <= 256 and size % 8 == 0:
-        return FLASH_ATTENTION(query, key, value, dropout_p, is_causal, False, scale=scale)[0]
-    mask = _additive(attn_mask, query.dtype)
-    if size % (8 if half else 4) == 0:
-        if mask is not None:
-            length = mask.shape[-1]
-            if length % 8:
-                mask = F.pad(mask, (0, 8 - length % 8))[..., :length]
-            mask = mask.expand(*query.shape[:3], key.shape[2])
-        grad = torch.is_grad_enabled() and any(t.requires_grad for t in (query, key, value))
-        return EFFICIENT_ATTENTION(query, key, value, mask, grad, dropout_p, is_causal, scale=scale)[0]
-    return ATTENTION_BY_MATH(query, key, value, mask, dropout_p, is_causal, scale=scale)[0]
-
-
-def _additive(mask: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
-    if mask is None or mask.dtype != torch.bool:
-        return mask
-    return torch.zeros_like(mask, dtype=dtype).masked_fill_(mask.logical_not(), float("-inf"))
+def _numbers(data: Any) -> Any:
+    """Nested lists with tensors on ``meta`` read: torch reads them where no values are known."""
+    if isinstance(data, list | tuple):
+        return [_numbers(item) for item in data]
+    return data.tolist() if isinstance(data, torch.Tensor) and data.is_meta else data

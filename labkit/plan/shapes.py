@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
-from labkit.borrowed.torch import FUSED_SGD, ON_LISTS, schema, storage_key, tree_iter
+from labkit.borrowed.torch import FUSED_SGD, GROUPED_MATMUL, ON_LISTS, schema, storage_key, tree_iter
 from labkit.memory.tracker import Tracker
 from labkit.plan.errors import PredictionError
+from labkit.plan.values import Values, reads
 
 _Like = tuple[torch.Size, tuple[int, ...], torch.dtype]
 
@@ -21,9 +22,17 @@ class ShapeTracker(Tracker):
 
     def __init__(self) -> None:
         super().__init__(device_type="meta", keep_events=True)
+        self.values = Values()
         self._known: dict[Any, Any] = {}
 
     def _compute(self, func: Any, args: Any, kwargs: Any) -> Any:
+        if reads(func) and self.values.decide(func, args, kwargs):
+            return self.values.answer(func, args, kwargs)
+        out = self._shaped(func, args, kwargs)
+        self.values.follow(func, args, kwargs, out)
+        return out
+
+    def _shaped(self, func: Any, args: Any, kwargs: Any) -> Any:
         answer = _ANSWERS.get(func)
         if answer is None:
             answer = _ANSWERS[func] = _answer(func)
@@ -49,6 +58,10 @@ _WITHOUT_META = set(FUSED_SGD)
 
 
 def _execute(func: Any, args: Any, kwargs: Any) -> Any:
+    if func is GROUPED_MATMUL and args[0].dtype != torch.bfloat16:
+        # torch's rule for meta knows one of CUDA's two kernels, that for bfloat16; both return the same shapes
+        lower = [arg.bfloat16() if isinstance(arg, torch.Tensor) and arg.is_floating_point() else arg for arg in args]
+        return torch.empty(func(*lower, **kwargs).shape, dtype=args[0].dtype, device="meta")
     try:
         return func(*args, **kwargs)
     except (NotImplementedError, RuntimeError) as error:

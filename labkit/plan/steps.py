@@ -1,23 +1,23 @@
 """Steps: two optimizer steps of a run, executed on tensors without storage."""
 
-import contextlib
 import dataclasses
-from types import SimpleNamespace
+from collections.abc import Iterator
 from typing import Any
 
 import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 
 from labkit.borrowed.torch import is_persistent
 from labkit.config.schema import RunConfig
 from labkit.families.known import family_of
 from labkit.memory.capture import MemoryCapture
-from labkit.memory.tracker import host
+from labkit.memory.tracker import Tracker, host
 from labkit.plan.errors import PredictionError
-from labkit.plan.offload import ZeroOffload
-from labkit.plan.paged import build_paged
-from labkit.plan.parallel import Rank, rank
-from labkit.plan.semantics import DeviceSemantics
+from labkit.plan.meta_trainer import fit_on_meta
+from labkit.plan.parallel import rank
+from labkit.plan.rank import Rank
+from labkit.plan.semantics import DeviceSemantics, replacing
 from labkit.plan.trace import Trace
 from labkit.plan.unplanned import unplanned
 from labkit.train.adapters import add_lora
@@ -25,7 +25,6 @@ from labkit.train.build import build_model
 from labkit.train.disk_room import checkpoint_bytes
 from labkit.train.models import dtype_of
 from labkit.train.module import CaptionModule
-from labkit.train.optimizers import build_optimizer
 
 STEPS = 2
 """The second step meets parameters, old gradients, new optimizer state and activations at once."""
@@ -40,7 +39,8 @@ def trace(config: RunConfig) -> Trace:
     tensors cannot do.
     """
     try:
-        return _trace(config)
+        with replacing():
+            return _trace(config)
     except RuntimeError as error:  # torch's, from outside of an operation; NotImplementedError is one
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise PredictionError(
@@ -60,12 +60,10 @@ def _trace(config: RunConfig) -> Trace:
         raise PredictionError(refused)
     config = dataclasses.replace(config, weights="random", report_every=1)
     micro_steps = min(config.accumulate_grad_batches, 2)
-    # as much of Lightning's trainer as the hooks read
-    loop: Any = SimpleNamespace(global_step=0, accumulate_grad_batches=micro_steps, world_size=1, optimizers=[])
     with rank(config) as this_rank, DeviceSemantics(config) as semantics, this_rank.tracker as tracker:
-        marks: list[int] = []
+        marks = _Marks(tracker)
         capture = MemoryCapture(
-            tracker, on_phase=lambda phase: marks.append(len(tracker.events or ())),
+            tracker, on_phase=lambda phase: marks.set(),
             owned_by=(lambda optimizer: optimizer.tensors()) if offload else None,
         )  # fmt: skip
         capture.report.source = "predicted"
@@ -74,29 +72,61 @@ def _trace(config: RunConfig) -> Trace:
             loaded_bytes = _loaded_bytes(model)
             if config.use_lora or config.use_qlora:
                 model = add_lora(model, config)
-            if config.dtypes.weights_in_16_bits:
-                with host() if offload else contextlib.nullcontext():  # DeepSpeed does it while it is set up
-                    _cast(model, dtype_of(config.precision))
-        this_rank.apply(model)
-        module = CaptionModule(config, model)
-        module.trainer = loop
-        on_disk_bytes = checkpoint_bytes(config, module.parameters())
-        if offload:
-            optimizer = ZeroOffload(config, module)
-        else:
-            build = build_paged if config.optim == "paged_adam_8bit" else build_optimizer
-            optimizer = build(config, module.parameters())
-        loop.optimizers = [optimizer]
-        capture.on_train_start(loop, module)
-        marks.append(len(tracker.events or ()))
-        for _ in range(STEPS):
-            for micro_step in range(micro_steps):
-                batch = batch_of(config)
-                _micro_step(loop, module, capture, optimizer, semantics, this_rank, batch, micro_step, micro_steps)
-                del batch  # as Lightning does, before the next one is there
-        capture.teardown(loop, module, "fit")
-        events = (tracker.events or [])[: marks[-1]]  # what is taken down after the last step is no prediction
-    return Trace.of(events, marks, capture.report, on_disk_bytes, loaded_bytes)
+        this_rank.prepare(model)
+        module = _Planned(config, model, this_rank)
+        fit_on_meta(
+            module, _Batches(config, STEPS * micro_steps), this_rank, semantics, config.precision, [capture, marks],
+            max_steps=STEPS, accumulate_grad_batches=micro_steps,
+        )  # fmt: skip
+        # what is taken down after the last step is no prediction
+        events = (tracker.events or [])[: marks.found[-1]]
+    return Trace.of(events, marks.found, capture.report, module.on_disk_bytes, loaded_bytes)
+
+
+class _Marks(Callback):
+    """How many moves were made when the model was loaded, and at the end of each phase. Stands after the capture."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self._tracker = tracker
+        self.found: list[int] = []
+
+    def set(self) -> None:
+        """Something ends here."""
+        self.found.append(len(self._tracker.events or ()))
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Model and optimizer are there."""
+        self.set()
+
+
+class _Planned(CaptionModule):
+    """The module of a run with the optimizer that its rank has, and without a schedule, which takes no memory."""
+
+    on_disk_bytes = 0
+
+    def __init__(self, config: RunConfig, model: torch.nn.Module, rank: Rank) -> None:
+        super().__init__(config, model)
+        self._rank = rank
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer, when the parameters have their dtype."""
+        self._rank.apply(self.model)
+        self.on_disk_bytes = checkpoint_bytes(self.config, self.parameters())
+        return self._rank.optimizer(self.config, self)
+
+
+class _Batches:
+    """Batches that are made when they are asked for, as a loader makes them."""
+
+    def __init__(self, config: RunConfig, count: int) -> None:
+        self._config = config
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        return (batch_of(self._config) for _ in range(self._count))
 
 
 def _loaded_bytes(model: torch.nn.Module) -> int:
@@ -108,43 +138,6 @@ def _loaded_bytes(model: torch.nn.Module) -> int:
     return sum(tensor.nbytes for tensor in (*model.parameters(), *buffers))
 
 
-def _cast(module: torch.nn.Module, dtype: torch.dtype) -> None:
-    """What Lightning's precision does to a module: adapters are made in 32 bits."""
-    for tensor in (*module.parameters(), *module.buffers()):
-        if tensor.is_floating_point() and tensor.dtype != dtype:
-            tensor.data = tensor.data.to(dtype)
-
-
-def _micro_step(
-    loop: Any, module: CaptionModule, capture: MemoryCapture,
-    optimizer: torch.optim.Optimizer | ZeroOffload, semantics: DeviceSemantics, this_rank: Rank,
-    batch: dict[str, torch.Tensor], micro_step: int, micro_steps: int,
-) -> None:  # fmt: skip
-    capture.on_train_batch_start(loop, module, batch, micro_step)
-    this_rank.before_forward(last_micro_step=micro_step == micro_steps - 1)
-    with semantics.autocast():
-        loss = module.training_step(batch, micro_step)
-    loss = loss / loop.accumulate_grad_batches
-    if micro_step == 0:
-        optimizer.zero_grad()
-    capture.on_before_backward(loop, module, loss)
-    if isinstance(optimizer, ZeroOffload):
-        optimizer.begin_backward(is_last=micro_step == micro_steps - 1)
-    with semantics.autocast():  # for layers that are computed again
-        loss.backward()
-    if isinstance(optimizer, ZeroOffload):
-        optimizer.end_backward()
-    capture.on_after_backward(loop, module)
-    if micro_step == micro_steps - 1:
-        if not isinstance(optimizer, ZeroOffload):  # whose gradients are in buffers of its own
-            module.on_before_optimizer_step(optimizer)
-        optimizer.step()
-        loop.global_step += 1
-    del loss
-    module.on_train_batch_end(None, batch, micro_step)
-    capture.on_train_batch_end(loop, module, None, batch, micro_step)
-
-
 def batch_of(config: RunConfig) -> dict[str, torch.Tensor]:
     """A batch on ``meta`` of the shapes that the collator gives."""
     arch, family = config.architecture, family_of(config.architecture)
@@ -152,7 +145,11 @@ def batch_of(config: RunConfig) -> dict[str, torch.Tensor]:
     one = collate([(Image.new("RGB", (8, 8)), "a caption")])
     batch = {}
     for key, tensor in one.items():
-        made = torch.empty(config.batch_size, *tensor.shape[1:], dtype=tensor.dtype, device="meta")
+        shape = (config.batch_size, *tensor.shape[1:])
+        if not tensor.is_floating_point():
+            batch[key] = tensor.expand(shape).to("meta")  # with its values
+            continue
+        made = torch.empty(shape, dtype=tensor.dtype, device="meta")
         if tensor.is_floating_point() and config.simulated:
             made = made.to(dtype_of(config.precision))  # Lightning casts in host memory, which is all a CPU has
         elif tensor.is_floating_point():

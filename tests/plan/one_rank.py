@@ -73,6 +73,7 @@ def train(config):
         module.trainer = loop
         optimizer = build_optimizer(config, module.parameters())
         loop.optimizers = [optimizer]
+        loading_peak_bytes = tracker.peak_bytes
         capture.on_train_start(loop, module)
         for _ in range(2):
             for micro_step in range(config.accumulate_grad_batches):
@@ -96,7 +97,9 @@ def train(config):
                 capture.on_train_batch_end(loop, module, None, batch, micro_step)
                 del batch
         capture.teardown(loop, module, "fit")
-    return capture.report.to_dict() | {"losses": module.take_losses()}
+    return {
+        "report": capture.report.to_dict(), "losses": module.take_losses(), "loading_peak_bytes": loading_peak_bytes,
+    }  # fmt: skip
 
 
 def main(rank, rendezvous, configs, path):

@@ -21,7 +21,9 @@ import torch.distributed as dist
 from labkit.config.schema import RunConfig
 from labkit.memory.report import MemoryReport
 from labkit.memory.tracker import BLOCK_BYTES
+from labkit.plan.allocator import SimulatedAllocator
 from labkit.plan.errors import PredictionError
+from labkit.plan.replay import replay
 from labkit.plan.steps import trace
 from labkit.train.adapters import add_lora
 from labkit.train.build import build_model
@@ -83,9 +85,9 @@ def measured(tmp_path_factory):
 @pytest.mark.parametrize("name", MEASURED)
 def test_two_real_processes_hold_what_is_planned(name, measured):
     planned = trace(config_of(**MEASURED[name])).report
-    losses = [rank.pop("losses") for rank in measured[name]]
+    losses = [rank["losses"] for rank in measured[name]]
     assert losses[0] == losses[1]  # the same batch on both, so they stay in step
-    for real_report in map(MemoryReport.from_dict, measured[name]):
+    for real_report in (MemoryReport.from_dict(rank["report"]) for rank in measured[name]):
         assert planned.peak_bytes == pytest.approx(real_report.peak_bytes, rel=SHARE)
         assert len(real_report.phases) == len(planned.phases)
         for phase in planned.phases:
@@ -95,6 +97,14 @@ def test_two_real_processes_hold_what_is_planned(name, measured):
             for category in ("parameters", "gradients", "optimizer_gpu", "activations"):
                 slack = SHARE * real.end[category] + 0.001 * real.peak_bytes
                 assert abs(phase.end[category] - real.end[category]) <= slack, (key, category)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in MEASURED if "ddp" in name])
+def test_weights_on_their_way_to_the_other_ranks_are_there_twice(name, measured):
+    loaded = replay(trace(config_of(**MEASURED[name])).events(), kind=SimulatedAllocator).marks[0]
+    for rank in measured[name]:
+        assert loaded.peak_allocated_bytes == pytest.approx(rank["loading_peak_bytes"], rel=SHARE)
 
 
 @pytest.mark.slow
