@@ -17,8 +17,8 @@ __all__ = [
     "ATTENTION_BY_MATH", "COPY_TO", "CUDNN_ATTENTION", "EFFICIENT_ATTENTION", "FLASH_ATTENTION",
     "FLASH_ATTENTION_ON_CPU", "FUSED_DEVICES", "FUSED_SGD", "GROUPED_MATMUL", "MODULE_TABLES", "ON_LISTS",
     "READ_NUMBER", "TorchDispatchMode", "bucket_assignment", "composite_on_meta", "entered_modes", "fake_store",
-    "is_persistent", "is_sharded", "local", "multiply_all", "schema", "sparse_parts", "storage_key", "storage_uses",
-    "tree_iter", "tree_map", "without_modes",
+    "is_persistent", "is_sharded", "local", "multiply_all", "recurrent_layers", "schema", "sparse_parts",
+    "storage_key", "storage_uses", "tree_iter", "tree_map", "without_modes",
 ]  # fmt: skip
 
 # -- modes: ``TorchDispatchMode`` sees every operation, and lies in a private module, though torch's docs name it
@@ -110,6 +110,17 @@ def composite_on_meta(name: str, kernel: Callable[..., Any]) -> Generator[None]:
         yield
     finally:
         library._destroy()
+
+
+def recurrent_layers() -> dict[str, Callable[..., Any]]:
+    """Recurrent layers as a CPU without oneDNN computes them, by the name of the operation: the input of all time
+    steps at once, then step by step. What C++ does with a ``meta`` tensor is neither a CPU's way nor CUDA's."""
+    from torch._decomp import decompositions as ways
+
+    return {
+        "lstm.input": ways.lstm_impl, "gru.input": ways.gru_impl, "rnn_tanh.input": ways.rnn_tanh_input,
+        "rnn_relu.input": ways.rnn_relu_input,
+    }  # fmt: skip
 
 
 FUSED_DEVICES = (importlib.import_module("torch.optim.optimizer"), "_get_fused_kernels_supported_devices")

@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from labkit.borrowed.torch import entered_modes, is_sharded, tree_iter
+from labkit.borrowed.torch import entered_modes, is_sharded
 from labkit.config.device import SIMULATED_GPU
 from labkit.memory.categories import on_device
 from labkit.memory.cuda import AllocatorCounters, reconcile
 from labkit.memory.exhaustion import is_exhausted
-from labkit.memory.owners import OwnedBy, assign_state, attributes
+from labkit.memory.owners import OwnedBy, assign_state, attributes, modules_of, tensors_in
 from labkit.memory.report import MemoryReport, PhaseMemory
 from labkit.memory.tracker import UNDECIDED, Tracker
 
@@ -59,11 +59,13 @@ class MemoryCapture(Callback):
         self._found = tracker
         self._always = tracker is not None
         self._entered = False
+        self._global_step = 0
         self._report_every = report_every
         self._on_phase = on_phase
         self._owned_by = owned_by
         self._module: LightningModule | None = None
         self._optimizers: list[torch.optim.Optimizer] = []
+        self._kept_by: list[Callback] = []
         self._counters: AllocatorCounters | None = None
         if tracker is not None:
             tracker.before_error = self._assign_before_error
@@ -87,6 +89,10 @@ class MemoryCapture(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the module over; what was made while it was built is known from now on."""
         self._module, self._optimizers = pl_module, list(trainer.optimizers)
+        self._kept_by = list(trainer.callbacks)
+        # the trainer counts the steps of each optimizer
+        self._global_step = trainer.global_step
+        self.step = trainer.global_step // max(1, len(self._optimizers))
         if self._found is None:
             self._found = _tracker_of(pl_module)
             self.report.source = "CUDA" if self._tracker.device_type == "cuda" else SIMULATED_GPU
@@ -102,9 +108,9 @@ class MemoryCapture(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """The batch is on the device: end of ``before_forward``."""
-        if trainer.global_step != self.step:
-            self.step, self.micro_step = trainer.global_step, 0
-        self._leave()  # a module may end an epoch between this hook and on_train_batch_end
+        if self._has_stepped(trainer):  # a module may end an epoch between this hook and on_train_batch_end
+            self.step, self.micro_step = self.step + 1, 0
+        self._leave()
         self.activity = "forward"
         if not self.reports(self.step):
             if self._always:
@@ -114,7 +120,7 @@ class MemoryCapture(Callback):
             self._tracker.__enter__()
             self._entered = True
             self._tracker.begin_phase()
-        self._tracker.assign((t for t in tree_iter(batch) if isinstance(t, torch.Tensor)), "inputs")
+        self._tracker.assign(tensors_in(batch), "inputs")
         self._end_phase("before_forward", "unattributed")
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: torch.Tensor) -> None:
@@ -138,7 +144,7 @@ class MemoryCapture(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """End of ``after_optimizer_step``, where the optimizer has stepped."""
-        stepped = trainer.global_step != self.step
+        stepped = self._has_stepped(trainer)
         if self._following:
             self._tracker.reassign("activations", "unattributed")  # the loss is gone, so something else keeps them
             if stepped:
@@ -146,7 +152,7 @@ class MemoryCapture(Callback):
             else:
                 self._tracker.stop_phase()
         self._leave()
-        self.step, self.micro_step = trainer.global_step, 0 if stepped else self.micro_step + 1
+        self.step, self.micro_step = self.step + stepped, 0 if stepped else self.micro_step + 1
         self.activity = "load_batch"
         if self._always:
             if self.reports(self.step):
@@ -186,6 +192,11 @@ class MemoryCapture(Callback):
         self._leave()
         self._let_go()
 
+    def _has_stepped(self, trainer: Trainer) -> bool:
+        """Whether an optimizer has stepped since this was asked last."""
+        before, self._global_step = self._global_step, trainer.global_step
+        return self._global_step != before
+
     # -- how a phase ends
 
     @property
@@ -209,7 +220,7 @@ class MemoryCapture(Callback):
     def _let_go(self) -> None:
         # who keeps the report should not keep the model: neither here nor in what Lightning hangs on every callback
         self._module = None
-        self._optimizers = []
+        self._optimizers, self._kept_by = [], []
         for name in ("log", "log_dict"):
             self.__dict__.pop(name, None)
         if self._found is not None:
@@ -240,6 +251,9 @@ class MemoryCapture(Callback):
     def _assign_state(self) -> None:
         if self._module is not None:
             assign_state(self._tracker, self._module, self._optimizers, self._owned_by)
+            copies = (copy for callback in self._kept_by for copy in modules_of(callback) if copy is not self._module)
+            for copy in copies:
+                self._tracker.assign((*copy.parameters(), *copy.buffers()), "parameters")
 
     def _assign_before_error(self) -> str:
         self._assign_state()

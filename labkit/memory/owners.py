@@ -64,6 +64,23 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, list[torch.Te
     return found
 
 
+def tensors_in(batch: Any) -> Iterator[torch.Tensor]:
+    """The tensors of a batch: in lists, tuples and mappings, such as a tokenizer returns."""
+    if isinstance(batch, torch.Tensor):
+        yield batch
+    elif isinstance(batch, Mapping):
+        for value in batch.values():
+            yield from tensors_in(value)
+    elif isinstance(batch, list | tuple):
+        for value in batch:
+            yield from tensors_in(value)
+
+
+def modules_of(callback: Any) -> Iterator[torch.nn.Module]:
+    """The modules that a callback keeps, as a moving average of the weights."""
+    return (value for value in vars(callback).values() if isinstance(value, torch.nn.Module))
+
+
 _PLAIN = {bool, int, float, str, type(None)}
 """Most attributes, which hold no tensor; passing them by takes half of the time."""
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from labkit.borrowed.torch import FUSED_DEVICES, composite_on_meta
+from labkit.borrowed.torch import FUSED_DEVICES, composite_on_meta, recurrent_layers
 from labkit.config.schema import RunConfig
 from labkit.plan.attention import attention_on_cpu, attention_on_cuda
 from labkit.plan.autocast import Autocast
@@ -59,8 +59,9 @@ class DeviceSemantics:
         for replacement in self._autocast.replacements():
             self._replace(*replacement)
         self._undo.enter_context(composite_on_meta("scaled_dot_product_attention", self._attention))
-        if self._cuda:
-            self._undo.enter_context(composite_on_meta("dropout", _dropout_on_cuda))
+        composites = {"dropout": _dropout_on_cuda} if self._cuda else recurrent_layers()
+        for name, kernel in composites.items():
+            self._undo.enter_context(composite_on_meta(name, kernel))
         return self
 
     def __exit__(self, *error: object) -> None:

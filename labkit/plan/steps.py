@@ -5,16 +5,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 
 from labkit.borrowed.torch import is_persistent
 from labkit.config.schema import RunConfig
 from labkit.families.known import family_of
 from labkit.memory.capture import MemoryCapture
-from labkit.memory.tracker import Tracker, host
+from labkit.memory.tracker import host
 from labkit.plan.errors import PredictionError
+from labkit.plan.marks import Marks
 from labkit.plan.meta_trainer import fit_on_meta
+from labkit.plan.modules import STEPS
 from labkit.plan.parallel import rank
 from labkit.plan.rank import Rank
 from labkit.plan.semantics import DeviceSemantics, replacing
@@ -25,9 +26,6 @@ from labkit.train.build import build_model
 from labkit.train.disk_room import checkpoint_bytes
 from labkit.train.models import dtype_of
 from labkit.train.module import CaptionModule
-
-STEPS = 2
-"""The second step meets parameters, old gradients, new optimizer state and activations at once."""
 
 
 def trace(config: RunConfig) -> Trace:
@@ -61,7 +59,7 @@ def _trace(config: RunConfig) -> Trace:
     config = dataclasses.replace(config, weights="random", report_every=1)
     micro_steps = min(config.accumulate_grad_batches, 2)
     with rank(config) as this_rank, DeviceSemantics(config) as semantics, this_rank.tracker as tracker:
-        marks = _Marks(tracker)
+        marks = Marks(tracker)
         capture = MemoryCapture(
             tracker, on_phase=lambda phase: marks.set(),
             owned_by=(lambda optimizer: optimizer.tensors()) if offload else None,
@@ -81,22 +79,6 @@ def _trace(config: RunConfig) -> Trace:
         # what is taken down after the last step is no prediction
         events = (tracker.events or [])[: marks.found[-1]]
     return Trace.of(events, marks.found, capture.report, module.on_disk_bytes, loaded_bytes)
-
-
-class _Marks(Callback):
-    """How many moves were made when the model was loaded, and at the end of each phase. Stands after the capture."""
-
-    def __init__(self, tracker: Tracker) -> None:
-        self._tracker = tracker
-        self.found: list[int] = []
-
-    def set(self) -> None:
-        """Something ends here."""
-        self.found.append(len(self._tracker.events or ()))
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Model and optimizer are there."""
-        self.set()
 
 
 class _Planned(CaptionModule):

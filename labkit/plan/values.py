@@ -14,11 +14,9 @@ import torch
 from labkit.borrowed.torch import COPY_TO, READ_NUMBER, schema, storage_key, tree_iter, tree_map
 from labkit.plan.errors import PredictionError
 
-LIMIT = 2**20
-"""Integer tensors of more numbers have no values: a mask of each token against each other is not read one by one."""
-
-FLOAT_LIMIT = 256
-"""The same for floating-point tensors that are made from constants, as the rates of a schedule are."""
+LIMIT = 2**22
+"""Tensors of more numbers have no values, unless all are the same: a mask of 2048 tokens against each other has some.
+"""
 
 STAND_IN = 1.0
 """What a number that the model computes is when it is read, as to be logged."""
@@ -248,7 +246,7 @@ def _tensors(tree: Any) -> list[torch.Tensor]:
 
 
 def _is_small(tensor: torch.Tensor) -> bool:
-    return tensor.numel() <= (FLOAT_LIMIT if tensor.is_floating_point() else LIMIT)
+    return tensor.numel() <= LIMIT
 
 
 def _is_mask(index: Any) -> bool:

@@ -19,7 +19,7 @@ import contextlib
 import pytest
 import torch
 from lightning.pytorch import Trainer
-from torch.profiler import ProfilerActivity, profile, record_function
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader, Subset
 
 from labkit import assets
@@ -36,6 +36,7 @@ from labkit.train.data import EmojiZip, build_loader
 from labkit.train.module import CaptionModule
 from labkit.train.optimizers import build_optimizer
 from labkit.train.step import step_loss
+from tests.support.profiler import by_profiler, mark
 
 pytestmark = pytest.mark.slow
 
@@ -47,7 +48,6 @@ TOLERANCE = 0.005
 BATCH = 16
 OPT, T5 = "tiny/blip2-opt-small", "tiny/blip2-t5-large"
 AUTOCAST = "32-true under autocast"
-MARK = "end of "
 
 
 def config_of(model_name: str, precision: str) -> RunConfig:
@@ -82,8 +82,8 @@ def two_steps(config: RunConfig, autocast: bool, tracker: Tracker) -> tuple[list
     found = []
 
     def end_phase(name: str) -> None:
-        with record_function(MARK + name):
-            end, peak, _ = tracker.end_phase("activations")
+        mark(name)
+        end, peak, _ = tracker.end_phase("activations")
         found.append((name, on_device(end), on_device(peak)))
         tracker.begin_phase()
 
@@ -104,26 +104,6 @@ def two_steps(config: RunConfig, autocast: bool, tracker: Tracker) -> tuple[list
             optimizer.step()
             end_phase(f"after_optimizer_step {step}")
     return found, profiler
-
-
-def rounded(size_bytes: int) -> int:
-    """An allocation or free of so many bytes, in blocks of 512."""
-    blocks = -(-abs(size_bytes) // 512) * 512
-    return blocks if size_bytes > 0 else -blocks
-
-
-def by_profiler(profiler: profile) -> list[Phase]:
-    """The same phases from the running sum of the allocator's events."""
-    found = []
-    now = peak = 0
-    for event in sorted(profiler.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
-        if event.name() == "[memory]":
-            now += rounded(event.nbytes())
-            peak = max(peak, now)
-        elif event.name().startswith(MARK):
-            found.append((event.name().removeprefix(MARK), now, peak))
-            peak = now
-    return found
 
 
 @pytest.mark.parametrize("model_name", [OPT, T5])

@@ -7,11 +7,12 @@ its weight's gradient for itself, and that phase alone is predicted up to 0.8% t
 
 import dataclasses
 import gc
+from itertools import product
 
 import pytest
 import torch
-from lightning.pytorch import Callback, Trainer
-from torch.profiler import ProfilerActivity, profile, record_function
+from lightning.pytorch import Trainer
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader, Dataset
 
 from labkit import assets
@@ -20,11 +21,13 @@ from labkit.config.schema import RunConfig
 from labkit.families.blip2.family import Blip2Family
 from labkit.families.blip2.inputs import Collator
 from labkit.families.tokenizer import IMAGE, TOKEN_IDS
+from labkit.memory.report import PHASES
 from labkit.plan.cache import TraceCache
 from labkit.plan.predict import predict
 from labkit.train.build import build_model
 from labkit.train.data import EmojiZip
 from labkit.train.module import CaptionModule
+from tests.support.profiler import Marks, by_profiler
 
 pytestmark = pytest.mark.slow
 
@@ -41,7 +44,6 @@ TEXT = {
     "t5": {"d_model": 512, "d_ff": 1024, "num_layers": 4, "num_decoder_layers": 4, "num_heads": 8, "d_kv": 64},
 }  # fmt: skip
 BASES = {"opt": "tiny/blip2-opt-small", "t5": "tiny/blip2-t5-small"}
-MARK = "end of "
 
 
 class Copies(Dataset):
@@ -57,40 +59,8 @@ class Copies(Dataset):
         return {key: tensor.clone() for key, tensor in self.batch.items()}
 
 
-class Marks(Callback):
-    """Puts a mark into the profile where a phase ends."""
-
-    def __init__(self):
-        self.step = 0
-
-    def mark(self, name):
-        with record_function(f"{MARK}{self.step} {name}"):
-            pass
-
-    def on_train_start(self, trainer, module):
-        self.mark("loading")
-
-    def on_train_batch_start(self, trainer, module, batch, index):
-        self.mark("before_forward")
-
-    def on_before_backward(self, trainer, module, loss):
-        self.mark("after_forward")
-
-    def on_after_backward(self, trainer, module):
-        self.mark("after_backward")
-
-    def on_train_batch_end(self, trainer, module, outputs, batch, index):
-        self.mark("after_optimizer_step")
-        self.step += 1
-
-
-def rounded(size_bytes):
-    blocks = -(-abs(size_bytes) // 512) * 512
-    return blocks if size_bytes > 0 else -blocks
-
-
 def peaks_by_profiler(config):
-    """Highest bytes of each phase, as the allocator's events add up to."""
+    """Highest bytes of each phase, and of all, as the allocator's events add up to."""
     arch, emoji = architecture(config.model_name), EmojiZip(assets.FLUENT_EMOJI)
     collate = Collator(Blip2Family().processor(arch), arch.language, LENGTH, arch.num_query_tokens, TOKEN_IDS[IMAGE])
     batch = collate([emoji[i] for i in range(BATCH)])
@@ -105,15 +75,9 @@ def peaks_by_profiler(config):
     with plain, profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         loader = DataLoader(Copies(batch), batch_size=None)
         trainer.fit(CaptionModule(config, build_model(config, "cpu")), loader, loader)
-    found, now, peak = {}, 0, 0
-    for event in sorted(profiler.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
-        if event.name() == "[memory]":
-            now += rounded(event.nbytes())
-            peak = max(peak, now)
-        elif event.name().startswith(MARK):
-            found[event.name().removeprefix(MARK)] = peak
-            peak = now
-    return found
+    found = by_profiler(profiler)
+    phases = [peak for name, _, peak in found if name != "loading"]
+    return dict(zip(product(range(2), PHASES), phases, strict=True)), max(phases)
 
 
 @pytest.mark.filterwarnings("ignore:TF32 acceleration on top of oneDNN")  # of the switch, not of what is switched
@@ -133,8 +97,7 @@ def test_the_predicted_peak_of_every_phase_is_the_allocators(language, precision
     found = predict(config, cache=TraceCache(None))
     numbers = found.at("before_forward", 0).end["parameters"] / (2 if precision == "bf16-true" else 4)
     assert numbers == pytest.approx(40e6, rel=0.05)
-    real = peaks_by_profiler(config)
+    real, highest = peaks_by_profiler(config)
     for phase in found.phases:
-        assert phase.peak_bytes == pytest.approx(real[f"{phase.step} {phase.phase}"], rel=TOLERANCE), phase.phase
-    highest = max(peak for name, peak in real.items() if not name.endswith("loading"))
+        assert phase.peak_bytes == pytest.approx(real[phase.step, phase.phase], rel=TOLERANCE), phase.phase
     assert found.peak_bytes == pytest.approx(highest, rel=TOLERANCE)
