@@ -31,11 +31,14 @@ test: $(READY)  ## lint, check types, then all tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyrefly check
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-system: $(READY) $(CHI)/.ready  ## a real OpenStack and a real Slurm, the image built for real, kills, the labs planned and in a browser; root on Debian
-	$(CHI)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --confcutdir=tests/openstack tests/openstack
-	$(BIN)/python -m pytest --confcutdir=tests/image tests/image
+	@# an image is built while OpenStack's services wait for each other
+	mkdir -p build
+	$(BIN)/python -m pytest --confcutdir=tests/image tests/image > build/image.log 2>&1 & image=$$!; \
+	  $(CHI)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --confcutdir=tests/openstack tests/openstack; \
+	  openstack=$$?; wait $$image; image=$$?; cat build/image.log; exit $$((openstack + image))
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/system
 
 bench: $(READY)  ## measure what reporting, predicting, the ledger, panels and grading cost, how fast the command answers, what two devices bring, and which test notices each guard that is taken out

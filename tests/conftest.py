@@ -44,12 +44,22 @@ def pytest_configure(config) -> None:
     if "PYTEST_XDIST_WORKER" not in os.environ:  # one for all processes of xdist
         folder = Path(config.ends.enter_context(tempfile.TemporaryDirectory()))
         os.environ["HF_HOME"] = str(folder / "hub")  # nothing is left in the home folder
+        # steps that were executed for one test, or notebook, are not executed for the next
+        os.environ.setdefault("TESTS_TRACES", str(folder / "traces"))
+        Path(os.environ["TESTS_TRACES"]).mkdir(parents=True, exist_ok=True)
         if not config.option.quick:
             config.ends.enter_context(share(folder))  # libraries are imported once for all that the tests start
 
 
 def pytest_unconfigure(config) -> None:
     config.ends.close()
+
+
+def pytest_collection_modifyitems(config, items) -> None:
+    """Notebooks first, then files with slow tests: a process that is given a long one last works on alone."""
+    if not config.option.quick:
+        slow = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: (item.path.suffix != ".ipynb", item.path not in slow))
 
 
 def pytest_collection_finish(session) -> None:
@@ -122,12 +132,10 @@ def course_ledger(made_once) -> Ledger:
 
 
 @pytest.fixture(scope="session")
-def traces(tmp_path_factory) -> Path:
+def traces() -> Path:
     """A folder of steps that were executed at full size: ``TESTS_TRACES``, which tests in several calls of pytest read
     and fill, or one for this call alone."""
-    there = Path(os.environ.get("TESTS_TRACES") or tmp_path_factory.mktemp("traces"))
-    there.mkdir(parents=True, exist_ok=True)
-    return there
+    return Path(os.environ["TESTS_TRACES"])
 
 
 @pytest.fixture(scope="session")
