@@ -89,7 +89,7 @@ class MemoryCapture(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the module over; what was made while it was built is known from now on."""
         self._module, self._optimizers = pl_module, list(trainer.optimizers)
-        self._kept_by = list(trainer.callbacks)
+        self._kept_by = list(trainer.callbacks)  # type: ignore[attr-defined]  # a connector sets it
         # the trainer counts the steps of each optimizer
         self._global_step = trainer.global_step
         self.step = trainer.global_step // max(1, len(self._optimizers))
@@ -220,7 +220,8 @@ class MemoryCapture(Callback):
     def _let_go(self) -> None:
         # who keeps the report should not keep the model: neither here nor in what Lightning hangs on every callback
         self._module = None
-        self._optimizers, self._kept_by = [], []
+        self._optimizers = []
+        self._kept_by = []
         for name in ("log", "log_dict"):
             self.__dict__.pop(name, None)
         if self._found is not None:

@@ -71,7 +71,7 @@ def tensors_in(batch: Any) -> Iterator[torch.Tensor]:
     elif isinstance(batch, Mapping):
         for value in batch.values():
             yield from tensors_in(value)
-    elif isinstance(batch, list | tuple):
+    elif isinstance(batch, (list, tuple)):
         for value in batch:
             yield from tensors_in(value)
 

@@ -39,7 +39,8 @@ class ShardedModel(Rank):
     """
 
     def __init__(self, config: RunConfig) -> None:
-        super().__init__(_ShardShapeTracker())
+        self._shards = _ShardShapeTracker()
+        super().__init__(self._shards)
         self.config = config
         self._warnings = warnings.catch_warnings()
 
@@ -70,7 +71,7 @@ class ShardedModel(Rank):
                     module.set_custom_reduce_scatter(_Reduce(self.tracker))
             for group in groups(model):
                 keep_on_meta(group)
-        follow_gathered(model, self.tracker)
+        follow_gathered(model, self._shards)
 
 
 class _Gather(AllGather):

@@ -50,7 +50,8 @@ class _MetaStrategy(SingleDeviceStrategy):
 
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
         """As Lightning's, after what the rank does before a forward."""
-        self._rank.before_forward(_is_last(self.lightning_module.trainer))
+        if self.lightning_module is not None:
+            self._rank.before_forward(_is_last(self.lightning_module.trainer))
         return super().training_step(*args, **kwargs)
 
     def teardown(self) -> None:

@@ -29,10 +29,11 @@ _NORM_NUMBERS = 250_000_000
 class Offloaded(Rank):
     """One device whose optimizer state, and in stage 3 whose weights, are in host memory."""
 
+    _zero: "ZeroOffload"
+
     def __init__(self, config: RunConfig) -> None:
         super().__init__()
         self._config = config
-        self._zero: ZeroOffload | None = None
 
     def prepare(self, model: nn.Module) -> None:
         """DeepSpeed casts the model in host memory while it is set up."""
@@ -131,7 +132,7 @@ class ZeroOffload(torch.optim.Optimizer):
         if self._gathering:
             self._gathering.end_backward()
 
-    def step(self, closure: Callable[[], Any]) -> None:
+    def step(self, closure: Callable[[], Any]) -> None:  # type: ignore[override]  # Lightning always has one
         """Forward and backward by the ``closure``, then the optimizer step, in host memory; the first makes Adam's
         state."""
         closure()

@@ -116,6 +116,6 @@ def _with_values(original: Callable[..., torch.Tensor]) -> Callable[..., torch.T
 
 def _numbers(data: Any) -> Any:
     """Nested lists with tensors on ``meta`` read: torch reads them where no values are known."""
-    if isinstance(data, list | tuple):
+    if isinstance(data, (list, tuple)):
         return [_numbers(item) for item in data]
     return data.tolist() if isinstance(data, torch.Tensor) and data.is_meta else data
