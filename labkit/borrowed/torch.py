@@ -17,8 +17,8 @@ __all__ = [
     "ATTENTION_BY_MATH", "COPY_TO", "CUDNN_ATTENTION", "EFFICIENT_ATTENTION", "FLASH_ATTENTION",
     "FLASH_ATTENTION_ON_CPU", "FUSED_DEVICES", "FUSED_SGD", "GROUPED_MATMUL", "MODULE_TABLES", "ON_LISTS",
     "READ_NUMBER", "TorchDispatchMode", "bucket_assignment", "composite_on_meta", "entered_modes", "fake_store",
-    "is_persistent", "is_sharded", "local", "multiply_all", "recurrent_layers", "schema", "sparse_parts",
-    "storage_key", "storage_uses", "tree_iter", "tree_map", "without_modes",
+    "in_backward", "is_persistent", "is_sharded", "local", "multiply_all", "recurrent_layers", "schema",
+    "sparse_parts", "storage_key", "storage_uses", "tree_iter", "tree_map", "without_modes",
 ]  # fmt: skip
 
 # -- modes: ``TorchDispatchMode`` sees every operation, and lies in a private module, though torch's docs name it
@@ -76,6 +76,12 @@ an optimizer does."""
 
 FUSED_SGD = (torch.ops.aten._fused_sgd_.default, torch.ops.aten._fused_sgd_.tensor_lr)
 """The fused step of SGD, which torch has not written down for ``meta``."""
+
+
+def in_backward() -> bool:
+    """Whether autograd is computing gradients: in a thread of its own on CUDA, in this one on ``meta``."""
+    return torch._C._current_graph_task_id() != -1  # type: ignore[attr-defined]
+
 
 READ_NUMBER = torch.ops.aten._local_scalar_dense.default
 """Behind ``item``, ``bool``, ``int`` and ``float`` of a tensor."""

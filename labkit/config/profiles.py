@@ -141,7 +141,7 @@ def _of_gpu(name: str, profiles: list[str]) -> Profile:
         )
     gpu = found[0]
     about = f"one {gpu.name}, for which no batch sizes are chosen"
-    return Profile(name=gpu.name, about=about, values={"device": "cuda", "capacity_gib": gpu.usable_bytes / 2**30})
+    return Profile(name=gpu.name, about=about, values=gpu.values)
 
 
 def _values(path: Path, values: dict[str, Any]) -> dict[str, Any]:

@@ -120,6 +120,9 @@ class RunConfig:
     capacity_gib: Annotated[float | None, Above(0)] = None
     """Memory of the device in GiB. A simulated GPU needs it; on CUDA it caps what PyTorch reserves,
     empty takes the whole GPU."""
+    compute_capability: Annotated[float | None, Above(0)] = None
+    """What a GPU can do, by NVIDIA's number (9.0 on H100, 8.0 on A100). Only a plan reads it: cuBLAS keeps larger
+    workspaces from 9.0 on. Empty plans for 9.0."""
     devices: Annotated[int, AtLeast(1, most=100_000)] = 1
     """Number of devices of a node; each has a process of its own, a rank."""
     num_nodes: Annotated[int, AtLeast(1, most=100_000)] = 1

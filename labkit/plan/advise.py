@@ -121,7 +121,7 @@ def advise(
     if gpu is not None:
         found = find_gpu(gpu)
         bf16 = found.bf16
-        config = dataclasses.replace(config, device="cuda", capacity_gib=found.usable_bytes / 2**30)
+        config = dataclasses.replace(config, **found.values)
     if config.capacity_gib is None:
         raise ConfigError("capacity_gib is empty, so anything fits; give a GPU, or set capacity_gib.")
     if not bf16 and (lacking := missing_bf16(config)):

@@ -15,6 +15,7 @@ from labkit.plan.meta_trainer import fit_on_meta
 from labkit.plan.rank import Rank
 from labkit.plan.semantics import DeviceSemantics, replacing
 from labkit.plan.trace import Trace
+from labkit.plan.workspaces import workspace_bytes
 
 STEPS = 2
 """The second step meets parameters, old gradients, new optimizer state and activations at once."""
@@ -32,6 +33,7 @@ def trace_module(
     machine = dataclasses.replace(machine, report_every=1)
     micro_steps = options.get("accumulate_grad_batches", 1)
     rank = Rank()
+    rank.tracker.workspace_bytes = workspace_bytes(machine)
     with replacing(), DeviceSemantics(machine) as semantics, rank.tracker as tracker:
         marks = Marks(tracker)
         capture = MemoryCapture(tracker, on_phase=lambda phase: marks.set())

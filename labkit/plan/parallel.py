@@ -7,19 +7,22 @@ from labkit.config.schema import RunConfig
 from labkit.plan.ddp import BucketedGradients
 from labkit.plan.offload import Offloaded
 from labkit.plan.rank import Rank
+from labkit.plan.workspaces import workspace_bytes
 
 
 @contextlib.contextmanager
 def rank(config: RunConfig) -> Generator[Rank]:
     """The first rank of ``config.strategy`` and ``config.devices``, on ``meta``."""
-    if config.placement.shards:
-        from labkit.plan.fsdp import ShardedModel  # takes half a second to import
+    with contextlib.ExitStack() as ends:
+        if config.placement.shards:
+            from labkit.plan.fsdp import ShardedModel  # takes half a second to import
 
-        with ShardedModel(config) as sharded:
-            yield sharded
-    elif config.placement.replicates:
-        yield BucketedGradients()
-    elif config.placement.offloads:
-        yield Offloaded(config)
-    else:
-        yield Rank()
+            found: Rank = ends.enter_context(ShardedModel(config))
+        elif config.placement.replicates:
+            found = BucketedGradients()
+        elif config.placement.offloads:
+            found = Offloaded(config)
+        else:
+            found = Rank()
+        found.tracker.workspace_bytes = workspace_bytes(config)
+        yield found

@@ -77,7 +77,7 @@ def predict(config: RunConfig, gpu: str | None = None, cache: TraceCache | None 
     if gpu is not None:
         found = find_gpu(gpu)
         refuse_without_bf16(config, found.name)
-        config = dataclasses.replace(config, device="cuda", capacity_gib=found.usable_bytes / 2**30)
+        config = dataclasses.replace(config, **found.values)
     trace = (cache or TraceCache.find()).trace(config).first(_optimizer_steps(config))
     kind, block_bytes = _allocator(config), warm_up_bytes(config, trace)
     found = judge(trace, config.capacity_bytes, kind, block_bytes)

@@ -21,6 +21,8 @@ def profile_yaml(tuned: Tuned) -> str:
         "  device: cuda",
         f"  capacity_gib: {gpu.usable_bytes / 2**30:.6g}  # what torch can reserve; {gpu.usable_is}",
     ]
+    if (capability := gpu.values["compute_capability"]) is not None:
+        lines.append(f"  compute_capability: {capability}")
     if tuned.models:
         lines += ["", f"# The course's own models are too large or too small here: {_share(tuned)}, random weights."]
         lines += ["models:", *(f"  {real}: {model}" for real, model in tuned.models.items())]

@@ -6,7 +6,6 @@ from typing import Any
 from torch import nn
 
 from labkit.config.schema import RunConfig
-from labkit.memory.tracker import Tracker
 from labkit.plan.paged import build_paged
 from labkit.plan.shapes import ShapeTracker
 from labkit.train.optimizers import build_optimizer
@@ -18,7 +17,7 @@ class Rank:
     ``tracker`` follows the device's memory; the caller enters it.
     """
 
-    def __init__(self, tracker: Tracker | None = None) -> None:
+    def __init__(self, tracker: ShapeTracker | None = None) -> None:
         self.tracker = tracker or ShapeTracker()
 
     def building(self) -> contextlib.AbstractContextManager[Any]:

@@ -46,7 +46,7 @@ def largest_batch(
     Raises ``ConfigError`` for an unknown GPU and ``PredictionError`` for a run that cannot be predicted.
     """
     if gpu is not None:
-        config = dataclasses.replace(config, device="cuda", capacity_gib=find_gpu(gpu).usable_bytes / 2**30)
+        config = dataclasses.replace(config, **find_gpu(gpu).values)
     traces = cache or TraceCache.find()
     if choices is None:
         choices = range(1, (config.num_train_samples or MOST_SAMPLES) + 1)

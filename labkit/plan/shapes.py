@@ -9,20 +9,26 @@ from typing import Any
 
 import torch
 
-from labkit.borrowed.torch import FUSED_SGD, GROUPED_MATMUL, ON_LISTS, schema, storage_key, tree_iter
+from labkit.borrowed.torch import FUSED_SGD, GROUPED_MATMUL, ON_LISTS, in_backward, schema, storage_key, tree_iter
 from labkit.memory.tracker import Tracker
 from labkit.plan.errors import PredictionError
 from labkit.plan.values import Values, reads
+from labkit.plan.workspaces import MULTIPLY
 
 _Like = tuple[torch.Size, tuple[int, ...], torch.dtype]
 
 
 class ShapeTracker(Tracker):
-    """A tracker of ``meta`` tensors that keeps its events and remembers what operations give."""
+    """A tracker of ``meta`` tensors that keeps its events and remembers what operations give.
+
+    With ``workspace_bytes`` the first multiplication of forward, and that of backward, allocate so much for good.
+    """
 
     def __init__(self) -> None:
         super().__init__(device_type="meta", keep_events=True)
         self.values = Values()
+        self.workspace_bytes = 0
+        self._workspaces: dict[bool, torch.Tensor] = {}
         self._known: dict[Any, Any] = {}
 
     def _compute(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -30,6 +36,10 @@ class ShapeTracker(Tracker):
             return self.values.answer(func, args, kwargs)
         out = self._shaped(func, args, kwargs)
         self.values.follow(func, args, kwargs, out)
+        if self.workspace_bytes and func in MULTIPLY and (backward := in_backward()) not in self._workspaces:
+            made = torch.empty(self.workspace_bytes, dtype=torch.uint8, device="meta")
+            self._workspaces[backward] = made
+            self._see(made, "workspace of cuBLAS", "unattributed")
         return out
 
     def _shaped(self, func: Any, args: Any, kwargs: Any) -> Any:

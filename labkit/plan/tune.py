@@ -106,7 +106,7 @@ def tune(
         if say is not None:
             say(f"planning the course with {'its own models' if scale is None else f'models of {scale} size'}")
         models = (models_of or stand_ins)(scale)
-        machine = {"device": device, "capacity_gib": capacity / 2**30}
+        machine = card.values | {"device": device, "capacity_gib": capacity / 2**30}
         attempt = _Attempt(workspace, card, machine, models, wanted, cache or TraceCache.find())
         found = Tuned(gpu=card, scale=scale, models=models, lessons=attempt.lessons())
         if best is None or len(found.held) > len(best.held):

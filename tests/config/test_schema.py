@@ -28,7 +28,7 @@ OTHER = {
     "enable_checkpointing": True, "save_every": 5, "keep_checkpoints": 3, "save_model": True,
     "weights": "random", "use_lora": True,
     "use_qlora": True, "double_quant": True, "strategy": "deepspeed_stage_2_offload", "lr_scaling": "linear",
-    "devices": 2, "num_nodes": 2, "collective_timeout_s": 60.0,
+    "devices": 2, "num_nodes": 2, "collective_timeout_s": 60.0, "compute_capability": 8.0,
 }  # fmt: skip
 NEEDS = {
     "device": {"capacity_gib": 1.0}, "save_every": {"enable_checkpointing": True}, "double_quant": {"use_qlora": True},
