@@ -135,9 +135,10 @@ class MemoryCapture(Callback):
         if self._following:
             # what forward has left in the module is no activation any more; the rest waits for the graph, which lives
             # as long as the loss: frozen layers that are checkpointed leave it what they have computed again
-            forward = ("activations", UNDECIDED)
-            kept = [t for t in attributes(pl_module) if self._tracker.category(t) in forward]
-            self._tracker.assign(kept, "unattributed")
+            if self.reports(self.step):  # looking at every attribute takes a percent of a step
+                forward = ("activations", UNDECIDED)
+                kept = [t for t in attributes(pl_module) if self._tracker.category(t) in forward]
+                self._tracker.assign(kept, "unattributed")
             self._end_phase("after_backward", "activations")
 
     def on_train_batch_end(
