@@ -11,6 +11,11 @@ TRAINER = ("_trainer", "_fabric")
 """Attributes that Lightning hangs on a module; they lead to everything that the trainer has."""
 
 
+def is_compiled_whole(module: LightningModule) -> bool:
+    """Whether ``torch.compile`` was given the module itself, which Lightning unwraps and remembers so."""
+    return module._compiler_ctx is not None
+
+
 def set_module(strategy: Strategy, module: LightningModule | None) -> None:
     """Give a strategy a module, or take it away; ``lightning_module`` can only be read."""
     strategy._lightning_module = module

@@ -17,8 +17,8 @@ __all__ = [
     "ATTENTION_BY_MATH", "COPY_TO", "CUDNN_ATTENTION", "EFFICIENT_ATTENTION", "FLASH_ATTENTION",
     "FLASH_ATTENTION_ON_CPU", "FUSED_DEVICES", "FUSED_SGD", "GROUPED_MATMUL", "MODULE_TABLES", "ON_LISTS",
     "READ_NUMBER", "TorchDispatchMode", "bucket_assignment", "composite_on_meta", "entered_modes", "fake_store",
-    "in_backward", "is_persistent", "is_sharded", "local", "multiply_all", "recurrent_layers", "schema",
-    "sparse_parts", "storage_key", "storage_uses", "tree_iter", "tree_map", "without_modes",
+    "in_backward", "is_compiled", "is_persistent", "is_sharded", "local", "multiply_all", "recurrent_layers",
+    "schema", "sparse_parts", "storage_key", "storage_uses", "tree_iter", "tree_map", "without_modes",
 ]  # fmt: skip
 
 # -- modes: ``TorchDispatchMode`` sees every operation, and lies in a private module, though torch's docs name it
@@ -142,6 +142,12 @@ MODULE_TABLES = ("_parameters", "_buffers", "_modules")
 def is_persistent(module: nn.Module, name: str) -> bool:
     """Whether a buffer of a module is saved; otherwise only its state dict tells, which reads what ``meta`` has not."""
     return name not in module._non_persistent_buffers_set
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Whether a module or a part of it runs through ``torch.compile``, as a wrapper of it or in its own call."""
+    wrapper = getattr(sys.modules.get("torch._dynamo.eval_frame"), "OptimizedModule", ())  # not loaded, not compiled
+    return any(isinstance(part, wrapper) or part._compiled_call_impl is not None for part in module.modules())
 
 
 # -- ranks

@@ -1,12 +1,14 @@
 """MemoryCapture: a Lightning callback that reports memory phase by phase, for any LightningModule."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from labkit.borrowed.torch import entered_modes, is_sharded
+from labkit.borrowed.lightning import is_compiled_whole
+from labkit.borrowed.torch import entered_modes, is_compiled, is_sharded
 from labkit.config.device import SIMULATED_GPU
 from labkit.memory.categories import on_device
 from labkit.memory.cuda import AllocatorCounters, reconcile
@@ -33,6 +35,10 @@ class MemoryCapture(Callback):
     ``on_phase`` is called with each ``PhaseMemory``. Raises ``ValueError`` for ``report_every`` below 1 and, when
     training starts, for a ``tracker`` that is not entered.
 
+    A module that goes through ``torch.compile`` runs compiled, as without the callback, and what happens in a compiled
+    region is not followed: on CUDA the counters have it as ``unattributed``, and on a CPU, which has no counters,
+    nothing is reported and ``refused`` says so. On a simulated GPU compiled modules run eagerly, and are followed.
+
     On CUDA the allocator's counters decide: each phase adds up to them, and what the tracker has not seen is
     ``unattributed``. ``owned_by`` gives, for an optimizer that is not torch's, its tensors by category; on the
     simulated GPU, where all memory is the host's, ownership is what tells the two apart.
@@ -53,12 +59,14 @@ class MemoryCapture(Callback):
         )
         self.died_in: dict[str, Any] | None = None
         self.held: dict[str, int] | None = None
+        self.refused: str | None = None
         self.activity = "load_model"
         self.step = 0
         self.micro_step = 0
         self._found = tracker
         self._always = tracker is not None
         self._entered = False
+        self._looks = True
         self._global_step = 0
         self._report_every = report_every
         self._on_phase = on_phase
@@ -77,7 +85,7 @@ class MemoryCapture(Callback):
 
     def reports(self, step: int) -> bool:
         """Whether optimizer step ``step`` (the first is 0) is reported."""
-        return step in (0, 1) or step % self._report_every == 0
+        return self.refused is None and (step in (0, 1) or step % self._report_every == 0)
 
     def claim(self, category: str) -> None:
         """Say that what was allocated since the last phase, and is not assigned, is for ``category``."""
@@ -97,6 +105,13 @@ class MemoryCapture(Callback):
             self._found = _tracker_of(pl_module)
             self.report.source = "CUDA" if self._tracker.device_type == "cuda" else SIMULATED_GPU
         self._counters = self._allocator_counters()
+        self._looks = self._always or not (is_compiled(pl_module) or is_compiled_whole(pl_module))
+        if not self._looks and self._counters is None:
+            self.refused = (
+                f"{type(pl_module).__name__} is compiled, and of compiled regions a CPU cannot say what they hold; "
+                "train it without torch.compile, or on CUDA, to get a memory report."
+            )
+            warnings.warn(self.refused, stacklevel=2)
         self.activity = "load_batch"
         if self._always:
             if self._tracker not in entered_modes():
@@ -117,7 +132,8 @@ class MemoryCapture(Callback):
                 self._tracker.reassign(UNDECIDED, "unattributed")
             return
         if not self._always:
-            self._tracker.__enter__()
+            if self._looks:
+                self._tracker.__enter__()
             self._entered = True
             self._tracker.begin_phase()
         self._tracker.assign(tensors_in(batch), "inputs")
@@ -216,7 +232,8 @@ class MemoryCapture(Callback):
     def _leave(self) -> None:
         if self._entered:
             self._entered = False
-            self._tracker.__exit__(None, None, None)
+            if self._looks:
+                self._tracker.__exit__(None, None, None)
 
     def _let_go(self) -> None:
         # who keeps the report should not keep the model: neither here nor in what Lightning hangs on every callback

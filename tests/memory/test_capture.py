@@ -12,9 +12,11 @@ from lightning.pytorch.demos.transformer import LightningTransformer
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, TensorDataset
+from transformers import BatchEncoding
 
 from labkit.memory.capture import MemoryCapture
 from labkit.memory.categories import CATEGORIES, on_device
+from labkit.memory.owners import tensors_in
 from labkit.memory.report import PHASES, MemoryReport
 from labkit.memory.tracker import Tracker
 
@@ -473,3 +475,85 @@ def test_an_out_of_memory_error_before_training_belongs_to_load_model():
         Words()
     assert capture.died_in is None
     assert capture.activity == "load_model"
+
+
+class Net(torch.nn.Linear):
+    """A layer with a forward of its own: torch's own are not compiled one by one."""
+
+    def forward(self, x):
+        return super().forward(x) + 1
+
+
+class Compiled(BoringModel):
+    """A demo whose net goes through torch.compile, with a backend that says when it runs."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.runs, self.layer = 0, Net(32, 2)
+
+        def backend(graph, examples):
+            def run(*args):
+                self.runs += 1
+                return graph.forward(*args)
+
+            return run
+
+        if how == "wrapped":
+            self.layer = torch.compile(self.layer, backend=backend)
+        elif how == "in place":
+            self.layer.compile(backend=backend)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["wrapped", "in place"])
+def test_a_compiled_module_runs_compiled_and_a_cpu_says_that_it_has_no_report(how):
+    loader = DataLoader(RandomDataset(32, 16), batch_size=4)
+    without, module = Compiled(how), Compiled(how)
+    trainer().fit(without, loader)
+    capture = MemoryCapture(report_every=1)
+    with pytest.warns(UserWarning, match="Compiled is compiled.*train it without torch.compile, or on CUDA"):
+        trainer(capture).fit(module, loader)
+    assert module.runs == without.runs > 0
+    assert capture.report.phases == []
+    assert "compiled" in capture.refused
+    assert not _get_current_dispatch_mode_stack()
+
+
+@pytest.mark.slow
+def test_a_module_that_is_compiled_as_a_whole_is_told_too():
+    capture = MemoryCapture()
+    with pytest.warns(UserWarning, match="is compiled"):
+        trainer(capture, max_steps=1).fit(torch.compile(BoringModel(), backend="eager"))
+    assert capture.report.phases == []
+
+
+def test_a_module_that_is_not_compiled_is_not_refused():
+    capture = MemoryCapture()
+    trainer(capture, max_steps=1).fit(BoringModel())
+    assert capture.refused is None
+    assert capture.report.phases
+
+
+class Both(ManualOptimBoringModel):
+    """Two optimizers that both step in each batch."""
+
+    def training_step(self, batch, batch_idx):
+        for optimizer in self.optimizers():
+            optimizer.zero_grad()
+            self.manual_backward(self.step(batch))
+            optimizer.step()
+
+    def configure_optimizers(self):
+        return [torch.optim.SGD(self.layer.parameters(), lr=0.1) for _ in range(2)]
+
+
+def test_a_batch_is_one_step_however_many_optimizers_step():
+    capture = MemoryCapture(report_every=4)
+    trainer(capture, limit_train_batches=6, limit_val_batches=0).fit(Both())
+    assert sorted({phase.step for phase in capture.report.phases}) == [0, 1, 4]
+
+
+def test_the_tensors_of_a_batch_are_found_in_mappings_too():
+    tensors = [torch.zeros(1) for _ in range(4)]
+    batch = BatchEncoding({"a": tensors[0], "b": [tensors[1], (tensors[2], "text")], "c": {"d": tensors[3], "e": 5}})
+    assert list(map(id, tensors_in(batch))) == list(map(id, tensors))
