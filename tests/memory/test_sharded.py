@@ -36,7 +36,7 @@ def test_shards_are_parameters_and_gradients(group):
     for layer in module.stack:
         fully_shard(layer)
     fully_shard(module.stack)
-    capture, loop = MemoryCapture(), SimpleNamespace(global_step=0, optimizers=[])
+    capture, loop = MemoryCapture(), SimpleNamespace(global_step=0, optimizers=[], callbacks=[])
     capture.on_train_start(loop, module)
     assert isinstance(capture._tracker, ShardTracker)
     batch = torch.randn(2, WIDTH)

@@ -49,7 +49,9 @@ def train(config):
     sharded = config.strategy == "fsdp"
     tracker = (ShardTracker if sharded else Tracker)(device_type="cpu")
     capture = MemoryCapture(tracker)
-    loop = SimpleNamespace(global_step=0, accumulate_grad_batches=config.accumulate_grad_batches, world_size=1)
+    loop = SimpleNamespace(
+        global_step=0, accumulate_grad_batches=config.accumulate_grad_batches, world_size=1, callbacks=[]
+    )  # fmt: skip
     autocast = torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16-mixed", cache_enabled=False)
     with tracker:
         with host() if sharded else contextlib.nullcontext():

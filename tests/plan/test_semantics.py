@@ -113,6 +113,7 @@ class Layers(nn.Module):
         return x.softmax(-1).sum() + line.sum() + F.mse_loss(x, x.detach())
 
 
+@pytest.mark.filterwarnings("ignore:TF32 acceleration on top of oneDNN")  # of the switch, not of what is switched
 def test_autocast_casts_what_torchs_own_casts_on_a_cpu():
     def followed(device, casting, tracker):
         model, x = Layers().to(device), torch.zeros(2, 4, 8, 8, device=device)

@@ -17,7 +17,7 @@ STEPS = {
     "row": lambda x: x[0].expand_as(x) + 0,
     "write a row": lambda x: x.index_fill_(0, torch.tensor([0]).to(x.device), 7),
     "write through a view": lambda x: (x[..., -1].zero_(), x)[1],
-    "write a part": lambda x: (x.view(-1)[1:3].copy_(torch.tensor([5, 6]).to(x.device)), x)[1],
+    "write a part": lambda x: (x.flatten()[1:3].copy_(torch.tensor([5, 6]).to(x.device)), x)[1],
     "transpose": lambda x: x.transpose(0, 1),
     "contiguous": lambda x: x.contiguous(),
     "count": lambda x: x.cumsum(0),
