@@ -15,10 +15,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 __all__ = [
     "ATTENTION_BY_MATH", "COPY_TO", "CUDNN_ATTENTION", "EFFICIENT_ATTENTION", "FLASH_ATTENTION",
-    "FLASH_ATTENTION_ON_CPU", "FUSED_DEVICES", "FUSED_SGD", "GROUPED_MATMUL", "MODULE_TABLES", "ON_LISTS",
+    "FLASH_ATTENTION_ON_CPU", "FUSED_DEVICES", "FUSED_SGD", "GROUPED_MATMUL", "MODULE_TABLES", "ONE_HOLDER", "ON_LISTS",
     "READ_NUMBER", "TorchDispatchMode", "bucket_assignment", "composite_on_meta", "entered_modes", "fake_store",
-    "in_backward", "is_persistent", "is_sharded", "local", "multiply_all", "recurrent_layers", "schema",
-    "sparse_parts", "storage_key", "storage_uses", "tree_iter", "tree_map", "without_modes",
+    "in_backward", "in_python_node", "is_persistent", "is_sharded", "local", "multiply_all", "recurrent_layers",
+    "schema", "sparse_parts", "storage_key", "storage_uses", "tree_iter", "tree_map", "without_modes",
 ]  # fmt: skip
 
 # -- modes: ``TorchDispatchMode`` sees every operation, and lies in a private module, though torch's docs name it
@@ -47,6 +47,11 @@ for one storage, so ``id`` does not tell them apart."""
 def storage_uses(storage: torch.UntypedStorage) -> int:
     """How many hold a storage, C++ code included, which ``sys.getrefcount`` does not know of."""
     return torch._C._storage_Use_Count(storage._cdata)  # type: ignore[attr-defined]
+
+
+ONE_HOLDER = (4, 2)
+"""Uses of a tensor, and of its storage, that a mode is given by C++ while nobody but one buffer of autograd has it: the
+buffer, the operation's arguments, and what Python was given."""
 
 
 def sparse_parts(tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -81,6 +86,11 @@ FUSED_SGD = (torch.ops.aten._fused_sgd_.default, torch.ops.aten._fused_sgd_.tens
 def in_backward() -> bool:
     """Whether autograd is computing gradients: in a thread of its own on CUDA, in this one on ``meta``."""
     return torch._C._current_graph_task_id() != -1  # type: ignore[attr-defined]
+
+
+def in_python_node() -> bool:
+    """Whether what autograd computes, or has computed last, is the backward of a function written in Python."""
+    return isinstance(torch._C._current_autograd_node(), torch.autograd.function.BackwardCFunction)  # type: ignore
 
 
 READ_NUMBER = torch.ops.aten._local_scalar_dense.default
