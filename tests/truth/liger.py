@@ -45,8 +45,8 @@ class NotPredicted(Exception):
 class Layer:
     """What a script measures. ``backward`` is given what ``forward`` returned."""
 
-    forward: Callable[[], Tensor]
-    backward: Callable[[Tensor], Any]
+    forward: Callable[[], Any]
+    backward: Callable[[Any], Any]
 
 
 # -- layers
@@ -175,7 +175,7 @@ def _neighborhood_attention(c: dict[str, Any]) -> Layer:
     gradient = torch.empty_like(x)
     x.requires_grad_()
 
-    def forward() -> Tensor:
+    def forward(kept: Any = four) -> Tensor:
         query, key, value = to_query(x), to_key(x), to_value(x)
         query = query.view(batch, length, heads, size).transpose(1, 2)
         key = key.view(batch, length, heads, size).transpose(1, 2)
@@ -188,7 +188,7 @@ def _neighborhood_attention(c: dict[str, Any]) -> Layer:
         attended = attended.transpose(1, 2).contiguous().view(batch, length, hidden)
         return to_out(attended)
 
-    return Layer(forward, _given_gradient(gradient)) if four else None
+    return Layer(forward, _given_gradient(gradient))
 
 
 def _convolved_attention(c: dict[str, Any]) -> Layer:
@@ -243,13 +243,12 @@ def _llama4_rope(c: dict[str, Any]) -> Layer:
     kept = torch.empty(1, length, dtype=torch.int64), _empty(size // 2)  # positions and inverse frequencies
     angles = torch.empty(1, length, size // 2, dtype=torch.complex64)
 
-    def forward(kept: Any = kept) -> Tensor:
-        pair_of = [torch.view_as_complex(t.float().reshape(*t.shape[:-1], -1, 2)) for t in (query, key)]
-        out = [torch.view_as_real(pair * angles[:, :, None, :]).flatten(3) for pair in pair_of]
-        del pair_of
-        turned = out[0].type_as(query), out[1].type_as(key)
-        del out
-        return turned
+    torch.mm(kept[1][:, None], kept[1][None])  # the embedding multiplies them
+
+    def forward(kept: Any = kept) -> Any:
+        pairs = [torch.view_as_complex(t.float().reshape(*t.shape[:-1], -1, 2)) for t in (query, key)]
+        turned = [torch.view_as_real(pair * angles[:, :, None, :]).flatten(3) for pair in pairs]
+        return turned[0].type_as(query), turned[1].type_as(key)
 
     def backward(turned: Any) -> None:
         torch.autograd.grad(turned, (query, key), gradients, allow_unused=True, retain_graph=True)
@@ -525,7 +524,7 @@ def predict(row: dict[str, str]) -> int:
         raise NotPredicted(str(error)) from error
     try:
         with replacing(), DeviceSemantics(machine), ShapeTracker() as tracker, torch.device("meta"):
-            tracker.workspace_bytes = workspace_bytes(machine)
+            tracker.workspace_bytes, tracker.on_cuda = workspace_bytes(machine), True
             return _peak_bytes(kernel, _config(row), mode, tracker)
     except KeyError as error:
         raise NotPredicted(f"its settings have no {error}, as this version of the script has") from error
