@@ -22,6 +22,7 @@ IN_PLACE = _SCATTER | {_ADD}
 """Operations that autograd does in place where it may."""
 
 
+_GROUP_NORM_BACKWARD = _aten.native_group_norm_backward.default
 _SORT = {_aten.sort.default, _aten.sort.stable}
 _SORTED_IN_PLACE, _SORTED_AT_ONCE = 4096, 128
 """Numbers in a row that are sorted where the result lies, and rows from which on they are sorted as segments."""
@@ -31,9 +32,25 @@ def scratch(func: Any, args: Any, kwargs: Any) -> torch.Tensor | None:
     """What a kernel allocates besides its results, and frees when it ends; None where it is nothing, or not known."""
     if func is SOFTMAX_BACKWARD:
         return torch.empty_like(args[0])
+    if func is _GROUP_NORM_BACKWARD:
+        return _scratch_of_group_norm(*args)
     if func in _SORT:
         return _scratch_of_sort(args[0], kwargs.get("dim", args[1] if len(args) > 1 else -1))
     return None
+
+
+def _scratch_of_group_norm(
+    gradient: torch.Tensor, x: torch.Tensor, mean: torch.Tensor, scale: torch.Tensor, weight: torch.Tensor | None,
+    batch: int, channels: int, size: int, groups: int, wanted: list[bool],
+) -> torch.Tensor | None:  # fmt: skip
+    """Sums of each channel, and for the input's gradient factors of each channel and group
+    (``GroupNormBackwardKernelImplInternal`` in ``aten/src/ATen/native/cuda/group_norm_kernel.cu``)."""
+    if size == 1:
+        return None
+    factors = (channels if weight is not None else 0) + 2 * groups if wanted[0] else 0
+    return torch.empty(
+        batch * (2 * channels + factors), dtype=torch.promote_types(x.dtype, torch.float32), device="meta"
+    )
 
 
 def _scratch_of_sort(tensor: torch.Tensor, dim: Any) -> torch.Tensor | None:

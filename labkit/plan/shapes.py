@@ -43,7 +43,8 @@ class ShapeTracker(Tracker):
         self.values.follow(func, args, kwargs, out)
         if self.on_cuda and (besides := scratch(func, args, kwargs)) is not None:
             for made in (*tree_iter(out), besides):
-                self._see(made, func)
+                if made is not None:
+                    self._see(made, func)
             del besides, made
         if self.workspace_bytes and func in MULTIPLY and (backward := in_backward()) not in self._workspaces:
             made = torch.empty(self.workspace_bytes, dtype=torch.uint8, device="meta")

@@ -80,6 +80,19 @@ def test_long_rows_are_sorted_with_room_for_copies():
     assert allocated(128, 8192, "cuda") == pytest.approx(4 + 5, abs=0.001)
 
 
+def test_group_norm_sums_each_channel_first_in_backward():
+    def highest(machine):
+        config = RunConfig(**MACHINES[machine])
+        layer = nn.GroupNorm(8, 32, device="meta")
+        with ShapeTracker() as tracker:
+            tracker.on_cuda = config.on_cuda
+            x = torch.empty(64, 32, 16, device="meta", requires_grad=True)
+            layer(x).backward(torch.empty_like(x))
+            return tracker.peak_bytes
+
+    assert highest("cuda") - highest("simulated") == 64 * (3 * 32 + 2 * 8) * 4
+
+
 @pytest.mark.filterwarnings("ignore:Mismatch dtype")
 @pytest.mark.parametrize(("dtype", "plain"), [(torch.float32, False), (torch.float64, True)])
 def test_rms_norm_is_one_kernel_where_the_weight_has_the_inputs_dtype(dtype, plain):
