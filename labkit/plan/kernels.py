@@ -103,7 +103,7 @@ class _RmsNorm(torch.autograd.Function):
     """The fused kernel, which keeps its input and a number for each row."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, shape: list[int], weight: torch.Tensor | None) -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, shape: list[int], weight: torch.Tensor | None) -> Any:  # type: ignore
         outer = x.dim() - len(shape)
         dtype = x.dtype if x.dtype == torch.float64 else torch.float32
         scales = torch.empty(*x.shape[:outer], *[1] * len(shape), dtype=dtype, device=x.device)

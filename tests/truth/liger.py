@@ -38,8 +38,8 @@ _RUNS = 3
 
 
 _NOTHING_STAYS = "2025-04-23"
-"""Release of torch 2.7. This alone was learnt from the numbers: in scripts before it that compile Liger's loss, the plain
-loss takes more than predicted by the same bytes whatever the batch, those of the weight, its gradient and a small
+"""Release of torch 2.7. This alone was learnt from the numbers: in scripts before it that compile Liger's loss, the
+plain loss takes more than predicted by the same bytes whatever the batch, those of the weight, its gradient and a small
 batch. Later ones agree with what is predicted."""
 
 
