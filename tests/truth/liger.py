@@ -75,6 +75,23 @@ def _given_gradient(gradient: Tensor) -> Callable[[Tensor], None]:
     return lambda y: y.backward(gradient, retain_graph=True)
 
 
+def _input(*size: int, dtype: torch.dtype, given: bool) -> tuple[Tensor, Callable[[Tensor], None]]:
+    """An input, and backward with a gradient that is ``given`` from the start, or else drawn in each run."""
+    x = _empty(*size, dtype=dtype)
+    backward = _given_gradient(torch.empty_like(x)) if given else _new_gradient
+    return x.requires_grad_(), backward
+
+
+def _is_newer(c: dict[str, Any]) -> bool:
+    """Whether it is of the scripts since April 2026, which build the layer of one provider and draw each gradient."""
+    return "hidden_size" in c or "vocab_size" in c
+
+
+def _tokens(c: dict[str, Any]) -> int:
+    count: int = c["BT"] if "BT" in c else c["T"]
+    return count
+
+
 class _GatedMlp(nn.Module):
     """Llama's."""
 
@@ -99,35 +116,37 @@ def _mlp(c: dict[str, Any]) -> Layer:
 
 
 def _rms_norm(c: dict[str, Any]) -> Layer:
-    size = c["H"]
-    weight, other = _empty(size, grad=True), _empty(size, grad=True)
-    x = _empty(c["M"], size, dtype=c["dtype"])
-    gradient = torch.empty_like(x)
-    x.requires_grad_()
+    newer = _is_newer(c)
+    size, count = (c["hidden_size"], _tokens(c)) if newer else (c["H"], c["M"])
+    weight, *other = (_empty(size, grad=True) for _ in range(1 if newer else 2))
+    x, backward = _input(count, size, dtype=c["dtype"], given=not newer)
 
-    def forward(kept: Tensor = other) -> Tensor:
+    def forward(kept: Any = other) -> Tensor:
         numbers = x.float()
         squares = numbers.pow(2).mean(-1, keepdim=True)
         numbers = numbers * torch.rsqrt(squares + c["eps"])
         return weight * numbers.to(x.dtype)
 
-    return Layer(forward, _given_gradient(gradient))
+    return Layer(forward, backward)
 
 
 def _layer_norm(c: dict[str, Any]) -> Layer:
-    layers = nn.LayerNorm(c["N"], eps=c["eps"]), nn.LayerNorm(c["N"])
-    x = _empty(c["M"], c["N"], dtype=c["dtype"])
-    gradient = torch.empty_like(x)
-    x.requires_grad_()
-    return Layer(lambda: layers[0](x), _given_gradient(gradient))
+    newer = _is_newer(c)
+    size, count = (c["hidden_size"], _tokens(c)) if newer else (c["N"], c["M"])
+    dtype = c["dtype"] if newer else torch.float32
+    layers = [nn.LayerNorm(size, eps=c["eps"], dtype=dtype) for _ in range(1 if newer else 2)]
+    x, backward = _input(count, size, dtype=c["dtype"], given=not newer)
+    return Layer(lambda: layers[0](x), backward)
 
 
 def _group_norm(c: dict[str, Any]) -> Layer:
-    layers = [nn.GroupNorm(c["C"] // c["channels_per_group"], c["C"], eps=c["eps"]) for _ in range(2)]
-    x = _empty(c["M"], c["C"], c["H"], dtype=c["dtype"])
-    gradient = torch.empty_like(x)
-    x.requires_grad_()
-    return Layer(lambda: layers[0](x), _given_gradient(gradient))
+    newer = _is_newer(c)
+    size, count = (c["hidden_size"], max(1, _tokens(c) // c["H"])) if newer else (c["C"], c["M"])
+    dtype = c["dtype"] if newer else torch.float32
+    groups = size // c["channels_per_group"]
+    layers = [nn.GroupNorm(groups, size, eps=c["eps"], dtype=dtype) for _ in range(1 if newer else 2)]
+    x, backward = _input(count, size, c["H"], dtype=c["dtype"], given=not newer)
+    return Layer(lambda: layers[0](x), backward)
 
 
 def _megatron_rms_norm(c: dict[str, Any]) -> Layer:
@@ -148,15 +167,18 @@ def _megatron_swiglu(c: dict[str, Any]) -> Layer:
 
 
 def _softmax(c: dict[str, Any]) -> Layer:
+    if _is_newer(c):
+        x = _empty(_tokens(c), c["hidden_size"], dtype=c["dtype"], grad=True)
+        return Layer(lambda: torch.softmax(x, -1), _new_gradient)
     x = _empty(c["N"], dtype=c["dtype"], grad=True)  # the script makes one row of N numbers and does not use M
     return Layer(lambda: torch.softmax(x, -1), lambda y: y.backward(torch.ones_like(y), retain_graph=True))
 
 
 def _sparsemax(c: dict[str, Any]) -> Layer:
-    x = _empty(c["B"] * c["T"], c["V"], dtype=c["dtype"])
-    gradient = torch.empty_like(x)
-    x.requires_grad_()
-    dim = c["dim"]
+    newer = _is_newer(c)
+    size = (_tokens(c), c["hidden_size"]) if newer else (c["B"] * c["T"], c["V"])
+    x, backward = _input(*size, dtype=c["dtype"], given=not newer)
+    dim = c.get("dim", -1)
 
     def forward() -> Tensor:
         ordered, _ = torch.sort(x, dim=dim, descending=True)
@@ -169,7 +191,7 @@ def _sparsemax(c: dict[str, Any]) -> Layer:
         threshold = (total - 1) / count
         return torch.clamp(x - threshold, min=0)
 
-    return Layer(forward, _given_gradient(gradient))
+    return Layer(forward, backward)
 
 
 def _neighborhood_attention(c: dict[str, Any]) -> Layer:
@@ -177,9 +199,7 @@ def _neighborhood_attention(c: dict[str, Any]) -> Layer:
     size = hidden // heads
     four = [[nn.Linear(hidden, hidden, bias=c["bias"]).to(c["dtype"]) for _ in range(4)] for _ in range(2)]
     to_query, to_key, to_value, to_out = four[0]
-    x = _empty(batch, length, hidden, dtype=c["dtype"])
-    gradient = torch.empty_like(x)
-    x.requires_grad_()
+    x, backward = _input(batch, length, hidden, dtype=c["dtype"], given=True)
 
     def forward(kept: Any = four) -> Tensor:
         query, key, value = to_query(x), to_key(x), to_value(x)
@@ -194,7 +214,7 @@ def _neighborhood_attention(c: dict[str, Any]) -> Layer:
         attended = attended.transpose(1, 2).contiguous().view(batch, length, hidden)
         return to_out(attended)
 
-    return Layer(forward, _given_gradient(gradient))
+    return Layer(forward, backward)
 
 
 def _convolved_attention(c: dict[str, Any]) -> Layer:
@@ -266,19 +286,23 @@ def _llama4_rope(c: dict[str, Any]) -> Layer:
 
 
 def _cross_entropy(c: dict[str, Any]) -> Layer:
-    x, target = _empty(c["B"] * c["T"], c["V"], grad=True), _labels(c["V"], c["B"] * c["T"])
-    return Layer(lambda: F.cross_entropy(x, target), lambda y: y.backward())
+    newer = _is_newer(c)
+    count, classes = (_tokens(c), c["vocab_size"]) if newer else (c["B"] * c["T"], c["V"])
+    x, target = _empty(count, classes, grad=True), _labels(classes, count)
+    return Layer(lambda: F.cross_entropy(x, target), _new_gradient if newer else lambda y: y.backward())
 
 
 def _linear_cross_entropy(c: dict[str, Any]) -> Layer:
-    layers = [nn.Linear(c["H"], c["V"], bias=False, dtype=c["dtype"]) for _ in range(2)]
-    x, target = _empty(c["BT"], c["H"], dtype=c["dtype"], grad=True), _labels(c["V"], c["BT"])
+    newer = _is_newer(c)
+    hidden, classes = (c["hidden_size"], c["vocab_size"]) if newer else (c["H"], c["V"])
+    layers = [nn.Linear(hidden, classes, bias=False, dtype=c["dtype"]) for _ in range(1 if newer else 2)]
+    x, target = _empty(_tokens(c), hidden, dtype=c["dtype"], grad=True), _labels(classes, _tokens(c))
 
     def forward() -> Tensor:
         logits = layers[0](x)
         return F.cross_entropy(logits, target)
 
-    return Layer(forward, lambda y: y.backward())
+    return Layer(forward, _new_gradient if newer else lambda y: y.backward())
 
 
 def _divergence(mine: Tensor, other: Tensor) -> Tensor:
@@ -298,8 +322,8 @@ def _divergence_by_row(mine: Tensor, other: Tensor) -> Tensor:
 
 
 def _jsd(c: dict[str, Any]) -> Layer:
-    newer = "vocab_size" in c
-    rows, classes = (c["BT"], c["vocab_size"]) if newer else (c["B"] * c["T"], c["V"])
+    newer = _is_newer(c)
+    rows, classes = (_tokens(c), c["vocab_size"]) if newer else (c["B"] * c["T"], c["V"])
     x, target = _empty(rows, classes, grad=True).log_softmax(-1), _empty(rows, classes).log_softmax(-1)
     if newer:
         return Layer(lambda: _divergence_by_row(x, target), _new_gradient)
@@ -321,14 +345,17 @@ def _linear_jsd(c: dict[str, Any]) -> Layer:
 
 
 def _tvd(c: dict[str, Any]) -> Layer:
-    size = c["B"] * c["T"], c["V"]
+    newer = _is_newer(c)
+    size = (_tokens(c), c["vocab_size"]) if newer else (c["B"] * c["T"], c["V"])
+    if c.get("reduction", "batchmean") != "batchmean":
+        raise NotPredicted(f"reduction {c['reduction']} is not written down")
     x, target = _empty(*size, grad=True).softmax(-1), _empty(*size).softmax(-1)
 
     def forward() -> Tensor:
         distance = torch.abs(x - target) / 2.0
         return torch.sum(distance) / x.size(0)
 
-    return Layer(forward, lambda y: y.backward(retain_graph=True))
+    return Layer(forward, _new_gradient if newer else lambda y: y.backward(retain_graph=True))
 
 
 def _log_probabilities(logits: Tensor, labels: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Liger-Kernel's measurements: what is predicted of them, and how well; no kernel may get worse."""
 
 import csv
+import json
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,19 @@ def test_most_rows_are_predicted_and_nearly_all_of_those_well():
 def test_layers_that_allocate_nothing_unseen_are_exact(name):
     for result in liger.compare(rows(name)):
         assert result.predicted_mib == pytest.approx(result.measured_mib, rel=1e-6)
+
+
+NEWER = {"T": 1024, "hidden_size": 2048, "vocab_size": 4096, "dtype": "torch.bfloat16", "eps": 1e-6, "H": 16,
+         "channels_per_group": 4}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name", ["rms_norm", "layer_norm", "group_norm", "softmax", "sparsemax", "cross_entropy", "tvd", "jsd"]
+)
+def test_rows_of_the_newer_scripts_are_predicted(name):
+    row = {**rows(name)[0], "x_name": "T", "x_value": "1024", "extra_benchmark_config_str": json.dumps(NEWER)}
+    one, two = (liger.predict({**row, "x_value": count}) for count in ("1024", "2048"))
+    assert one < two < 2.1 * one
 
 
 def test_other_sizes_and_gpus_are_predicted_and_what_is_not_known_has_its_reason(tmp_path, capsys):
