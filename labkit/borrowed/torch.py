@@ -15,10 +15,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 __all__ = [
     "ATTENTION_BY_MATH", "COPY_TO", "CUDNN_ATTENTION", "EFFICIENT_ATTENTION", "FLASH_ATTENTION",
-    "FLASH_ATTENTION_ON_CPU", "FUSED_DEVICES", "FUSED_SGD", "GROUPED_MATMUL", "MODULE_TABLES", "ON_LISTS",
-    "READ_NUMBER", "TorchDispatchMode", "bucket_assignment", "composite_on_meta", "entered_modes", "fake_store",
-    "in_backward", "is_compiled", "is_persistent", "is_sharded", "local", "multiply_all", "recurrent_layers",
-    "schema", "sparse_parts", "storage_key", "storage_uses", "tree_iter", "tree_map", "without_modes",
+    "FLASH_ATTENTION_ON_CPU", "FUSED_DEVICES", "FUSED_RMS_NORM", "FUSED_SGD", "GROUPED_MATMUL", "MODULE_TABLES",
+    "ONE_HOLDER", "ON_LISTS", "READ_NUMBER", "SOFTMAX_BACKWARD", "TorchDispatchMode", "bucket_assignment",
+    "composite_on_meta", "entered_modes", "fake_store", "in_backward", "in_python_node", "is_compiled",
+    "is_persistent", "is_sharded", "local", "multiply_all", "recurrent_layers", "schema", "sparse_parts",
+    "storage_key", "storage_uses", "tensor_uses", "tree_iter", "tree_map", "without_modes",
 ]  # fmt: skip
 
 # -- modes: ``TorchDispatchMode`` sees every operation, and lies in a private module, though torch's docs name it
@@ -47,6 +48,16 @@ for one storage, so ``id`` does not tell them apart."""
 def storage_uses(storage: torch.UntypedStorage) -> int:
     """How many hold a storage, C++ code included, which ``sys.getrefcount`` does not know of."""
     return torch._C._storage_Use_Count(storage._cdata)  # type: ignore[attr-defined]
+
+
+ONE_HOLDER = (4, 2)
+"""Uses of a tensor, and of its storage, that a mode is given by C++ while nobody but one buffer of autograd has it: the
+buffer, the operation's arguments, and what Python was given."""
+
+
+def tensor_uses(tensor: torch.Tensor) -> int:
+    """How many hold a tensor, C++ code included."""
+    return tensor._use_count()  # type: ignore[attr-defined]
 
 
 def sparse_parts(tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -83,11 +94,20 @@ def in_backward() -> bool:
     return torch._C._current_graph_task_id() != -1  # type: ignore[attr-defined]
 
 
+def in_python_node() -> bool:
+    """Whether what autograd computes, or has computed last, is the backward of a function written in Python."""
+    return isinstance(torch._C._current_autograd_node(), torch.autograd.function.BackwardCFunction)  # type: ignore
+
+
 READ_NUMBER = torch.ops.aten._local_scalar_dense.default
 """Behind ``item``, ``bool``, ``int`` and ``float`` of a tensor."""
 
 COPY_TO = torch.ops.aten._to_copy.default
 """Behind ``to`` where something changes, and ``cpu``."""
+
+SOFTMAX_BACKWARD = torch.ops.aten._softmax_backward_data.default
+FUSED_RMS_NORM = torch.ops.aten._fused_rms_norm
+"""Behind ``softmax`` in backward, and ``rms_norm``."""
 
 GROUPED_MATMUL = torch.ops.aten._grouped_mm.default
 """Behind ``torch.nn.functional.grouped_mm``: each group of rows by a matrix of its own, as experts need it."""

@@ -34,6 +34,7 @@ def trace_module(
     micro_steps = options.get("accumulate_grad_batches", 1)
     rank = Rank()
     rank.tracker.workspace_bytes = workspace_bytes(machine)
+    rank.tracker.on_cuda = machine.on_cuda
     with replacing(), DeviceSemantics(machine) as semantics, rank.tracker as tracker:
         marks = Marks(tracker)
         capture = MemoryCapture(tracker, on_phase=lambda phase: marks.set())

@@ -25,4 +25,5 @@ def rank(config: RunConfig) -> Generator[Rank]:
         else:
             found = Rank()
         found.tracker.workspace_bytes = workspace_bytes(config)
+        found.tracker.on_cuda = config.on_cuda
         yield found

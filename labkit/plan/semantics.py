@@ -14,6 +14,7 @@ from labkit.borrowed.torch import FUSED_DEVICES, composite_on_meta, recurrent_la
 from labkit.config.schema import RunConfig
 from labkit.plan.attention import attention_on_cpu, attention_on_cuda
 from labkit.plan.autocast import Autocast
+from labkit.plan.kernels import rms_norm_on_cuda
 from labkit.train.models import autocast_dtype_of
 
 _REPLACING = threading.RLock()
@@ -59,7 +60,8 @@ class DeviceSemantics:
         for replacement in self._autocast.replacements():
             self._replace(*replacement)
         self._undo.enter_context(composite_on_meta("scaled_dot_product_attention", self._attention))
-        composites = {"dropout": _dropout_on_cuda} if self._cuda else recurrent_layers()
+        on_cuda = {"dropout": _dropout_on_cuda, "rms_norm": rms_norm_on_cuda}
+        composites = on_cuda if self._cuda else recurrent_layers()
         for name, kernel in composites.items():
             self._undo.enter_context(composite_on_meta(name, kernel))
         return self

@@ -12,6 +12,7 @@ import torch
 from labkit.borrowed.torch import FUSED_SGD, GROUPED_MATMUL, ON_LISTS, in_backward, schema, storage_key, tree_iter
 from labkit.memory.tracker import Tracker
 from labkit.plan.errors import PredictionError
+from labkit.plan.kernels import IN_PLACE, in_place, scratch
 from labkit.plan.values import Values, reads
 from labkit.plan.workspaces import MULTIPLY
 
@@ -22,20 +23,29 @@ class ShapeTracker(Tracker):
     """A tracker of ``meta`` tensors that keeps its events and remembers what operations give.
 
     With ``workspace_bytes`` the first multiplication of forward, and that of backward, allocate so much for good.
+    With ``on_cuda`` kernels take what CUDA's take besides their results.
     """
 
     def __init__(self) -> None:
         super().__init__(device_type="meta", keep_events=True)
         self.values = Values()
         self.workspace_bytes = 0
+        self.on_cuda = False
         self._workspaces: dict[bool, torch.Tensor] = {}
         self._known: dict[Any, Any] = {}
 
     def _compute(self, func: Any, args: Any, kwargs: Any) -> Any:
         if reads(func) and self.values.decide(func, args, kwargs):
             return self.values.answer(func, args, kwargs)
+        if self.on_cuda and func in IN_PLACE and in_backward() and in_place(func, args, kwargs):
+            return args[0]
         out = self._shaped(func, args, kwargs)
         self.values.follow(func, args, kwargs, out)
+        if self.on_cuda and (besides := scratch(func, args, kwargs)) is not None:
+            for made in (*tree_iter(out), besides):
+                if made is not None:
+                    self._see(made, func)
+            del besides, made
         if self.workspace_bytes and func in MULTIPLY and (backward := in_backward()) not in self._workspaces:
             made = torch.empty(self.workspace_bytes, dtype=torch.uint8, device="meta")
             self._workspaces[backward] = made
