@@ -52,8 +52,10 @@ COURSE = [
 ]
 NAMES = [row[0] for row in COURSE]
 NEED_LESS_ON_A100 = {
-    "reduced_batch": (8, 1), "bf16_mixed": (4, 16), "xxl_lora": (16, 4),
-    **dict.fromkeys(("grad_accumulation", "grad_accumulation_lr4x", "bf16_true", "larger_model"), (8, 8)),
+    "reduced_batch": (4, 1), "xxl_lora": (16, 4),
+    **dict.fromkeys(
+        ("grad_accumulation", "grad_accumulation_lr4x", "bf16_true", "bf16_mixed", "larger_model"), (4, 16)
+    ),
 }  # fmt: skip
 """Batch size and accumulation where 80 GB do not hold the source's; the profile says why."""
 
