@@ -5,14 +5,13 @@ Sources. Total memory: the "total capacity" in public out-of-memory messages of 
 L40, 44.39 on L40S, 44.34 on A40, 31.73 and 15.77 on V100, 31.36 on RTX 5090, 23.69 on RTX 3090, 23.67 on A5000, 23.64
 on RTX 4090, 22.38 on P40, 22.06 on A10G, 22.03 on L4, 21.99 on A10, 15.61 on A4000, 14.56 on T4, 10.92 on GTX 1080 Ti,
 10.76 on RTX 2080 Ti, 9.78 on RTX 3080; 23.69 on RTX 3090 Ti is a field note's); it differs by a percent with driver and
-ECC. A100 of 80 GB: 79.15, as in the memory planner's notes; of 40 GB: 39.39, by deviceQuery (42298834944 bytes).
-Titan RTX: the 24219 MiB of nvidia-smi. What torch cannot reserve: the CUDA context, code that is loaded at its first
-use, handles of cuBLAS and cuDNN (cuBLAS' workspaces are reserved by torch, and planned). Public out-of-memory
-messages say what a process holds besides torch's own: 0.59 to 0.75 GiB on H100 NVL, 0.50 on H100, 0.51 on H200 and on
-A100 of 80 GB, 0.49 on that of 40, 0.50 on L40S, at the moment they were written. A quarter of a GiB above that is
-left, so that the last kernels and a second handle have room: 1 GiB on Hopper, 0.75 on Ampere and Ada. On all others 1
-GiB is assumed. How much the quarter has to be is assumed too, and so is
-what is usable, until it is measured.
+ECC. A100 of 80 GB: 79.15, as in the memory planner's notes; of 40 GB: 39.39, by deviceQuery (42298834944 bytes). Titan
+RTX: the 24219 MiB of nvidia-smi. What torch cannot reserve: the CUDA context, code that is loaded at its first use,
+handles of cuBLAS and cuDNN (cuBLAS' workspaces are reserved by torch, and planned). Public out-of-memory messages say
+what a process holds besides torch's own: 0.59 to 0.75 GiB on H100 NVL, 0.50 on H100, 0.51 on H200 and on A100 of 80 GB,
+0.49 on that of 40, 0.50 on L40S, at the moment they were written. A quarter of a GiB above that is left, so that the
+last kernels and a second handle have room: 1 GiB on Hopper, 0.75 on Ampere and Ada. On all others 1 GiB is assumed. How
+much the quarter has to be is assumed too, and so is what is usable, until it is measured.
 Compute capability: NVIDIA's table (developer.nvidia.com/cuda-gpus); tensor cores have bf16 from 8.0 on.
 Prices: dollars an hour in rental clouds, January 2025, of the course's comparison of approaches.
 """

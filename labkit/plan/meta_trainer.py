@@ -110,7 +110,7 @@ class _Casting(_OfRank):
 
 @contextlib.contextmanager
 def _quiet() -> Generator[None]:
-    """Keep what Lightning says of devices and loaders from whoever asked for a prediction."""
+    """Keep what Lightning says of devices and loaders from the user, who asked for a prediction."""
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     logger.setLevel(logging.ERROR)

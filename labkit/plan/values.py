@@ -94,6 +94,9 @@ class Values:
     def _note(self, func: Any, args: Any, kwargs: Any, out: Any, kind: str) -> None:
         if kind == _EMPTIES:
             found = None if out.is_floating_point() else torch.zeros(out.shape, dtype=out.dtype)
+        elif kind == _FILLS and out.is_floating_point():  # state of an optimizer, for one: no numbers for each number
+            self._keep(out.untyped_storage(), torch.full((1,), _filling(func, args), dtype=out.dtype))
+            return
         else:
             found = self._computed(func, args, kwargs)
         if found is None and kind == _ASKS:
@@ -109,7 +112,9 @@ class Values:
                 self.set(made, values)
 
     def _write(self, func: Any, args: Any, kwargs: Any) -> None:
-        written = [t for t in _tensors((args[:1], kwargs.get("out"))) if t.is_meta and self._is_known(t)]
+        places, names = _written(func)
+        told = [args[place] for place in places if place < len(args)], [kwargs.get(name) for name in names]
+        written = [t for t in _tensors(told) if t.is_meta and self._is_known(t)]
         if not written:
             return
         for tensor in written:
@@ -135,12 +140,10 @@ class Values:
                 return found[id(value)]
             return _CPU if isinstance(value, torch.device) else value
 
-        try:
-            return func(*tree_map(real, args), **tree_map(real, kwargs))
-        except NotImplementedError:  # CUDA counts integers in a histogram, a CPU only floating-point numbers
+        if func is _aten.histc.default:  # CUDA counts integers in a histogram, a CPU only floating-point numbers
             found = {key: values.double() for key, values in found.items()}
-            whole = next(t.dtype for t in _tensors((args, kwargs)))
-            return func(*tree_map(real, args), **tree_map(real, kwargs)).to(whole)
+            return func(*tree_map(real, args), **kwargs).to(args[0].dtype)
+        return func(*tree_map(real, args), **tree_map(real, kwargs))
 
     def _route(self, chosen: torch.Tensor, experts: int) -> None:
         """What a router chooses among experts, from scores that are not known."""
@@ -215,7 +218,13 @@ class Values:
 
 _CPU = torch.device("cpu")
 
-_VIEWS, _WRITES, _ASKS, _ROUTES, _EMPTIES, _PLAIN = "views", "writes", "asks", "routes", "empties", "plain"
+_VIEWS, _WRITES, _ASKS, _ROUTES, _EMPTIES, _FILLS, _PLAIN = (
+    "views", "writes", "asks", "routes", "empties", "fills", "plain",
+)  # fmt: skip
+
+_NUMBER_AT = {"full": 1, "full_like": 1, "new_full": 2}
+_FILLING = {"zeros": 0.0, "zeros_like": 0.0, "new_zeros": 0.0, "ones": 1.0, "ones_like": 1.0, "new_ones": 1.0}
+"""Operations that make a tensor of one number, which is their argument at that place, or always the same."""
 
 
 @functools.cache
@@ -229,9 +238,28 @@ def _kind(func: Any) -> str:
         kind = _ASKS
     elif func is _aten.topk.default:
         kind = _ROUTES
+    elif _name(func) in (*_FILLING, *_NUMBER_AT):
+        kind = _FILLS
     else:
         kind = _EMPTIES if "empty" in told.name else _PLAIN
     return kind
+
+
+def _name(func: Any) -> str:
+    return schema(func).name.removeprefix("aten::")
+
+
+def _filling(func: Any, args: Any) -> float:
+    name = _name(func)
+    return _FILLING[name] if name in _FILLING else args[_NUMBER_AT[name]]
+
+
+@functools.cache
+def _written(func: Any) -> tuple[list[int], list[str]]:
+    """The arguments that an operation writes into: places, and names of those that have none."""
+    arguments = schema(func).arguments
+    written = [(place, a) for place, a in enumerate(arguments) if a.alias_info is not None and a.alias_info.is_write]
+    return [place for place, a in written if not a.kwarg_only], [a.name for _, a in written]
 
 
 @functools.cache

@@ -94,6 +94,32 @@ def test_what_is_written_from_something_unknown_is_not_known():
             known[0].item()
 
 
+def test_state_of_an_optimizer_takes_one_number_and_is_not_known_once_it_is_written():
+    with ShapeTracker() as tracker:
+        weights = [torch.nn.Parameter(torch.empty(512, 64, device="meta")) for _ in range(2)]
+        for weight in weights:
+            weight.grad = torch.empty(512, 64, device="meta")
+        optimizer = torch.optim.AdamW(weights, fused=False, foreach=True)
+        state = torch.zeros_like(weights[0])
+        assert tracker.values.of(state)[0, 0] == 0
+        assert all(known.numel() == 1 for known in tracker.values._known.values())
+        optimizer.step()
+        assert tracker.values.of(optimizer.state[weights[0]]["exp_avg"]) is None
+
+
+def test_whatever_an_operation_writes_is_not_known_any_more():
+    with ShapeTracker() as tracker:
+        state = [[torch.zeros(4, device="meta")] for _ in range(4)]
+        steps = [torch.zeros((), device="meta")]
+        torch._fused_adamw_(
+            *state, [], steps, lr=0.1, beta1=0.9, beta2=0.9, weight_decay=0.1, eps=1e-8, amsgrad=False, maximize=False
+        )  # fmt: skip
+        assert [tracker.values.of(tensor) for (tensor,) in (state[0], state[2], state[3])] == [None] * 3
+        low, places = torch.zeros(2, device="meta"), torch.zeros(2, dtype=torch.int64, device="meta")
+        torch.min(torch.empty(2, 3, device="meta"), dim=1, out=(low, places))
+        assert tracker.values.of(places) is None
+
+
 def test_a_number_that_the_model_computes_has_a_stand_in():
     with ShapeTracker():
         loss = torch.empty((), device="meta")
