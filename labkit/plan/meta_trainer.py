@@ -13,25 +13,51 @@ from lightning.pytorch.plugins import HalfPrecision, Precision
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from labkit.config.precision import DTYPES
-from labkit.plan.parallel import Rank
+from labkit.memory.capture import MemoryCapture
+from labkit.memory.tracker import Tracker
+from labkit.plan.rank import Rank
 from labkit.plan.semantics import DeviceSemantics
+from labkit.plan.trace import Trace
 
 
 def fit_on_meta(
     module: LightningModule, batches: Iterable[Any], rank: Rank, semantics: DeviceSemantics, precision: str,
-    callbacks: list[Callback], **options: Any,
-) -> None:  # fmt: skip
+    callbacks: Iterable[Callback] = (), **options: Any,
+) -> Trace:  # fmt: skip
     """Execute the steps of a module on ``meta``, as one rank of its strategy; ``options`` are those of the Trainer.
 
     The caller has entered ``semantics`` and the tracker of ``rank``.
     """
+    marks = _Marks(rank.tracker)
+    capture = MemoryCapture(
+        rank.tracker, report_every=1, on_phase=lambda phase: marks.set(), owned_by=rank.owned_by
+    )  # fmt: skip
+    capture.report.source = "predicted"
     with _quiet():
         trainer = Trainer(
-            strategy=_MetaStrategy(rank), plugins=[_precision(precision, rank, semantics)], callbacks=callbacks,
-            logger=False, enable_progress_bar=False, enable_checkpointing=False, enable_model_summary=False,
-            num_sanity_val_steps=0, **options,
+            strategy=_MetaStrategy(rank), plugins=[_precision(precision, rank, semantics)],
+            callbacks=[capture, marks, *callbacks], logger=False, enable_progress_bar=False,
+            enable_checkpointing=False, enable_model_summary=False, num_sanity_val_steps=0, **options,
         )  # fmt: skip
         trainer.fit(module, batches)
+    # what is taken down after the last step is no prediction
+    return Trace.of((rank.tracker.events or [])[: marks.found[-1]], marks.found, capture.report)
+
+
+class _Marks(Callback):
+    """How many events there were when the model was loaded, and at the end of each phase. Stands after the capture."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self._tracker = tracker
+        self.found: list[int] = []
+
+    def set(self) -> None:
+        """Something ends here."""
+        self.found.append(len(self._tracker.events or ()))
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Model and optimizer are there."""
+        self.set()
 
 
 class _NoDevice(CPUAccelerator):

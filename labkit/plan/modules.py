@@ -1,7 +1,6 @@
 """Modules: the steps of any LightningModule on ``meta``, as its Trainer would run them."""
 
 import copy
-import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -9,13 +8,10 @@ import torch
 from lightning.pytorch import Callback, LightningModule
 
 from labkit.config.schema import RunConfig
-from labkit.memory.capture import MemoryCapture
-from labkit.plan.marks import Marks
 from labkit.plan.meta_trainer import fit_on_meta
-from labkit.plan.rank import Rank
+from labkit.plan.parallel import rank
 from labkit.plan.semantics import DeviceSemantics, replacing
 from labkit.plan.trace import Trace
-from labkit.plan.workspaces import workspace_bytes
 
 STEPS = 2
 """The second step meets parameters, old gradients, new optimizer state and activations at once."""
@@ -30,26 +26,17 @@ def trace_module(
     ``module`` is a module, which stays as it is, or what makes one. Of ``machine`` its device and precision count;
     ``options`` are those of Lightning's Trainer. Raises ``PredictionError`` for what ``meta`` tensors cannot do.
     """
-    machine = dataclasses.replace(machine, report_every=1)
     micro_steps = options.get("accumulate_grad_batches", 1)
-    rank = Rank()
-    rank.tracker.workspace_bytes = workspace_bytes(machine)
-    rank.tracker.on_cuda = machine.on_cuda
-    with replacing(), DeviceSemantics(machine) as semantics, rank.tracker as tracker:
-        marks = Marks(tracker)
-        capture = MemoryCapture(tracker, on_phase=lambda phase: marks.set())
-        capture.report.source = "predicted"
+    with replacing(), rank(machine) as this_rank, DeviceSemantics(machine) as semantics, this_rank.tracker:
         if isinstance(module, LightningModule):
             planned = on_meta(module)
         else:
             with torch.device("meta"):
                 planned = module()
-        fit_on_meta(
-            planned, batches, rank, semantics, machine.precision, [capture, marks, *callbacks], max_epochs=1,
+        return fit_on_meta(
+            planned, batches, this_rank, semantics, machine.precision, callbacks, max_epochs=1,
             limit_train_batches=STEPS * micro_steps, limit_val_batches=0, **options,
         )  # fmt: skip
-        events = (tracker.events or [])[: marks.found[-1]]
-    return Trace.of(events, marks.found, capture.report)
 
 
 def on_meta(module: LightningModule) -> LightningModule:

@@ -34,6 +34,7 @@ class Offloaded(Rank):
     def __init__(self, config: RunConfig) -> None:
         super().__init__()
         self._config = config
+        self.owned_by = lambda optimizer: optimizer.tensors()
 
     def prepare(self, model: nn.Module) -> None:
         """DeepSpeed casts the model in host memory while it is set up."""

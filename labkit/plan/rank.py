@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 
 from labkit.config.schema import RunConfig
+from labkit.memory.owners import OwnedBy
 from labkit.plan.paged import build_paged
 from labkit.plan.shapes import ShapeTracker
 from labkit.train.optimizers import build_optimizer
@@ -14,8 +15,11 @@ from labkit.train.optimizers import build_optimizer
 class Rank:
     """All of a run on one device. A strategy that changes what a device holds is a class of its own.
 
-    ``tracker`` follows the device's memory; the caller enters it.
+    ``tracker`` follows the device's memory; the caller enters it. ``owned_by`` gives the tensors of an optimizer that
+    is not torch's, by category.
     """
+
+    owned_by: OwnedBy | None = None
 
     def __init__(self, tracker: ShapeTracker | None = None) -> None:
         self.tracker = tracker or ShapeTracker()

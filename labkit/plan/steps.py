@@ -10,10 +10,8 @@ from PIL import Image
 from labkit.borrowed.torch import is_persistent
 from labkit.config.schema import RunConfig
 from labkit.families.known import family_of
-from labkit.memory.capture import MemoryCapture
 from labkit.memory.tracker import host
 from labkit.plan.errors import PredictionError
-from labkit.plan.marks import Marks
 from labkit.plan.meta_trainer import fit_on_meta
 from labkit.plan.modules import STEPS
 from labkit.plan.parallel import rank
@@ -47,8 +45,7 @@ def trace(config: RunConfig) -> Trace:
 
 
 def _trace(config: RunConfig) -> Trace:
-    offload = config.placement.uses_zero
-    if offload and config.dtypes.mixed:
+    if config.placement.uses_zero and config.dtypes.mixed:
         raise PredictionError(
             f"precision={config.precision} with strategy={config.strategy} cannot be predicted; "
             "set precision=bf16-true."
@@ -56,15 +53,9 @@ def _trace(config: RunConfig) -> Trace:
     refused = unplanned(config)
     if refused is not None:
         raise PredictionError(refused)
-    config = dataclasses.replace(config, weights="random", report_every=1)
+    config = dataclasses.replace(config, weights="random")
     micro_steps = min(config.accumulate_grad_batches, 2)
-    with rank(config) as this_rank, DeviceSemantics(config) as semantics, this_rank.tracker as tracker:
-        marks = Marks(tracker)
-        capture = MemoryCapture(
-            tracker, on_phase=lambda phase: marks.set(),
-            owned_by=(lambda optimizer: optimizer.tensors()) if offload else None,
-        )  # fmt: skip
-        capture.report.source = "predicted"
+    with rank(config) as this_rank, DeviceSemantics(config) as semantics, this_rank.tracker:
         with this_rank.building():
             model = build_model(config, "meta")
             loaded_bytes = _loaded_bytes(model)
@@ -72,13 +63,11 @@ def _trace(config: RunConfig) -> Trace:
                 model = add_lora(model, config)
         this_rank.prepare(model)
         module = _Planned(config, model, this_rank)
-        fit_on_meta(
-            module, _Batches(config, STEPS * micro_steps), this_rank, semantics, config.precision, [capture, marks],
+        found = fit_on_meta(
+            module, _Batches(config, STEPS * micro_steps), this_rank, semantics, config.precision,
             max_steps=STEPS, accumulate_grad_batches=micro_steps,
         )  # fmt: skip
-        # what is taken down after the last step is no prediction
-        events = (tracker.events or [])[: marks.found[-1]]
-    return Trace.of(events, marks.found, capture.report, module.on_disk_bytes, loaded_bytes)
+    return dataclasses.replace(found, checkpoint_bytes=module.on_disk_bytes, loaded_bytes=loaded_bytes)
 
 
 class _Planned(CaptionModule):
