@@ -14,6 +14,7 @@ from labkit.borrowed.torch import FUSED_DEVICES, composite_on_meta, recurrent_la
 from labkit.config.schema import RunConfig
 from labkit.plan.attention import attention_on_cpu, attention_on_cuda
 from labkit.plan.autocast import Autocast
+from labkit.plan.errors import PredictionError
 from labkit.plan.kernels import rms_norm_on_cuda
 from labkit.train.models import autocast_dtype_of
 
@@ -26,13 +27,18 @@ def replacing() -> Generator[None]:
 
     What is replaced in torch while steps are executed is replaced for all threads, and so are the default dtype, the
     process group of a prediction and what Lightning sets. Python does not collect cycles meanwhile, which is a quarter
-    of the time.
+    of the time. What torch raises there becomes a ``PredictionError``.
     """
     with _REPLACING, torch.random.fork_rng(devices=[]):
         collects = gc.isenabled()
         gc.disable()
         try:
             yield
+        except RuntimeError as error:  # torch's, from outside of an operation; NotImplementedError is one
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise PredictionError(
+                f"the step cannot be executed on meta tensors, so it cannot be predicted: {reason}"
+            ) from error
         finally:
             if collects:
                 gc.enable()

@@ -34,14 +34,8 @@ def trace(config: RunConfig) -> Trace:
     capacity is not looked at. Raises ``PredictionError`` for what is not planned, and for an operation that ``meta``
     tensors cannot do.
     """
-    try:
-        with replacing():
-            return _trace(config)
-    except RuntimeError as error:  # torch's, from outside of an operation; NotImplementedError is one
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise PredictionError(
-            f"the step cannot be executed on meta tensors, so it cannot be predicted: {reason}"
-        ) from error
+    with replacing():
+        return _trace(config)
 
 
 def _trace(config: RunConfig) -> Trace:

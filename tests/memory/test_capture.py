@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.demos.boring_classes import BoringModel, ManualOptimBoringModel, RandomDataset
 from lightning.pytorch.demos.transformer import LightningTransformer
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
@@ -557,3 +558,22 @@ def test_the_tensors_of_a_batch_are_found_in_mappings_too():
     tensors = [torch.zeros(1) for _ in range(4)]
     batch = BatchEncoding({"a": tensors[0], "b": [tensors[1], (tensors[2], "text")], "c": {"d": tensors[3], "e": 5}})
     assert list(map(id, tensors_in(batch))) == list(map(id, tensors))
+
+
+def test_a_run_of_two_optimizers_resumes_at_its_batch():
+    optimizers = [torch.optim.SGD(BoringModel().parameters(), lr=0.1) for _ in range(2)]
+    capture = MemoryCapture()
+    capture.on_train_start(SimpleNamespace(global_step=6, optimizers=optimizers, callbacks=[]), BoringModel())
+    assert capture.step == 3
+
+
+def test_a_copy_of_the_weights_that_a_callback_keeps_counts_as_parameters():
+    def parameters(*others):
+        tracker = Tracker()
+        capture = MemoryCapture(tracker)
+        with tracker:
+            trainer(capture, *others, max_steps=1, limit_val_batches=0).fit(BoringModel())
+        return capture.report.at("after_forward", 0).end["parameters"]
+
+    alone = parameters()
+    assert parameters(EMAWeightAveraging()) >= 2 * alone > 0

@@ -29,6 +29,7 @@ from transformers import (
 )
 
 from labkit.borrowed.torch import tree_map
+from labkit.borrowed.transformers import checkpoint_activations
 from labkit.config.schema import RunConfig
 from labkit.memory.capture import MemoryCapture
 from labkit.memory.tracker import Tracker
@@ -178,6 +179,18 @@ def llama():
     return FromHub(AutoModelForCausalLM, "llama", vocab_size=1000, **SMALL)
 
 
+def computed_again():
+    """Layers that backward computes again, in 16 bits as forward did."""
+    module = llama()
+    checkpoint_activations(module.model, {"use_reentrant": False})
+    return module
+
+
+def long_text():
+    found = ids(length=256)
+    return {"input_ids": found, "labels": found}
+
+
 MODULES = {
     "boring": (BoringModel, lambda: torch.randn(512, 32), {}),
     "by hand": (ManualOptimBoringModel, lambda: torch.randn(512, 32), {}),
@@ -211,6 +224,7 @@ MODULES = {
         ),
         pictures, {},
     ),
+    "computed again": (computed_again, long_text, {"precision": "bf16-mixed"}),
     "moving average": (llama, text, {"callbacks": lambda: [EMAWeightAveraging()]}),
     "stochastic average": (
         llama, text, {"callbacks": lambda: [StochasticWeightAveraging(1e-2, swa_epoch_start=1, device=None)]},
@@ -295,3 +309,14 @@ def test_a_step_that_looks_at_what_it_computes_says_so():
     _, loader, _, _ = prepared("boring")
     with pytest.raises(PredictionError, match="only a run can know"):
         trace_module(Looks, loader, RunConfig(device="cuda"))
+
+
+def test_what_torch_raises_is_one_line():
+    class Fails(BoringModel):
+        def training_step(self, batch, index):
+            raise RuntimeError("no such kernel\nin a second line")
+
+    _, loader, _, _ = prepared("boring")
+    with pytest.raises(PredictionError) as caught:
+        trace_module(Fails, loader, RunConfig(device="cuda"))
+    assert str(caught.value).endswith("so it cannot be predicted: no such kernel")
