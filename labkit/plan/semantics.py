@@ -60,6 +60,9 @@ class DeviceSemantics:
         self._undo = contextlib.ExitStack()
 
     def __enter__(self) -> "DeviceSemantics":
+        # torch.device, as a context, keeps the functions it is for as they are at its first use in the process
+        with torch.device("cpu"):
+            torch.empty(0)
         self._replace(*FUSED_DEVICES, _with_meta)
         for name in ("tensor", "as_tensor"):
             self._replace(torch, name, _with_values)

@@ -1,6 +1,8 @@
 """Semantics: what ``meta`` does as the device does it, and that torch is as it was afterwards."""
 
 import gc
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -231,3 +233,25 @@ def test_two_plans_at_once_take_turns():
         assert not inside.wait(0.2)
     assert inside.wait(60)
     thread.join()
+
+
+FIRST_DEVICE = """
+import torch
+from labkit.config.schema import RunConfig
+from labkit.plan.semantics import DeviceSemantics
+
+def made():
+    with torch.device("meta"):
+        return [make([1.0]).device.type for make in (torch.tensor, torch.as_tensor)]
+
+with DeviceSemantics(RunConfig(device="cuda")):
+    inside = made()
+print(*inside, *made())
+"""
+
+
+@pytest.mark.slow
+def test_a_process_whose_first_device_context_is_in_a_prediction_makes_tensors_on_the_device_afterwards():
+    # torch keeps the functions that such a context is for at its first use: a process of its own
+    found = subprocess.run([sys.executable, "-c", FIRST_DEVICE], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["meta"] * 4
