@@ -11,12 +11,13 @@ import torch
 from torch import nn
 
 
-def quant_state(parameter: torch.Tensor) -> Any:
-    """Scales and code books of a weight in 4 bits (``QuantState``); None for any other."""
+def quant_state(holder: torch.Tensor | torch.nn.Module) -> Any:
+    """Scales and code books of a weight in 4 bits, or of a layer with such a weight (``QuantState``); None for any
+    other."""
     loaded = sys.modules.get("bitsandbytes")
-    if loaded is None or not isinstance(parameter, loaded.nn.Params4bit):
+    if loaded is None or not isinstance(holder, (loaded.nn.Params4bit, loaded.nn.Linear4bit)):
         return None
-    return parameter.quant_state
+    return holder.quant_state
 
 
 def is_paged(value: Any) -> bool:

@@ -63,8 +63,8 @@ def _rules_of_ranks(config: "RunConfig") -> list[tuple[bool, str, str, str]]:
          "one device has nothing to split; set devices=2 or more, or strategy=auto"),
         (config.placement.shards and "8bit" in config.optim, "optim", "strategy",
          "bitsandbytes' optimizers take no shards; set optim=adamw, or strategy=ddp"),
-        (split and config.batch_size % config.world_size != 0, "batch_size", many,
-         "a batch goes through the layers in as many chunks as there are devices; use a multiple of them"),
+        (split and config.batch_size < config.world_size, "batch_size", many,
+         "a batch goes through the layers in as many chunks as there are devices; use one sample for each, or more"),
         (split and config.use_lora, "use_lora", "strategy", _NOTHING),
         (split and config.use_qlora, "use_qlora", "strategy", _NOTHING),
         *((split and getattr(config, key), key, "strategy", _NOTHING)

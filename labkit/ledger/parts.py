@@ -37,9 +37,10 @@ class PredictedOrNot:
 
 @dataclass(kw_only=True)
 class Predicted(MemoryReport, PredictedOrNot):
-    """What ``Prediction.to_dict`` gives; the first version had no ``warm_up_bytes``."""
+    """What ``Prediction.to_dict`` gives; the first version had no ``warm_up_bytes``, and older ones no ``rank``."""
 
     operation: str | None = None
+    rank: int | UnsetType = UNSET
     reserved_bytes: int | None = None
     verdict: str | None
     margin: float | None = None

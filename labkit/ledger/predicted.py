@@ -6,6 +6,7 @@ from labkit.ledger.parts import Predicted
 from labkit.ledger.records import Record
 from labkit.ledger.shape import plain
 from labkit.memory.categories import CATEGORIES
+from labkit.memory.report import MemoryReport
 
 TEMPORARY = frozenset({"temporaries", "unattributed"})
 """Categories that a prediction says nothing about: temporaries, and what is not assigned."""
@@ -17,10 +18,10 @@ def prediction_rows(record: Record) -> list[dict[str, Any]]:
     Each row has ``step, micro_step, phase, what, predicted_bytes, measured_bytes, error``. ``what`` is ``peak``,
     ``end``, ``reserved`` or a category at the phase's end. ``error`` is predicted over measured minus 1: above zero
     too much was predicted; it is None where nothing was measured. Two micro steps are predicted of many, and the
-    second stands for the last.
+    second stands for the last. Of several ranks it is the one that the prediction is about.
     """
-    predicted, measured = record.prediction, record.memory
-    if not isinstance(predicted, Predicted) or measured is None:
+    predicted = record.prediction
+    if not isinstance(predicted, Predicted) or (measured := _measured(record, predicted.rank or 0)) is None:
         return []
     last = record.config["accumulate_grad_batches"] - 1
     real = {(p.step, p.micro_step, p.phase): p for p in measured.phases}
@@ -40,6 +41,13 @@ def prediction_rows(record: Record) -> list[dict[str, Any]]:
             for what, (p, m) in pairs.items()
         ]
     return rows
+
+
+def _measured(record: Record, rank: int) -> MemoryReport | None:
+    """What this rank has measured."""
+    if not rank:
+        return record.memory
+    return next((other.memory for other in record.ranks if other.rank == rank), None)
 
 
 def prediction_of(record: Record) -> dict[str, Any] | None:

@@ -34,18 +34,18 @@ def assign_state(
     parameters = list(module.parameters())
     assign_on_device(parameters, "parameters")
     assign_on_device(module.buffers(), "parameters")
-    for parameter in parameters:
-        assign_on_device(quantization_tensors(parameter), "parameters")
+    for holder in (*parameters, *module.modules()):
+        assign_on_device(quantization_tensors(holder), "parameters")
     assign_on_device((p.grad for p in parameters if p.grad is not None), "gradients")
 
 
-def quantization_tensors(parameter: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Scales and code books of a weight that bitsandbytes has quantized; they are its attributes, and are no
-    parameters.
+def quantization_tensors(holder: torch.Tensor | torch.nn.Module) -> Iterator[torch.Tensor]:
+    """Scales and code books of a weight that bitsandbytes has quantized; they are attributes of it and of its layer,
+    and are no parameters. What FSDP makes of the weight has none, and the layer keeps them.
 
     With double quantization the scales have scales of their own.
     """
-    state = quant_state(parameter)
+    state = quant_state(holder)
     while state is not None:
         yield from (value for value in vars(state).values() if isinstance(value, torch.Tensor))
         state = state.state2

@@ -11,13 +11,17 @@ from labkit.plan.workspaces import workspace_bytes
 
 
 @contextlib.contextmanager
-def rank(config: RunConfig) -> Generator[Rank]:
-    """The first rank of ``config.strategy`` and ``config.devices``, on ``meta``."""
+def rank(config: RunConfig, index: int = 0) -> Generator[Rank]:
+    """A rank of ``config.strategy`` and ``config.devices`` by its number, on ``meta``."""
     with contextlib.ExitStack() as ends:
         if config.placement.shards:
             from labkit.plan.fsdp import ShardedModel  # takes half a second to import
 
             found: Rank = ends.enter_context(ShardedModel(config))
+        elif config.placement.splits_layers:
+            from labkit.plan.pipeline import SomeLayers  # and this another half
+
+            found = ends.enter_context(SomeLayers(config, index))
         elif config.placement.replicates:
             found = BucketedGradients()
         elif config.placement.offloads:

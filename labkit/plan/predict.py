@@ -33,6 +33,8 @@ class Prediction(MemoryReport):
 
     operation: str
     """What made the highest peak."""
+    rank: int = 0
+    """The device that it is about. Of several that hold different layers the one that needs most."""
     reserved_bytes: int | None
     """The most that the allocator reserves, never above the capacity; the simulated GPU has no allocator."""
     verdict: str
@@ -59,8 +61,8 @@ class Prediction(MemoryReport):
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON; ``MemoryReport.from_dict`` reads the report in it."""
         names = (
-            "operation", "reserved_bytes", "verdict", "margin", "died_in", "requested_bytes", "checkpoint_bytes",
-            "warm_up_bytes", "reserved_without_warm_up_bytes",
+            "operation", "rank", "reserved_bytes", "verdict", "margin", "died_in", "requested_bytes",
+            "checkpoint_bytes", "warm_up_bytes", "reserved_without_warm_up_bytes",
         )  # fmt: skip
         return super().to_dict() | {name: getattr(self, name) for name in names} | {"host_bytes": self.host_bytes}
 
@@ -138,7 +140,8 @@ def judge(
     ]
     return Prediction(
         source="predicted", capacity_bytes=capacity_bytes, phases=phases + trace.report.phases[len(phases) :],
-        operation=trace.operation, reserved_bytes=None if kind is SimulatedAllocator else found.peak_reserved_bytes,
+        operation=trace.operation, rank=trace.rank,
+        reserved_bytes=None if kind is SimulatedAllocator else found.peak_reserved_bytes,
         verdict=_verdict(log, capacity_bytes, kind, found),
         margin=None if capacity_bytes is None else 1 - peak_bytes / capacity_bytes,
         died_in=died_in, requested_bytes=requested_bytes, checkpoint_bytes=trace.checkpoint_bytes,

@@ -9,7 +9,22 @@ from labkit.config.schema import RunConfig
 from labkit.memory.owners import OwnedBy
 from labkit.plan.paged import build_paged
 from labkit.plan.shapes import ShapeTracker
+from labkit.train.disk_room import checkpoint_bytes
+from labkit.train.module import CaptionModule
 from labkit.train.optimizers import build_optimizer
+
+
+class PlannedModule(CaptionModule):
+    """The module of a run with the optimizer that its rank has, and without a schedule, which takes no memory."""
+
+    rank: "Rank"
+    on_disk_bytes = 0
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer, when the parameters have their dtype."""
+        self.rank.apply(self.model)
+        self.on_disk_bytes = self.on_disk_bytes or checkpoint_bytes(self.config, self.parameters())
+        return self.rank.optimizer(self.config, self)
 
 
 class Rank:
@@ -30,6 +45,10 @@ class Rank:
 
     def prepare(self, model: nn.Module) -> None:
         """What the strategy does to a model that was built, before Lightning takes it."""
+
+    def module(self, config: RunConfig, model: Any) -> PlannedModule:
+        """What trains the model."""
+        return PlannedModule(config, model)
 
     def apply(self, model: nn.Module) -> None:
         """What it does to the model on its device and in the run's dtype, before there is an optimizer."""

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from PIL import Image
@@ -15,15 +14,12 @@ from labkit.plan.errors import PredictionError
 from labkit.plan.meta_trainer import fit_on_meta
 from labkit.plan.modules import STEPS
 from labkit.plan.parallel import rank
-from labkit.plan.rank import Rank
 from labkit.plan.semantics import DeviceSemantics, replacing
 from labkit.plan.trace import Trace
 from labkit.plan.unplanned import unplanned
 from labkit.train.adapters import add_lora
 from labkit.train.build import build_model
-from labkit.train.disk_room import checkpoint_bytes
 from labkit.train.models import dtype_of
-from labkit.train.module import CaptionModule
 
 
 def trace(config: RunConfig) -> Trace:
@@ -31,14 +27,16 @@ def trace(config: RunConfig) -> Trace:
 
     Model, adapters, optimizer and step are those that training uses, in the order in which Lightning calls them.
     Micro batches beyond the second of a step repeat it and are left out. Nothing is allocated or downloaded, and the
-    capacity is not looked at. Raises ``PredictionError`` for what is not planned, and for an operation that ``meta``
+    capacity is not looked at. Of several ranks the first is followed; where each has other layers, all are, and the
+    one that needs most is told. Raises ``PredictionError`` for what is not planned, and for an operation that ``meta``
     tensors cannot do.
     """
-    with replacing():
-        return _trace(config)
+    ranks = config.world_size if config.placement.splits_layers else 1
+    return max((trace_rank(config, index) for index in range(ranks)), key=lambda found: found.report.peak_bytes)
 
 
-def _trace(config: RunConfig) -> Trace:
+def trace_rank(config: RunConfig, index: int) -> Trace:
+    """The same of one rank, by its number."""
     if config.placement.uses_zero and config.dtypes.mixed:
         raise PredictionError(
             f"precision={config.precision} with strategy={config.strategy} cannot be predicted; "
@@ -49,35 +47,22 @@ def _trace(config: RunConfig) -> Trace:
         raise PredictionError(refused)
     config = dataclasses.replace(config, weights="random")
     micro_steps = min(config.accumulate_grad_batches, 2)
-    with rank(config) as this_rank, DeviceSemantics(config) as semantics, this_rank.tracker:
+    with (
+        replacing(), rank(config, index) as this_rank, DeviceSemantics(config) as semantics, this_rank.tracker
+    ):  # fmt: skip
         with this_rank.building():
             model = build_model(config, "meta")
             loaded_bytes = _loaded_bytes(model)
             if config.use_lora or config.use_qlora:
                 model = add_lora(model, config)
         this_rank.prepare(model)
-        module = _Planned(config, model, this_rank)
+        module = this_rank.module(config, model)
+        module.rank = this_rank
         found = fit_on_meta(
             module, _Batches(config, STEPS * micro_steps), this_rank, semantics, config.precision,
             max_steps=STEPS, accumulate_grad_batches=micro_steps,
         )  # fmt: skip
-    return dataclasses.replace(found, checkpoint_bytes=module.on_disk_bytes, loaded_bytes=loaded_bytes)
-
-
-class _Planned(CaptionModule):
-    """The module of a run with the optimizer that its rank has, and without a schedule, which takes no memory."""
-
-    on_disk_bytes = 0
-
-    def __init__(self, config: RunConfig, model: torch.nn.Module, rank: Rank) -> None:
-        super().__init__(config, model)
-        self._rank = rank
-
-    def configure_optimizers(self) -> Any:
-        """The optimizer, when the parameters have their dtype."""
-        self._rank.apply(self.model)
-        self.on_disk_bytes = checkpoint_bytes(self.config, self.parameters())
-        return self._rank.optimizer(self.config, self)
+    return dataclasses.replace(found, rank=index, checkpoint_bytes=module.on_disk_bytes, loaded_bytes=loaded_bytes)
 
 
 class _Batches:

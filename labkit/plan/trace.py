@@ -24,8 +24,8 @@ class Trace:
 
     ``moves`` has the bytes of an allocation, or for a free minus the number of the move that allocated it, minus 1.
     ``operations`` has for each move an index into ``names``. ``marks`` are the numbers of moves after which the model
-    was loaded and each phase of ``report`` ended. ``checkpoint_bytes`` is what one checkpoint takes on disk,
-    ``loaded_bytes`` what loading the weights from a checkpoint brings onto the device.
+    was loaded and each phase of ``report`` ended. ``rank`` is the device's number. ``checkpoint_bytes`` is what one
+    checkpoint takes on disk, ``loaded_bytes`` what loading the weights from a checkpoint brings onto the device.
     """
 
     moves: np.ndarray
@@ -33,6 +33,7 @@ class Trace:
     names: list[str]
     marks: list[int]
     report: MemoryReport
+    rank: int = 0
     checkpoint_bytes: int = 0
     loaded_bytes: int = 0
 
@@ -107,6 +108,7 @@ class Trace:
         """Write one file, whole or not at all."""
         facts = {
             "names": self.names, "marks": self.marks, "report": self.report.to_dict(),
+            "rank": self.rank,
             "checkpoint_bytes": self.checkpoint_bytes, "loaded_bytes": self.loaded_bytes,
         }  # fmt: skip
         unfinished = path.with_suffix(f".{os.getpid()}.part")

@@ -6,19 +6,16 @@ from labkit.config.strategy import PLACEMENTS, Placement
 
 def unplanned(config: RunConfig) -> str | None:
     """Why the strategy is not planned with the other keys, in a line that says what to do next; None if it is."""
-    if (why := unplanned_strategy(config.strategy, config.devices, config.world_size)) is not None:
-        return why
-    if config.placement.shards and config.use_qlora:
-        return "use_qlora with strategy=fsdp cannot be predicted yet; nearest: strategy=ddp."
-    return None
+    return unplanned_strategy(config.strategy, config.devices, config.world_size)
 
 
 def unplanned_strategy(strategy: str, devices: int, world_size: int) -> str | None:
     """The same for a strategy by itself, of values that may not make a config; what is not a strategy is taken as
     auto."""
     placement = PLACEMENTS.get(strategy, Placement())
-    never = placement.splits_layers or (placement.uses_zero and not placement.offloads)
-    if never or (world_size > 1 and not placement.replicates and not placement.shards):
+    never = placement.uses_zero and not placement.offloads
+    planned = placement.replicates or placement.shards or placement.splits_layers
+    if never or (world_size > 1 and not planned):
         nearest = _nearest(strategy, placement)
         return f"devices={devices} with strategy={strategy} cannot be predicted; nearest: {nearest}."
     return None
@@ -27,8 +24,6 @@ def unplanned_strategy(strategy: str, devices: int, world_size: int) -> str | No
 def _nearest(strategy: str, placement: Placement) -> str:
     if placement.offloads:
         return f"devices=1 with strategy={strategy}"
-    if placement.splits_layers:
-        return "strategy=fsdp, which divides the weights too"
     if placement.zero_stage == 2:
         return "strategy=ddp, which holds more, and strategy=fsdp, which holds less"
     if placement.zero_stage == 3:

@@ -13,6 +13,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
+from labkit.borrowed.bitsandbytes import quant_state
 from labkit.borrowed.torch import local, storage_uses, tree_map
 from labkit.borrowed.torch_fsdp import DefaultAllGather, DefaultReduceScatter
 from labkit.config.schema import RunConfig
@@ -120,6 +121,9 @@ class ShardedModule(CaptionModule):
             if self.config.dtypes.weights_in_16_bits:
                 self.model.to(dtype_of(self.config.precision))  # Lightning would do it when the whole is gone
             shard(self.model, self.config, self.device_mesh["data_parallel"])
+            for layer in self.model.modules():
+                if (state := quant_state(layer)) is not None:
+                    state.to(self.device)  # FSDP moves parameters, and these are none; every rank has all of them
         if isinstance(self._tracker, ShardTracker):
             let_gloo_finish(self.model)
             follow_gathered(self.model, self._tracker)

@@ -31,9 +31,13 @@ class PipelineModule(CaptionModule):
     """A ``CaptionModule`` of which each rank trains its own layers, over the same batches.
 
     Give it a model in host memory: no rank's device ever holds all of it. A batch goes through in as many chunks as
-    there are ranks. The embedding of the text, which the first and the last layers of the language model share, is
-    on two ranks, and so their gradients are summed.
+    there are ranks, of which the first have a sample more where the ranks do not divide it. The embedding of the
+    text, which the first and the last layers of the language model share, is on two ranks, and so their gradients are
+    summed.
     """
+
+    stage_class: type[PipelineStage] = PipelineStage
+    schedule_class: type[GPipe] = GPipe
 
     def __init__(self, config: RunConfig, model: PreTrainedModel, rank: int) -> None:
         stages = family_of(model.config).stages(model)
@@ -74,7 +78,7 @@ class PipelineModule(CaptionModule):
     def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
         """The forward of every chunk; on the last rank the loss of the batch, on others zero."""
         count = self.config.world_size
-        parts = zip(*(tensor.chunk(count) for tensor in batch.values()), strict=True)
+        parts = zip(*(tensor.tensor_split(count) for tensor in batch.values()), strict=True)
         chunks = [dict(zip(batch, part, strict=True)) for part in parts]
         tokens = (batch["labels"] != IGNORED).sum()
         by_token = self.config.loss_average == "tokens"
@@ -97,8 +101,12 @@ class PipelineModule(CaptionModule):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Sum the gradients of what two ranks have, and divide all as one device does."""
         if self._tied is not None:
-            dist.all_reduce(self._tied.grad, group=self._group)
+            self.sum_tied(self._tied.grad)
         super().on_before_optimizer_step(optimizer)
+
+    def sum_tied(self, grad: torch.Tensor | None) -> None:
+        """Sum the gradient of what two ranks have, in place."""
+        dist.all_reduce(grad, group=self._group)
 
     def _build(self, pixels: torch.Tensor, input_ids: torch.Tensor) -> GPipe:
         size, last = self.config.world_size, self._rank == self._last
@@ -106,8 +114,8 @@ class PipelineModule(CaptionModule):
         gives = torch.empty((), device="meta", requires_grad=True)
         if not last:
             gives = self._between(self._rank, pixels, input_ids)
-        stage = PipelineStage(self.model, self._rank, size, self.device, input_args=(given,), output_args=(gives,))
-        return GPipe(stage, n_microbatches=size, loss_fn=lambda loss, _: loss, scale_grads=False)
+        stage = self.stage_class(self.model, self._rank, size, self.device, input_args=(given,), output_args=(gives,))
+        return self.schedule_class(stage, n_microbatches=size, loss_fn=lambda loss, _: loss, scale_grads=False)
 
     def _between(self, rank: int, pixels: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:
         """What ``rank`` hands on, in shape and dtype."""

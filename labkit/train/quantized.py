@@ -40,6 +40,7 @@ def materialize_in_4_bits(
             weight = torch.empty(shape, dtype=torch.bfloat16, device=device).normal_(0.0, weight_std)
             if weight.is_meta:
                 module.weight = _packed_on_meta(weight, double_quant)
+                module.quant_state = module.weight.quant_state  # FSDP's own parameters have none
             else:
                 options = dict(module.weight.__dict__)
                 module.weight = bitsandbytes.nn.Params4bit(weight, requires_grad=False, **options).to(device)

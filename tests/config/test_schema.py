@@ -289,7 +289,7 @@ FROZEN = {"freeze_vision": True, "freeze_connector": True, "freeze_language": Tr
             ("use_lora", True), ("use_qlora", True), ("freeze_vision", True), ("freeze_connector", True),
             ("freeze_language", True), ("precision", "16-mixed"), ("val_fraction", 0.1), ("save_model", True),
         )),
-        ({"strategy": "pipeline", "devices": 3}, "batch_size", "devices"),
+        ({"strategy": "pipeline", "devices": 3, "batch_size": 2}, "batch_size", "devices"),
     ],
 )  # fmt: skip
 def test_an_impossible_combination_names_both_keys_with_their_values(values, one, other):

@@ -56,7 +56,7 @@ def train(config):
     with tracker:
         with host() if sharded else contextlib.nullcontext():
             model = build_model(config, "cpu")
-            if config.use_lora:
+            if config.use_lora or config.use_qlora:
                 model = add_lora(model, config)
             if config.precision == "bf16-true":
                 model.to(torch.bfloat16)  # as Lightning does: adapters are made in 32 bits

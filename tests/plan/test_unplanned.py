@@ -9,14 +9,14 @@ NEAREST = {
     "auto": "strategy=ddp or strategy=fsdp",
     "ddp": None,
     "fsdp": None,
-    "pipeline": "strategy=fsdp, which divides the weights too",
+    "pipeline": None,
     "deepspeed_stage_2": "strategy=ddp, which holds more, and strategy=fsdp, which holds less",
     "deepspeed_stage_3": "strategy=fsdp, which divides weights, gradients and optimizer state alike",
     "deepspeed_stage_2_offload": "devices=1 with strategy=deepspeed_stage_2_offload",
     "deepspeed_stage_3_offload": "devices=1 with strategy=deepspeed_stage_3_offload",
 }
 """On two devices; None where it is planned."""
-NEVER = {"pipeline", "deepspeed_stage_2", "deepspeed_stage_3"}
+NEVER = {"deepspeed_stage_2", "deepspeed_stage_3"}
 """Not planned on one device either."""
 
 
@@ -39,8 +39,7 @@ def test_what_is_no_strategy_is_taken_as_auto(strategy):
     assert unplanned_strategy(strategy, 2, 2) == said
 
 
-def test_fsdp_is_planned_but_not_with_qlora():
-    fsdp = {"capacity_gib": 1.0, "strategy": "fsdp", "devices": 2}
-    assert unplanned(RunConfig(**fsdp)) is None
-    said = "use_qlora with strategy=fsdp cannot be predicted yet; nearest: strategy=ddp."
-    assert unplanned(RunConfig(**fsdp, use_qlora=True)) == said
+def test_a_config_is_asked_for_its_strategy():
+    keys = {"capacity_gib": 1.0, "devices": 2, "precision": "bf16-true", "loss_average": "batches"}
+    assert unplanned(RunConfig(**keys, strategy="fsdp", use_qlora=True)) is None
+    assert NEAREST["deepspeed_stage_3"] in unplanned(RunConfig(**keys, strategy="deepspeed_stage_3"))

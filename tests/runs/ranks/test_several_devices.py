@@ -15,6 +15,7 @@ from trainers import trainers
 from labkit.config.schema import read_config
 from labkit.ledger.ledger import Ledger
 from labkit.ledger.predicted import prediction_rows
+from labkit.plan.steps import trace_rank
 from labkit.runs.processes import processes_of
 from labkit.runs.ranks.files import side_by_side
 from labkit.runs.runner import run
@@ -39,6 +40,8 @@ RUNS = {
     "fsdp": {"batch_size": 8, "devices": 2, "strategy": "fsdp"},
     "alone, not validated": {"batch_size": 16} | PLAINLY,
     "pipeline": {"batch_size": 16, "devices": 2, "strategy": "pipeline"} | PLAINLY,
+    "alone, 5 samples": {"batch_size": 5} | PLAINLY,
+    "pipeline, 5 samples": {"batch_size": 5, "devices": 4, "strategy": "pipeline"} | PLAINLY,
     "zero": {
         "batch_size": 8, "devices": 2, "strategy": "deepspeed_stage_2", "precision": "bf16-true",
         "loss_average": "batches", "max_steps": 2,
@@ -127,6 +130,30 @@ def test_layers_on_two_devices_train_the_model_of_one(trained):
         held = [rank[category] for rank in ranks]
         assert sum(held) == pytest.approx(whole[category] + copies * embedding, rel=0.001)
         assert max(held) < 0.75 * sum(held)
+
+
+def test_a_batch_that_the_devices_do_not_divide_trains_the_model_of_one(trained):
+    alone, split = trained["alone, 5 samples"], trained["pipeline, 5 samples"]
+    assert split.losses == pytest.approx(alone.losses, rel=ROUNDING)
+    assert split.samples == alone.samples
+
+
+@pytest.mark.parametrize("name", ["pipeline", "pipeline, 5 samples"])
+def test_every_rank_of_a_pipeline_holds_what_is_planned(name, trained):
+    record = trained[name]
+    config = read_config(record.config)
+    peaks = [record.peak_bytes, *(other.peak_bytes for other in record.ranks)]
+    assert len(peaks) == config.devices
+    for index, measured in enumerate([record.memory, *(other.memory for other in record.ranks)]):
+        for phase in trace_rank(config, index).report.phases:
+            last = config.accumulate_grad_batches - 1 if phase.micro_step else 0
+            real = measured.at(phase.phase, phase.step, last)
+            assert phase.peak_bytes == pytest.approx(real.peak_bytes, rel=SHARE), (index, phase)
+            for category in ("parameters", "gradients", "optimizer_gpu"):
+                assert phase.end[category] == real.end[category], (index, phase, category)
+    # what is told is about the rank that needs most
+    assert record.prediction.rank == peaks.index(max(peaks)) > 0
+    assert {row["step"] for row in prediction_rows(record)} == {0, 1}
 
 
 def test_zero_halves_the_optimizer_state_and_no_more(trained):
