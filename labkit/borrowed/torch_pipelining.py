@@ -84,5 +84,15 @@ class GPipeAlone(GPipe):
     """The schedule of such a stage. What it would receive is there, with any values."""
 
     def exchange(self, operations: list[Any], name: str) -> Iterable[Any]:
-        """Nothing is sent."""
-        return ()
+        """Nothing is sent; what would be is held until somebody has waited for it."""
+        return [[_Held(operation)] for operation in operations]
+
+
+class _Held:
+    """What stands for the work of sending a tensor."""
+
+    def __init__(self, operation: Any) -> None:
+        self._operation = operation
+
+    def wait(self) -> None:
+        self._operation = None
