@@ -13,13 +13,13 @@ AS_FOUND = {
     "cross_entropy": (6, 6),
     "distill_cosine_loss": (4, 4),
     "distill_jsd_loss": (0, 0),
-    "fused_linear_cpo_loss": (4, 0),
+    "fused_linear_cpo_loss": (4, 4),
     "fused_linear_cross_entropy": (4, 4),
     "fused_linear_grpo_loss_sequence": (4, 4),
     "fused_linear_grpo_loss_token": (4, 4),
     "fused_linear_jsd": (4, 4),
-    "fused_linear_orpo_loss": (8, 0),
-    "fused_linear_simpo_loss": (4, 0),
+    "fused_linear_orpo_loss": (7, 3),
+    "fused_linear_simpo_loss": (4, 4),
     "fused_moe": (42, 42),
     "fused_neighborhood_attention": (56, 54),
     "geglu": (12, 12),
@@ -39,9 +39,9 @@ AS_FOUND = {
     "tiled_swiglu": (15, 15),
     "tvd": (6, 6),
 }
-"""By kernel: rows that are predicted, and those of them within half a percent. All four preference losses are off: the
-script has run another, compiled loss in the same process before, and too many bytes are there whatever the batch.
-Where they come from is not known."""
+"""By kernel: rows that are predicted, and those of them within half a percent. Those of ``kto_loss`` are off by the same
+bytes whatever the batch: what its script has compiled before is still there. The four of ``fused_linear_orpo_loss`` are
+of an older script, whose logits had half the bytes."""
 
 
 def rows(name):
@@ -62,7 +62,8 @@ def test_most_rows_are_predicted_and_most_of_those_well():
     predicted = [result for result in results if result.predicted_mib is not None]
     assert len(results) == 293
     assert len(predicted) >= 150
-    assert sum(result.close for result in predicted) >= 0.91 * len(predicted)
+    assert not any(liger.FITTED.items() <= result.row.items() for result in predicted)
+    assert sum(result.close for result in predicted) >= 0.95 * len(predicted)
     assert all(result.reason for result in results if result.predicted_mib is None)
     found = {
         name: (sum(one.predicted_mib is not None for one in some), sum(one.close for one in some))
