@@ -1,5 +1,6 @@
 """Owners: which tensor is a parameter, a gradient, or state of an optimizer; each is found where it hangs."""
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -81,8 +82,8 @@ def modules_of(callback: Any) -> Iterator[torch.nn.Module]:
     return (value for value in vars(callback).values() if isinstance(value, torch.nn.Module))
 
 
-_PLAIN = {bool, int, float, str, type(None)}
-"""Most attributes, which hold no tensor; passing them by takes half of the time."""
+_CONTAINERS = (list, tuple, dict, deque)
+"""Attributes of other kinds hold no tensor that is looked for; passing them by takes most of the time."""
 
 _PASSED_BY = {*MODULE_TABLES, *TRAINER}
 """Parameters and buffers have their category; Lightning's trainer leads everywhere."""
@@ -92,5 +93,9 @@ def attributes(module: torch.nn.Module) -> Iterator[torch.Tensor]:
     """Tensors in plain attributes of a module and its parts, lists and dictionaries included."""
     for part in module.modules():
         for name, value in vars(part).items():
-            if type(value) not in _PLAIN and name not in _PASSED_BY:
+            if name in _PASSED_BY:
+                continue
+            if type(value) is torch.Tensor:
+                yield value
+            elif isinstance(value, _CONTAINERS) and value:  # most are lists of hooks, with none in them
                 yield from (leaf for leaf in tree_iter(value) if type(leaf) is torch.Tensor)

@@ -1,5 +1,6 @@
 """Tracker: follow the life of every tensor storage; with a capacity it is the simulated GPU."""
 
+import operator
 import os
 import weakref
 from collections.abc import Callable, Iterable
@@ -39,14 +40,22 @@ class SimulatedOutOfMemoryError(torch.OutOfMemoryError):
         )
 
 
+class _Life(weakref.ref[torch.UntypedStorage]):
+    """Calls back when a storage is freed, which ``key`` names; in less time than ``weakref.finalize``."""
+
+    __slots__ = ("key",)
+    key: int
+
+
 class _Block:
     """One live storage: its size as the allocator rounds it, and what it is for."""
 
-    __slots__ = ("category", "size_bytes")
+    __slots__ = ("category", "life", "size_bytes")
 
-    def __init__(self, size_bytes: int, category: str) -> None:
+    def __init__(self, size_bytes: int, category: str, life: _Life) -> None:
         self.size_bytes = size_bytes
         self.category = category
+        self.life = life
 
 
 class Tracker(TorchDispatchMode):
@@ -75,6 +84,7 @@ class Tracker(TorchDispatchMode):
         super().__init__()
         self.capacity_bytes = capacity_bytes
         self.device_type = device_type
+        self._is_there = operator.attrgetter(f"is_{device_type}")
         self.allocated_bytes = 0
         self.peak_bytes = 0
         self.events: list[tuple[int, int, Any]] | None = [] if keep_events else None
@@ -100,12 +110,15 @@ class Tracker(TorchDispatchMode):
         return func(*args, **kwargs)
 
     def _see_parts(self, tensor: torch.Tensor, operation: Any) -> None:
+        if tensor.layout is torch.strided:
+            self._see(tensor, operation)
+            return
         for part in _parts(tensor):
             self._see(part, operation)
 
     def _see(self, tensor: torch.Tensor, operation: Any, category: str = UNDECIDED) -> _Block | None:
         # what is said to be host memory counts there, wherever the device is
-        if tensor.device.type != self.device_type and category not in HOST_CATEGORIES:
+        if not self._is_there(tensor) and category not in HOST_CATEGORIES:
             return None
         storage = tensor.untyped_storage()
         key = storage_key(storage)
@@ -117,7 +130,12 @@ class Tracker(TorchDispatchMode):
             self._forget(key)
         if not size_bytes:
             return None
-        new = _Block(size_bytes, block.category if block else category)
+        if block is not None:
+            category, life = block.category, block.life
+        else:
+            life = _Life(storage, self._ended)
+            life.key = key
+        new = _Block(size_bytes, category, life)
         if (
             self.capacity_bytes is not None
             and self.allocated_bytes + size_bytes > self.capacity_bytes
@@ -126,9 +144,10 @@ class Tracker(TorchDispatchMode):
             self._make_room(size_bytes, operation)
         self._live[key] = new
         self._count(new, +1, operation)
-        if block is None:
-            weakref.finalize(storage, self._forget, key).atexit = False
         return new
+
+    def _ended(self, life: _Life) -> None:
+        self._forget(life.key)
 
     def _make_room(self, requested_bytes: int, operation: Any) -> None:
         assert self.capacity_bytes is not None

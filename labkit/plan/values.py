@@ -7,6 +7,7 @@ from its weights is not known; a few questions about that have one answer in any
 
 import functools
 import weakref
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
@@ -130,7 +131,7 @@ class Values:
     def _computed(self, func: Any, args: Any, kwargs: Any) -> Any:
         """The operation on values; None where some are not known."""
         found = {}
-        for tensor in _tensors((args, kwargs)):
+        for tensor in _tensors((*args, *kwargs.values())):
             if (values := self.of(tensor)) is None:
                 return None
             found[id(tensor)] = values
@@ -167,7 +168,7 @@ class Values:
             return args[1].is_meta and not args[0].is_meta
         if func is _aten.index.Tensor:
             return any(_is_mask(index) for index in args[1])
-        return any(t.is_meta for t in _tensors((args, kwargs)))
+        return any(t.is_meta for t in _tensors((*args, *kwargs.values())))
 
     def answer(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Carry out what values ``decide``. Raises ``PredictionError`` where values are not known."""
@@ -269,8 +270,13 @@ def reads(func: Any) -> bool:
     return tagged or func in (COPY_TO, _aten.copy_.default)
 
 
-def _tensors(tree: Any) -> list[torch.Tensor]:
-    return [leaf for leaf in tree_iter(tree) if isinstance(leaf, torch.Tensor)]
+def _tensors(tree: Any) -> Iterator[torch.Tensor]:
+    """Those in the arguments of an operation, which are tensors, numbers, and lists of such."""
+    for item in tree:
+        if isinstance(item, torch.Tensor):
+            yield item
+        elif isinstance(item, (list, tuple)):
+            yield from _tensors(item)
 
 
 def _is_small(tensor: torch.Tensor) -> bool:

@@ -29,6 +29,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from labkit import assets
+from labkit.borrowed.torch import TorchDispatchMode
 from labkit.config.catalogue.models import architecture
 from labkit.config.schema import RunConfig
 from labkit.families.blip2.family import Blip2Family
@@ -43,7 +44,7 @@ CONFIG = RunConfig(
     model_name="tiny/blip2-opt-small", weights="random", batch_size=16, max_length=12, num_workers=0, capacity_gib=1
 )
 WARM_UP = 5
-MANY, SOME = 300, 40
+MANY, SOME = 300, 60
 """Rounds for a difference that is hardly there, and for one that is plain."""
 NEVER, ALWAYS = 10**9, 1
 BASE = "no callback"
@@ -75,6 +76,19 @@ def with_capture(report_every: int, simulated_gpu: bool) -> Variant:
             tracker.__exit__(None, None, None)
 
     return Variant([capture], begin, end, settle=1)
+
+
+class Nothing(TorchDispatchMode):
+    """A mode that is told of every operation and does nothing: what torch itself takes for one."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **(kwargs or {}))
+
+
+def empty_mode() -> Variant:
+    """Training below such a mode."""
+    mode = Nothing()
+    return Variant(begin=lambda *_: mode.__enter__(), end=lambda: mode.__exit__(None, None, None), settle=1)
 
 
 class TakeTurns(Callback):
@@ -192,6 +206,7 @@ def main() -> None:
         measure(
             {
                 BASE: Variant(settle=1),
+                "empty dispatch mode": empty_mode(),
                 "simulated GPU, unreported": with_capture(NEVER, simulated_gpu=True),
                 "simulated GPU, reported": with_capture(ALWAYS, simulated_gpu=True),
                 "MemoryCapture(), reported": with_capture(ALWAYS, simulated_gpu=False),

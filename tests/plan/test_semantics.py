@@ -21,6 +21,7 @@ from labkit.plan.cache import TraceCache
 from labkit.plan.predict import predict
 from labkit.plan.semantics import DeviceSemantics, replacing
 from labkit.plan.shapes import ShapeTracker
+from labkit.train.module import CaptionModule
 
 MACHINES = {"cuda": {"device": "cuda"}, "simulated": {"device": "simulated", "capacity_gib": 1}}
 
@@ -199,7 +200,7 @@ def test_an_error_in_the_middle_leaves_torch_as_it_was(name, monkeypatch):
 
     before = replaced()
     config = resolve(Workspace.find(), name).config
-    monkeypatch.setattr(steps.CaptionModule, "on_train_batch_end", fails)
+    monkeypatch.setattr(CaptionModule, "on_train_batch_end", fails)
     with pytest.raises(ZeroDivisionError):
         steps.trace(config)
     assert replaced() == before

@@ -10,6 +10,7 @@ from labkit.config.workspace import Workspace
 from labkit.plan import rank, steps
 from labkit.plan.errors import PredictionError
 from labkit.plan.shapes import ShapeTracker
+from labkit.train.module import CaptionModule
 
 
 class Forgetful(ShapeTracker):
@@ -118,12 +119,12 @@ def test_an_operation_that_reads_values_is_named():
 
 
 def test_a_model_whose_step_reads_values_says_which_operation(monkeypatch):
-    real = steps.CaptionModule.training_step
+    real = CaptionModule.training_step
 
     def reads(self, batch, index):
         loss = real(self, batch, index)
         return loss * float((loss > 0).item())
 
-    monkeypatch.setattr(steps.CaptionModule, "training_step", reads)
+    monkeypatch.setattr(CaptionModule, "training_step", reads)
     with pytest.raises(PredictionError, match="aten._local_scalar_dense"):
         steps.trace(resolve(Workspace.find(), "reduced_batch").config)

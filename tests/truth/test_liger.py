@@ -39,9 +39,9 @@ AS_FOUND = {
     "tiled_swiglu": (15, 15),
     "tvd": (6, 6),
 }
-"""By kernel: rows that are predicted, and those of them within half a percent. Those of ``kto_loss`` are off by the same
-bytes whatever the batch: what its script has compiled before is still there. The four of ``fused_linear_orpo_loss`` are
-of an older script, whose logits had half the bytes."""
+"""By kernel: rows that are predicted, and those of them within half a percent. Those of ``kto_loss`` are off by the
+same bytes whatever the batch: what its script has compiled before is still there. The four of
+``fused_linear_orpo_loss`` are of an older script, whose logits had half the bytes."""
 
 
 def rows(name):
