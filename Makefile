@@ -43,6 +43,7 @@ test-system: $(READY) $(CHI)/.ready  ## a real OpenStack and a real Slurm, the i
 
 bench: $(READY)  ## measure what reporting, predicting, the ledger, panels and grading cost, how fast the command answers, what two devices bring, and which test notices each guard that is taken out
 	$(BIN)/python tests/benchmarks/reporting_cost.py
+	$(BIN)/python tests/benchmarks/loop_cost.py
 	$(BIN)/python tests/benchmarks/start_up.py
 	$(BIN)/python tests/benchmarks/prediction_cost.py
 	$(BIN)/python tests/benchmarks/ledger.py

@@ -1,16 +1,18 @@
-"""What a prediction costs: one of 12 billion parameters, its memory, the whole course, and another capacity.
+"""What a prediction costs: one of 12 billion parameters, cold and warm, the whole course, and another capacity.
 
     python tests/benchmarks/prediction_cost.py [--profile h100-94gb]
 
-Prints seconds with the machine and versions that they hold for. "warm" is the second prediction in a process that has
-imported torch and transformers; nothing is cached but what the operations' shapes are, which each prediction learns
-once more. "again" takes the same steps from the cache, for another capacity.
+Prints seconds with the machine and versions that they hold for. "cold" is the whole command, in CPU time of a new
+process, over that of a process that only imports torch and the model's class, in pairs. "warm" is the second prediction
+in a process that has imported torch and transformers; nothing is cached but what the operations' shapes are, which each
+prediction learns once more. "again" takes the same steps from the cache, for another capacity.
 """
 
 import argparse
 import os
 import platform
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -24,6 +26,9 @@ from labkit.plan.predict import predict
 
 XXL = ("xxl_sgd", "xxl_adam8bit", "xxl_lora", "xxl_qlora")
 REPEATS = 3
+PAIRS = 5
+IMPORTS = "import torch; from transformers import Blip2ForConditionalGeneration"
+COMMAND = [sys.executable, "-c", "from labkit.cli import main; main()", "plan"]
 
 
 def seconds(work, *args):
@@ -35,6 +40,29 @@ def seconds(work, *args):
 
 def best(work, *args):
     return min(seconds(work, *args) for _ in range(REPEATS))
+
+
+def child_s(command, **env):
+    """CPU seconds of a process."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, env=os.environ | env, check=True, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def cold(name, profile):
+    """The command in an empty folder of runs, against its imports."""
+    pairs = []
+    for _ in range(PAIRS):
+        imports_s = child_s([sys.executable, "-c", IMPORTS])
+        with tempfile.TemporaryDirectory() as folder:
+            pairs.append((child_s([*COMMAND, name, "--gpu", profile], LABKIT_RUNS=folder), imports_s))
+    ratios = [command / imports for command, imports in pairs]
+    command_s, imports_s = (statistics.median(times) for times in zip(*pairs, strict=True))
+    print(
+        f"{name:20} cold {command_s:5.2f} s CPU, imports {imports_s:5.2f} s, {statistics.median(ratios):.2f} times "
+        f"({min(ratios):.2f} to {max(ratios):.2f} in {PAIRS} pairs)"
+    )
 
 
 def afresh(config):
@@ -71,8 +99,10 @@ def main():
     subprocess.run(
         [sys.executable, __file__, "--one", "--profile", args.profile], check=True, stderr=subprocess.DEVNULL
     )
+    for name in ("xxl_sgd", "xxl_lora"):
+        cold(name, args.profile)
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-c", "from labkit.cli import main; main()", "plan", "--all", "--gpu", args.profile]
+        command = [*COMMAND, "--all", "--gpu", args.profile]
 
         def plan_all():
             subprocess.run(command, env=os.environ | {"LABKIT_RUNS": folder}, check=True, capture_output=True)

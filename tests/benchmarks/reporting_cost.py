@@ -188,6 +188,12 @@ def print_extra(rounds: list[dict[str, float]]) -> None:
         print(f"{name:30}{len(rounds):7}{1000 * median_s:10.2f} ms{middle:+9.2f}%{error:11.2f}%{spread:>20}")
 
 
+def print_ratio(rounds: list[dict[str, float]], name: str, other: str) -> None:
+    """A line with how many times the steps of one variant take the time of another's, in the same rounds."""
+    low, middle, high = statistics.quantiles([times[name] / times[other] for times in rounds], n=4)
+    print(f"{name}, over {other}: {middle:.3f} times ({low:.3f} to {high:.3f}, quartiles of {len(rounds)} rounds)")
+
+
 def main() -> None:
     """Measure, and print a table."""
     torch.set_num_threads(1)
@@ -202,18 +208,19 @@ def main() -> None:
     again = {"no callback, again": Variant(), "MemoryCapture(), unreported": unreported}
     print_extra(measure({BASE: Variant()} | again, MANY))
     assert not capture.report.phases
-    print_extra(
-        measure(
-            {
-                BASE: Variant(settle=1),
-                "empty dispatch mode": empty_mode(),
-                "simulated GPU, unreported": with_capture(NEVER, simulated_gpu=True),
-                "simulated GPU, reported": with_capture(ALWAYS, simulated_gpu=True),
-                "MemoryCapture(), reported": with_capture(ALWAYS, simulated_gpu=False),
-            },
-            SOME,
-        )
+    empty, tracked = "empty dispatch mode", "simulated GPU, unreported"
+    rounds = measure(
+        {
+            BASE: Variant(settle=1),
+            empty: empty_mode(),
+            tracked: with_capture(NEVER, simulated_gpu=True),
+            "simulated GPU, reported": with_capture(ALWAYS, simulated_gpu=True),
+            "MemoryCapture(), reported": with_capture(ALWAYS, simulated_gpu=False),
+        },
+        SOME,
     )
+    print_extra(rounds)
+    print_ratio(rounds, tracked, empty)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import gc
 import pytest
 import torch
 import torch.nn.functional as F
+from diffusers import DDPMScheduler, UNet2DModel
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging, StochasticWeightAveraging
 from lightning.pytorch.demos.boring_classes import BoringModel, DemoModel, ManualOptimBoringModel
@@ -125,6 +126,26 @@ class Gan(LightningModule):
         return [torch.optim.Adam(net.parameters()) for net in (self.maker, self.judge)], []
 
 
+class Diffusion(LightningModule):
+    """The net of a diffusion model by diffusers, with its noise and the loss of its own example."""
+
+    def __init__(self):
+        super().__init__()
+        self.model = UNet2DModel(
+            sample_size=32, block_out_channels=(32, 64), layers_per_block=1, norm_num_groups=8, attention_head_dim=8,
+            down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        )  # fmt: skip
+        self.noise = DDPMScheduler(num_train_timesteps=100)
+
+    def training_step(self, batch, index):
+        noise = torch.randn_like(batch)
+        times = torch.randint(self.noise.config.num_train_timesteps, (len(batch),), device=self.device)
+        return F.mse_loss(self.model(self.noise.add_noise(batch, noise, times), times).sample, noise)
+
+    def configure_optimizers(self):
+        return torch.optim.AdamW(self.parameters(), lr=1e-4)
+
+
 class Denoiser(LightningModule):
     """A small U-Net with skips, norms, dropout and attention."""
 
@@ -151,7 +172,7 @@ class Denoiser(LightningModule):
         return torch.optim.RMSprop(self.parameters(), lr=1e-4)
 
 
-CONVOLUTIONS = ("u-net",)
+CONVOLUTIONS = ("u-net", "diffusion")
 
 
 def ids(count=4, length=32):
@@ -230,6 +251,7 @@ MODULES = {
         llama, text, {"callbacks": lambda: [StochasticWeightAveraging(1e-2, swa_epoch_start=1, device=None)]},
     ),
     "u-net": (Denoiser, lambda: torch.randn(16, 3, 32, 32), {}),
+    "diffusion": (Diffusion, lambda: torch.randn(8, 3, 32, 32), {}),
 }  # fmt: skip
 
 
