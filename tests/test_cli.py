@@ -163,7 +163,15 @@ def test_a_fetch_on_a_machine_that_is_offline_is_one_line(capsys):
 @pytest.mark.slow
 def test_a_plan_is_printed_for_people_and_for_machines(capsys):
     assert main(["plan", "xxl_lora", "--gpu", "tiny"]) == 0
-    assert "xxl_lora on tiny: fits (predicted)" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "xxl_lora on tiny: fits (predicted)\n  tiny/blip2-t5-large, batch_size=8, precision=32-true\n" in said
+    assert main(["plan", "six_full_split", "devices=4", "batch_size=5"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert (
+        "batch_size=5, precision=bf16-true; of 4 devices with strategy=pipeline the one that needs most, rank 3" in said
+    )
+    assert main(["plan", "multi_fsdp"]) == 0
+    assert "of 2 devices with strategy=fsdp the first" in " ".join(capsys.readouterr().out.split())
     assert main(["plan", "xxl_lora", "--gpu", "tiny", "--json", "batch_size=32"]) == 0
     row = json.loads(capsys.readouterr().out)
     assert (row["verdict"], row["expected"]) == ("out of memory", None)

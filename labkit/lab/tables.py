@@ -23,7 +23,10 @@ _OF_PREDICTED = (
     "predicted is the peak with memory enough; error is how far the prediction is above (+) or below (-) the "
     "measurement, in the phases that were reached."
 )
-_OF_RANKS = "The line of a run on several devices has the memory of its first rank; those below it have the others'."
+_OF_RANKS = (
+    "The line of a run on several devices has the memory of its first rank; those below it have the others'. What was "
+    "predicted stands beside the rank that it is about."
+)
 
 
 def results(found: Sequence[Result], unit: tuple[str, int], title: str = "") -> Table:
@@ -118,18 +121,17 @@ def advice(name: str, resolved: Resolved, found: "Advice") -> View:
 
 def _row(result: Result, unit_bytes: int) -> list[str]:
     record, peaks = result.record, result.peaks
-    told = None if result.planned else prediction_of(record)
+    told = _told(result, 0, unit_bytes)
     died = record.died_in
     place = f" in {died.phase.replace('_', ' ')}, step {died.step}" if died else ""
 
     def size(count: float | None) -> str:
         return NO_NUMBER if count is None else f"{count / unit_bytes:.1f}"
 
-    error = told["error"] if told else None
     speed, loss = result.samples_per_second, result.last_loss
     return [
-        result.name, result.source, result.status + place, size(result.peak_bytes or None), size(result.capacity_bytes),
-        size(told["peak_bytes"] if told else None), NO_NUMBER if error is None else f"{error:+z.2%}",
+        result.name, result.source, result.status + place, size(result.peak_bytes or None),
+        size(result.capacity_bytes), *told,
         *(size(peaks[c] if result.peak_bytes else None) for c in MAIN_CATEGORIES),
         size(on_host(peaks) if result.peak_bytes else None),
         NO_NUMBER if speed is None else f"{speed:.1f}", NO_NUMBER if result.planned else str(record.samples),
@@ -137,12 +139,22 @@ def _row(result: Result, unit_bytes: int) -> list[str]:
     ]  # fmt: skip
 
 
+def _told(result: Result, rank: int, unit_bytes: int) -> list[str]:
+    """Cells of the predicted peak and its error, in the row of the rank that the prediction is about."""
+    told = None if result.planned else prediction_of(result.record)
+    if told is None or told["rank"] != rank:
+        return [NO_NUMBER] * 2
+    error = told["error"]
+    return [f"{told['peak_bytes'] / unit_bytes:.1f}", NO_NUMBER if error is None else f"{error:+z.2%}"]
+
+
 def _other_ranks(result: Result, unit_bytes: int) -> list[list[str]]:
     return [
         [
             f"\u00a0\u00a0rank {row['rank']}", result.source, row["status"] or "",
             f"{row['peak_bytes'] / unit_bytes:.1f}",
-            *[NO_NUMBER] * 3, *(f"{row['by_category'][c] / unit_bytes:.1f}" for c in MAIN_CATEGORIES),
+            NO_NUMBER, *_told(result, row["rank"], unit_bytes),
+            *(f"{row['by_category'][c] / unit_bytes:.1f}" for c in MAIN_CATEGORIES),
             f"{on_host(row['by_category']) / unit_bytes:.1f}",
             *[NO_NUMBER] * 3,
         ]

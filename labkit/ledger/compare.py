@@ -8,6 +8,7 @@ from labkit.config.profiles import load_profile
 from labkit.config.workspace import Workspace
 from labkit.ledger.errors import LedgerError
 from labkit.ledger.ledger import Ledger
+from labkit.ledger.measured import highest
 from labkit.ledger.newest import newest
 from labkit.ledger.predicted import prediction_of
 from labkit.ledger.records import Record
@@ -24,8 +25,9 @@ def compare(
     Each row has ``number, experiment, overrides, changed, status, expected_status, expected, as_expected, outdated,
     died_in, reason, source, peak_bytes, capacity_bytes, peak_by_category, predicted, phases, train_seconds, losses,
     samples, run``. ``phases`` has for each phase the reported occurrence with the highest peak, ``predicted`` what
-    ``prediction_of`` gives. ``outdated`` tells that the experiment or the profile was edited since. ``on_skipped``
-    hears of folders that cannot be read. Raises ``ConfigError`` for an unknown profile.
+    ``prediction_of`` gives. Of several ranks the one with the highest peak is told. ``outdated`` tells that the
+    experiment or the profile was edited since. ``on_skipped`` hears of folders that cannot be read. Raises
+    ``ConfigError`` for an unknown profile.
     """
     load_profile(workspace, profile)
     records = newest(ledger, profile, on_skipped)
@@ -54,7 +56,8 @@ def missing(workspace: Workspace, profile: str, rows: list[dict[str, Any]]) -> l
 
 
 def _row(resolved: Resolved, record: Record) -> dict[str, Any]:
-    report = record.memory
+    fullest = record.fullest
+    report = fullest.memory
     phases = {} if report is None else {name: p.to_dict() | {"end_bytes": p.end_bytes, "peak_bytes": p.peak_bytes}
                                         for name, p in report.by_phase.items()}  # fmt: skip
     return {
@@ -70,9 +73,9 @@ def _row(resolved: Resolved, record: Record) -> dict[str, Any]:
         "died_in": plain(record.died_in),
         "reason": record.reason,
         "source": report.source if report else None,
-        "peak_bytes": record.peak_bytes,
+        "peak_bytes": fullest.peak_bytes,
         "capacity_bytes": report.capacity_bytes if report else resolved.config.capacity_bytes,
-        "peak_by_category": record.category_peaks,
+        "peak_by_category": highest(report, fullest.held or {}),
         "predicted": prediction_of(record),
         "phases": phases,
         "train_seconds": record.train_seconds,

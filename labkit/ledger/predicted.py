@@ -45,13 +45,12 @@ def prediction_rows(record: Record) -> list[dict[str, Any]]:
 
 def _measured(record: Record, rank: int) -> MemoryReport | None:
     """What this rank has measured."""
-    if not rank:
-        return record.memory
-    return next((other.memory for other in record.ranks if other.rank == rank), None)
+    return next((one.memory for one in record.every_rank if one.rank == rank), None)
 
 
 def prediction_of(record: Record) -> dict[str, Any] | None:
-    """A record's prediction in short, or None: ``verdict, peak_bytes, peak_by_category, died_in, error, by_phase``.
+    """A record's prediction in short, or None: ``rank, verdict, peak_bytes, peak_by_category, died_in, error`` and
+    ``by_phase``.
 
     ``peak_bytes`` is what the reported phases were to reach, with memory enough. ``error`` is signed, of the peak of
     those that were reached. ``by_phase`` has for each phase the highest peak predicted and measured, and the error.
@@ -70,7 +69,7 @@ def prediction_of(record: Record) -> dict[str, Any] | None:
     }
     highest = max(by_phase.values(), key=lambda row: row["measured_bytes"], default=None)
     return {
-        "verdict": predicted.verdict, "peak_bytes": predicted.peak_bytes,
+        "rank": predicted.rank or 0, "verdict": predicted.verdict, "peak_bytes": predicted.peak_bytes,
         "peak_by_category": predicted.category_peaks, "died_in": plain(predicted.died_in),
         "error": highest["error"] if highest else None, "by_phase": by_phase,
     }  # fmt: skip

@@ -157,6 +157,21 @@ class Record(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         self.reason = self.died_in = self.out_of_memory = self.as_expected = self.ended_by_rank = None
 
     @property
+    def every_rank(self) -> list[OfRank]:
+        """What each rank has measured, on one device one."""
+        held = self.out_of_memory.held if self.out_of_memory else None
+        first = OfRank(
+            rank=0, device=self.device, status=None, peak_bytes=self.peak_bytes, memory=self.memory, held=held
+        )  # fmt: skip
+        return [first, *self.ranks]
+
+    @property
+    def fullest(self) -> OfRank:
+        """The rank with the highest peak; the first, unless another's is more than a percent above."""
+        most = max(self.every_rank, key=lambda one: one.peak_bytes)
+        return most if most.peak_bytes > 1.01 * self.peak_bytes else self.every_rank[0]
+
+    @property
     def category_peaks(self) -> dict[str, int]:
         """Highest bytes of each category, in a reported phase or when memory ran out."""
         return highest(self.memory, self.out_of_memory.held if self.out_of_memory else {})

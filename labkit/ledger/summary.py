@@ -8,6 +8,7 @@ from labkit.memory.units import counted, human_bytes
 def summary(record: Record) -> str:
     """How a run ended, in a few lines."""
     source = record.memory.source if record.memory else "nothing measured"
+    fullest = record.fullest
     against = {None: "", True: " (as expected)", False: " (not as expected)"}[record.as_expected]
     typed = "".join(f" {key}={value}" for key, value in record.overrides.items())
     status = "out of memory" if record.status == "oom" else record.status
@@ -27,14 +28,15 @@ def summary(record: Record) -> str:
         )
     elif record.reason:
         lines.append(f"  {record.reason}")
-    elif record.memory and record.memory.peak_phase:
-        phase = record.memory.peak_phase
-        capacity = record.memory.capacity_bytes
+    elif (memory := fullest.memory) and memory.peak_phase:
+        phase = memory.peak_phase
+        capacity = memory.capacity_bytes
         of = f" of {human_bytes(capacity)}" if capacity else ""
         where = f"in {activity(phase.phase)} of step {phase.step}: {parts(phase.peak)}"
-        if record.peak_bytes > 1.01 * phase.peak_bytes:  # while the model was made, say; not a few blocks more
+        if fullest.peak_bytes > 1.01 * phase.peak_bytes:  # while the model was made, say; not a few blocks more
             where = f"outside the reported phases; in these {human_bytes(phase.peak_bytes)}, {where}"
-        lines.append(f"  peak {human_bytes(record.peak_bytes)}{of} ({source}), {where}")
+        whose = f" on rank {fullest.rank}" if fullest.rank else ""
+        lines.append(f"  peak {human_bytes(fullest.peak_bytes)}{of} ({source}){whose}, {where}")
     if record.model.quantized_bytes is not None:
         lines.append(
             f"  weights in 4 bits with their scales {human_bytes(record.model.quantized_bytes)}, not quantized: "

@@ -16,8 +16,9 @@ _MAIN = tuple(SHORT_NAMES[category] for category in MAIN_CATEGORIES)
 
 
 def phase_table(record: Record) -> Table:
-    """Every reported phase of a run: bytes by category at its end, and its peak. All in MiB."""
-    report = record.memory
+    """Every reported phase of a run: bytes by category at its end, and its peak. All in MiB; of several ranks the
+    one with the highest peak."""
+    report = record.fullest.memory
     phases = report.phases if report else []
     shown = [c for c in CATEGORIES if c not in HOST_CATEGORIES or any(p.end.get(c) for p in phases)]
     notes = []
@@ -36,7 +37,8 @@ def phase_table(record: Record) -> Table:
         counts += [getattr(p, key) for key in of_gpu.values()]
         cells = [NO_NUMBER if n is None else f"{n / 2**20:.2f}" for n in counts]
         rows.append([str(p.step), str(p.micro_step), p.phase.replace("_", " "), *cells])
-    return Table(f"{record.id} {record.experiment}: memory in MiB", columns, rows, notes, keys=3)
+    whose = f" of rank {record.fullest.rank}" if record.ranks else ""
+    return Table(f"{record.id} {record.experiment}: memory{whose} in MiB", columns, rows, notes, keys=3)
 
 
 def compare_table(rows: list[dict[str, Any]], profile: str) -> Table:
@@ -70,8 +72,8 @@ def compare_table(rows: list[dict[str, Any]], profile: str) -> Table:
     return Table(f"profile {profile}, {measured}", columns, lines, keys=2)
 
 
-def prediction_table(rows: list[dict[str, Any]]) -> Table:
-    """What was predicted for every phase, in MiB, and the signed error against what was measured."""
+def prediction_table(rows: list[dict[str, Any]], rank: int = 0) -> Table:
+    """What was predicted of a rank for every phase, in MiB, and the signed error against what was measured."""
     shown = list(dict.fromkeys(r["what"] for r in rows if max(r["predicted_bytes"], r["measured_bytes"]) >= _VISIBLE))
     columns = [*words("step", "micro", "phase"), *numbers(*(SHORT_NAMES.get(what, what) for what in shown))]
     cells: dict[tuple[int, int, str], dict[str, str]] = {}
@@ -84,7 +86,8 @@ def prediction_table(rows: list[dict[str, Any]]) -> Table:
         [str(step), str(micro_step), phase.replace("_", " "), *(row.get(what, NO_NUMBER) for what in shown)]
         for (step, micro_step, phase), row in cells.items()
     ]
-    return Table("predicted in MiB, and its error", columns, lines, keys=3)
+    whose = f" for rank {rank}" if rank else ""
+    return Table(f"predicted{whose} in MiB, and its error", columns, lines, keys=3)
 
 
 def plan_table(rows: list[dict[str, Any]], gpu: str) -> Table:

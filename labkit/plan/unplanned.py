@@ -10,9 +10,9 @@ def unplanned(config: RunConfig) -> str | None:
 
 
 def unplanned_strategy(strategy: str, devices: int, world_size: int) -> str | None:
-    """The same for a strategy by itself, of values that may not make a config; what is not a strategy is taken as
-    auto."""
-    placement = PLACEMENTS.get(strategy, Placement())
+    """The same for a strategy by itself, of values that may not make a config; None for what is not a strategy."""
+    if (placement := PLACEMENTS.get(strategy)) is None:
+        return None
     never = placement.uses_zero and not placement.offloads
     planned = placement.replicates or placement.shards or placement.splits_layers
     if never or (world_size > 1 and not planned):
@@ -28,4 +28,4 @@ def _nearest(strategy: str, placement: Placement) -> str:
         return "strategy=ddp, which holds more, and strategy=fsdp, which holds less"
     if placement.zero_stage == 3:
         return "strategy=fsdp, which divides weights, gradients and optimizer state alike"
-    return "strategy=ddp or strategy=fsdp"
+    return "strategy=ddp, strategy=fsdp or strategy=pipeline"

@@ -12,8 +12,8 @@ from labkit.ledger.terminal import console, say
 from labkit.verbs.options import EXIT_FAILED, add_profile, say_skipped
 
 HELP = """\
-The newest run of every experiment, one line each. What changed, how it ended and should have, peak memory by
-category, time and loss.
+The newest run of every experiment as the course has it, and of each set of values that you typed, one line each. What
+changed, how it ended and should have, peak memory by category, time and loss.
 
   labkit compare                  the table
   labkit compare --json           the same with every phase, for machines

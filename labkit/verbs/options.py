@@ -103,6 +103,6 @@ def pairs(items: Sequence[str]) -> dict[str, str]:
     for item in items:
         key, equals, value = item.partition("=")
         if not equals or not key:
-            raise ConfigError(f"'{item}' is not KEY=VALUE.")
+            raise ConfigError(f"'{item}' is not KEY=VALUE; a value of a run is typed like batch_size=8.")
         pairs[key] = value
     return pairs

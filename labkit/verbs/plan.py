@@ -84,7 +84,9 @@ def _print_table(rows: list[dict[str, Any]], gpu: str) -> None:
 def _facts(found: "Prediction", resolved: Resolved) -> dict[str, Any]:
     expected = resolved.expected.status if resolved.expected else None
     at_once = resolved.config.keep_checkpoints + 1 if resolved.config.enable_checkpointing else 0
+    names = ("model_name", "batch_size", "precision", "strategy", "devices", "num_nodes")
     return {
+        "config": {name: getattr(resolved.config, name) for name in names}, "rank": found.rank,
         "verdict": found.verdict, "expected": expected, "margin": found.margin, "died_in": found.died_in,
         "requested_bytes": found.requested_bytes, "operation": found.operation, "peak_bytes": found.peak_bytes,
         "reserved_bytes": found.reserved_bytes,
@@ -93,6 +95,16 @@ def _facts(found: "Prediction", resolved: Resolved) -> dict[str, Any]:
         "peak": found.peak_phase.to_dict() if found.peak_phase else None, "peak_by_category": found.category_peaks,
         "checkpoint_bytes": found.checkpoint_bytes, "disk_bytes": at_once * found.checkpoint_bytes,
     }  # fmt: skip
+
+
+def _words(config: dict[str, Any], rank: int) -> str:
+    """What was planned, as far as most ask; of several devices, which one."""
+    words = f"{config['model_name']}, batch_size={config['batch_size']}, precision={config['precision']}"
+    count = config["devices"] * config["num_nodes"]
+    if count == 1:
+        return words
+    which = f"the one that needs most, rank {rank}" if config["strategy"] == "pipeline" else "the first"
+    return f"{words}; of {count} devices with strategy={config['strategy']} {which}"
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -107,12 +119,13 @@ def _line(row: dict[str, Any]) -> str:
     peak, died = row["peak"], row["died_in"]
     lines = [
         f"{row['experiment']} on {row['gpu']}: {row['verdict']} (predicted)",
+        f"  {_words(row['config'], row['rank'])}",
         f"  peak {human_bytes(row['peak_bytes'])}{of}{reserved}, in "
         f"{activity(peak['phase'])} of step {peak['step']} by {row['operation']}",
         f"  {parts(peak['peak'])}",
     ]
     if died:
-        lines.insert(1, f"  dies in {died['phase'].replace('_', ' ')} of step {died['step']}: {died['operation']} asks "
+        lines.insert(2, f"  dies in {died['phase'].replace('_', ' ')} of step {died['step']}: {died['operation']} asks "
                         f"for {human_bytes(row['requested_bytes'])}")  # fmt: skip
     if row["warm_up_bytes"]:
         lines.append(

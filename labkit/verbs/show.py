@@ -3,7 +3,7 @@
 import argparse
 import json
 
-from labkit.ledger.parts import Unpredicted
+from labkit.ledger.parts import Predicted, Unpredicted
 from labkit.ledger.terminal import console, say
 from labkit.verbs.options import add_run, find_run
 
@@ -42,7 +42,8 @@ def main(args: argparse.Namespace) -> int:
     out.print(phase_table(record))
     if rows := prediction_rows(record):
         say("")
-        out.print(prediction_table(rows))
+        rank = record.prediction.rank if isinstance(record.prediction, Predicted) else 0
+        out.print(prediction_table(rows, rank or 0))
     elif isinstance(record.prediction, Unpredicted):
         say(f"\n  no prediction: {record.prediction.error}")
     return 0

@@ -161,6 +161,17 @@ GUARDS = (
         "json.dumps([values], sort_keys=True)",
         ("tests/plan/test_cache.py::test_other_versions_are_other_entries",),
     ),
+    Guard(
+        "predictions: what torch keeps of its own functions",
+        "weights in 4 bits are left as memory was found, in a process that has predicted before",
+        "labkit/plan/semantics.py",
+        'with torch.device("cpu"):\n            torch.empty(0)',
+        "pass",
+        (
+            "tests/plan/test_semantics.py::"
+            "test_a_process_whose_first_device_context_is_in_a_prediction_makes_tensors_on_the_device_afterwards",
+        ),
+    ),
     # -- configs
     Guard(
         "config: a combination",

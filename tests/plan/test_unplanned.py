@@ -6,7 +6,7 @@ from labkit.config.schema import RunConfig, key_choices
 from labkit.plan.unplanned import unplanned, unplanned_strategy
 
 NEAREST = {
-    "auto": "strategy=ddp or strategy=fsdp",
+    "auto": "strategy=ddp, strategy=fsdp or strategy=pipeline",
     "ddp": None,
     "fsdp": None,
     "pipeline": None,
@@ -33,10 +33,9 @@ def test_every_strategy_of_the_schema_is_in_the_table():
 
 
 @pytest.mark.parametrize("strategy", ["", "fspd", "deepspeed", "offload"])
-def test_what_is_no_strategy_is_taken_as_auto(strategy):
+def test_what_is_no_strategy_is_left_to_the_schema_which_knows_what_was_meant(strategy):
     assert unplanned_strategy(strategy, 1, 1) is None
-    said = f"devices=2 with strategy={strategy} cannot be predicted; nearest: strategy=ddp or strategy=fsdp."
-    assert unplanned_strategy(strategy, 2, 2) == said
+    assert unplanned_strategy(strategy, 2, 2) is None
 
 
 def test_a_config_is_asked_for_its_strategy():

@@ -74,11 +74,10 @@ def side_by_side(record: Record) -> list[dict[str, Any]]:
     """
     if not record.ranks:
         return []
-    first = OfRank(rank=0, device=record.device, status=None, peak_bytes=record.peak_bytes, memory=record.memory)
     return [
         {
             "rank": one.rank, "status": one.status, "peak_bytes": one.peak_bytes,
             "by_category": highest(one.memory, one.held or {}),
         }
-        for one in (first, *record.ranks)
+        for one in record.every_rank
     ]  # fmt: skip

@@ -13,8 +13,11 @@ from support.wait import wait_for
 from trainers import trainers
 
 from labkit.config.schema import read_config
+from labkit.lab.result import Result
+from labkit.lab.tables import results
 from labkit.ledger.ledger import Ledger
-from labkit.ledger.predicted import prediction_rows
+from labkit.ledger.predicted import prediction_of, prediction_rows
+from labkit.ledger.summary import summary
 from labkit.plan.steps import trace_rank
 from labkit.runs.processes import processes_of
 from labkit.runs.ranks.files import side_by_side
@@ -138,6 +141,11 @@ def test_a_batch_that_the_devices_do_not_divide_trains_the_model_of_one(trained)
     assert split.samples == alone.samples
 
 
+def ranks_in_the_lab(record):
+    """The rows of a run in a lab's table."""
+    return results([Result(record)], ("MiB", 2**20), "a run").rows
+
+
 @pytest.mark.parametrize("name", ["pipeline", "pipeline, 5 samples"])
 def test_every_rank_of_a_pipeline_holds_what_is_planned(name, trained):
     record = trained[name]
@@ -152,7 +160,11 @@ def test_every_rank_of_a_pipeline_holds_what_is_planned(name, trained):
             for category in ("parameters", "gradients", "optimizer_gpu"):
                 assert phase.end[category] == real.end[category], (index, phase, category)
     # what is told is about the rank that needs most
-    assert record.prediction.rank == peaks.index(max(peaks)) > 0
+    assert record.prediction.rank == record.fullest.rank == peaks.index(max(peaks)) > 0
+    assert f"on rank {record.fullest.rank}, in" in summary(record)
+    told, cells = prediction_of(record), [[cell for cell in row if "%" in cell] for row in ranks_in_the_lab(record)]
+    assert told["error"] == pytest.approx(0, abs=SHARE)
+    assert [bool(found) for found in cells] == [rank == told["rank"] for rank in range(config.devices)]
     assert {row["step"] for row in prediction_rows(record)} == {0, 1}
 
 
