@@ -29,8 +29,6 @@ def _rules(config: "RunConfig") -> list[tuple[bool, str, str, str]]:
          "DeepSpeed sums the micro batches' gradients out of reach; set loss_average=batches"),
         (zero and config.dtypes.full and config.simulated, "precision", "strategy",
          "ZeRO keeps master weights in fp32 next to those of the device, which need 16 bits; set precision=bf16-true"),
-        (zero and config.use_qlora, "use_qlora", "strategy",
-         "ZeRO cannot partition 4-bit weights; set strategy=auto"),
         (config.use_lora and config.use_qlora, "use_lora", "use_qlora", "QLoRA is LoRA in 4 bits; set one of them"),
         (config.dtypes.half and config.simulated, "precision", "device",
          "half precision gives NaN on a CPU; use bf16-true or bf16-mixed"),

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from labkit.config.errors import ConfigError
 from labkit.config.layers import Resolved
 from labkit.config.schema import read_config
+from labkit.config.strategy import PLACEMENTS
 from labkit.lab.views import Lines
 from labkit.ledger.parts import Predicted
 from labkit.ledger.predicted import prediction_of
@@ -228,7 +229,7 @@ def _planned_lines(result: Result) -> list[str]:
     if peak is not None:
         need = "would need" if record.died_in else "peak"
         where = f"in {activity(peak.phase)} of step {peak.step}"
-        if result.config["strategy"] == "pipeline":
+        if PLACEMENTS[result.config["strategy"]].splits_layers:
             where = f"on rank {prediction.rank or 0}, which needs most, {where}"
         on_device = {c: n for c, n in visible(peak.peak).items() if c not in HOST_CATEGORIES}
         lines.append(f"  {need} {human_bytes(report.peak_bytes)}{of}, {where}: {parts(on_device)}")

@@ -120,8 +120,6 @@ class ZeroOffload(torch.optim.Optimizer):
     def begin_backward(self, is_last: bool) -> None:
         """A backward begins; ``is_last`` of this optimizer step."""
         self._is_last = is_last
-        if self._stage == 2:  # overlap_comm: one is filled while the other is reduced
-            self._bucket = [_empty(self._bucket_numbers, self._dtype) for _ in range(2)]
         if self._gathering:
             self._gathering.begin_backward()
 
@@ -144,6 +142,8 @@ class ZeroOffload(torch.optim.Optimizer):
         self._norms.clear()
 
     def _take(self, parameter: torch.Tensor) -> None:
+        if not self._bucket:  # stage 2, at the first gradient; overlap_comm: one is filled while the other is reduced
+            self._bucket = [_empty(self._bucket_numbers, self._dtype) for _ in range(2)]
         if self._bucket_filled + parameter.numel() > self._bucket_numbers:
             self._empty_bucket()
         if parameter.numel() <= self._bucket_numbers:  # a larger one waits as it is

@@ -5,6 +5,7 @@ from collections.abc import Generator
 
 from labkit.config.schema import RunConfig
 from labkit.plan.ddp import BucketedGradients
+from labkit.plan.linear import keeping_inputs
 from labkit.plan.offload import Offloaded
 from labkit.plan.rank import Rank
 from labkit.plan.workspaces import workspace_bytes
@@ -26,6 +27,8 @@ def rank(config: RunConfig, index: int = 0) -> Generator[Rank]:
             found = BucketedGradients()
         elif config.placement.offloads:
             found = Offloaded(config)
+            if config.placement.zero_stage == 3:
+                ends.enter_context(keeping_inputs())
         else:
             found = Rank()
         found.tracker.workspace_bytes = workspace_bytes(config)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from labkit.config.errors import ConfigError
 from labkit.config.layers import DEFAULT_PROFILE, Resolved, resolve
 from labkit.config.profiles import load_profile
+from labkit.config.strategy import PLACEMENTS
 from labkit.config.workspace import Workspace
 from labkit.ledger.terminal import console, say
 from labkit.verbs.options import EXIT_FAILED, add_experiment, pairs, quiet_libraries
@@ -103,7 +104,8 @@ def _words(config: dict[str, Any], rank: int) -> str:
     count = config["devices"] * config["num_nodes"]
     if count == 1:
         return words
-    which = f"the one that needs most, rank {rank}" if config["strategy"] == "pipeline" else "the first"
+    split = PLACEMENTS[config["strategy"]].splits_layers
+    which = f"the one that needs most, rank {rank}" if split else "the first"
     return f"{words}; of {count} devices with strategy={config['strategy']} {which}"
 
 

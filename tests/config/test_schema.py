@@ -261,7 +261,6 @@ FROZEN = {"freeze_vision": True, "freeze_connector": True, "freeze_language": Tr
         ({"strategy": "deepspeed_stage_2_offload"}, "optim", "strategy"),
         ({"strategy": "deepspeed_stage_3_offload", "optim": "adam_8bit"}, "optim", "strategy"),
         (OFFLOAD | {"loss_average": "tokens"}, "loss_average", "strategy"),
-        (OFFLOAD | {"use_qlora": True}, "use_qlora", "strategy"),
         (OFFLOAD | {"device": "simulated", "capacity_gib": 1}, "precision", "strategy"),
         (OFFLOAD | {"optim_impl": "fused"}, "optim_impl", "optim"),
         ({"use_lora": True, "use_qlora": True}, "use_lora", "use_qlora"),

@@ -141,7 +141,7 @@ def test_fallbacks_of_a_group_replace_each_other_and_nothing_refused_is_proposed
     config = config_of("xxl")
     offload = add(config, (), by_name["offload"])
     assert add(config, offload, by_name["8-bit optimizer"]) == (by_name["8-bit optimizer"],)
-    assert add(config, offload, by_name["qlora"]) == (by_name["qlora"],)  # ZeRO cannot partition 4-bit weights
+    assert add(config, offload, by_name["qlora"]) == (by_name["qlora"],)  # whose precision is not offload's
     assert add(config_of("xxl_qlora"), (), by_name["lora"]) is None
     assert combine(config_of("baseline"), (by_name["offload"],)) is None  # 32 bits do not go with it here
 

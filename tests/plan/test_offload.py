@@ -10,6 +10,9 @@ from labkit.plan.errors import PredictionError
 from labkit.plan.predict import predict
 from labkit.runs.runner import run
 
+OF_PEAK = 0.002
+"""How far off a predicted peak may be. Measured with DeepSpeed 0.19.8: 0.04%."""
+
 WORKSPACE = Workspace.find()
 CACHE = TraceCache(None)
 
@@ -26,6 +29,9 @@ def predicted(profile="tiny", **overrides):
         {"strategy": "deepspeed_stage_3_offload"},
         {"strategy": "deepspeed_stage_2_offload", "accumulate_grad_batches": 1},
         {"strategy": "deepspeed_stage_3_offload", "accumulate_grad_batches": 1, "freeze_vision": True},
+        {"strategy": "deepspeed_stage_3_offload", "use_lora": True},
+        {"strategy": "deepspeed_stage_3_offload", "use_qlora": True, "double_quant": True},
+        {"strategy": "deepspeed_stage_2_offload", "use_qlora": True, "accumulate_grad_batches": 1},
         {
             "strategy": "deepspeed_stage_2_offload",
             "freeze_language": True,
@@ -41,7 +47,7 @@ def test_device_and_host_are_deepspeeds(overrides, tmp_path, monkeypatch):
     record = run("xxl_cpu_offload", typed)
     assert record.status == "ok", record.reason
     found = predicted(**overrides)
-    assert found.peak_bytes == pytest.approx(record.memory.peak_bytes, rel=0.01)
+    assert found.peak_bytes == pytest.approx(record.memory.peak_bytes, rel=OF_PEAK)
     last = record.config["accumulate_grad_batches"] - 1
     for phase in found.phases:
         real = record.memory.at(phase.phase, phase.step, last if phase.micro_step else 0)
