@@ -33,11 +33,16 @@ def main(args: argparse.Namespace) -> int:
     if args.keys:
         defaults = {key: getattr(RunConfig, key) for key in keys()}
         rows = [{"key": k, "type": key_type(k), "default": defaults[k], "meaning": key_docs()[k]} for k in keys()]
-        text = [f"{r['key']}  ({r['type']}; {r['default']!s})\n    {r['meaning']}" for r in rows]
+        text = [
+            f"{r['key']}  ({r['type']}; {'empty' if r['default'] is None else r['default']})\n"
+            f"    {r['meaning'].replace('``', '')}"
+            for r in rows
+        ]
+        text.append("In brackets: what it takes, and what it is by default. KEY= with nothing after it is empty.")
     elif args.models:
         rows = [{"model": a.name, "language": a.language} for a in ARCHITECTURES.values()]
         rows += [{"dataset": d.name, "about": d.about} for d in DATASETS.values()]
-        text = [f"{a.name:34} {a.language}" for a in ARCHITECTURES.values()]
+        text = [f"{a.name:34} language model: {a.language}" for a in ARCHITECTURES.values()]
         text += [f"{d.name:34} {d.about}" for d in DATASETS.values()]
     else:
         from labkit.ledger.words import changed_words
