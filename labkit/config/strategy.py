@@ -51,6 +51,11 @@ class Placement:
         return self.shards or self.splits_layers
 
     @property
+    def ranks_differ(self) -> bool:
+        """Some ranks hold more than others: layers differ in size, and ZeRO divides weights where they lie."""
+        return self.splits_layers or self.uses_zero
+
+    @property
     def takes_several_ranks(self) -> bool:
         """Whether it is for several ranks."""
         return self.replicates or self.shards or self.splits_layers or self.uses_zero

@@ -9,6 +9,7 @@ from labkit.plan.linear import keeping_inputs
 from labkit.plan.offload import Offloaded
 from labkit.plan.rank import Rank
 from labkit.plan.workspaces import workspace_bytes
+from labkit.plan.zero import Divided
 
 
 @contextlib.contextmanager
@@ -25,6 +26,8 @@ def rank(config: RunConfig, index: int = 0) -> Generator[Rank]:
             found = ends.enter_context(SomeLayers(config, index))
         elif config.placement.replicates:
             found = BucketedGradients()
+        elif config.placement.uses_zero and not config.placement.offloads:
+            found = Divided(config, index)
         elif config.placement.offloads:
             found = Offloaded(config)
             if config.placement.zero_stage == 3:

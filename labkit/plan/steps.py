@@ -1,7 +1,7 @@
 """Steps: two optimizer steps of a run, executed on tensors without storage."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from PIL import Image
@@ -27,12 +27,24 @@ def trace(config: RunConfig) -> Trace:
 
     Model, adapters, optimizer and step are those that training uses, in the order in which Lightning calls them.
     Micro batches beyond the second of a step repeat it and are left out. Nothing is allocated or downloaded, and the
-    capacity is not looked at. Of several ranks the first is followed; where each has other layers, all are, and the
-    one that needs most is told. Raises ``PredictionError`` for what is not planned, and for an operation that ``meta``
-    tensors cannot do.
+    capacity is not looked at. Of several ranks the first is followed; where they hold different amounts, all are, or
+    of many some eight, and the one that needs most is told. Raises ``PredictionError`` for what is not planned, and for
+    an operation that ``meta`` tensors cannot do.
     """
-    ranks = config.world_size if config.placement.splits_layers else 1
-    return max((trace_rank(config, index) for index in range(ranks)), key=lambda found: found.report.peak_bytes)
+    return max((trace_rank(config, index) for index in _followed(config)), key=lambda found: found.report.peak_bytes)
+
+
+def _followed(config: RunConfig) -> Iterable[int]:
+    last = config.world_size - 1
+    if not config.placement.ranks_differ or not last:
+        return (0,)
+    if config.placement.splits_layers:  # a stage is like no other
+        return range(last + 1)
+    return sorted({*range(0, last, -(-last // MOST_RANKS)), last})
+
+
+MOST_RANKS = 8
+"""Of ranks that hold about the same so many are followed, and the last."""
 
 
 def trace_rank(config: RunConfig, index: int) -> Trace:

@@ -13,8 +13,9 @@ def unplanned_strategy(strategy: str, devices: int, world_size: int) -> str | No
     """The same for a strategy by itself, of values that may not make a config; None for what is not a strategy."""
     if (placement := PLACEMENTS.get(strategy)) is None:
         return None
-    never = placement.uses_zero and not placement.offloads
-    planned = placement.replicates or placement.shards or placement.splits_layers
+    on_device = placement.uses_zero and not placement.offloads
+    never = on_device and placement.zero_stage == 3
+    planned = placement.replicates or placement.shards or placement.splits_layers or on_device
     if never or (world_size > 1 and not planned):
         nearest = _nearest(strategy, placement)
         return f"devices={devices} with strategy={strategy} cannot be predicted; nearest: {nearest}."
@@ -24,8 +25,6 @@ def unplanned_strategy(strategy: str, devices: int, world_size: int) -> str | No
 def _nearest(strategy: str, placement: Placement) -> str:
     if placement.offloads:
         return f"devices=1 with strategy={strategy}"
-    if placement.zero_stage == 2:
-        return "strategy=ddp, which holds more, and strategy=fsdp, which holds less"
     if placement.zero_stage == 3:
         return "strategy=fsdp, which divides weights, gradients and optimizer state alike"
     return "strategy=ddp, strategy=fsdp or strategy=pipeline"

@@ -104,8 +104,8 @@ def _words(config: dict[str, Any], rank: int) -> str:
     count = config["devices"] * config["num_nodes"]
     if count == 1:
         return words
-    split = PLACEMENTS[config["strategy"]].splits_layers
-    which = f"the one that needs most, rank {rank}" if split else "the first"
+    differ = PLACEMENTS[config["strategy"]].ranks_differ
+    which = f"the one that needs most, rank {rank}" if differ else "the first"
     return f"{words}; of {count} devices with strategy={config['strategy']} {which}"
 
 

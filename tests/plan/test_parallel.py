@@ -187,7 +187,7 @@ def test_nothing_is_left_behind():
 
 
 def test_what_is_not_planned_says_so():
-    zero = {"strategy": "deepspeed_stage_2", "precision": "bf16-true", "loss_average": "batches"}
+    zero = {"strategy": "deepspeed_stage_3", "precision": "bf16-true", "loss_average": "batches"}
     with pytest.raises(PredictionError) as caught:
         trace(config_of(model_name=OPT, **zero))
     assert "devices=2" in str(caught.value)

@@ -33,7 +33,6 @@ def test_a_users_report_is_what_is_predicted(overrides, verdict):
     [
         # loss_average=tokens does not go with DeepSpeed either, which would be told first and in vain
         (["strategy=deepspeed_stage_3", "devices=4"], "strategy=fsdp"),
-        (["strategy=deepspeed_stage_2", "devices=4"], "strategy=ddp"),
         (["strategy=deepspeed_stage_3_offload", "devices=2"], "devices=1"),
     ],
 )

@@ -10,13 +10,13 @@ NEAREST = {
     "ddp": None,
     "fsdp": None,
     "pipeline": None,
-    "deepspeed_stage_2": "strategy=ddp, which holds more, and strategy=fsdp, which holds less",
+    "deepspeed_stage_2": None,
     "deepspeed_stage_3": "strategy=fsdp, which divides weights, gradients and optimizer state alike",
     "deepspeed_stage_2_offload": "devices=1 with strategy=deepspeed_stage_2_offload",
     "deepspeed_stage_3_offload": "devices=1 with strategy=deepspeed_stage_3_offload",
 }
 """On two devices; None where it is planned."""
-NEVER = {"deepspeed_stage_2", "deepspeed_stage_3"}
+NEVER = {"deepspeed_stage_3"}
 """Not planned on one device either."""
 
 

@@ -49,6 +49,11 @@ RUNS = {
         "batch_size": 8, "devices": 2, "strategy": "deepspeed_stage_2", "precision": "bf16-true",
         "loss_average": "batches", "max_steps": 2,
     } | PLAINLY,
+    "zero, 3 ranks": {
+        "batch_size": 8, "devices": 3, "strategy": "deepspeed_stage_2", "precision": "bf16-true", "optim": "sgd",
+        "loss_average": "batches", "max_steps": 2, "model_name": "tiny/blip2-t5-small", "act_ckpt": True,
+        "accumulate_grad_batches": 1,
+    } | PLAINLY,
 }  # fmt: skip
 
 
@@ -146,8 +151,8 @@ def ranks_in_the_lab(record):
     return results([Result(record)], ("MiB", 2**20), "a run").rows
 
 
-@pytest.mark.parametrize("name", ["pipeline", "pipeline, 5 samples"])
-def test_every_rank_of_a_pipeline_holds_what_is_planned(name, trained):
+@pytest.mark.parametrize("name", ["pipeline", "pipeline, 5 samples", "zero", "zero, 3 ranks"])
+def test_every_rank_holds_what_is_planned_where_ranks_differ(name, trained):
     record = trained[name]
     config = read_config(record.config)
     peaks = [record.peak_bytes, *(other.peak_bytes for other in record.ranks)]
@@ -158,10 +163,12 @@ def test_every_rank_of_a_pipeline_holds_what_is_planned(name, trained):
             real = measured.at(phase.phase, phase.step, last)
             assert phase.peak_bytes == pytest.approx(real.peak_bytes, rel=SHARE), (index, phase)
             for category in ("parameters", "gradients", "optimizer_gpu"):
-                assert phase.end[category] == real.end[category], (index, phase, category)
+                assert phase.end[category] == pytest.approx(real.end[category], abs=2048), (index, phase, category)
     # what is told is about the rank that needs most
-    assert record.prediction.rank == record.fullest.rank == peaks.index(max(peaks)) > 0
-    assert f"on rank {record.fullest.rank}, in" in summary(record)
+    assert record.prediction.rank == peaks.index(max(peaks))
+    if max(peaks) > 1.01 * peaks[0]:
+        assert record.fullest.rank == record.prediction.rank
+        assert f"on rank {record.fullest.rank}, in" in summary(record)
     told, cells = prediction_of(record), [[cell for cell in row if "%" in cell] for row in ranks_in_the_lab(record)]
     assert told["error"] == pytest.approx(0, abs=SHARE)
     assert [bool(found) for found in cells] == [rank == told["rank"] for rank in range(config.devices)]
