@@ -9,17 +9,17 @@ from labkit.config.strategy import OLD_NAMES, PLACEMENTS, Placement
 
 FACTS = (
     "replicates", "shards", "splits_layers", "zero_stage", "offloads",
-    "uses_zero", "offloads_weights", "divides_model", "takes_several_ranks",
+    "uses_zero", "offloads_weights", "divides_model", "ranks_differ", "takes_several_ranks",
 )  # fmt: skip
 MEANS = {
-    "auto": (False, False, False, None, False, False, False, False, False),
-    "ddp": (True, False, False, None, False, False, False, False, True),
-    "fsdp": (False, True, False, None, False, False, False, True, True),
-    "pipeline": (False, False, True, None, False, False, False, True, True),
-    "deepspeed_stage_2": (False, False, False, 2, False, True, False, False, True),
-    "deepspeed_stage_3": (False, False, False, 3, False, True, False, False, True),
-    "deepspeed_stage_2_offload": (False, False, False, 2, True, True, False, False, True),
-    "deepspeed_stage_3_offload": (False, False, False, 3, True, True, True, False, True),
+    "auto": (False, False, False, None, False, False, False, False, False, False),
+    "ddp": (True, False, False, None, False, False, False, False, False, True),
+    "fsdp": (False, True, False, None, False, False, False, True, False, True),
+    "pipeline": (False, False, True, None, False, False, False, True, True, True),
+    "deepspeed_stage_2": (False, False, False, 2, False, True, False, False, True, True),
+    "deepspeed_stage_3": (False, False, False, 3, False, True, False, False, True, True),
+    "deepspeed_stage_2_offload": (False, False, False, 2, True, True, False, False, True, True),
+    "deepspeed_stage_3_offload": (False, False, False, 3, True, True, True, False, True, True),
 }
 
 
