@@ -74,6 +74,7 @@ def test_training_and_prediction_of_a_run_are_found_while_it_runs(ledger):
                 found[module] |= set(processes_of(folder.path, module))
 
     values = {"max_steps": 60, "max_epochs": 2, "batch_size": 3, "num_train_samples": 96}  # a busy watcher looks late
+    values["num_workers"] = 0  # until it has its own name, a loader worker has that of the process it was forked from
     record = run("reduced_batch", values, on_event=look)
     assert record.status == "ok"
     (trains,), (predicts,) = found["labkit.train.fit"], found["labkit.plan.background"]
