@@ -229,7 +229,8 @@ def _planned_lines(result: Result) -> list[str]:
     if peak is not None:
         need = "would need" if record.died_in else "peak"
         where = f"in {activity(peak.phase)} of step {peak.step}"
-        if PLACEMENTS[result.config["strategy"]].ranks_differ and result.config["devices"] > 1:
+        ranks = result.config["devices"] * result.config["num_nodes"]
+        if ranks > 1 and PLACEMENTS[result.config["strategy"]].ranks_differ:
             where = f"on rank {prediction.rank or 0}, which needs most, {where}"
         on_device = {c: n for c, n in visible(peak.peak).items() if c not in HOST_CATEGORIES}
         lines.append(f"  {need} {human_bytes(report.peak_bytes)}{of}, {where}: {parts(on_device)}")

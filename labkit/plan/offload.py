@@ -8,8 +8,7 @@ Nothing is page-locked, since Lightning leaves ``pin_memory`` off; torch would r
 power of two.
 """
 
-import contextlib
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -18,40 +17,19 @@ from torch import nn
 from labkit.config.schema import RunConfig
 from labkit.memory.tracker import host
 from labkit.plan.gathering import Gathering
-from labkit.plan.rank import Rank
-from labkit.train.models import dtype_of
+from labkit.plan.zero_rank import ZeroRank
 from labkit.train.strategies import zero_sizes
 
 _NORM_NUMBERS = 250_000_000
 """Stage 3 takes the norm of a gradient in pieces of this many numbers."""
 
 
-class Offloaded(Rank):
+class Offloaded(ZeroRank):
     """One device whose optimizer state, and in stage 3 whose weights, are in host memory."""
 
-    _zero: "ZeroOffload"
-
-    def __init__(self, config: RunConfig) -> None:
-        super().__init__()
-        self._config = config
-        self.owned_by = lambda optimizer: optimizer.tensors()
-
-    def prepare(self, model: nn.Module) -> None:
-        """DeepSpeed casts the model in host memory while it is set up."""
-        with host():
-            model.to(dtype_of(self._config.precision))
-
-    def optimizer(self, config: RunConfig, module: nn.Module) -> Any:
-        """What stands for DeepSpeed's own."""
-        self._zero = ZeroOffload(config, module)
-        return self._zero
-
-    @contextlib.contextmanager
-    def backward(self, last_micro_step: bool) -> Generator[None]:
-        """Gradients leave as they come."""
-        self._zero.begin_backward(is_last=last_micro_step)
-        yield
-        self._zero.end_backward()
+    def make(self, module: nn.Module) -> "ZeroOffload":
+        """Stage 2 or 3."""
+        return ZeroOffload(self._config, module)
 
 
 class ZeroOffload(torch.optim.Optimizer):

@@ -34,7 +34,7 @@ class Prediction(MemoryReport):
     operation: str
     """What made the highest peak."""
     rank: int = 0
-    """The device that it is about. Of several that hold different layers the one that needs most."""
+    """The device that it is about. Of several that hold different amounts the one that needs most."""
     reserved_bytes: int | None
     """The most that the allocator reserves, never above the capacity; the simulated GPU has no allocator."""
     verdict: str

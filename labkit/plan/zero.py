@@ -6,8 +6,7 @@ weights and optimizer state, and of the gradients those of the share. On the sim
 itself (tests/runs/ranks). Not here: what NCCL holds for itself.
 """
 
-import contextlib
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -15,9 +14,7 @@ from torch import nn
 
 from labkit.config.schema import RunConfig
 from labkit.memory.owners import optimizer_state
-from labkit.memory.tracker import host
-from labkit.plan.rank import Rank
-from labkit.train.models import dtype_of
+from labkit.plan.zero_rank import ZeroRank
 from labkit.train.optimizers import build_optimizer
 from labkit.train.strategies import zero_sizes
 
@@ -25,36 +22,16 @@ _ALIGNED_NUMBERS = 2
 """The flat buffer is padded to a multiple of this for each rank (``nccl_start_alignment_factor``)."""
 
 
-class Divided(Rank):
+class Divided(ZeroRank):
     """One device of several, ``index``, each with a share of gradients and optimizer state."""
 
-    _zero: "ZeroDivided"
-
     def __init__(self, config: RunConfig, index: int) -> None:
-        super().__init__()
-        self._config = config
+        super().__init__(config)
         self._index = index
-        self.owned_by = lambda optimizer: optimizer.tensors()
 
-    def prepare(self, model: nn.Module) -> None:
-        """DeepSpeed casts the model."""
-        if self._config.on_cuda:
-            model.to(dtype_of(self._config.precision))
-            return
-        with host():  # its set-up is not followed on the simulated GPU
-            model.to(dtype_of(self._config.precision))
-
-    def optimizer(self, config: RunConfig, module: nn.Module) -> Any:
-        """What stands for DeepSpeed's own."""
-        self._zero = ZeroDivided(config, module, self._index)
-        return self._zero
-
-    @contextlib.contextmanager
-    def backward(self, last_micro_step: bool) -> Generator[None]:
-        """Gradients leave as they come, but those of the share."""
-        self._zero.begin_backward(is_last=last_micro_step)
-        yield
-        self._zero.end_backward()
+    def make(self, module: nn.Module) -> "ZeroDivided":
+        """Stage 2."""
+        return ZeroDivided(self._config, module, self._index)
 
 
 class ZeroDivided(torch.optim.Optimizer):
