@@ -3,9 +3,7 @@
 from typing import Any
 
 from lightning.pytorch import LightningModule
-from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, Strategy
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
+from lightning.pytorch.strategies import DeepSpeedStrategy, Strategy
 
 TRAINER = ("_trainer", "_fabric")
 """Attributes that Lightning hangs on a module; they lead to everything that the trainer has."""
@@ -19,17 +17,6 @@ def is_compiled_whole(module: LightningModule) -> bool:
 def set_module(strategy: Strategy, module: LightningModule | None) -> None:
     """Give a strategy a module, or take it away; ``lightning_module`` can only be read."""
     strategy._lightning_module = module
-
-
-class OpenDDP(DDPStrategy):
-    """Lightning's DDP, whose wrapping of the model can be overridden."""
-
-    def wrap(self, model: nn.Module) -> DistributedDataParallel:
-        """Put the model into ``DistributedDataParallel``; Lightning has no hook before or after."""
-        return super()._setup_model(model)
-
-    def _setup_model(self, model: nn.Module) -> DistributedDataParallel:
-        return self.wrap(model)
 
 
 class OpenDeepSpeed(DeepSpeedStrategy):

@@ -17,9 +17,9 @@ __all__ = [
     "ATTENTION_BY_MATH", "COPY_TO", "CUDNN_ATTENTION", "EFFICIENT_ATTENTION", "FLASH_ATTENTION",
     "FLASH_ATTENTION_ON_CPU", "FUSED_DEVICES", "FUSED_RMS_NORM", "FUSED_SGD", "GROUPED_MATMUL", "MODULE_TABLES",
     "ONE_HOLDER", "ON_LISTS", "READ_NUMBER", "SOFTMAX_BACKWARD", "TorchDispatchMode", "bucket_assignment",
-    "composite_on_meta", "entered_modes", "fake_store", "in_backward", "in_python_node", "is_compiled",
-    "is_persistent", "is_sharded", "local", "multiply_all", "recurrent_layers", "schema", "sparse_parts",
-    "storage_key", "storage_uses", "tensor_uses", "tree_iter", "tree_map", "without_modes",
+    "composite_on_meta", "entered_modes", "fake_store", "has_rebuilt_buckets", "in_backward", "in_python_node",
+    "is_compiled", "is_persistent", "is_sharded", "local", "multiply_all", "recurrent_layers", "schema", "sparse_parts",
+    "storage_key", "storage_uses", "tensor_uses", "tree_iter", "tree_map", "watch_parameters", "without_modes",
 ]  # fmt: skip
 
 # -- modes: ``TorchDispatchMode`` sees every operation, and lies in a private module, though torch's docs name it
@@ -159,6 +159,25 @@ MODULE_TABLES = ("_parameters", "_buffers", "_modules")
 """Attributes of every module that hold its parameters, buffers and parts, which it has public iterators for."""
 
 
+class _Watched(dict):
+    """A module's table of parameters that tells who asked for one by its name."""
+
+    def __init__(self, table: dict[str, Any], looked_at: Callable[[nn.Parameter], None]) -> None:
+        super().__init__(table)
+        self._looked_at = looked_at
+
+    def __getitem__(self, name: str) -> Any:
+        parameter = super().__getitem__(name)
+        if parameter is not None:
+            self._looked_at(parameter)
+        return parameter
+
+
+def watch_parameters(module: nn.Module, looked_at: Callable[[nn.Parameter], None]) -> None:
+    """Call ``looked_at`` each time that a parameter of the module itself is read as an attribute."""
+    module._parameters = _Watched(module._parameters, looked_at)
+
+
 def is_persistent(module: nn.Module, name: str) -> bool:
     """Whether a buffer of a module is saved; otherwise only its state dict tells, which reads what ``meta`` has not."""
     return name not in module._non_persistent_buffers_set
@@ -176,6 +195,10 @@ def is_compiled(module: nn.Module) -> bool:
 def bucket_assignment(parameters: Sequence[torch.Tensor], limits_bytes: Sequence[int]) -> list[list[int]]:
     """The parameters that DDP puts into a bucket together, by their places; in C++ and without a public name."""
     return dist._compute_bucket_assignment_by_size(list(parameters), list(limits_bytes))[0]
+
+
+has_rebuilt_buckets = operator.attrgetter("_has_rebuilt_buckets")
+"""Whether ``DistributedDataParallel`` has made its buckets again, in the order of the first backward."""
 
 
 def fake_store() -> dist.Store:

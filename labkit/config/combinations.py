@@ -7,14 +7,16 @@ from labkit.config.errors import ConfigError
 if TYPE_CHECKING:
     from labkit.config.schema import RunConfig
 
-_NOTHING = "a rank may have nothing to train; set strategy=ddp or strategy=fsdp"
 
-
-def check_combinations(config: "RunConfig") -> None:
-    """Raise ``ConfigError`` that names both keys of the first rule that is broken."""
-    for broken, one, other, why in (*_rules(config), *_rules_of_ranks(config)):
-        if broken:
-            raise ConfigError(f"{one}={getattr(config, one)} does not go with {other}={getattr(config, other)}: {why}.")
+def broken_combinations(config: "RunConfig") -> list[ConfigError]:
+    """What does not go together; each names both keys of a rule that is broken."""
+    return [
+        ConfigError(
+            f"{one}={getattr(config, one)} does not go with {other}={getattr(config, other)}: {why}.", (one, other)
+        )
+        for broken, one, other, why in (*_rules(config), *_rules_of_ranks(config))
+        if broken
+    ]
 
 
 def _rules(config: "RunConfig") -> list[tuple[bool, str, str, str]]:
@@ -53,6 +55,7 @@ def _rules(config: "RunConfig") -> list[tuple[bool, str, str, str]]:
 
 def _rules_of_ranks(config: "RunConfig") -> list[tuple[bool, str, str, str]]:
     several, split = config.world_size > 1, config.placement.splits_layers
+    adapted = config.use_lora or config.use_qlora
     many = "devices" if config.devices > 1 or config.num_nodes == 1 else "num_nodes"
     return [
         (several and not config.placement.takes_several_ranks, many, "strategy",
@@ -63,14 +66,10 @@ def _rules_of_ranks(config: "RunConfig") -> list[tuple[bool, str, str, str]]:
          "bitsandbytes' optimizers take no shards; set optim=adamw, or strategy=ddp"),
         (split and config.batch_size < config.world_size, "batch_size", many,
          "a batch goes through the layers in as many chunks as there are devices; use one sample for each, or more"),
-        (split and config.use_lora, "use_lora", "strategy", _NOTHING),
-        (split and config.use_qlora, "use_qlora", "strategy", _NOTHING),
-        *((split and getattr(config, key), key, "strategy", _NOTHING)
-          for key in ("freeze_vision", "freeze_connector", "freeze_language")),
         (split and config.dtypes.loss_scaled, "precision", "strategy",
          "the loss is on one rank, and its scale would be on none; set precision=bf16-mixed"),
         (split and config.val_fraction > 0, "val_fraction", "strategy",
          "the pipeline has no forward of its own; set val_fraction=0, or strategy=fsdp"),
-        (split and config.save_model, "save_model", "strategy",
+        (split and config.save_model and not adapted, "save_model", "strategy",
          "no rank can write all of the model; set save_model=false, or strategy=fsdp"),
     ]  # fmt: skip

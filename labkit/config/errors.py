@@ -1,7 +1,7 @@
 """The one error of this room."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from labkit.config.secrets import redact
 
@@ -12,10 +12,13 @@ LONGEST = 2000
 class ConfigError(ValueError):
     """A value that cannot be used; the message is one line that names the key, the value and the next step.
 
-    Values are typed by people, so secrets are taken out of the message before it is shown.
+    Values are typed by people, so secrets are taken out of the message before it is shown. ``keys`` are those of a
+    config that it is about, none where it is about something else; ``others`` is what else is wrong with the same
+    config.
     """
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, keys: tuple[str, ...] = (), others: Sequence["ConfigError"] = ()) -> None:
+        self.keys, self.others = keys, tuple(others)
         clean = "".join(c if c.isprintable() else repr(c)[1:-1] for c in redact(message))
         middle = f" ... {len(clean)} characters ... "
         super().__init__(clean if len(clean) <= LONGEST else clean[: LONGEST // 2] + middle + clean[-LONGEST // 2 :])

@@ -111,7 +111,8 @@ def resolve(
     if "accumulate_grad_batches" in typed and typed.get("global_batch_size") is not None:
         raise ConfigError(
             f"accumulate_grad_batches={typed['accumulate_grad_batches']} does not go with "
-            f"global_batch_size={typed['global_batch_size']}, which sets it; type one of them."
+            f"global_batch_size={typed['global_batch_size']}, which sets it; type one of them.",
+            ("accumulate_grad_batches", "global_batch_size"),
         )
     layers = [
         (BASE, base.values),
@@ -139,13 +140,15 @@ def resolve(
     if config.weights == "pretrained" and config.model_name in profile.models.values():
         raise ConfigError(
             f"weights=pretrained does not go with model_name={config.model_name}: a stand-in has no checkpoint; leave "
-            "weights=random."
+            "weights=random.",
+            ("weights", "model_name"),
         )
     room = arch.positions
     if room is not None and arch.image_tokens + config.max_length > room:
         raise ConfigError(
             f"max_length={config.max_length} does not go with model_name={config.model_name}: it has {room} positions, "
-            f"{arch.image_tokens} of them for the image; use at most {room - arch.image_tokens}."
+            f"{arch.image_tokens} of them for the image; use at most {room - arch.image_tokens}.",
+            ("max_length", "model_name"),
         )
     return Resolved(
         experiment=experiment, profile=profile, config=config, origins=origins,
@@ -158,7 +161,8 @@ def _refuse_secrets(named: dict[str, Any]) -> None:
         if clean != value:
             raise ConfigError(
                 f"{key} holds a secret ({clean!r}), and a config is written down and shown; take it out. A token for "
-                "the hub belongs into HF_TOKEN."
+                "the hub belongs into HF_TOKEN.",
+                (key,) if key in keys() else (),
             )
 
 

@@ -47,6 +47,11 @@ class Dtypes:
         return self.weights != _FULL
 
     @property
+    def weight_bytes(self) -> int:
+        """Bytes of one weight, of its gradient, and of each number of AdamW's state."""
+        return 2 if self.weights_in_16_bits else 4
+
+    @property
     def loss_scaled(self) -> bool:
         """The loss is scaled, so that small gradients do not vanish in float16; weights in float16 take no scaler."""
         return self.mixed and self.half

@@ -14,12 +14,12 @@ from typing import Annotated, Any, Literal
 from labkit.config import values
 from labkit.config.catalogue.architecture import Architecture
 from labkit.config.catalogue.models import COURSE_MODEL, architecture
-from labkit.config.combinations import check_combinations
+from labkit.config.combinations import broken_combinations
 from labkit.config.device import OLD_NAMES as OLD_DEVICES
 from labkit.config.device import SIMULATED, Device, is_cuda, is_simulated
 from labkit.config.errors import ConfigError, nearest
 from labkit.config.precision import DTYPES, Dtypes, Precision
-from labkit.config.ranges import Above, AtLeast, Range, Share
+from labkit.config.ranges import MOST, Above, AtLeast, Range, Share
 from labkit.config.strategy import OLD_NAMES as OLD_STRATEGIES
 from labkit.config.strategy import PLACEMENTS, Placement, Strategy
 
@@ -30,7 +30,8 @@ Optim = Literal["adamw", "sgd", "adam_8bit", "paged_adam_8bit", "deepspeed_cpu"]
 class RunConfig:
     """The settings of one run. Each experiment of the course is a difference to ``baseline``.
 
-    Checked when it is made: ``ConfigError`` names the key or the two keys that cannot stand together.
+    Checked when it is made: ``ConfigError`` names the key or the two keys that cannot stand together. Its ``others``
+    are what else cannot.
     """
 
     # -- model and data
@@ -152,23 +153,27 @@ class RunConfig:
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, coerce(field.name, getattr(self, field.name)))
         if self.global_batch_size is not None:
-            _check_ranges(self)
+            _refuse(_out_of_range(self))
             self._divide(self.global_batch_size)
-        _check_ranges(self)
-        check_combinations(self)
+        wrong = _out_of_range(self)
+        odd = {key for error in wrong for key in error.keys}
+        _refuse([*wrong, *(error for error in broken_combinations(self) if not odd & set(error.keys))])
 
     def _divide(self, global_batch_size: int) -> None:
         share, left = divmod(global_batch_size, self.shares)
         if left:
+            many = "devices" if self.devices > 1 else "num_nodes"
             raise ConfigError(
                 f"global_batch_size={global_batch_size} does not divide into devices={self.devices} x num_nodes="
-                f"{self.num_nodes}; use a multiple of {self.shares}."
+                f"{self.num_nodes}; use a multiple of {self.shares}.",
+                ("global_batch_size", many),
             )
         batch_size = min(self.batch_size, share)
         if share % batch_size:
             raise ConfigError(
                 f"global_batch_size={global_batch_size} does not divide into batch_size={self.batch_size} "
-                f"x devices={self.devices}; use a multiple of {batch_size * self.shares}."
+                f"x devices={self.devices}; use a multiple of {batch_size * self.shares}.",
+                ("global_batch_size", "batch_size"),
             )
         object.__setattr__(self, "batch_size", batch_size)
         object.__setattr__(self, "accumulate_grad_batches", share // batch_size)
@@ -185,7 +190,11 @@ class RunConfig:
     @functools.cached_property
     def architecture(self) -> Architecture:
         """What is known of the model. Raises ``ConfigError`` for a folder that holds none."""
-        return architecture(self.model_name)
+        try:
+            return architecture(self.model_name)
+        except ConfigError as error:
+            error.keys = ("model_name",)
+            raise
 
     @property
     def frozen(self) -> tuple[str, ...]:
@@ -301,7 +310,7 @@ def coerce(key: str, value: Any) -> Any:
         return values.read(kind, value_today(key, value))
     except (ValueError, OverflowError):
         hint = nearest(value, values.choices(kind))
-        raise ConfigError(f"{key}={value!r} is not valid: {key} is {values.words(kind)}.{hint}") from None
+        raise ConfigError(f"{key}={value!r} is not valid: {key} is {values.words(kind)}.{hint}", (key,)) from None
 
 
 _OLD_NAMES: dict[str, Mapping[str, str]] = {"device": OLD_DEVICES, "strategy": OLD_STRATEGIES}
@@ -318,16 +327,24 @@ def _hints() -> dict[str, Any]:
     return typing.get_type_hints(RunConfig)
 
 
-def _check_ranges(config: RunConfig) -> None:
+def _refuse(found: list[ConfigError]) -> None:
+    if found:
+        raise ConfigError(str(found[0]), found[0].keys, found[1:])
+
+
+def _out_of_range(config: RunConfig) -> list[ConfigError]:
+    found = []
     for key, allowed in _ranges().items():
         value = getattr(config, key)
         if value is not None and (wrong := allowed.fault(value)) is not None:
             shown = f"{value:g}" if abs(value) >= 10**6 else value
-            raise ConfigError(f"{key}={shown} is not valid: {key} must be {wrong}.")
-    if config.capacity_bytes == 0:
-        raise ConfigError(f"capacity_gib={config.capacity_gib} is not valid: it is less than one byte.")
-    if config.seed >= 2**32:
-        raise ConfigError(f"seed={config.seed} is not valid: seed must be below 2**32.")
+            found.append(ConfigError(f"{key}={shown} is not valid: {key} must be {wrong}.", (key,)))
+    if config.capacity_bytes == 0 and not any("capacity_gib" in error.keys for error in found):
+        said = f"capacity_gib={config.capacity_gib} is not valid: it is less than one byte."
+        found.append(ConfigError(said, ("capacity_gib",)))
+    if 2**32 <= config.seed <= MOST:
+        found.append(ConfigError(f"seed={config.seed} is not valid: seed must be below 2**32.", ("seed",)))
+    return found
 
 
 @functools.cache

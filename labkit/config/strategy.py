@@ -52,8 +52,8 @@ class Placement:
 
     @property
     def ranks_differ(self) -> bool:
-        """Some ranks hold more than others: layers differ in size, and ZeRO divides weights where they lie."""
-        return self.splits_layers or self.uses_zero
+        """Some ranks hold more than others: layers differ in size, and ZeRO's stage 2 divides where weights lie."""
+        return self.splits_layers or self.zero_stage == 2
 
     @property
     def takes_several_ranks(self) -> bool:

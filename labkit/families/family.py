@@ -1,7 +1,7 @@
 """Family: the functions by which labkit builds, feeds, reads and splits the models of one kind."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
@@ -28,6 +28,9 @@ class Stages(ABC):
 
     embedding: Unit
     """The unit that has the embedding of the text."""
+
+    trained: Collection[Unit]
+    """The units that have parameters that are trained."""
 
     tied: torch.Tensor | None
     """The embedding's weight where the last unit has it too, as the output layer."""

@@ -1,15 +1,18 @@
 """MemoryCapture: a Lightning callback that reports memory phase by phase, for any LightningModule."""
 
+import contextlib
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import DDPStrategy
 
 from labkit.borrowed.lightning import is_compiled_whole
 from labkit.borrowed.torch import entered_modes, is_compiled, is_sharded
 from labkit.config.device import SIMULATED_GPU
+from labkit.memory.buckets import follow_buckets
 from labkit.memory.categories import on_device
 from labkit.memory.cuda import AllocatorCounters, reconcile
 from labkit.memory.exhaustion import is_exhausted
@@ -34,6 +37,9 @@ class MemoryCapture(Callback):
     With the ``tracker`` of a simulated GPU, entered by the caller around model building and ``fit``, nothing escapes.
     ``on_phase`` is called with each ``PhaseMemory``. Raises ``ValueError`` for ``report_every`` below 1 and, when
     training starts, for a ``tracker`` that is not entered.
+
+    Under Lightning's ``DDPStrategy`` the buckets that gradients are averaged in are ``gradients``, besides those that
+    hang on parameters or instead of them (``gradient_as_bucket_view``).
 
     A module that goes through ``torch.compile`` runs compiled, as without the callback, and what happens in a compiled
     region is not followed: on CUDA the counters have it as ``unattributed``, and on a CPU, which has no counters,
@@ -75,6 +81,7 @@ class MemoryCapture(Callback):
         self._optimizers: list[torch.optim.Optimizer] = []
         self._kept_by: list[Callback] = []
         self._counters: AllocatorCounters | None = None
+        self._undo = contextlib.ExitStack()
         if tracker is not None:
             tracker.before_error = self._assign_before_error
 
@@ -87,12 +94,14 @@ class MemoryCapture(Callback):
         """Whether optimizer step ``step`` (the first is 0) is reported."""
         return self.refused is None and (step in (0, 1) or step % self._report_every == 0)
 
-    def claim(self, category: str) -> None:
-        """Say that what was allocated since the last phase, and is not assigned, is for ``category``."""
-        if self._following:
-            self._tracker.reassign(UNDECIDED, category)
-
     # -- Lightning's hooks, in the order of a step
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """DDP makes its first buckets before training starts."""
+        if stage == "fit" and isinstance(trainer.strategy, DDPStrategy):
+            if self._found is None:
+                self._found = Tracker(device_type=trainer.strategy.root_device.type)
+            follow_buckets(trainer.strategy, pl_module, self._found, self._undo)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the module over; what was made while it was built is known from now on."""
@@ -103,6 +112,7 @@ class MemoryCapture(Callback):
         self.step = trainer.global_step // max(1, len(self._optimizers))
         if self._found is None:
             self._found = _tracker_of(pl_module)
+        if not self._always:
             self.report.source = "CUDA" if self._tracker.device_type == "cuda" else SIMULATED_GPU
         self._counters = self._allocator_counters()
         self._looks = self._always or not (is_compiled(pl_module) or is_compiled_whole(pl_module))
@@ -236,6 +246,7 @@ class MemoryCapture(Callback):
                 self._tracker.__exit__(None, None, None)
 
     def _let_go(self) -> None:
+        self._undo.close()
         # who keeps the report should not keep the model: neither here nor in what Lightning hangs on every callback
         self._module = None
         self._optimizers = []

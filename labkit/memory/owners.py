@@ -32,11 +32,13 @@ def assign_state(
         owned = owned_by(optimizer) if owned_by else optimizer_state(optimizer)
         for category, tensors in owned.items():
             tracker.assign(tensors, category)
-    parameters = list(module.parameters())
-    assign_on_device(parameters, "parameters")
-    assign_on_device(module.buffers(), "parameters")
-    for holder in (*parameters, *module.modules()):
-        assign_on_device(quantization_tensors(holder), "parameters")
+    parts = list(module.modules())  # the iterators of parameters and buffers would each walk them all again
+    parameters, buffers = (
+        [tensor for part in parts for tensor in getattr(part, table).values() if tensor is not None]
+        for table in MODULE_TABLES[:2]
+    )
+    assign_on_device((*parameters, *buffers), "parameters")
+    assign_on_device((t for holder in (*parameters, *parts) for t in quantization_tensors(holder)), "parameters")
     assign_on_device((p.grad for p in parameters if p.grad is not None), "gradients")
 
 

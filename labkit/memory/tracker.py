@@ -73,7 +73,8 @@ class Tracker(TorchDispatchMode):
     ``host()`` marks work that a real machine would do in host memory.
 
     With ``keep_events`` every allocation and free on the device is kept, for an allocator to replay: ``events`` has
-    (key of the storage, its bytes, the operation), and 0 bytes when it is freed.
+    (key of the storage, its bytes, the operation), and 0 bytes when it is freed. The key is None where cached memory
+    goes back to the driver.
 
     ``before_error`` is called before the error, to assign what is alive; it returns the category of the rest.
 
@@ -87,7 +88,7 @@ class Tracker(TorchDispatchMode):
         self._is_there = operator.attrgetter(f"is_{device_type}")
         self.allocated_bytes = 0
         self.peak_bytes = 0
-        self.events: list[tuple[int, int, Any]] | None = [] if keep_events else None
+        self.events: list[tuple[int | None, int, Any]] | None = [] if keep_events else None
         self._live: dict[int, _Block] = {}
         self.before_error: Callable[[], str] | None = None
         self._log: list[tuple[_Block, int]] | None = None

@@ -17,6 +17,7 @@ from labkit.config.schema import RunConfig
 from labkit.config.versions import version_of
 from labkit.config.workspace import Workspace
 from labkit.plan.errors import PredictionError
+from labkit.plan.garbage import collect_seldom
 from labkit.plan.trace import Trace
 
 WITHOUT_EFFECT = frozenset({
@@ -92,6 +93,7 @@ class TraceCache:
 
 def _fill(folder: Path, config: RunConfig) -> None:
     """In a process of its own. What cannot be predicted says so when it is asked for."""
+    collect_seldom()
     import torch
 
     torch.set_num_threads(1)

@@ -63,6 +63,10 @@ class _Marks(Callback):
 class _NoDevice(CPUAccelerator):
     """``meta`` is no device that could be set up."""
 
+    def setup(self, trainer: Trainer) -> None:
+        """As Lightning's for CUDA, before the model is moved there."""
+        torch.cuda.empty_cache()
+
     def setup_device(self, device: torch.device) -> None:
         return
 

@@ -6,7 +6,7 @@ from collections.abc import Generator
 from labkit.config.schema import RunConfig
 from labkit.plan.ddp import BucketedGradients
 from labkit.plan.linear import keeping_inputs
-from labkit.plan.offload import Offloaded
+from labkit.plan.partitioned import Partitioned
 from labkit.plan.rank import Rank
 from labkit.plan.workspaces import workspace_bytes
 from labkit.plan.zero import Divided
@@ -26,12 +26,11 @@ def rank(config: RunConfig, index: int = 0) -> Generator[Rank]:
             found = ends.enter_context(SomeLayers(config, index))
         elif config.placement.replicates:
             found = BucketedGradients()
-        elif config.placement.uses_zero and not config.placement.offloads:
+        elif config.placement.zero_stage == 3:
+            found = Partitioned(config)
+            ends.enter_context(keeping_inputs())
+        elif config.placement.uses_zero:
             found = Divided(config, index)
-        elif config.placement.offloads:
-            found = Offloaded(config)
-            if config.placement.zero_stage == 3:
-                ends.enter_context(keeping_inputs())
         else:
             found = Rank()
         found.tracker.workspace_bytes = workspace_bytes(config)

@@ -55,7 +55,7 @@ class Prediction(MemoryReport):
 
     @property
     def host_bytes(self) -> int:
-        """Most host memory that offload takes; 0 without."""
+        """Most host memory that offload takes, of one rank; 0 without."""
         return max((on_host(p.highest) for p in self.phases), default=0)
 
     def to_dict(self) -> dict[str, Any]:

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from labkit.plan.allocator import Block, CachingAllocator
 
 Event = tuple[Hashable, int] | tuple[None, str]
-"""``(key, size_bytes)`` is an allocation, ``(key, 0)`` or a negative size a free, ``(None, name)`` a mark."""
+"""``(key, size_bytes)`` is an allocation, ``(key, 0)`` or a negative size a free, ``(None, name)`` a mark, and
+``(None, 0)`` has cached segments released."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +50,12 @@ def replay(
 ) -> Replay:
     """Feed a log to an allocator and say what it allocated and reserved.
 
-    An event is ``(key, size_bytes)`` for an allocation, the same key with 0 or a negative size for its free, and
-    ``(None, name)`` for a mark. ``kind`` is the caching allocator, ``ExpandableAllocator`` or ``SimulatedAllocator``.
-    Without ``capacity_bytes`` nothing fails. A capacity of at least the uncapped peak reserved changes nothing; one
-    below the log's own peak, sizes rounded up to 512 bytes, always fails. In between more capacity is nearly always
-    better, but not always: releasing cached segments early can leave fewer holes.
+    An event is ``(key, size_bytes)`` for an allocation, the same key with 0 or a negative size for its free,
+    ``(None, name)`` for a mark, and ``(None, 0)`` for ``torch.cuda.empty_cache``. ``kind`` is the caching allocator,
+    ``ExpandableAllocator`` or ``SimulatedAllocator``. Without ``capacity_bytes`` nothing fails. A capacity of at
+    least the uncapped peak reserved changes nothing; one below the log's own peak, sizes rounded up to 512 bytes,
+    always fails. In between more capacity is nearly always better, but not always: releasing cached segments early can
+    leave fewer holes.
 
     Raises ``ValueError`` with the index of an event that is not a log: a key allocated twice, or freed without an
     allocation.
@@ -82,6 +84,8 @@ def replay(
             live[key] = block
         elif key in live:
             allocator.free(live.pop(key))
+        elif key is None:
+            allocator.release_cached()
         else:
             raise ValueError(f"event {index}: {key!r} is freed and was not allocated")
     return Replay(

@@ -1,5 +1,5 @@
 """Semantics: where ``meta`` tensors would behave differently from the run's device, do as the device does: attention,
-dropout, autocast, values of new tensors."""
+dropout, autocast, values of new tensors, and what is given back to the driver."""
 
 import contextlib
 import functools
@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 
-from labkit.borrowed.torch import FUSED_DEVICES, composite_on_meta, recurrent_layers
+from labkit.borrowed.torch import FUSED_DEVICES, composite_on_meta, entered_modes, recurrent_layers
 from labkit.config.schema import RunConfig
 from labkit.plan.attention import attention_on_cpu, attention_on_cuda
 from labkit.plan.autocast import Autocast
 from labkit.plan.errors import PredictionError
 from labkit.plan.kernels import rms_norm_on_cuda
+from labkit.plan.shapes import ShapeTracker
 from labkit.train.models import autocast_dtype_of
 
 _REPLACING = threading.RLock()
@@ -66,6 +67,9 @@ class DeviceSemantics:
         self._replace(*FUSED_DEVICES, _with_meta)
         for name in ("tensor", "as_tensor"):
             self._replace(torch, name, _with_values)
+        if self._cuda:
+            for module in (torch.cuda, torch.cuda.memory, torch.accelerator, torch.accelerator.memory):
+                self._replace(module, "empty_cache", _noted)
         for replacement in self._autocast.replacements():
             self._replace(*replacement)
         self._undo.enter_context(composite_on_meta("scaled_dot_product_attention", self._attention))
@@ -123,6 +127,20 @@ def _with_values(original: Callable[..., torch.Tensor]) -> Callable[..., torch.T
         return original(_numbers(data), device="cpu", **options).to(device).requires_grad_(requires_grad)
 
     return make
+
+
+def _noted(original: Callable[[], None]) -> Callable[[], None]:
+    """Under a prediction's tracker, which other threads have not entered, it is an event for the allocator's model."""
+
+    @functools.wraps(original)
+    def empty_cache() -> None:
+        trackers = [mode for mode in entered_modes() if isinstance(mode, ShapeTracker)]
+        for tracker in trackers:
+            tracker.release_cached()
+        if not trackers:
+            original()
+
+    return empty_cache
 
 
 def _numbers(data: Any) -> Any:

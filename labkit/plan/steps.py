@@ -16,7 +16,6 @@ from labkit.plan.modules import STEPS
 from labkit.plan.parallel import rank
 from labkit.plan.semantics import DeviceSemantics, replacing
 from labkit.plan.trace import Trace
-from labkit.plan.unplanned import unplanned
 from labkit.train.adapters import add_lora
 from labkit.train.build import build_model
 from labkit.train.models import dtype_of
@@ -54,9 +53,6 @@ def trace_rank(config: RunConfig, index: int) -> Trace:
             f"precision={config.precision} with strategy={config.strategy} cannot be predicted; "
             "set precision=bf16-true."
         )
-    refused = unplanned(config)
-    if refused is not None:
-        raise PredictionError(refused)
     config = dataclasses.replace(config, weights="random")
     micro_steps = min(config.accumulate_grad_batches, 2)
     with (

@@ -15,14 +15,15 @@ from labkit.memory.report import MemoryReport
 LOADED = "loaded"
 """Name of the mark after model and optimizer; each of the others is a phase's."""
 
-Event = tuple[int, int] | tuple[None, str]
+Event = tuple[int | None, int] | tuple[None, str]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Trace:
     """Allocations and frees in order, and the report of the phases that they happened in.
 
-    ``moves`` has the bytes of an allocation, or for a free minus the number of the move that allocated it, minus 1.
+    ``moves`` has the bytes of an allocation, or for a free minus the number of the move that allocated it, minus 1. A
+    0 stands where cached segments are released (``torch.cuda.empty_cache``).
     ``operations`` has for each move an index into ``names``. ``marks`` are the numbers of moves after which the model
     was loaded and each phase of ``report`` ended. ``rank`` is the device's number. ``checkpoint_bytes`` is what one
     checkpoint takes on disk, ``loaded_bytes`` what loading the weights from a checkpoint brings onto the device.
@@ -39,20 +40,22 @@ class Trace:
 
     @classmethod
     def of(
-        cls, events: Iterable[tuple[int, int, Any]], marks: list[int], report: MemoryReport, checkpoint_bytes: int = 0,
-        loaded_bytes: int = 0,
+        cls, events: Iterable[tuple[int | None, int, Any]], marks: list[int], report: MemoryReport,
+        checkpoint_bytes: int = 0, loaded_bytes: int = 0,
     ) -> "Trace":  # fmt: skip
         """The trace of a tracker's events. Raises ``ValueError`` for a free without an allocation."""
         moves: list[int] = []
         operations: list[int] = []
         numbers: dict[str, int] = {}
-        allocated: dict[int, int] = {}
+        allocated: dict[int | None, int] = {}
         for index, (key, size_bytes, operation_there) in enumerate(events):
             if size_bytes > 0:
                 allocated[key] = index
                 moves.append(size_bytes)
             elif key in allocated:
                 moves.append(-allocated.pop(key) - 1)
+            elif key is None:
+                moves.append(0)
             else:
                 raise ValueError(f"event {index}: {key!r} is freed and was not allocated")
             operations.append(numbers.setdefault(str(operation_there), len(numbers)))
@@ -65,7 +68,9 @@ class Trace:
     def operation(self) -> str:
         """The operation that made the highest peak after loading."""
         start = self.marks[0]
-        changes = np.where(self.moves > 0, self.moves, -self.moves[np.where(self.moves > 0, 0, -self.moves - 1)])
+        changes = np.maximum(self.moves, 0)
+        frees = self.moves < 0
+        changes[frees] = -self.moves[-self.moves[frees] - 1]
         return self.operation_of(start + int(np.cumsum(changes)[start:].argmax()))
 
     def first(self, steps: int | None) -> "Trace":
@@ -87,7 +92,7 @@ class Trace:
         for name, end in zip(names, self.marks, strict=True):
             for index in range(start, end):
                 move = moves[index]
-                yield (index, move) if move > 0 else (-move - 1, 0)
+                yield (index, move) if move > 0 else (-move - 1 if move else None, 0)
             yield None, name
             start = end
 

@@ -75,6 +75,7 @@ def prepare(folder: RunFolder, record: Record) -> tuple[Path, Record]:
     job = os.environ.get("SLURM_JOB_ID")
     event = {"event": "resumed", "time": time.time(), **known, "ended": plain(ended), "job": job}
     try:
+        folder.stop.unlink(missing_ok=True)  # of an attempt whose watcher was killed before it looked
         for path in (*events_of_others(folder.path), folder.events):  # whose word counts, and so comes last
             _append(path, event)
     except OSError as error:

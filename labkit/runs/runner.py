@@ -45,6 +45,9 @@ SAVE_GRACE_S = 120.0
 KILL_S = 60.0
 """Time the kernel gets to end a process that was killed; one that waits for a dead disk takes longer."""
 
+REQUESTED = "because a stop was requested"
+"""Why a run stopped that ``RunFolder.request_stop`` was called for."""
+
 ENDED = ("ok", "oom")
 """How a run can come to its end while it is asked to stop."""
 
@@ -67,8 +70,8 @@ def run(
 
     The run is a child process; its out-of-memory, crash or kill becomes the ``status`` of the record. ``on_event`` sees
     each event as it comes, the first of them ``created`` with the run's folder. After ``timeout_s`` seconds the child
-    is stopped. Ctrl-C stops the child, writes the record and is raised again as ``KeyboardInterrupt``; so does
-    ``StopRequested``.
+    is stopped, and so it is when ``RunFolder.request_stop`` is called for it, as the panel's button does. Ctrl-C stops
+    the child, writes the record and is raised again as ``KeyboardInterrupt``; so does ``StopRequested``.
 
     With ``enable_checkpointing`` a run that stopped is resumed when it is called again, from its last checkpoint: its
     first event is ``resumed``. ``fresh`` starts again. ``fallback`` is kept in the record, and its ``environment`` is
@@ -171,6 +174,7 @@ def _carry_out(
         if found is not None and record.status == "failed":
             record.reason = with_cause(found, record.reason or "")
         folder.write(record)
+        folder.stop.unlink(missing_ok=True)
 
 
 def _log_text(log: Path, start: int) -> str:
@@ -214,14 +218,16 @@ def _watch(
         try:
             while child.poll() is None:
                 read_events()
-                if deadline is not None and time.monotonic() > deadline:
+                late = deadline is not None and time.monotonic() > deadline
+                if late or folder.stop_requested:
                     read_events()
                     if record.status == "running":
                         _stop(child, signal.SIGTERM, grace_s)
                         read_events()
                         if record.status not in ENDED:
-                            record.status = "timeout"
-                            record.reason = f"stopped after the {timeout_s:g} s it was given{_resume_hint(folder)}"
+                            why = f"after the {timeout_s:g} s it was given" if late else REQUESTED
+                            record.status = "timeout" if late else "killed"
+                            record.reason = f"stopped {why}{_resume_hint(folder)}"
                     return
                 time.sleep(POLL_S)
             read_events()

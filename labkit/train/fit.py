@@ -99,7 +99,7 @@ class Training:
             saving = Checkpoints(folder, config, self.steps, before_saving=self.progress.flush, rank=rank)
             saving.listen()
             callbacks.append(saving)
-        self.trainer = build_trainer(config, folder, self.capture, callbacks)
+        self.trainer = build_trainer(config, folder, callbacks)
         self.model: torch.nn.Module | None = None
         self.processor: Any = None
         self.module: CaptionModule | None = None
@@ -125,7 +125,7 @@ class Training:
             result["validation_losses"] = finite(self.module.validation_losses)
         if self.config.save_model and result["status"] == "ok":
             try:
-                save(self.model, self.processor, self.config, self.folder, self.rank)
+                save(self.model, self.processor, self.config, self.folder, self.rank, self.module.gathered())
             except CheckpointError as error:  # the losses and the memory report are there all the same
                 result |= {"status": "failed", "reason": str(error)}
         if dist.is_initialized() and result["status"] == "ok":  # after a failure the others do not answer

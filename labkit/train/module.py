@@ -57,7 +57,8 @@ class CaptionModule(LightningModule):
         elif (divisor := len(self._pending) * self.ranks) == factor:
             return
         grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        multiply_all([local(grad) for grad in grads], factor / divisor)
+        if grads:  # a rank of a pipeline may train nothing
+            multiply_all([local(grad) for grad in grads], factor / divisor)
 
     def _sums(self) -> torch.Tensor:
         """Of the step's micro batches on all ranks: their losses, each times its weight, and the weights; summed once.
@@ -105,6 +106,10 @@ class CaptionModule(LightningModule):
         """Losses of the optimizer steps since the last call. Waits for the device."""
         taken, self._losses = self._losses, []
         return [float(loss) for loss in taken]
+
+    def gathered(self) -> dict[str, torch.Tensor] | None:
+        """What other ranks have trained too, where none has all of it; every rank must ask."""
+        return None
 
     def on_validation_epoch_start(self) -> None:
         """Forget the last epoch's batches."""

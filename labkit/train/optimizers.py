@@ -12,7 +12,8 @@ from labkit.train.extensions import alone
 
 def build_optimizer(config: RunConfig, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
     """The optimizer of a run over the parameters that require gradients."""
-    trainable = [p for p in parameters if p.requires_grad]
+    # in a group: torch takes one without parameters, which a rank of a pipeline may have, and no list without any
+    trainable = [{"params": [p for p in parameters if p.requires_grad]}]
     impl = {"foreach": config.optim_impl == "foreach", "fused": config.optim_impl == "fused"}
     match config.optim:
         case "adamw":

@@ -6,7 +6,6 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch.strategies import DDPStrategy
 from torch.distributed.pipelining import PipelineStage
-from transformers import PreTrainedModel
 
 from labkit.borrowed.torch_pipelining import GPipe
 from labkit.config.errors import ConfigError
@@ -39,8 +38,11 @@ class PipelineModule(CaptionModule):
     stage_class: type[PipelineStage] = PipelineStage
     schedule_class: type[GPipe] = GPipe
 
-    def __init__(self, config: RunConfig, model: PreTrainedModel, rank: int) -> None:
-        stages = family_of(model.config).stages(model)
+    def __init__(self, config: RunConfig, model: Any, rank: int) -> None:
+        whole = model.get_base_model() if config.use_lora or config.use_qlora else model
+        # PEFT sends gradients back to every embedding where act_ckpt is set; only reentrant checkpoints need them there
+        whole.disable_input_require_grads()
+        stages = family_of(model.config).stages(whole)
         try:
             plan = cut(stages.units, config.world_size)
         except ValueError as error:
@@ -49,10 +51,13 @@ class PipelineModule(CaptionModule):
             ) from None
         owner = next(i for i, part in enumerate(plan) if stages.embedding in part)
         last = config.world_size - 1
-        tied = stages.tied if owner != last else None
+        tied = stages.tied if owner != last and stages.tied is not None and stages.tied.requires_grad else None
+        trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         if config.dtypes.weights_in_16_bits:
             model.to(dtype_of(config.precision))
         super().__init__(config, stages.stage(plan[rank], rank == last))
+        mine = {id(p) for p in self.parameters()}
+        self._trained = {name: p for name, p in trained.items() if id(p) in mine}
         self._stages = stages
         self._rank, self._last = rank, last
         self._tied = tied if rank in (owner, last) else None
@@ -108,6 +113,12 @@ class PipelineModule(CaptionModule):
         """Sum the gradient of what two ranks have, in place."""
         dist.all_reduce(grad, group=self._group)
 
+    def gathered(self) -> dict[str, torch.Tensor] | None:
+        """What all ranks have trained, in host memory, by its names in the whole model; None but on the first."""
+        whole: list[Any] | None = [None] * self.config.world_size if self._rank == 0 else None
+        dist.gather_object({name: p.detach().cpu() for name, p in self._trained.items()}, whole)
+        return None if whole is None else {name: tensor for part in whole for name, tensor in part.items()}
+
     def _build(self, pixels: torch.Tensor, input_ids: torch.Tensor) -> GPipe:
         size, last = self.config.world_size, self._rank == self._last
         given = pixels if self._rank == 0 else self._between(self._rank - 1, pixels, input_ids)
@@ -118,6 +129,7 @@ class PipelineModule(CaptionModule):
         return self.schedule_class(stage, n_microbatches=size, loss_fn=lambda loss, _: loss, scale_grads=False)
 
     def _between(self, rank: int, pixels: torch.Tensor, input_ids: torch.Tensor) -> torch.Tensor:
-        """What ``rank`` hands on, in shape and dtype."""
+        """What ``rank`` hands on, in shape and dtype. No gradient comes back where nothing before it is trained."""
         shape = self._stages.shape_after(self._plan[rank][-1], pixels.shape, input_ids.shape)
-        return torch.empty(shape, dtype=dtype_of(self.config.precision), device="meta", requires_grad=True)
+        flows = any(unit in self._stages.trained for part in self._plan[: rank + 1] for unit in part)
+        return torch.empty(shape, dtype=dtype_of(self.config.precision), device="meta", requires_grad=flows)

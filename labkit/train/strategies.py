@@ -18,13 +18,11 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, Strategy
 from labkit.borrowed.lightning import OpenDeepSpeed
 from labkit.borrowed.torch import tree_iter
 from labkit.config.schema import RunConfig
-from labkit.memory.capture import MemoryCapture
 from labkit.memory.tracker import host
 from labkit.train.ddp import BucketedDDP
 from labkit.train.extensions import alone, set_folder
 from labkit.train.fsdp import ShardedStrategy
 from labkit.train.in_place import InPlace, OneDevice
-from labkit.train.pipeline import PipelineStrategy
 from labkit.train.state_files import reading
 
 
@@ -108,8 +106,8 @@ def _in_host_memory(work: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-def build_strategy(config: RunConfig, capture: MemoryCapture | None = None) -> Strategy:
-    """The strategy of a run. One that spreads it over ranks tells ``capture`` what its memory is for."""
+def build_strategy(config: RunConfig) -> Strategy:
+    """The strategy of a run."""
     ranks = {"timeout": timedelta(seconds=config.collective_timeout_s)}
     ranks |= {"process_group_backend": "gloo"} if config.simulated else {}
     placement = config.placement
@@ -117,8 +115,10 @@ def build_strategy(config: RunConfig, capture: MemoryCapture | None = None) -> S
         # torch orders its buckets again after the first backward, but not where it looks for unused parameters: a run
         # that resumes would sum the gradients of three ranks and more in another order, and round otherwise
         stays = config.enable_checkpointing and config.world_size > 2
-        return BucketedDDP(capture or MemoryCapture(), find_unused_parameters=stays, **ranks)
+        return BucketedDDP(find_unused_parameters=stays, **ranks)
     if placement.splits_layers:
+        from labkit.train.pipeline import PipelineStrategy  # torch's pipelines, which no other strategy waits for
+
         return PipelineStrategy(**ranks)
     if placement.shards:
         return ShardedStrategy(config.world_size, **ranks)

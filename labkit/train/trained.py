@@ -20,16 +20,20 @@ from labkit.train.kept import ADAPTER, MODEL, adapter_of, check_target, weights_
 from labkit.train.weights import load_model, load_processor
 
 
-def save(model: nn.Module, processor: ProcessorMixin, config: RunConfig, folder: Path, rank: int = 0) -> Path:
+def save(
+    model: nn.Module, processor: ProcessorMixin, config: RunConfig, folder: Path, rank: int = 0,
+    whole: dict[str, torch.Tensor] | None = None,
+) -> Path:  # fmt: skip
     """Write what was trained below a run's folder: an adapter in PEFT's format, or the whole model in transformers'.
 
     Both come with the processor. Of several ranks all must call it, since each may hold a part; the first writes.
+    ``whole`` is what was trained, where the model has only a part of it and cannot put it together.
     Raises ``CheckpointError`` when the disk has no room for it.
     """
     adapted = config.use_lora or config.use_qlora
     target = folder / (ADAPTER if adapted else MODEL)
     with _whole_parameters(model, config):
-        whole = _gathered(model) if config.placement.shards else None
+        whole = _gathered(model) if config.placement.shards else whole
         if rank:
             return target
         needed_bytes = sum(p.nbytes for p in model.parameters() if p.requires_grad or not adapted)
@@ -74,6 +78,7 @@ def merge(config: RunConfig, folder: Path, target: Path, base: str | None = None
     weights = "pretrained" if base else config.weights
     plain = dataclasses.replace(
         config, model_name=name, weights=weights, use_lora=False, use_qlora=False, act_ckpt=False,
+        save_model=False,  # which does not go with every strategy where there is no adapter
         freeze_vision=False, freeze_connector=False, freeze_language=False,
     )  # fmt: skip
     model = build_model(plain, "cpu")

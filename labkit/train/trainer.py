@@ -8,18 +8,17 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
 
 from labkit.config.schema import RunConfig
-from labkit.memory.capture import MemoryCapture
 from labkit.train.state_files import HostCheckpoints
 from labkit.train.strategies import build_strategy
 
 
-def build_trainer(config: RunConfig, folder: Path, capture: MemoryCapture, callbacks: list[Callback]) -> Trainer:
+def build_trainer(config: RunConfig, folder: Path, callbacks: list[Callback]) -> Trainer:
     """The trainer of a run, or of one rank of it."""
     return Trainer(
         accelerator="cpu" if config.simulated else "gpu",
         devices=config.devices,
         num_nodes=config.num_nodes,
-        strategy=build_strategy(config, capture),
+        strategy=build_strategy(config),
         precision=config.precision,
         max_epochs=config.max_epochs,
         max_steps=config.max_steps or -1,

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from labkit.config.gpus import has_bf16
-from labkit.config.layers import DEFAULT_PROFILE
+from labkit.config.layers import DEFAULT_PROFILE, resolve
 from labkit.config.workspace import Workspace
 from labkit.ledger.terminal import say
-from labkit.verbs.options import EXIT_FAILED, add_experiment, pairs, quiet_libraries
-from labkit.verbs.planned import resolve_planned
+from labkit.verbs.options import EXIT_FAILED, add_experiment, pairs, quiet_libraries, without_compiler
 
 if TYPE_CHECKING:
     from labkit.plan.advise import Advice, Proposal
@@ -33,10 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gpu", default=DEFAULT_PROFILE, metavar="GPU", help="profile, GPU or size (%(default)s)")
 
 
+@without_compiler()
 def main(args: argparse.Namespace) -> int:
     """Print the proposals. The exit code is 1 where nothing fits."""
     typed = pairs(args.overrides)
-    resolved = resolve_planned(Workspace.find(), args.experiment, typed, args.gpu)
+    resolved = resolve(Workspace.find(), args.experiment, typed, args.gpu)
     bf16 = has_bf16(args.gpu)
     quiet_libraries()
     from labkit.plan.advise import advise

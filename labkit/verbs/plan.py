@@ -10,8 +10,7 @@ from labkit.config.profiles import load_profile
 from labkit.config.strategy import PLACEMENTS
 from labkit.config.workspace import Workspace
 from labkit.ledger.terminal import console, say
-from labkit.verbs.options import EXIT_FAILED, add_experiment, pairs, quiet_libraries
-from labkit.verbs.planned import resolve_planned
+from labkit.verbs.options import EXIT_FAILED, add_experiment, pairs, quiet_libraries, without_compiler
 
 if TYPE_CHECKING:
     from labkit.plan.predict import Prediction
@@ -35,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--all", action="store_true", help="every experiment of the course")
 
 
+@without_compiler()
 def main(args: argparse.Namespace) -> int:
     """Print a line for each prediction."""
     if args.all and "=" in (args.experiment or ""):
@@ -44,8 +44,7 @@ def main(args: argparse.Namespace) -> int:
     workspace = Workspace.find()
     course = load_profile(workspace, DEFAULT_PROFILE).expected
     names = list(course) if args.all else [args.experiment]
-    read = resolve if args.all else resolve_planned  # of a table the other rows are wanted
-    runs = [read(workspace, name, pairs(args.overrides), args.gpu) for name in names]
+    runs = [resolve(workspace, name, pairs(args.overrides), args.gpu) for name in names]
     quiet_libraries()
     from labkit.plan.cache import TraceCache
     from labkit.plan.errors import PredictionError
@@ -135,7 +134,8 @@ def _line(row: dict[str, Any]) -> str:
             f"is {human_bytes(row['reserved_without_warm_up_bytes'])}"
         )
     if row["host_bytes"]:
-        lines.append(f"  host memory {human_bytes(row['host_bytes'])}")
+        each = " for each device" if row["config"]["devices"] > 1 else ""
+        lines.append(f"  host memory {human_bytes(row['host_bytes'])}{each}")
     if row["disk_bytes"]:
         lines.append(
             f"  disk {human_bytes(row['disk_bytes'])} for checkpoints of {human_bytes(row['checkpoint_bytes'])}, "

@@ -124,10 +124,16 @@ MIRRORS = (
         {"lightning 2.6.6": "0489e3c9707bb30f"},
     ),
     Mirror(
-        f"{LIGHTNING}.strategies.ddp:DDPStrategy._setup_model",
-        "labkit/train/ddp.py",
-        "what is allocated around it",
-        {"lightning 2.6.6": "90231f6a128bbb49"},
+        "torch.nn.parallel.distributed:DistributedDataParallel._pre_forward",
+        "labkit/memory/buckets.py",
+        "buckets are made again before the module is called",
+        {"torch 2.13.0": "2350d156509e9df5"},
+    ),
+    Mirror(
+        f"{LIGHTNING}.strategies.ddp:DDPStrategy.configure_ddp",
+        "labkit/memory/buckets.py",
+        "what is allocated in it",
+        {"lightning 2.6.6": "6665731736fb4eba"},
     ),
     Mirror(
         f"{LIGHTNING}.strategies.deepspeed:DeepSpeedStrategy.setup_environment",
@@ -245,13 +251,13 @@ MIRRORS = (
     ),
     Mirror(
         f"{ZERO}.stage_1_and_2:DeepSpeedZeroOptimizer",
-        "labkit/plan/offload.py",
+        "labkit/plan/zero.py",
         "buffers and their order; labkit/borrowed/deepspeed.py names them",
         {"deepspeed 0.19.8": "97bb3f8bb0d392e6"},
     ),
     Mirror(
         f"{ZERO}.stage3:DeepSpeedZeroOptimizer_Stage3",
-        "labkit/plan/offload.py",
+        "labkit/plan/partitioned.py",
         "buffers and their order; labkit/borrowed/deepspeed.py names them",
         {"deepspeed 0.19.8": "65a01ec0fd82858b"},
     ),
@@ -260,6 +266,30 @@ MIRRORS = (
         "labkit/plan/gathering.py",
         "what is gathered, fetched ahead and let go",
         {"deepspeed 0.19.8": "81dc103e65106307"},
+    ),
+    Mirror(
+        f"{ZERO}.parameter_offload:DeepSpeedZeRoOffload",
+        "labkit/plan/gathering.py",
+        "the hooks of every module, and when they are called",
+        {"deepspeed 0.19.8": "9faa882304a6956d"},
+    ),
+    Mirror(
+        f"{ZERO}.parameter_offload:ZeROOrderedDict",
+        "labkit/plan/gathering.py",
+        "weights that a module looks at and that are another's",
+        {"deepspeed 0.19.8": "4224760029f33937"},
+    ),
+    Mirror(
+        f"{ZERO}.partition_parameters:AllGatherCoalescedHandle",
+        "labkit/plan/gathering.py",
+        "when weights that came together are copied",
+        {"deepspeed 0.19.8": "79b87e73228895e1"},
+    ),
+    Mirror(
+        "deepspeed.runtime.comm.coalesced_collectives:reduce_scatter_coalesced",
+        "labkit/plan/partitioned.py",
+        "when gradients are copied to be scattered",
+        {"deepspeed 0.19.8": "89aab0f80f1a80b3"},
     ),
     Mirror(
         "deepspeed.ops.adam.cpu_adam:DeepSpeedCPUAdam.step",

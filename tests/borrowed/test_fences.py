@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from lightning.pytorch.strategies import DDPStrategy
 from mirrors import FSDP, MIRRORS, PIPELINING, ZERO, Mirror, named
 from private_names import Classes, defined_in, is_private, touched
 from torch import nn
@@ -77,7 +78,6 @@ CALLS = [
     ("torch_pipelining.py", f"{STAGE}.clear_runtime_states", (SELF,), ()),
     ("torch_pipelining.py", f"{STAGE}.forward_one_chunk", (SELF, "i", "args", "kwargs"), ()),
     ("torch_pipelining.py", f"{STAGE}.backward_one_chunk", (SELF, "i"), ("loss", "last_backward")),
-    ("lightning.py", "lightning.pytorch.strategies:DDPStrategy._setup_model", (SELF, "model"), ()),
     ("lightning.py", "lightning.pytorch.strategies:DeepSpeedStrategy._setup_model_and_optimizer",
      (SELF, "model", "optimizer", "lr_scheduler"), ()),
     ("lightning.py", "lightning.pytorch.strategies:DeepSpeedStrategy._init_deepspeed_distributed", (SELF,), ()),
@@ -130,6 +130,7 @@ def stored(cls):
 
 ATTRIBUTES = [
     ("torch.py", "torch.nn:Module", (*of_torch.MODULE_TABLES, "_non_persistent_buffers_set")),
+    ("torch.py", "torch.nn.parallel:DistributedDataParallel", ("_has_rebuilt_buckets",)),
     ("torch_fsdp.py", f"{FSDP}._fsdp_param_group:FSDPParamGroup", ("fsdp_params",)),
     ("torch_fsdp.py", f"{FSDP}._fsdp_param:FSDPParam", ("device", "all_gather_outputs")),
     ("torch_pipelining.py", f"{PIPELINING}:ScheduleGPipe", ("_stage", "_internal_losses", "_n_microbatches")),
@@ -305,10 +306,6 @@ def test_fsdp_has_a_group_of_parameters_that_may_stay_on_meta(mesh):
 
 
 def test_steps_of_a_strategy_that_are_overridden_are_called():
-    class Told(of_lightning.OpenDDP):
-        def wrap(self, model):
-            return "wrapped"
-
     class Asked(of_lightning.OpenDeepSpeed):
         def make_engine(self, model, optimizer, lr_scheduler=None):
             return model, lr_scheduler
@@ -316,7 +313,6 @@ def test_steps_of_a_strategy_that_are_overridden_are_called():
         def choose_launcher(self):
             self.chosen = True
 
-    assert Told()._setup_model(nn.ReLU()) == "wrapped"
     asked = object.__new__(Asked)  # which needs CUDA
     assert asked._setup_model_and_optimizer("model", "optimizer", "scheduler") == ("model", "scheduler")
     asked._configure_launcher()
@@ -324,7 +320,7 @@ def test_steps_of_a_strategy_that_are_overridden_are_called():
 
 
 def test_a_strategy_gets_and_gives_its_module():
-    strategy = of_lightning.OpenDDP()
+    strategy = DDPStrategy()
     module = of_lightning.LightningModule()
     of_lightning.set_module(strategy, module)
     assert strategy.lightning_module is module
@@ -480,7 +476,7 @@ def test_no_class_takes_a_private_name_of_a_library_class_that_it_extends():
 
 
 def test_the_look_at_classes_sees_a_name_that_is_taken():
-    class Wrapping(of_lightning.OpenDDP):
+    class Wrapping(DDPStrategy):
         def __init__(self):
             self._own = self._launcher = None
 

@@ -8,14 +8,15 @@ from labkit.config.precision import DTYPES, Dtypes
 from labkit.config.schema import RunConfig, key_choices, keys
 
 FACTS = (
-    "weights", "compute", "mixed", "autocast", "full", "bf16", "half", "weights_in_16_bits", "loss_scaled",
+    "weights", "compute", "mixed", "autocast", "full", "bf16", "half", "weights_in_16_bits", "weight_bytes",
+    "loss_scaled",
 )  # fmt: skip
 MEANS = {
-    "32-true": ("float32", "float32", False, None, True, False, False, False, False),
-    "bf16-true": ("bfloat16", "bfloat16", False, None, False, True, False, True, False),
-    "bf16-mixed": ("float32", "bfloat16", True, "bfloat16", False, True, False, False, False),
-    "16-mixed": ("float32", "float16", True, "float16", False, False, True, False, True),
-    "16-true": ("float16", "float16", False, None, False, False, True, True, False),
+    "32-true": ("float32", "float32", False, None, True, False, False, False, 4, False),
+    "bf16-true": ("bfloat16", "bfloat16", False, None, False, True, False, True, 2, False),
+    "bf16-mixed": ("float32", "bfloat16", True, "bfloat16", False, True, False, False, 4, False),
+    "16-mixed": ("float32", "float16", True, "float16", False, False, True, False, 4, True),
+    "16-true": ("float16", "float16", False, None, False, False, True, True, 2, False),
 }
 
 

@@ -17,9 +17,9 @@ MEANS = {
     "fsdp": (False, True, False, None, False, False, False, True, False, True),
     "pipeline": (False, False, True, None, False, False, False, True, True, True),
     "deepspeed_stage_2": (False, False, False, 2, False, True, False, False, True, True),
-    "deepspeed_stage_3": (False, False, False, 3, False, True, False, False, True, True),
+    "deepspeed_stage_3": (False, False, False, 3, False, True, False, False, False, True),
     "deepspeed_stage_2_offload": (False, False, False, 2, True, True, False, False, True, True),
-    "deepspeed_stage_3_offload": (False, False, False, 3, True, True, True, False, True, True),
+    "deepspeed_stage_3_offload": (False, False, False, 3, True, True, True, False, False, True),
 }
 
 

@@ -52,6 +52,22 @@ def test_a_pipeline_has_every_layer_of_vision_and_language_once_and_in_order(nam
     assert all(size > 0 for _, size in family.stages(model).units)
 
 
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_pipeline_knows_in_which_units_something_is_trained(name):
+    arch = PUBLISHED[name]
+    family = known.family_of(arch)
+    with torch.device("meta"):
+        model = family.model_class(family.config(arch))
+    every = {unit for unit, _ in family.stages(model).units}
+    assert family.stages(model).trained == every
+    for attribute in arch.parts["language"]:
+        getattr(model, attribute).requires_grad_(False)
+    assert family.stages(model).trained == {unit for unit in every if unit[0] != "language"}
+    for attribute in arch.parts["vision"]:
+        getattr(model, attribute).requires_grad_(False)
+    assert family.stages(model).trained == {family.stages(model).embedding}
+
+
 def test_a_smaller_model_has_the_same_language_model_and_is_never_the_packaged_one():
     found = {name: smaller(name) for name in ARCHITECTURES}
     assert any(found.values())

@@ -6,10 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.distributed as dist
 from lightning.pytorch import LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.demos.boring_classes import BoringModel, ManualOptimBoringModel, RandomDataset
 from lightning.pytorch.demos.transformer import LightningTransformer
+from lightning.pytorch.strategies import DDPStrategy
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, TensorDataset
@@ -19,7 +21,7 @@ from labkit.memory.capture import MemoryCapture
 from labkit.memory.categories import CATEGORIES, on_device
 from labkit.memory.owners import tensors_in
 from labkit.memory.report import PHASES, MemoryReport
-from labkit.memory.tracker import Tracker
+from labkit.memory.tracker import SimulatedOutOfMemoryError, Tracker
 
 torch.set_num_threads(1)
 
@@ -308,6 +310,89 @@ def test_what_waits_for_the_graph_is_activations_and_what_a_module_keeps_is_unat
         assert backward["unattributed"] == pytest.approx(data_bytes + kept, abs=2048)
         assert stepped["activations"] == 0
         assert stepped["unattributed"] == pytest.approx(data_bytes + kept, abs=2048)
+
+
+# -- DDP, which makes its buckets in C++; of one rank it makes the same as of many
+
+
+class Wide(BoringModel):
+    """The parameters of one layer fill a first bucket, when buckets are made again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = torch.nn.Linear(32, 500, bias=False)
+        self.layer = torch.nn.Linear(500, 600, bias=False)
+
+    def setup(self, stage: str) -> None:
+        self.mask = torch.ones(50, 32)  # before DDP takes the module, and is no bucket
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        return self.layer(self.first(batch))
+
+    def training_step(self, batch, batch_idx):
+        masked = batch * self.mask  # before the module is called again, and is no bucket
+        return self(masked).sum()
+
+
+def wide(entered: bool, capacity_bytes: int | None = None, **options: object) -> MemoryCapture:
+    tracker = Tracker(capacity_bytes) if entered else None
+    capture = MemoryCapture(tracker)
+    options = {"max_steps": 3, "limit_val_batches": 0, "devices": 1} | options
+    with tracker or contextlib.nullcontext():
+        module = Wide()
+        trainer(capture, **options).fit(module, DataLoader(torch.randn(400, 32), batch_size=50))
+    assert not module._forward_pre_hooks
+    return capture
+
+
+WIDE_BYTES = 32 * 500 * 4 + 500 * 600 * 4 + 128
+"""Of the parameters, each rounded up to a multiple of 512, and of the buckets, one at first and then two."""
+
+
+@pytest.fixture
+def one_rank(monkeypatch):
+    """Of Lightning's processes this is the only one."""
+    with monkeypatch.context() as patched:
+        for name in ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "NODE_RANK", "LOCAL_RANK"):
+            patched.delenv(name, raising=False)
+        yield
+        dist.destroy_process_group()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("entered", [True, False])
+@pytest.mark.parametrize("views", [True, False])
+@pytest.mark.parametrize("micro_steps", [1, 2])
+def test_buckets_of_ddp_are_gradients(one_rank, entered, views, micro_steps):
+    strategy = DDPStrategy(process_group_backend="gloo", gradient_as_bucket_view=views)
+    found = wide(entered, strategy=strategy, accumulate_grad_batches=micro_steps)
+    assert "configure_ddp" not in vars(strategy)
+    plain = wide(entered, accumulate_grad_batches=micro_steps).report.phases
+    assert len(plain) == len(found.report.phases)
+    for phase, without in zip(found.report.phases, plain, strict=True):
+        key = (phase.step, phase.micro_step, phase.phase)
+        for category in set(CATEGORIES) - {"gradients"}:
+            assert phase.end[category] == without.end[category], (key, category)
+        # what one micro batch leaves is outside, until the last one copies the sum in
+        made_by_last = phase.micro_step == (0 if phase.phase in PHASES[:2] else micro_steps - 1)
+        outside = 0 if views and made_by_last else without.end["gradients"]
+        assert phase.end["gradients"] == WIDE_BYTES + outside, key
+
+
+@pytest.mark.slow
+def test_a_run_that_ends_before_buckets_are_made_again_leaves_no_hook(one_rank):
+    found = wide(True, max_steps=1, strategy=DDPStrategy(process_group_backend="gloo"))
+    assert found.report.at("after_forward", 0).end["gradients"] == WIDE_BYTES
+
+
+@pytest.mark.slow
+def test_a_module_is_known_when_ddp_has_no_room_for_buckets(one_rank):
+    strategy = DDPStrategy(process_group_backend="gloo")
+    with pytest.raises(SimulatedOutOfMemoryError) as caught:
+        wide(True, 2 * WIDE_BYTES, strategy=strategy)
+    data_bytes = 400 * 32 * 4 + 50 * 32 * 4 + 256  # and a mask
+    assert (caught.value.held["parameters"], caught.value.held["unattributed"]) == (WIDE_BYTES, data_bytes)
+    assert "configure_ddp" not in vars(strategy)
 
 
 # -- what is left behind

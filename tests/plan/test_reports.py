@@ -27,22 +27,6 @@ def test_a_users_report_is_what_is_predicted(overrides, verdict):
     assert predict(resolve(Workspace.find(), "baseline", overrides, gpu).config, gpu).verdict == verdict
 
 
-@pytest.mark.parametrize("verb", ["plan", "advise"])
-@pytest.mark.parametrize(
-    ("values", "nearest"),
-    [
-        # loss_average=tokens does not go with DeepSpeed either, which would be told first and in vain
-        (["strategy=deepspeed_stage_3", "devices=4"], "strategy=fsdp"),
-        (["strategy=deepspeed_stage_3_offload", "devices=2"], "devices=1"),
-    ],
-)
-def test_what_cannot_be_predicted_is_said_before_anything_else_and_with_the_nearest(verb, values, nearest, capsys):
-    assert main([verb, "baseline", *values, "--gpu", "48GiB"]) == 2
-    out, err = capsys.readouterr()
-    assert (out, err.count("\n")) == ("", 1)
-    assert "cannot be predicted; nearest: " in err and nearest in err.partition("nearest: ")[2]
-
-
 @pytest.mark.parametrize("verb", ["plan", "advise", "run"])
 def test_a_model_of_another_family_is_told_what_labkit_plans_and_where_else_to_look(verb, capsys, ledger):
     assert main([verb, "baseline", "model_name=Qwen/Qwen2-VL-7B-Instruct", "use_qlora=true"]) == 2

@@ -33,6 +33,15 @@ def test_a_key_that_is_used_again_is_another_storage():
     assert [made().operation_of(i) for i in (0, 1, 3)] == ["empty", "add", "mul"]
 
 
+def test_where_cached_segments_are_released_is_an_event_of_its_own():
+    events = [(7, 1024, "empty"), (7, 0, None), (None, 0, "release"), (8, 1536, "add"), (8, 0, None), (9, 768, "mul")]
+    report = MemoryReport(source="predicted", phases=made().report.phases[:1])
+    trace = Trace.of(events, [0, 6], report)
+    assert trace.moves.tolist() == [1024, -1, 0, 1536, -4, 768]
+    assert list(trace.events())[1:5] == [(0, 1024), (0, 0), (None, 0), (3, 1536)]
+    assert (trace.operation, trace.operation_of(2)) == ("add", "release")
+
+
 @pytest.mark.parametrize(("event", "move", "passed"), [(0, 0, 0), (2, 1, 1), (3, 2, 1), (5, 3, 2), (6, 4, 2)])
 def test_an_event_is_found_again(event, move, passed):
     assert made().at(event) == (move, passed)

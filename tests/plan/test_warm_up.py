@@ -49,16 +49,23 @@ def test_the_block_is_what_transformers_counts(values, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_weights_are_cut_from_one_segment():
-    found, random = (predict(config_of(weights=weights), cache=CACHE) for weights in ("pretrained", "random"))
-    trace = CACHE.trace(config_of())
+@pytest.mark.parametrize(("model_name", "stays"), [(BASE, False), ("tiny/blip2-opt-small", True)])
+def test_the_weights_are_cut_from_one_segment_which_goes_back_if_all_are_small(model_name, stays):
+    found, random = (
+        predict(config_of(weights=weights, model_name=model_name), cache=CACHE) for weights in ("pretrained", "random")
+    )
+    trace = CACHE.trace(config_of(model_name=model_name))
     assert found.warm_up_bytes == trace.loaded_bytes > 0
     assert found.reserved_without_warm_up_bytes == random.reserved_bytes
     assert (random.warm_up_bytes, random.reserved_without_warm_up_bytes) == (0, None)
     assert found.peak_bytes == random.peak_bytes, "what is allocated at once is not more"
     allocator = CachingAllocator()
     allocator.free(allocator.allocate(found.warm_up_bytes))
-    assert found.phases[0].reserved_bytes >= allocator.reserved_bytes >= found.warm_up_bytes
+    assert allocator.reserved_bytes >= found.warm_up_bytes
+    if stays:
+        assert found.phases[0].reserved_bytes >= allocator.reserved_bytes
+    else:  # up to 1 MiB each, so none is in it, and Lightning empties the cache
+        assert found.phases[0].reserved_bytes == random.phases[0].reserved_bytes < allocator.reserved_bytes
 
 
 def test_a_model_that_is_larger_than_the_capacity_ends_where_it_would():

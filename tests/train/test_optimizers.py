@@ -104,6 +104,17 @@ def test_all_implementations_make_the_same_update(optim):
     torch.testing.assert_close(results[2], results[0], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("optim", ["adamw", "sgd", "adam_8bit"])
+@pytest.mark.parametrize("impl", ["foreach", "for-loop"])
+def test_a_rank_with_nothing_to_train_steps_and_resumes(optim, impl):
+    config = RunConfig(optim=optim, optim_impl=impl, device="cuda")
+    optimizer = build_optimizer(config, [torch.nn.Parameter(torch.zeros(2), requires_grad=False)])
+    optimizer.step()
+    optimizer.load_state_dict(optimizer.state_dict())
+    assert [group["params"] for group in optimizer.param_groups] == [[]]
+    assert not optimizer.state
+
+
 def test_sgd_moves_against_the_gradient_by_the_learning_rate():
     parameters, before = parameters_of(), parameters_of()
     take_steps(build_optimizer(config(optim="sgd", lr=0.25), parameters))

@@ -79,6 +79,14 @@ def test_a_merged_model_gives_what_the_adapter_gave(name, tmp_path):
 
 
 @pytest.mark.slow
+def test_the_adapter_of_a_pipeline_is_merged_as_any_other(tmp_path):
+    config, model = saved_adapter(OPT, tmp_path)
+    config = dataclasses.replace(config, devices=2, strategy="pipeline", save_model=True)  # not without an adapter
+    merged = Blip2ForConditionalGeneration.from_pretrained(trained.merge(config, tmp_path, tmp_path / "merged")).eval()
+    torch.testing.assert_close(logits_of(OPT, merged), logits_of(OPT, model), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
 def test_an_adapter_merges_onto_a_base_that_lies_elsewhere(tmp_path):
     config, model = saved_adapter(OPT, tmp_path)
     base = tmp_path / "base"

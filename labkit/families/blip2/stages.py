@@ -31,14 +31,16 @@ class Blip2Stages(Stages):
         self._config, self._language = model.config, part_of(model.config, "text").model_type
         language: Any = model.language_model
         vision = model.vision_model.encoder.layers
-        found: list[tuple[Unit, int]] = [(("vision", i), _count(layer)) for i, layer in enumerate(vision)]
-        connector = _count(model.qformer) + _count(model.language_projection) + _count(model.get_input_embeddings())
-        found.append((self.embedding, connector))
+        found: list[tuple[Unit, Any]] = [(("vision", i), [layer]) for i, layer in enumerate(vision)]
+        found.append((self.embedding, [model.qformer, model.language_projection, model.get_input_embeddings()]))
         if self._language == "opt":
             layers, decoding = language.model.decoder.layers, language.lm_head
         else:
             layers, decoding = [language.encoder, language.decoder], language.decoder.embed_tokens
-        self.units = found + [(("language", i), _count(layer)) for i, layer in enumerate(layers)]
+        found += [(("language", i), [layer]) for i, layer in enumerate(layers)]
+        parameters = {unit: [*nn.ModuleList(modules).parameters()] for unit, modules in found}
+        self.units = [(unit, sum(p.numel() for p in mine)) for unit, mine in parameters.items()]
+        self.trained = {unit for unit, mine in parameters.items() if any(p.requires_grad for p in mine)}
         embedding: Any = model.get_input_embeddings().weight
         self.tied = embedding if decoding.weight is embedding else None
 
@@ -150,7 +152,3 @@ class _NoPositions(nn.Module):
 
     def forward(self, attention_mask: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         return torch.zeros((), device=attention_mask.device)
-
-
-def _count(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file
 from support.wait import wait_for
 from trainers import trainers
@@ -30,6 +31,10 @@ WAIT_S = 60.0
 ROUNDING = 1e-5
 SHARE = 0.005
 """Of a predicted peak or category, as in ``tests/plan/test_accuracy.py``."""
+MOVED_BYTES = 8192
+"""The tokens of a batch are there twice while they are moved, which is 0.6% of the least that a rank holds here."""
+LATE = 0.1
+"""The most that a run with DeepSpeed has held more in one step than in others, and a little; seen: 7% beside others."""
 
 # 81 samples to train on: per epoch two steps of two micro batches, and one of what is left, one
 SAME = {
@@ -37,6 +42,19 @@ SAME = {
     "save_model": True, "capacity_gib": 1,
 }  # fmt: skip
 PLAINLY = {"val_fraction": 0.0, "save_model": False}
+ADAPTED = {"val_fraction": 0.0, "use_lora": True, "lora_dropout": 0.0}
+IN_4_BITS = {
+    "batch_size": 5, "val_fraction": 0.0, "use_qlora": True, "lora_dropout": 0.0, "act_ckpt": True,
+    "model_name": "tiny/blip2-t5-small",
+}  # fmt: skip
+FROZEN = {"batch_size": 6, "freeze_vision": True, "freeze_language": True} | PLAINLY
+ZERO = {
+    "batch_size": 8, "precision": "bf16-true", "loss_average": "batches", "num_train_samples": 96, "max_steps": 5,
+    "report_every": 1,
+} | PLAINLY  # fmt: skip
+T5 = {
+    "devices": 3, "model_name": "tiny/blip2-t5-small", "act_ckpt": True, "optim": "sgd", "accumulate_grad_batches": 1,
+}  # fmt: skip
 RUNS = {
     "alone": {"batch_size": 16},
     "ddp": {"batch_size": 8, "devices": 2, "strategy": "ddp"},
@@ -45,15 +63,20 @@ RUNS = {
     "pipeline": {"batch_size": 16, "devices": 2, "strategy": "pipeline"} | PLAINLY,
     "alone, 5 samples": {"batch_size": 5} | PLAINLY,
     "pipeline, 5 samples": {"batch_size": 5, "devices": 4, "strategy": "pipeline"} | PLAINLY,
-    "zero": {
-        "batch_size": 8, "devices": 2, "strategy": "deepspeed_stage_2", "precision": "bf16-true",
-        "loss_average": "batches", "max_steps": 2,
-    } | PLAINLY,
-    "zero, 3 ranks": {
-        "batch_size": 8, "devices": 3, "strategy": "deepspeed_stage_2", "precision": "bf16-true", "optim": "sgd",
-        "loss_average": "batches", "max_steps": 2, "model_name": "tiny/blip2-t5-small", "act_ckpt": True,
-        "accumulate_grad_batches": 1,
-    } | PLAINLY,
+    "alone, LoRA": {"batch_size": 16} | ADAPTED,
+    "pipeline, LoRA": {"batch_size": 16, "devices": 2, "strategy": "pipeline"} | ADAPTED,
+    "pipeline, LoRA, 4 ranks": {"batch_size": 16, "devices": 4, "strategy": "pipeline"} | ADAPTED,
+    "alone, QLoRA": IN_4_BITS,
+    "pipeline, QLoRA": IN_4_BITS | {"devices": 3, "strategy": "pipeline"},
+    "alone, frozen": FROZEN,
+    "pipeline, frozen": FROZEN | {"devices": 2, "strategy": "pipeline"},
+    "alone, 96 samples": {"batch_size": 16, "num_train_samples": 96, "max_steps": 2} | PLAINLY,
+    "zero": ZERO | {"devices": 2, "strategy": "deepspeed_stage_2"},
+    "zero, 3 ranks": ZERO | T5 | {"strategy": "deepspeed_stage_2"},
+    "zero, offloaded": ZERO | {"devices": 2, "strategy": "deepspeed_stage_2_offload", "optim": "deepspeed_cpu"},
+    "zero 3": ZERO | {"devices": 2, "strategy": "deepspeed_stage_3", "use_lora": True, "act_ckpt": True},
+    "zero 3, 3 ranks": ZERO | T5 | {"strategy": "deepspeed_stage_3"},
+    "zero 3, offloaded": ZERO | {"devices": 2, "strategy": "deepspeed_stage_3_offload", "optim": "deepspeed_cpu"},
 }  # fmt: skip
 
 
@@ -146,13 +169,66 @@ def test_a_batch_that_the_devices_do_not_divide_trains_the_model_of_one(trained)
     assert split.samples == alone.samples
 
 
+def held_in_the_end(record):
+    """By each rank."""
+    return [at_the_end_of_a_step(memory) for memory in (record.memory, *(other.memory for other in record.ranks))]
+
+
+IN_A_PIPELINE = pytest.mark.parametrize(
+    ("alone", "split"),
+    [
+        ("alone, LoRA", "pipeline, LoRA"), ("alone, LoRA", "pipeline, LoRA, 4 ranks"),
+        ("alone, QLoRA", "pipeline, QLoRA"),
+    ],
+)  # fmt: skip
+
+
+@IN_A_PIPELINE
+def test_a_first_rank_with_nothing_to_train_is_part_of_a_pipeline(alone, split, trained):
+    alone, split = trained[alone], trained[split]
+    assert split.losses == pytest.approx(alone.losses, rel=ROUNDING)
+    assert split.model == alone.model
+    first, *others = held_in_the_end(split)
+    # the vision tower is here, and nothing of it is trained: no gradient comes back, and there is no room for one
+    assert first["gradients"] == first["optimizer_gpu"] == 0
+    assert first["unattributed"] < 16 * 2**10
+    assert split.memory.at("after_forward", 1, 0).end["activations"] < 2**20
+    whole = at_the_end_of_a_step(alone.memory)
+    for category in ("gradients", "optimizer_gpu"):
+        assert whole[category] > 0
+        assert sum(rank[category] for rank in others) == pytest.approx(whole[category], rel=0.01)
+
+
+def test_a_last_rank_with_nothing_to_train_sends_gradients_back(trained):
+    alone, split = trained["alone, frozen"], trained["pipeline, frozen"]
+    assert split.losses == pytest.approx(alone.losses, rel=ROUNDING)
+    first, last = held_in_the_end(split)
+    assert last["gradients"] == last["optimizer_gpu"] == 0
+    assert first["gradients"] == pytest.approx(at_the_end_of_a_step(alone.memory)["gradients"], rel=0.01)
+
+
+@IN_A_PIPELINE
+def test_the_adapters_of_all_ranks_are_one_that_plain_peft_loads(alone, split, trained, ledger):
+    folders = [ledger.find(trained[name].id).path / "adapter" for name in (alone, split)]
+    expected, found = (load_file(folder / "adapter_model.safetensors") for folder in folders)
+    assert found.keys() == expected.keys()
+    config = read_config(trained[alone].config)
+    lr, start = config.lr, build_model(config, "cpu")
+    far = sum(((expected[key] - found[key]).abs() > 0.01 * lr).sum().item() for key in expected)
+    assert far < 0.01 * sum(tensor.numel() for tensor in expected.values())
+    loaded = PeftModel.from_pretrained(start, folders[1])
+    held = {name.replace(".default", ""): tensor for name, tensor in loaded.state_dict().items() if ".lora_" in name}
+    assert held.keys() == found.keys()
+    assert all(torch.equal(held[name], found[name].to(held[name].dtype)) for name in found)
+
+
 def ranks_in_the_lab(record):
     """The rows of a run in a lab's table."""
     return results([Result(record)], ("MiB", 2**20), "a run").rows
 
 
-@pytest.mark.parametrize("name", ["pipeline", "pipeline, 5 samples", "zero", "zero, 3 ranks"])
-def test_every_rank_holds_what_is_planned_where_ranks_differ(name, trained):
+@pytest.mark.parametrize("name", [name for name in RUNS if name.startswith(("pipeline", "zero"))])
+def test_every_rank_holds_what_is_planned_for_it(name, trained):
     record = trained[name]
     config = read_config(record.config)
     peaks = [record.peak_bytes, *(other.peak_bytes for other in record.ranks)]
@@ -160,17 +236,26 @@ def test_every_rank_holds_what_is_planned_where_ranks_differ(name, trained):
     for index, measured in enumerate([record.memory, *(other.memory for other in record.ranks)]):
         for phase in trace_rank(config, index).report.phases:
             last = config.accumulate_grad_batches - 1 if phase.micro_step else 0
-            real = measured.at(phase.phase, phase.step, last)
-            assert phase.peak_bytes == pytest.approx(real.peak_bytes, rel=SHARE), (index, phase)
-            for category in ("parameters", "gradients", "optimizer_gpu"):
-                assert phase.end[category] == pytest.approx(real.end[category], abs=2048), (index, phase, category)
-    # what is told is about the rank that needs most
-    assert record.prediction.rank == peaks.index(max(peaks))
-    if max(peaks) > 1.01 * peaks[0]:
-        assert record.fullest.rank == record.prediction.rank
+            # gloo lets go of what it has sent a moment late now and then, which is much of what DeepSpeed holds
+            several = phase.step and config.placement.uses_zero
+            found = [
+                measured.at(phase.phase, step, last)
+                for step in (range(1, config.max_steps) if several else [phase.step])
+            ]
+            least_bytes = min(real.peak_bytes for real in found)
+            if config.placement.uses_zero and not several:  # a first step there is but once
+                assert phase.peak_bytes < (1 + SHARE) * least_bytes + MOVED_BYTES, (index, phase)
+                continue
+            assert phase.peak_bytes == pytest.approx(least_bytes, rel=SHARE, abs=MOVED_BYTES), (index, phase)
+            for category in ("parameters", "gradients", "optimizer_gpu", "optimizer_cpu", "parameters_cpu"):
+                least_bytes = min(real.end[category] for real in found)
+                assert phase.end[category] == pytest.approx(least_bytes, abs=2048), (index, phase, category)
+    # what is told is about the rank that needs most, of ranks that differ
+    if config.placement.ranks_differ and max(peaks) > 1.01 * peaks[0]:
+        assert record.fullest.rank == record.prediction.rank == peaks.index(max(peaks))
         assert f"on rank {record.fullest.rank}, in" in summary(record)
     told, cells = prediction_of(record), [[cell for cell in row if "%" in cell] for row in ranks_in_the_lab(record)]
-    assert told["error"] == pytest.approx(0, abs=SHARE)
+    assert -LATE < told["error"] < SHARE if config.placement.uses_zero else abs(told["error"]) < SHARE
     assert [bool(found) for found in cells] == [rank == told["rank"] for rank in range(config.devices)]
     assert {row["step"] for row in prediction_rows(record)} == {0, 1}
 
@@ -183,7 +268,7 @@ def test_zero_halves_the_optimizer_state_and_no_more(trained):
         assert held["optimizer_gpu"] == pytest.approx(numbers * 12 / 2, rel=0.01)  # master weights, two moments
         assert held["parameters"] == pytest.approx(numbers * 2, rel=0.01)
     # in 16 bits, and a mean of means
-    assert zero.losses == pytest.approx(trained["alone, not validated"].losses[:2], rel=0.001)
+    assert zero.losses[:2] == pytest.approx(trained["alone, 96 samples"].losses, rel=0.001)
 
 
 def test_the_log_of_every_rank_is_kept(trained, ledger):
