@@ -2,7 +2,8 @@
 
 A .tar.gz is one stream that is read from its start: there is no second list of names that may say something else, as
 a .zip has, and it comes through a pipe. Of the tar format only plain files with plain headers are taken, so that no
-header asks for memory, and nothing is ever extracted: what is read stays in memory, under limits.
+header asks for memory, and nothing is ever extracted: what is read stays in memory, under limits. Some browsers take
+the .gz away as they save a file; such a .tar is read too.
 """
 
 import gzip
@@ -15,7 +16,7 @@ import stat
 import tarfile
 import unicodedata
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,7 +28,7 @@ from labkit.grading.notebook import fault
 
 FORMAT = 1
 MANIFEST, ANSWERS = "manifest.json", "answers.jsonl"
-SUFFIXES = (".tar.gz", ".tgz")
+SUFFIXES = (".tar.gz", ".tgz", ".tar")
 
 MIB = 2**20
 LARGEST_BYTES = 64 * MIB
@@ -137,29 +138,49 @@ def read_archive(path: Path) -> Submission:
     except (OSError, ValueError) as error:
         raise ArchiveError(f"it cannot be opened: {getattr(error, 'strerror', None) or error}") from None
     with file:
-        packed_bytes = os.fstat(file.fileno()).st_size
-        if packed_bytes > LARGEST_BYTES:
-            raise ArchiveError(f"it has {packed_bytes / MIB:.0f} MiB, above the {LARGEST_BYTES // MIB} it may have")
-        texts, sha256, faults, text_bytes = {}, {}, {}, 0
-        try:
-            for name, data in _members(_Inflated(file, packed_bytes)):
-                if name in sha256:
-                    raise ArchiveError(f"{name} is in it twice")
-                sha256[name] = hashlib.sha256(data).hexdigest()
-                if name.endswith(".ipynb") and (why := fault(data)):
-                    faults[name] = why
-                if is_text(name):
-                    texts[name], text_bytes = data, text_bytes + len(data)
-                    if text_bytes > TEXT_BYTES:
-                        raise ArchiveError(f"its runs and answers have more than {TEXT_BYTES // MIB} MiB")
-        except _CutError as error:
-            raise ArchiveError(f"{error}{_of_how_many(texts, sha256)}") from None
-        except OSError as error:
-            raise ArchiveError(f"it cannot be read: {error.strerror}") from None
+        packed_bytes = size_of(file)
+        plain = path.name.endswith(".tar")
+        return read_members(_members(_Plain(file) if plain else _Inflated(file, packed_bytes)))
+
+
+def size_of(file: BinaryIO) -> int:
+    """The bytes of an archive; ``ArchiveError`` for more than it may have."""
+    packed_bytes = os.fstat(file.fileno()).st_size
+    if packed_bytes > LARGEST_BYTES:
+        raise ArchiveError(f"it has {packed_bytes / MIB:.0f} MiB, above the {LARGEST_BYTES // MIB} it may have")
+    return packed_bytes
+
+
+def read_members(members: Iterable[tuple[str, bytes]]) -> Submission:
+    """A submission from its members, each with a name that ``check_member`` has passed."""
+    texts, sha256, faults, text_bytes = {}, {}, {}, 0
+    try:
+        for name, data in members:
+            if name in sha256:
+                raise ArchiveError(f"{name} is in it twice")
+            sha256[name] = hashlib.sha256(data).hexdigest()
+            if name.endswith(".ipynb") and (why := fault(data)):
+                faults[name] = why
+            if is_text(name):
+                texts[name], text_bytes = data, text_bytes + len(data)
+                if text_bytes > TEXT_BYTES:
+                    raise ArchiveError(f"its runs and answers have more than {TEXT_BYTES // MIB} MiB")
+    except _CutError as error:
+        raise ArchiveError(f"{error}{_of_how_many(texts, sha256)}") from None
+    except OSError as error:
+        raise ArchiveError(f"it cannot be read: {error.strerror}") from None
     if MANIFEST not in texts:
         raise ArchiveError(f"it has no {MANIFEST}; 'labkit submit' writes one")
     sha256.pop(MANIFEST)
     return _submission(texts, sha256, faults)
+
+
+def check_member(name: str, size_bytes: int) -> None:
+    """``ArchiveError`` for a member that a submission does not have, or for one that is too large."""
+    if not is_member(name):
+        raise ArchiveError(f"{name[:80]!r} does not belong into a submission")
+    if not 0 <= size_bytes <= most_bytes(name):
+        raise ArchiveError(f"{name} has {size_bytes} bytes, above the {most_bytes(name)} it may have")
 
 
 def open_plain(path: Path) -> BinaryIO:
@@ -235,7 +256,24 @@ class _Inflated:
             raise ArchiveError("something lies after its end")
 
 
-def _members(stream: _Inflated) -> Iterator[tuple[str, bytes]]:
+class _Plain:
+    """The bytes of a tar that is not packed."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def read(self, count: int) -> bytes:
+        """Just so many bytes; fewer only at the end."""
+        return self._file.read(count)
+
+    def end(self) -> None:
+        """Read to the end; ``ArchiveError`` where something else than zeros comes."""
+        while rest := self.read(2**16):
+            if rest.strip(b"\0"):
+                raise ArchiveError("something lies after its end")
+
+
+def _members(stream: "_Inflated | _Plain") -> Iterator[tuple[str, bytes]]:
     for _ in range(MEMBERS + 1):
         header = stream.read(_BLOCK)
         if len(header) < _BLOCK:
@@ -249,12 +287,7 @@ def _members(stream: _Inflated) -> Iterator[tuple[str, bytes]]:
         if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
             raise ArchiveError(f"{member.name[:80]!r} is not a plain file (tar type {member.type!r}); pack it again "
                                "with 'labkit submit'")  # fmt: skip
-        if not is_member(member.name):
-            raise ArchiveError(f"{member.name[:80]!r} does not belong into a submission")
-        if not 0 <= member.size <= most_bytes(member.name):
-            raise ArchiveError(
-                f"{member.name} has {member.size} bytes, above the {most_bytes(member.name)} it may have"
-            )
+        check_member(member.name, member.size)
         data = stream.read(-(-member.size // _BLOCK) * _BLOCK)
         if len(data) < member.size:
             raise _CutError(f"it is cut off in {member.name}")

@@ -89,6 +89,12 @@ class Work:
             found.setdefault((entry["kind"], entry["lab"]), []).append(entry)
         return found
 
+    def told(self, profile: str, what: str) -> list[datetime | None]:
+        """When a prediction of these settings, or what else a cell has shown, was told."""
+        told = [lines for (kind, _), lines in self.by_lab.items() if kind == "told"]
+        same = [e for lines in told for e in lines if e.get("what") == what and e.get("profile") == profile]
+        return [read_time(entry["time"]) for entry in same]
+
     def same(self, profile: str, config_hash: str) -> list[Run]:
         """Runs with these settings on this profile, the oldest first."""
         return self._by_settings.get((profile, config_hash), [])

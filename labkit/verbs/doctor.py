@@ -151,7 +151,7 @@ def _predicted(needs: Needs, config: RunConfig) -> Needs:
     saved = found.category_peaks["parameters"] if config.save_model else 0
     if config.enable_checkpointing:
         saved += (config.keep_checkpoints + 1) * found.checkpoint_bytes
-    return dataclasses.replace(needs, host_bytes=found.host_bytes, saved_bytes=saved)
+    return dataclasses.replace(needs, host_bytes=found.host_bytes * config.devices, saved_bytes=saved)
 
 
 def _print(title: str, checks: list[Check], not_predicted: str | None = None) -> None:

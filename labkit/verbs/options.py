@@ -1,8 +1,9 @@
 """Arguments that several verbs have, and exit codes."""
 
 import argparse
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 
 from labkit.config.errors import ConfigError, nearest
 from labkit.config.gpus import gpus_named
@@ -95,6 +96,26 @@ def quiet_libraries() -> None:
 
     quiet_warnings()
     logging.disable_progress_bar()
+
+
+@contextlib.contextmanager
+def without_compiler() -> Generator[None]:
+    """A context in which ``torch.compile`` leaves functions as they are, also in processes that are started there.
+
+    bitsandbytes, which comes with PEFT, asks for it when it is imported, and so loads torch's compiler: more than half
+    a second, for kernels of a CPU that no prediction calls. The variable is read in ``torch/_dynamo/eval_frame.py``.
+    """
+    before = os.environ.get(_NO_COMPILER)
+    os.environ[_NO_COMPILER] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[_NO_COMPILER]
+        if before is not None:
+            os.environ[_NO_COMPILER] = before
+
+
+_NO_COMPILER = "TORCHDYNAMO_DISABLE"
 
 
 def pairs(items: Sequence[str]) -> dict[str, str]:

@@ -12,7 +12,8 @@ from labkit.memory.units import counted
 
 HELP = """\
 Pack your work into one archive to hand in. The runs, answers and notebooks as they are on disk, without data and
-weights. Secrets are redacted in the archive, and it is said where. Save the notebooks first.
+weights. Secrets are redacted in the archive, and it is said where. Save the notebooks first. What has no answer yet,
+and which tasks were never passed, is said too.
 
   labkit submit --name abc123                      workspace/submission-abc123.tar.gz
   labkit submit --name abc123 --output mine.tar.gz
@@ -29,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Write the archive and say where."""
     from labkit.grading.submit import submit, submit_to
+    from labkit.lab.unanswered import unanswered
 
     if not args.name:
         raise ConfigError("who hands in? Say it with --name, such as 'labkit submit --name abc123'.")
@@ -47,9 +49,10 @@ def main(args: argparse.Namespace) -> int:
     path, found = submit(workspace, args.name, Path(args.output) if args.output else None)
     if args.json:
         said = {"left_out": found.left_out, "redacted": found.redacted, "unread": found.unread}
+        said["unanswered"] = unanswered(workspace)
         print(json.dumps({"path": str(path), "members": len(found.members), **said}, indent=1))
         return 0
     say(f"{path}: {counted(len(found.members), 'file')}, {path.stat().st_size / 2**20:.2f} MiB")
-    for line in found.lines():
+    for line in [*found.lines(), *unanswered(workspace)]:
         say(f"  {line}")
     return 0

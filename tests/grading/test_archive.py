@@ -47,6 +47,23 @@ def test_what_was_written_is_read_again(tmp_path):
     assert found.left_out == ["labs/x.ipynb: it is a link"]
 
 
+def test_a_browser_that_takes_the_gz_away_leaves_what_is_read_the_same(tmp_path):
+    packed_path, plain = tmp_path / "a.tar.gz", tmp_path / "a.tar"
+    packed(packed_path, ("manifest.json", manifest("Ann")), ("answers.jsonl", b'{"kind": "answer"}\n'))
+    whole = gzip.decompress(packed_path.read_bytes())
+    plain.write_bytes(whole)
+    assert read_archive(plain) == read_archive(packed_path)
+    plain.write_bytes(whole[:900])
+    with pytest.raises(ArchiveError, match="cut off"):
+        read_archive(plain)
+    plain.write_bytes(whole + b"more")
+    with pytest.raises(ArchiveError, match="something lies after its end"):
+        read_archive(plain)
+    plain.write_bytes(packed_path.read_bytes())
+    with pytest.raises(ArchiveError):
+        read_archive(plain)
+
+
 def test_tar_reads_it_too(tmp_path):
     with tarfile.open(written(tmp_path / "a.tar.gz", config_json=b"{}")) as tar:
         assert tar.getnames() == ["manifest.json", f"{RUN}/config.json"]

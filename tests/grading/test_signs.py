@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from students import another
 
+from labkit.config.layers import resolve
 from labkit.config.workspace import Workspace
 from labkit.grading.grade import grade
 
@@ -156,6 +157,23 @@ def test_an_answer_that_says_before_and_came_after_has_a_sign(student, signs):
     found = signs(ledger)
     assert len(found) == 1
     assert "answers: 01_where_memory_goes highest_moment: the journal says committed before the run" in found[0]
+
+
+@pytest.mark.slow
+def test_an_answer_that_says_before_and_came_after_a_prediction_has_a_sign(student, signs):
+    ledger = student()
+    path = ledger / "answers.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    answer = next(line for line in lines if line.get("question") == "does_it_fit")
+    settings = resolve(Workspace.find(), "baseline", {}, "tiny").config.hash
+    told = {"kind": "told", "time": answer["time"], "lab": answer["lab"], "what": settings, "profile": "tiny"}
+    path.write_text("".join(json.dumps(line) + "\n" for line in [*lines[: lines.index(answer)], told,
+                                                                 *lines[lines.index(answer) :]]))  # fmt: skip
+    assert not signs(ledger)  # in the same second either may be first
+    told["time"] = (datetime.fromisoformat(answer["time"]) - timedelta(seconds=5)).isoformat()
+    path.write_text("".join(json.dumps(line) + "\n" for line in [told, *lines]))
+    found = signs(ledger)
+    assert any("01_where_memory_goes does_it_fit: the journal says committed before the run" in one for one in found)
 
 
 @pytest.mark.slow

@@ -1,8 +1,10 @@
 """Submitting: what is packed, what is not, and what is left where it cannot be written."""
 
+import base64
 import json
 import shutil
 import sys
+from html import escape
 
 import pytest
 from students import NOTEBOOKS
@@ -14,6 +16,7 @@ from labkit.grading.archive import ArchiveError, read_archive
 from labkit.grading.submit import gather, submit
 from labkit.lab.button import Button
 from labkit.lab.lab import Lab
+from labkit.lab.unanswered import unanswered
 
 SECRET = "s3cret-of-a-student-0123456789"
 
@@ -170,6 +173,15 @@ def test_the_command_says_where_it_is(runs, tmp_path, capsys):
 
 
 @pytest.mark.slow
+def test_the_command_says_what_is_unanswered(runs, tmp_path, capsys):
+    found = unanswered(Workspace.find())
+    assert main(["submit", "--name", "Ann", "--output", str(tmp_path / "a.tar.gz")]) == 0
+    assert capsys.readouterr().out.splitlines()[-len(found) :] == [f"  {line}" for line in found] != []
+    assert main(["submit", "--name", "Ann", "--output", str(tmp_path / "a.tar.gz"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["unanswered"] == found
+
+
+@pytest.mark.slow
 def test_the_command_writes_to_a_pipe(runs, tmp_path, capfdbinary):
     assert main(["submit", "--name", "Ann", "--output", "-"]) == 0
     out, err = capfdbinary.readouterr()
@@ -220,6 +232,10 @@ def test_a_button_packs_only_when_it_is_pressed(runs, tmp_path, monkeypatch):
     name.value = "<b>Ann</b>"
     button.click()
     assert "packed" in said.value and "<b>Ann" not in said.value
+    (archive,) = root.glob("*.tar.gz")
+    assert f'href="data:application/gzip;base64,{base64.b64encode(archive.read_bytes()).decode()}"' in said.value
+    open_ = unanswered(Workspace.find())
+    assert all(escape(line) in said.value and line in view.text() and escape(line) in view.html() for line in open_)
     assert [read_archive(path).name for path in root.glob("*.tar.gz")] == ["<b>Ann</b>"]
     assert not button.disabled
 
