@@ -174,7 +174,8 @@ def _help(text: str) -> str:
     shown = []
     for part in text.strip("\n").split("\n\n"):
         if not part.startswith("  labkit"):
-            shown.append(_prose(part))
+            of_a_file = part.startswith("  ")
+            shown.append(_code(textwrap.dedent(part)) if of_a_file else _prose(part))
             continue
         lines = []
         for line in re.sub(r"\n {8,}(?=\S)", " ", part).splitlines():

@@ -9,6 +9,7 @@ from labkit.config.secrets import redact
 from labkit.config.versions import version_of
 from labkit.ledger.errors import LedgerError
 from labkit.ledger.terminal import say
+from labkit.plan.garbage import collect_seldom
 from labkit.train.errors import CheckpointError, DataError
 from labkit.verbs import (
     advise,
@@ -45,6 +46,8 @@ CARRY_OUT = (run, slurm)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
+    if argv is None:  # the process is there for this command alone
+        collect_seldom()
     with guarded_streams() as out:
         try:
             carries_out, code = _run(sys.argv[1:] if argv is None else argv)

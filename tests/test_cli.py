@@ -1,6 +1,7 @@
 """The command: its help, its errors, and what it prints for machines."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -182,6 +183,19 @@ def test_a_plan_is_printed_for_people_and_for_machines(capsys):
     assert row["margin"] < 0
     assert main(["plan", "xxl_lora", "--gpu", "tiny", "batch_size=32"]) == 0
     assert "dies in forward of step 0: aten." in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_plan_with_adapters_does_not_load_the_compiler_of_torch(tmp_path):
+    code = (
+        "import os, sys; from labkit.cli import main; main(['plan', 'xxl_lora', '--gpu', 'tiny']);"
+        "names = ('bitsandbytes', 'torch._inductor.compile_fx'); variable = os.environ.get('TORCHDYNAMO_DISABLE');"
+        "print([name in sys.modules for name in names], variable, file=sys.stderr)"
+    )
+    for before in ({}, {"TORCHDYNAMO_DISABLE": "0"}):
+        env = os.environ | {"LABKIT_RUNS": str(tmp_path / str(len(before)))} | before
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
+        assert done.stderr.splitlines()[-1] == f"[True, False] {before.get('TORCHDYNAMO_DISABLE')}"
 
 
 @pytest.mark.slow

@@ -1,11 +1,15 @@
 """Figures: which kinds there are, and what they have in common.
 
-Colours are Okabe and Ito's, which colour-blind readers tell apart; hatches tell them apart in grey print too.
+Colours are near Okabe and Ito's, which colour-blind readers tell apart, and dark or bright enough to stand out on a
+light page and on a dark one; hatches tell them apart in grey print too. Each figure is drawn twice, in the inks of both
+themes, and the page shows the one that fits.
 """
 
 import base64
+import contextlib
 import io
-from collections.abc import Callable, Sequence
+import textwrap
+from collections.abc import Callable, Generator, Sequence
 from html import escape
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -23,17 +27,31 @@ if TYPE_CHECKING:
 
 LABELS = {category: NAMES[category] for category in STACKED_CATEGORIES}
 COLOURS = {
-    "parameters": "#0072B2", "gradients": "#E69F00", "optimizer_gpu": "#009E73", "activations": "#56B4E9",
-    "temporaries": "#CC79A7", "inputs": "#F0E442", "unattributed": "#999999",
+    "parameters": "#0072B2", "gradients": "#C77700", "optimizer_gpu": "#009E73", "activations": "#3F97CC",
+    "temporaries": "#C76BA0", "inputs": "#8F8500", "unattributed": "#808080",
 }  # fmt: skip
 HATCHES = {
     "parameters": "", "gradients": "//", "optimizer_gpu": "xx", "activations": "..", "temporaries": "\\\\",
     "inputs": "++", "unattributed": "oo",
 }  # fmt: skip
 
-SERIES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#000000")
+SERIES = ("#0072B2", "#C77700", "#009E73", "#C76BA0", "#3F97CC", "#808080")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
+
+INKS = {"light": ("#1a1a1a", "#ffffff"), "dark": ("#e8e8e8", "#111111")}
+"""Ink and ground of each theme; the light one is shown where no theme is known."""
+
+WIDTH_IN, DPI = 700 / 110, 110
+"""As wide as half a screen shows at full size: 700 pixels."""
+
+_TITLE = 84
+"""Characters of a line above a figure."""
+
+_STYLE = """<style>
+[data-jp-theme-light="false"] .labkit-light { display: none; }
+[data-jp-theme-light="false"] .labkit-dark { display: block !important; }
+</style>"""
 
 _KINDS = {
     "phases": "memory", "compared": "memory", "bars": "memory", "loss": "training", "tradeoff": "training",
@@ -44,24 +62,28 @@ _OLD_KINDS = {"beside": "compared"}
 
 
 class Figure(View):
-    """A drawn figure: ``png``, and what it shows in words, for those who do not see it."""
+    """A drawn figure: ``png``, and what it shows in words, for those who do not see it. ``dark`` is the same on a dark
+    ground, where it was drawn too."""
 
     def __init__(self, drawing: "Drawing", alt: str) -> None:
         self.alt = alt
         buffer = io.BytesIO()
-        drawing.savefig(buffer, format="png", dpi=110, metadata={"Description": alt})
-        self.png = buffer.getvalue()
+        drawing.savefig(buffer, format="png", dpi=DPI, metadata={"Description": alt})
+        self.png, self.dark = buffer.getvalue(), b""
 
     def _text(self) -> str:
         return f"[figure] {self.alt}"
 
     def _html(self) -> str:
         # an image alone would lose its alternative text: Jupyter has no place for one
-        data = base64.b64encode(self.png).decode()
-        image = (
-            f'<img src="data:image/png;base64,{data}" alt="{escape(self.alt)}" style="max-width:100%;min-width:560px">'
-        )
-        return f'<div style="overflow-x:auto">{image}</div>'
+        light = self._image(self.png, "labkit-light", "")
+        dark = self._image(self.dark, "labkit-dark", "display:none;") if self.dark else ""
+        return f'{_STYLE}<div style="overflow-x:auto">{light}{dark}</div>'
+
+    def _image(self, png: bytes, name: str, style: str) -> str:
+        data = base64.b64encode(png).decode()
+        style += "max-width:100%;min-width:560px"
+        return f'<img class="{name}" src="data:image/png;base64,{data}" alt="{escape(self.alt)}" style="{style}">'
 
 
 def draw(kind: str, results: Sequence[Result]) -> View:
@@ -84,16 +106,39 @@ def draw(kind: str, results: Sequence[Result]) -> View:
         return Lines(f"no figure {kind}", [reason], mark="not available")
     module = import_module(f"labkit.lab.figures_{_KINDS[kind]}")
     drawing_of: Callable[[Sequence[Result]], View] = getattr(module, kind)
-    return drawing_of(shown)
+    with _inks("light"):
+        figure = drawing_of(shown)
+    if isinstance(figure, Figure):
+        with _inks("dark"):
+            figure.dark = drawing_of(shown).png  # type: ignore[attr-defined]
+    return figure
 
 
-def canvas(width_in: float, height_in: float, title: str, source: str) -> tuple["Drawing", "Axes"]:
+@contextlib.contextmanager
+def _inks(theme: str) -> Generator[None]:
+    from matplotlib import rc_context
+
+    ink, ground = INKS[theme]
+    inked = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
+    with rc_context(dict.fromkeys(inked, ink) | dict.fromkeys(("figure.facecolor", "axes.facecolor"), ground)):
+        yield
+
+
+def inks() -> tuple[str, str]:
+    """Ink and ground of the theme that is drawn for."""
+    from matplotlib import rcParams
+
+    return rcParams["text.color"], rcParams["figure.facecolor"]
+
+
+def canvas(height_in: float, title: str, source: str) -> tuple["Drawing", "Axes"]:
     """An empty figure with one pair of axes; the source stands below the title."""
     from matplotlib.figure import Figure as Drawing
 
-    drawing = Drawing(figsize=(width_in, height_in), layout="constrained")
+    drawing = Drawing(figsize=(WIDTH_IN, height_in), layout="constrained")
     axes = drawing.add_subplot()
-    axes.set_title(f"{title}\n{source}", loc="left", fontsize=10)
+    words = "\n".join(line for part in (title, source) for line in textwrap.wrap(part, _TITLE))
+    drawing.suptitle(words, x=0.01, ha="left", fontsize=9.5)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     return drawing, axes
@@ -105,7 +150,7 @@ def capacity_line(axes: "Axes", capacity_bytes: int | None, unit_bytes: int, ver
         return
     at = capacity_bytes / unit_bytes
     style: dict[str, Any] = {
-        "color": "black",
+        "color": inks()[0],
         "linewidth": 1.5,
         "linestyle": (0, (6, 2)),
         "label": f"capacity {at:.1f} {'GiB' if unit_bytes == 2**30 else 'MiB'}",
@@ -133,14 +178,18 @@ def stack(
         base += size
 
 
-def legend(axes: "Axes") -> None:
-    """All labels beside the axes: categories as they are stacked, the topmost first, then the rest."""
+def legend(drawing: "Drawing", axes: "Axes", **look: Any) -> None:
+    """All labels below the axes, in as many columns as fit: categories as they are stacked, then the rest."""
     found = dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
-    stacked = [label for category, label in reversed(LABELS.items()) if label in found]
+    stacked = [label for label in LABELS.values() if label in found]
     names = [*stacked, *(label for label in found if label not in stacked)]
-    axes.legend(
-        [found[name] for name in names], names, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False,
-        fontsize=9, handleheight=1.4,
+    lines = ["\n".join(textwrap.wrap(name, _TITLE)) for name in names]
+    columns = max(1, min(4, _TITLE // (max(map(len, lines), default=0) + 8)))
+    rows = -(-len(names) // columns) + sum(line.count("\n") for line in lines) + bool(look.get("title")) * 2
+    drawing.set_figheight(drawing.get_figheight() + 0.2 * rows)
+    drawing.legend(
+        [found[name] for name in names], lines, loc="outside lower left", frameon=False, fontsize=9, ncols=columns,
+        handleheight=1.2, columnspacing=1.4, **look,
     )  # fmt: skip
 
 

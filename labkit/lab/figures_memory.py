@@ -1,8 +1,9 @@
 """Figures of memory: the phases of a step, predicted and measured, a bar a run."""
 
+import textwrap
 from collections.abc import Sequence
 
-from labkit.lab.figures import Figure, canvas, capacity_line, legend, stack
+from labkit.lab.figures import Figure, canvas, capacity_line, inks, legend, stack
 from labkit.lab.result import Result, sources
 from labkit.ledger.predicted import prediction_of
 from labkit.ledger.words import activity
@@ -22,14 +23,14 @@ def phases(results: Sequence[Result]) -> Figure:
     source = f"{result.said} ({result.record.profile}); each bar at the highest moment of its phase"
     stands = "; two micro steps stand for all" * (result.planned and result.config["accumulate_grad_batches"] > 2)
     source += stands
-    drawing, axes = canvas(9.5, 4.2, f"{result.name}: memory over the phases of a step", source)
+    drawing, axes = canvas(3.9, f"{result.name}: memory over the phases of a step", source)
     labelled: set[str] = set()
     places = _with_gaps(shown)
     for at, phase in zip(places, shown, strict=True):
         stack(axes, at, phase.peak, unit_bytes, 0.8, labelled=labelled)
     ends = [p.end_bytes / unit_bytes for p in shown]
     axes.hlines(
-        ends, [at - 0.45 for at in places], [at + 0.45 for at in places], color="black", label="left at its end"
+        ends, [at - 0.45 for at in places], [at + 0.45 for at in places], color=inks()[0], label="left at its end"
     )
     if result.record.out_of_memory is not None:
         _death(axes, result, places[-1] + 1, unit_bytes, labelled)
@@ -38,14 +39,14 @@ def phases(results: Sequence[Result]) -> Figure:
     names = [activity(p.phase).replace(" ", "\n") for p in shown]
     names += [_death_words(result)] * (len(places) - len(shown))
     many = any(p.micro_step for p in shown)
-    axes.set_xticks(places, names, fontsize=8 if many else 9, rotation=45 if many else 0)
+    axes.set_xticks(places, names, fontsize=7.5 if many else 8, rotation=45 if many else 0)
     axes.set_ylabel(f"device memory in {unit}")
     axes.set_ylim(0, 1.2 * max(peak_bytes, report.capacity_bytes or 0) / unit_bytes)
     for step, micro_step in dict.fromkeys((p.step, p.micro_step) for p in shown):
         first = next(at for at, p in zip(places, shown, strict=False) if (p.step, p.micro_step) == (step, micro_step))
         words = f"step {step},\nmicro step {micro_step}" if many else f"step {step}"
         axes.annotate(words, (first - 0.4, 1), xycoords=("data", "axes fraction"), fontsize=9, va="top")
-    legend(axes)
+    legend(drawing, axes)
     highest = report.peak_phase
     assert highest is not None
     alt = (
@@ -65,7 +66,7 @@ def compared(results: Sequence[Result]) -> Figure:
     highest = max((max(p["predicted_bytes"], p["measured_bytes"]) for p in pairs.values()), default=0)
     unit, unit_bytes = unit_of(highest, result.capacity_bytes)
     drawing, axes = canvas(
-        8.5, 3.6, f"{result.name}: predicted and measured", f"highest moment of each phase; {result.said}"
+        3.4, f"{result.name}: predicted and measured", f"highest moment of each phase; {result.said}"
     )
     for at, pair in enumerate(pairs.values()):
         for shift, key, colour, hatch in _PAIR:
@@ -79,7 +80,7 @@ def compared(results: Sequence[Result]) -> Figure:
     axes.set_xticks(range(len(pairs)), [activity(phase) for phase in pairs])
     axes.set_ylabel(f"peak in {unit}")
     axes.set_ylim(0, 1.15 * max(highest, result.capacity_bytes or 0) / unit_bytes)
-    legend(axes)
+    legend(drawing, axes)
     said = ", ".join(
         f"{activity(phase)} {human_bytes(pair['measured_bytes'])}, error {pair['error']:+z.2%}"
         for phase, pair in pairs.items()
@@ -94,30 +95,30 @@ def bars(results: Sequence[Result]) -> Figure:
     totals = [sum(moment.get(c, 0) for c in STACKED_CATEGORIES) for moment in moments]
     unit, unit_bytes = unit_of(*totals, *(r.capacity_bytes for r in results))
     source = sources(results)
-    drawing, axes = canvas(9.5, 1.5 + 0.55 * len(results), "Highest moment of each run, by category", source)
+    drawing, axes = canvas(1.3 + 0.4 * len(results), "Highest moment of each run, by category", source)
     labelled: set[str] = set()
     capacity = max((r.capacity_bytes or 0 for r in results), default=0)
     for at, (result, moment, total) in enumerate(zip(results, moments, totals, strict=True)):
         stack(axes, at, moment, unit_bytes, 0.7, flat=True, labelled=labelled)
         ended = "" if result.status == "ok" else " " + _ending(result)
-        beside = capacity if 0.93 * capacity < total < capacity else total  # not across the capacity's line
+        beside = capacity if 0.88 * capacity < total < capacity else total  # not across the capacity's line
         axes.annotate(
             f" {total / unit_bytes:.1f}{ended}", (beside / unit_bytes, at), va="center", fontsize=9,
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8},
+            bbox={"facecolor": inks()[1], "edgecolor": "none", "pad": 0.5, "alpha": 0.8},
         )  # fmt: skip
     capacity_line(axes, capacity or None, unit_bytes, vertical=True)
     names = [_wrapped(result.name) + ("\n(predicted)" if result.planned else "") for result in results]
-    axes.set_yticks(range(len(results)), names)
+    axes.set_yticks(range(len(results)), names, fontsize=8)
     axes.set_ylim(len(results) - 0.5, -0.5)
     axes.set_xlabel(f"device memory in {unit}")
-    axes.set_xlim(0, 1.32 * max(*totals, capacity) / unit_bytes)
-    legend(axes)
+    axes.set_xlim(0, 1.45 * max(*totals, capacity) / unit_bytes)
+    legend(drawing, axes)
     said = "; ".join(f"{r.name} {human_bytes(n)} {_ending(r)}" for r, n in zip(results, totals, strict=True))
     alt = f"One stacked bar of memory by category for each run, {source}: {said}. {_capacity_words(results[0])}"
     return Figure(drawing, alt)
 
 
-_PAIR = ((-0.2, "predicted_bytes", "#E69F00", "//"), (0.2, "measured_bytes", "#0072B2", ""))
+_PAIR = ((-0.2, "predicted_bytes", "#C77700", "//"), (0.2, "measured_bytes", "#0072B2", ""))
 """Shift, number, colour and hatch of the two bars of a pair."""
 
 
@@ -159,8 +160,9 @@ def _highest_moment(result: Result) -> dict[str, int]:
 
 
 def _wrapped(name: str) -> str:
-    """A name with its typed values on a second line."""
-    return name.replace(" ", "\n", 1)
+    """A name with its typed values below it."""
+    experiment, _, values = name.partition(" ")
+    return "\n".join([*textwrap.wrap(experiment, 26), *textwrap.wrap(values, 26)])
 
 
 def _ending(result: Result) -> str:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from labkit.lab.figures import DASHES, MARKERS, SERIES, Figure, canvas, capacity_line, legend
+from labkit.lab.figures import DASHES, MARKERS, SERIES, Figure, canvas, capacity_line, inks, legend
 from labkit.lab.result import Result, sources
 from labkit.lab.views import Lines
 from labkit.ledger.view import View
@@ -20,7 +20,7 @@ def loss(results: Sequence[Result]) -> View:
     if not shown:
         return Lines("no figure loss", ["no run finished an optimizer step"], mark="not available")
     source = sources(shown)
-    drawing, axes = canvas(8.5, 3.8, "Loss by samples seen", f"one point an optimizer step; {source}")
+    drawing, axes = canvas(3.4, "Loss by samples seen", f"one point an optimizer step; {source}")
     for index, result in enumerate(shown):
         style = {"color": SERIES[index % len(SERIES)], "marker": MARKERS[index % len(MARKERS)], "markersize": 5}
         losses = result.record.losses
@@ -31,12 +31,12 @@ def loss(results: Sequence[Result]) -> View:
             places = [per_epoch * (epoch + 1) for epoch in range(len(result.record.validation_losses))]
             axes.plot(
                 places, result.record.validation_losses, label=f"{result.name}, validation",
-                **style | {"markerfacecolor": "white", "markersize": 8, "linestyle": ":"},
+                **style | {"markerfacecolor": inks()[1], "markersize": 8, "linestyle": ":"},
             )  # fmt: skip
     axes.set_xlabel("samples seen")
     axes.set_ylabel("loss per caption token, in nats")
     axes.grid(alpha=0.3)
-    legend(axes)
+    legend(drawing, axes)
     said = "; ".join(
         f"{r.name} from {_first(r):.2f} to {_last(r):.2f} in {counted(r.record.samples, 'sample')}" for r in shown
     )
@@ -52,7 +52,7 @@ def tradeoff(results: Sequence[Result]) -> View:
 
     unit, unit_bytes = unit_of(*(r.peak_bytes for r in shown), *(r.capacity_bytes for r in shown))
     source = sources(shown)
-    drawing, axes = canvas(9.5, 4.8, "Memory, time and loss", f"last loss in brackets; {source}")
+    drawing, axes = canvas(4.2, "Memory, time and loss", f"last loss in brackets; {source}")
     ends = [r.last_loss for r in shown if r.last_loss is not None]
     low, high = (min(ends), max(ends)) if ends else (0.0, 1.0)
     for number, result in enumerate(shown, 1):
@@ -60,7 +60,7 @@ def tradeoff(results: Sequence[Result]) -> View:
         share = 0.0 if loss is None or high == low else (loss - low) / (high - low)
         adapters = result.config["use_lora"] or result.config["use_qlora"]
         axes.scatter(
-            result.peak_bytes / unit_bytes, seconds, s=90, marker="s" if adapters else "o", edgecolor="black",
+            result.peak_bytes / unit_bytes, seconds, s=90, marker="s" if adapters else "o", edgecolor=inks()[0],
             color=colormaps["cividis"](1 - share), label=f"{number:>2}  {result.name} ({_loss_words(result)})",
         )  # fmt: skip
     capacity_line(axes, max(r.capacity_bytes or 0 for r in shown) or None, unit_bytes, vertical=True)
@@ -72,10 +72,8 @@ def tradeoff(results: Sequence[Result]) -> View:
     axes.grid(alpha=0.3, which="both")
     axes.set_axisbelow(True)
     _numbered(axes, [(result.peak_bytes / unit_bytes, 1 / (result.samples_per_second or 1)) for result in shown])
-    axes.legend(
-        loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9, markerscale=0.5,
-        title="square: adapters trained\nbright: low loss, dark: high loss", alignment="left",
-    )  # fmt: skip
+    words = "square: adapters trained; bright: low loss, dark: high loss"
+    legend(drawing, axes, markerscale=0.5, title=words, title_fontsize=9, alignment="left")
     said = "; ".join(
         f"{number} {r.name}: {human_bytes(r.peak_bytes)}, {1 / (r.samples_per_second or 1):.3f} s a sample, loss "
         f"{_loss_words(r)}"

@@ -11,9 +11,13 @@ from labkit.ledger.errors import LedgerError
 class Journal:
     """``answers.jsonl`` in the ledger: one JSON object a line, only ever added to.
 
-    ``kind`` is ``answer`` or ``check``. An answer has ``lab, question, answer, unit, profile, mode`` and
-    ``committed``: ``after`` where every run that it is about was there already, else ``before``. A check has
-    ``lab, check, outcome, left, right, runs, profile, mode``.
+    ``kind`` is ``answer``, ``check``, ``derived``, ``written``, ``quiz`` or ``told``. An answer has ``lab, question,
+    answer, unit, profile, mode`` and ``committed``: ``after`` where every run that it is about was there already or had
+    been predicted, else ``before``. A check has ``lab, check, outcome, left, right, runs, profile, mode``, a derivation
+    ``lab, derivation, outcome, given, runs, profile, mode``, where ``given`` are the results of its cases, an exercise
+    ``lab, exercise, text``, a quiz ``lab, seed, when, answers``. What was told without a run of the course has ``lab,
+    what, profile``: ``what`` is the config hash of a prediction, or says what else a cell has shown
+    (``Question.told_by``).
     """
 
     def __init__(self, runs: Path) -> None:

@@ -1,7 +1,10 @@
 """Progress of a run in the cell that started it: the live panel, or where no server gives it what the events say."""
 
+import contextlib
+from collections.abc import Generator
+from contextvars import ContextVar
 from html import escape
-from typing import Any
+from typing import Any, Protocol
 
 from labkit.lab.panel import Panel
 from labkit.lab.result import visible
@@ -14,6 +17,26 @@ from labkit.memory.report import PhaseMemory
 from labkit.memory.units import human_bytes, unit_of
 
 _ENDS = {"oom": "out of memory"}
+
+
+class Place(Protocol):
+    """Where something is shown that changes."""
+
+    def update(self, view: View) -> None:
+        """Show this in place of what is there."""
+
+
+_place: ContextVar[Place | None] = ContextVar("place", default=None)
+
+
+@contextlib.contextmanager
+def shown_in(place: Place) -> Generator[None]:
+    """Meanwhile the progress of a run is shown there, and not where the cell's output is."""
+    before = _place.set(place)
+    try:
+        yield
+    finally:
+        _place.reset(before)
 
 
 class Progress(View):
@@ -32,11 +55,12 @@ class Progress(View):
         self._steps = 0
         self._phases: list[PhaseMemory] = []
         self._over = False
-        self._handle = None
+        self._handle: Place | None = None
         self._panel: Panel | None = None
 
     def __enter__(self) -> "Progress":
-        if in_notebook():
+        self._handle = _place.get()
+        if self._handle is None and in_notebook():
             from IPython.display import display
 
             self._handle = display(self, display_id=True)

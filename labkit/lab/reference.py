@@ -14,21 +14,26 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from labkit.config.device import is_simulated
 from labkit.config.errors import ConfigError
 from labkit.config.layers import resolve
 from labkit.config.profiles import load_profile, profile_names
+from labkit.config.schema import RunConfig
 from labkit.config.secrets import redact
 from labkit.config.versions import version_of
 from labkit.config.workspace import Workspace
 from labkit.lab.lesson import LABS, lesson_of
-from labkit.lab.result import Result, with_prediction
+from labkit.lab.result import Evidence, Result, with_prediction
 from labkit.ledger.ledger import Ledger
 from labkit.ledger.records import Record
 from labkit.ledger.shape import read_object
 from labkit.memory.categories import CATEGORIES
 from labkit.memory.report import MemoryReport, PhaseMemory
+
+if TYPE_CHECKING:
+    from labkit.lab.session import Session
 
 COMMAND = "python -m labkit.lab.reference"
 
@@ -64,16 +69,12 @@ def path_of(workspace: Workspace, profile: str) -> Path:
 
 def read_reference(workspace: Workspace, profile: str) -> list[Shipped]:
     """The runs that ship for a profile; ``ConfigError`` where there are none or they are damaged."""
-    load_profile(workspace, profile)
-    path = path_of(workspace, profile)
+    path, data = path_of(workspace, profile), _read(workspace, profile)
     try:
-        data = read_object(path)
         made = f"{data['made'][:10]}, {data['machine']}"
         return [Shipped(Record.from_dict(_filled(run)), made) for run in data["runs"]]
-    except FileNotFoundError:
-        raise ConfigError(f"no runs ship for the profile {profile}; '{COMMAND} {profile}' makes them.") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{path} is damaged ({error}); '{COMMAND} {profile}' makes it again.") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(path, profile, error) from None
 
 
 def outdated(workspace: Workspace, profile: str) -> list[str]:
@@ -84,18 +85,12 @@ def outdated(workspace: Workspace, profile: str) -> list[str]:
 
 
 def wanted_names(workspace: Workspace, profile: str) -> list[str]:
-    """The runs of the course on a profile, and those that lessons are about, as lessons call them.
-
-    Without those on a GPU that are not measured yet and that cannot be planned.
-    """
-    from labkit.plan.unplanned import unplanned
-
+    """The runs of the course on a profile, and those that lessons are about, as lessons call them."""
     of_the_course = list(load_profile(workspace, profile).expected)
     lessons = [lesson_of(lab) for lab in LABS]
-    about = [name for lesson in lessons for one in (*lesson.questions, *lesson.checks) for name in one.about]
+    about = [name for lesson in lessons for one in lesson.all for name in one.about]
     more = sorted({name for name in about if not name.startswith("?") and name not in of_the_course})
-    configs = {name: resolve(workspace, *_parts(name), profile).config for name in (*of_the_course, *more)}
-    return [name for name, one in configs.items() if one.simulated or unplanned(one) is None]
+    return [*of_the_course, *more]
 
 
 def make(workspace: Workspace, profile: str) -> Path:
@@ -108,7 +103,7 @@ def make(workspace: Workspace, profile: str) -> Path:
         runs.append(_kept(with_prediction(_one(workspace, profile, name)).record))
     versions = ", ".join(f"{lib} {version_of(lib)}" for lib in ("torch", "transformers", "peft", "bitsandbytes"))
     data = {
-        "profile": profile, "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "profile": profile, "told": _told(workspace, profile), "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": f"{_cpu()}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}",
     }  # fmt: skip
     path = path_of(workspace, profile)
@@ -119,6 +114,61 @@ def make(workspace: Workspace, profile: str) -> Path:
     partial.write_text("{" + ",\n".join([*head, f"{last[:-1]}\n{lines}\n]"]) + "}\n", encoding="utf-8")
     partial.replace(path)
     return path
+
+
+def read_told(workspace: Workspace, profile: str) -> dict[str, float | str]:
+    """The right answers, by ``LAB/QUESTION``, to questions about what a notebook hands in, which no record tells."""
+    found = _read(workspace, profile).get("told", {})
+    return found if isinstance(found, dict) else {}
+
+
+def _read(workspace: Workspace, profile: str) -> dict[str, Any]:
+    load_profile(workspace, profile)
+    path = path_of(workspace, profile)
+    try:
+        return read_object(path)
+    except FileNotFoundError:
+        raise ConfigError(f"no runs ship for the profile {profile}; '{COMMAND} {profile}' makes them.") from None
+    except (OSError, ValueError) as error:
+        raise _damaged(path, profile, error) from None
+
+
+def _damaged(path: Path, profile: str, error: Exception) -> ConfigError:
+    return ConfigError(f"{path} is damaged ({error}); '{COMMAND} {profile}' makes it again.")
+
+
+def _told(workspace: Workspace, profile: str) -> dict[str, float | str]:
+    """By doing what the notebooks do; without those that cannot be answered where nothing is run."""
+    from labkit.lab.session import Session
+
+    session = Session(profile)
+    runs = is_simulated(session.profile.values.get("device", RunConfig.device))
+    found: dict[str, float | str] = {}
+    for lab in LABS:
+        for question in lesson_of(lab).questions:
+            if question.told_by and (shown := _shown(session, question.told_by, runs)) is not None:
+                print(f"{profile}: {lab} {question.id}", file=sys.stderr, flush=True)
+                truth = question.truth(dict.fromkeys(question.about, shown))
+                if truth is not None:
+                    found[f"{lab}/{question.id}"] = truth
+    return found
+
+
+def _shown(session: "Session", told_by: str, runs: bool) -> Evidence | None:
+    planned, _, machine = told_by.partition(" on ")
+    if machine:
+        found = session.predict(planned, on=machine)
+    elif told_by == "rounding":
+        found = session.rounding(("bf16-true", 2e-5), ("bf16-mixed", 2e-5), ("bf16-true", 2e-3))
+    elif not runs:
+        return None
+    elif told_by == "kill":
+        found = session.kill("reduced_batch", max_steps=3)
+    else:
+        found = session.captions(session.recall("food_lora", max_epochs=20), told_by.split()[1])
+    if not isinstance(found, Evidence):
+        raise ConfigError(f"{told_by}: {found.text()}")
+    return found
 
 
 def _one(workspace: Workspace, profile: str, name: str) -> Result:

@@ -113,13 +113,20 @@ class Session(View):
         return Panel.of(str(folders[0].path)) or Result(folders[0].read())
 
     @showing_errors
+    def settings(self, *experiments: str) -> View:
+        """What experiments are on this machine; of several only the values in which they differ."""
+        from labkit.lab import tables
+
+        return tables.settings({name: self._resolved(name).config for name in experiments})
+
+    @showing_errors
     def form(self, experiment: str, **overrides: Any) -> View:
         """An experiment's config to edit, with what is wrong, what is predicted, and the command that runs it."""
         from labkit.lab.form import Form
 
         if empty := empty_keys(overrides):
             return Blank(experiment, empty)
-        return Form(self.workspace, experiment, self.profile.name, _typed(overrides))
+        return Form(self, experiment, _typed(overrides))
 
     @showing_errors
     def kill(self, experiment: str, **overrides: Any) -> Result | View:
@@ -156,12 +163,36 @@ class Session(View):
         return Rounding(rounding(self.workspace, pairs))
 
     @showing_errors
+    def advise(self, experiment: str, *, on: str | None = None, **overrides: Any) -> View:
+        """The changes that would make an experiment fit, each planned, the cheapest first."""
+        if empty := empty_keys(overrides):
+            return Blank(experiment, empty)
+        from labkit.lab import tables
+        from labkit.plan.advise import advise
+        from labkit.plan.errors import PredictionError
+        from labkit.plan.quiet import quiet_warnings
+
+        resolved = resolve(self.workspace, experiment, overrides, on or self.profile.name)
+        quiet_warnings()
+        try:
+            return tables.advice(name_of(experiment, overrides), resolved, advise(resolved.config))
+        except PredictionError as error:
+            return NotDone(f"{name_of(experiment, overrides)} cannot be planned: {error}")
+
+    @showing_errors
     def recall(self, experiment: str, **overrides: Any) -> Result | View:
         """The newest run of an experiment, from this or another lab; it is run if there is none."""
         overrides = _typed(overrides)
         resolved = resolve(self.workspace, experiment, overrides, self.profile.name)
         found = self._newest(name_of(experiment, overrides), resolved)
         return found or self.run(experiment, **overrides)
+
+    def withheld(self, config_hash: str) -> View | None:
+        """What is said in place of a prediction that may not be shown yet; here every one may be."""
+        return None
+
+    def tell(self, config_hash: str) -> None:
+        """Remember that the prediction of these settings was shown; here nothing has to be."""
 
     def _keep(self, result: Result | View) -> Result | View:
         if isinstance(result, Result) and result.status in ("ok", "oom"):
@@ -210,11 +241,11 @@ class Session(View):
         return runs, lacking
 
     def _has_run(self, name: str) -> bool:
-        if name.startswith("?"):
-            return name in self._handed
+        return name in self._results or bool(self._records(self._resolved(name)))
+
+    def _resolved(self, name: str, machine: str | None = None) -> Resolved:
         experiment, overrides = _read_name(name)
-        resolved = resolve(self.workspace, experiment, overrides, self.profile.name)
-        return name in self._results or bool(self._records(resolved))
+        return resolve(self.workspace, experiment, overrides, machine or self.profile.name)
 
 
 def empty_keys(overrides: Mapping[str, Any]) -> list[str]:

@@ -8,7 +8,7 @@ from labkit.config.device import is_simulated
 from labkit.config.profiles import Profile
 from labkit.config.schema import RunConfig
 from labkit.config.workspace import Workspace
-from labkit.lab.lesson import Check, Question, Runs
+from labkit.lab.lesson import PASS, Case, Check, Derivation, Question, Runs, Usual, is_number
 from labkit.lab.machine import Machine
 from labkit.lab.result import NOT_PLANNED
 from labkit.lab.views import Lines
@@ -40,11 +40,22 @@ def unanswered(question: Question, unit: str) -> Lines:
     return Lines(question.text, [_how(question, unit), "replace ... and execute the cell again"], mark="unanswered")
 
 
+def withheld(question: Question) -> Lines:
+    """What is not shown before a question has an answer."""
+    lines = [
+        f'it would answer this question. Answer first: lab.ask("{question.id}", ...)',
+        f'without an answer: lab.ask("{question.id}", "{PASS}"), which is recorded and earns nothing',
+    ]
+    return Lines(question.text, lines, mark="not yet shown")
+
+
 def answered(question: Question, answer: float | str, after: bool) -> Lines:
     """An answer that was stored."""
+    if answer == PASS:
+        return Lines(question.text, ["you pass; the cells below tell"], mark="passed over")
     lines = [f"your answer: {_value(question, answer)}"]
     if after:
-        lines.append("it was given after the run, and is marked so")
+        lines.append("it was given after a run or a prediction had told it, and is marked so")
     return Lines(question.text, lines, mark="committed")
 
 
@@ -63,16 +74,20 @@ def resolved(question: Question, entry: dict[str, Any] | None, runs: Runs, sourc
     yours = "none" if given is None else _value(question, given)
     if truth is None:
         return Lines(question.text, [f"your answer: {yours}", f"the truth: {NOT_PLANNED}"], mark="not available")
-    mark = "unanswered" if given is None else "right" if question.is_right(given, truth) else "not yet"
+    mark = "unanswered" if given in (None, PASS) else "right" if question.is_right(given, truth) else "not yet"
     off = ""
     if isinstance(given, float | int) and isinstance(truth, float | int) and truth:
         off = f", {given / truth - 1:+.0%} off"
-    lines = [f"your answer: {yours}{off}", f"{source}: {_value(question, truth)}", question.because(runs)]
+    lines = [f"your answer: {yours}{off}", *(_said_of(question.usual, given, truth) if mark == "not yet" else [])]
+    lines += [f"{source}: {_value(question, truth)}", question.because(runs)]
     return Lines(question.text, lines, mark=mark)
 
 
 def checked(check: Check, runs: Runs, outcome: str, left: float | None, right: float | None) -> Lines:
     """A check with its two numbers."""
+    if check.fitting and (ended := runs[check.fitting].status) != "ok":
+        said = {"oom": "it does not fit: out of memory"}.get(ended, f"it did not come to its end: {ended}")
+        return Lines(check.claim, [said, check.hint], mark=outcome)
     if left is None or right is None:
         planned = any(result.planned for result in runs.values())
         return Lines(check.claim, [NOT_PLANNED if planned else "the runs do not tell"], mark="not available")
@@ -83,10 +98,50 @@ def checked(check: Check, runs: Runs, outcome: str, left: float | None, right: f
     return Lines(check.claim, [said, check.why if outcome == "passed" else check.hint], mark=outcome)
 
 
+def underived(derivation: Derivation, cases: Sequence[Case]) -> Lines:
+    """A derivation that waits for its number or function."""
+    arguments = ", ".join(cases[0].inputs) if cases else ""
+    wanted = f"a function of {arguments}" if arguments else "a number"
+    unit = ", in bytes" if derivation.unit == "memory" and arguments else ""
+    lines = [f"wanted: {wanted}{unit}", "replace ... and execute the cell again"]
+    return Lines(derivation.text, lines, mark="open")
+
+
+def derived(derivation: Derivation, cases: Sequence[Case], results: Sequence[Any], outcome: str, source: str) -> Lines:
+    """What a student has worked out, case by case, compared with the records."""
+    lines = [_case(derivation, case, result) for case, result in zip(cases, results, strict=False)]
+    if outcome == "passed":
+        return Lines(derivation.text, [*lines, source, derivation.because], mark=outcome)
+    if not cases:
+        return Lines(derivation.text, ["the runs do not tell"], mark=outcome)
+    said: list[str] = []
+    for case, result in zip(cases, results, strict=False):
+        if is_number(result) and not derivation.is_right(result, case):
+            said += _said_of(derivation.usual, result, case.truth)
+    return Lines(derivation.text, [*lines, *dict.fromkeys(said), source], mark=outcome)
+
+
+def _case(derivation: Derivation, case: Case, result: Any) -> str:
+    inputs = ", ".join(f"{name}={value}" for name, value in case.inputs.items())
+    if not is_number(result):
+        return f"{inputs}: {result if isinstance(result, str) else f'{result!r} is no number'}"
+    value = human_bytes(result) if derivation.unit == "memory" else f"{result:.4g}"
+    right = derivation.is_right(result, case)
+    off = f"{result / case.truth - 1:+.1%} off" if case.truth else "wanted: 0"
+    return f"{inputs}{': ' if inputs else ''}{value}, {'right' if right else off}"
+
+
+def _said_of(usual: Sequence[Usual], given: float | str | None, truth: float | str) -> list[str]:
+    """The sentence for a usual wrong answer, where it is one."""
+    if given in (None, PASS):
+        return []
+    return [one.says for one in usual if one.meets(given, truth)][:1]  # type: ignore[arg-type]
+
+
 def _quantity(check: Check, number: float) -> str:
     if check.quantity == "bytes":
         return human_bytes(number)
-    return f"{number:.3f}" if check.quantity == "loss" else f"{number:.1%}"
+    return {"loss": f"{number:.3f}", "count": f"{number:g}"}.get(check.quantity, f"{number:.1%}")
 
 
 def _how(question: Question, unit: str) -> str:

@@ -1,9 +1,10 @@
 """Tables: results side by side, the whole ledger, advice."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from labkit.config.layers import Resolved
+from labkit.config.schema import RunConfig, keys
 from labkit.lab.result import Result, sources
 from labkit.lab.views import Lines
 from labkit.ledger.compare import compare
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from labkit.lab.lab import Lab
     from labkit.plan.advise import Advice
 
+_TOLD = ("model_name", "precision", "optim", "lr", "batch_size", "accumulate_grad_batches", "strategy", "devices")
 _OWN_HIGHEST = "Each category shows its own highest; they need not fall together."
 _OF_PREDICTED = (
     "predicted is the peak with memory enough; error is how far the prediction is above (+) or below (-) the "
@@ -55,14 +57,9 @@ def _says_nothing(column: str, cells: set[str]) -> bool:
     return cells <= {NO_NUMBER, "0.0" if column == "host" else NO_NUMBER}
 
 
-def ledger(lab: "Lab", reference: bool = False) -> View:
-    """The newest run of every experiment of the lab's machine; in plan mode what is planned for them.
-
-    With ``reference`` each stands next to the one that ships with the course, which is marked so.
-    """
+def ledger(lab: "Lab") -> View:
+    """The newest run of every experiment of the lab's machine; in plan mode what is planned for them."""
     found = newest(lab)
-    if reference:
-        return _beside_reference(lab, found)
     if not found:
         return Lines(f"no run on {lab.profile.name} yet", ["lab.run makes one"], mark="open")
     table = results(found, lab.unit, f"The ledger of {lab.profile.name}")
@@ -83,9 +80,11 @@ def newest(lab: "Lab") -> list[Result]:
     return [Result(lab.ledger.find(row["run"]).read()) for row in rows if row["status"] != "running"]
 
 
-def _beside_reference(lab: "Lab", found: list[Result]) -> View:
+def beside_reference(lab: "Lab") -> View:
+    """The same, each next to the run that ships with the course, which is marked so."""
     from labkit.lab.reference import read_reference
 
+    found = newest(lab)
     shipped = {result.name: result for result in read_reference(lab.workspace, lab.profile.name)}
     own = {result.name: result for result in found}
     names = list(dict.fromkeys([*(name for name in shipped if name in lab.profile.expected), *own]))
@@ -94,6 +93,14 @@ def _beside_reference(lab: "Lab", found: list[Result]) -> View:
     made = next(iter(shipped.values())).made if shipped else "nothing"
     table.notes.append(f"shipped: made {made}; times are of that machine, and no run of yours")
     return table
+
+
+def settings(configs: Mapping[str, RunConfig]) -> Table:
+    """A line a value; those in which they differ, or of one all that a student may want to know."""
+    values = {name: config.to_dict() for name, config in configs.items()}
+    differing = [key for key in keys() if len({str(found[key]) for found in values.values()}) > 1]
+    rows = [[key, *(str(found[key]) for found in values.values())] for key in differing or _TOLD]
+    return Table(", ".join(values), ["key", *values], rows, ["what is not named is the same"] * (len(values) > 1))
 
 
 def advice(name: str, resolved: Resolved, found: "Advice") -> View:

@@ -1,6 +1,7 @@
 """The folder of a run: what lies in it, and its record, which is whole or not there."""
 
 import contextlib
+import os
 from collections.abc import Generator
 from pathlib import Path
 
@@ -20,7 +21,8 @@ UNWATCHED = "the process that watched it was killed; no record was written"
 
 class RunFolder:
     """One run on disk: ``config.json`` from the start, ``events.jsonl`` and ``log.txt`` while it runs,
-    ``record.json`` at the end. While a process watches the run, the folder is locked."""
+    ``record.json`` at the end. While a process watches the run, the folder is locked; ``stop`` in it asks that process
+    to stop the run."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -28,6 +30,7 @@ class RunFolder:
         self.events = path / "events.jsonl"
         self.log = path / "log.txt"
         self.record = path / "record.json"
+        self.stop = path / "stop"
         self.lock: int | None = None
         """File descriptor of the lock, while this process holds it; the child keeps it too."""
 
@@ -42,6 +45,24 @@ class RunFolder:
     def is_watched(self) -> bool:
         """Whether a process is alive that watches this run, or is it."""
         return is_locked(self.path)
+
+    def request_stop(self) -> None:
+        """Ask the process that watches this run to stop it, on whatever machine that is; it looks all the time.
+
+        Raises ``LedgerError`` for a run that no process watches, and where nothing can be written.
+        """
+        if self.record.exists() or not self.is_watched:
+            raise LedgerError(f"the run {self.path.name} is over; there is nothing to stop.")
+        try:
+            # never through a link, and what is there already has asked
+            os.close(os.open(self.stop, os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW, 0o666))
+        except OSError as error:
+            raise LedgerError(f"{self.stop} cannot be written: {error.strerror}. Stop the run with Ctrl-C.") from None
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether ``request_stop`` was called since the run began or was resumed."""
+        return self.stop.exists()
 
     def read(self) -> Record:
         """The record; of a run without one what is known: ``running``, or ``killed`` when no process watches it.

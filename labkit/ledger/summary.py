@@ -15,8 +15,9 @@ def summary(record: Record) -> str:
     lines = [f"{record.experiment}{typed} on {record.profile}: {status}{against}"]
     if record.died_in:
         died = record.died_in
-        place = f"the {died.phase.replace('_', ' ')} of step {died.step}, micro step {died.micro_step}"
-        lines.append(f"  died in {place}")
+        place = f"the {died.phase.replace('_', ' ')} of step {died.step}"
+        several = record.config.get("accumulate_grad_batches", 1) != 1  # else a step has one, and it says nothing
+        lines.append(f"  died in {place}" + (f", micro step {died.micro_step}" if several else ""))
     if record.out_of_memory:
         oom = record.out_of_memory
         asked = oom.requested_bytes

@@ -7,11 +7,14 @@ import sys
 
 import pytest
 from made import MIB, breakdown, report
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure as Drawing
+from matplotlib.text import Text
 from msgspec.structs import replace
-from PIL import Image
+from PIL import Image, ImageColor
 
 from labkit.config.errors import ConfigError
-from labkit.lab import figures
+from labkit.lab import figures, figures_memory
 from labkit.lab.figures import Figure, canvas
 from labkit.lab.figures_training import _numbered, _samples_seen
 from labkit.lab.result import Result
@@ -75,7 +78,7 @@ def test_samples_after_each_step(add_run, steps, samples, seen):
 
 
 def test_numbers_of_near_points_are_not_on_one_another():
-    drawing, axes = canvas(6, 6, "t", "s")
+    drawing, axes = canvas(6, "t", "s")
     axes.set(xlim=(0, 100), ylim=(0, 100))
     points = [(50, 50), (51, 50), (90, 90), (50, 51), (50, 50)]
     _numbered(axes, points)
@@ -128,6 +131,59 @@ def test_categories_differ_in_colour_and_in_hatch():
     for looks in (figures.COLOURS, figures.HATCHES, figures.LABELS):
         assert list(looks) == list(STACKED_CATEGORIES)
         assert len(set(looks.values())) == len(looks)
+
+
+def contrast(one, other):
+    """As WCAG has it."""
+
+    def luminance(colour):
+        linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in to_rgb(colour)]
+        return sum(share * v for share, v in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+GROUNDS = [ground for _, ground in figures.INKS.values()]
+
+
+@pytest.mark.parametrize("ground", GROUNDS)
+def test_every_colour_stands_out_on_both_grounds(ground):
+    pair = [colour for _, _, colour, _ in figures_memory._PAIR]
+    for colour in (*figures.COLOURS.values(), *figures.SERIES, *pair):
+        assert contrast(colour, ground) >= 3, colour  # what WCAG asks of graphics
+
+
+def test_text_stands_out_on_its_ground():
+    assert all(contrast(ink, ground) >= 7 for ink, ground in figures.INKS.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["phases", "compared", "bars", "loss", "tradeoff"])
+def test_a_figure_is_700_pixels_wide_no_text_is_outside_of_it_and_both_themes_have_one(
+    results, add_run, kind, monkeypatch
+):
+    drawn, save = [], Drawing.savefig
+    monkeypatch.setattr(Drawing, "savefig", lambda it, *args, **named: (drawn.append(it), save(it, *args, **named)))
+    long = add_run("grad_accumulation", {"num_train_samples": 1000,
+                   "accumulate_grad_batches": 8, "max_length": 20, "batch_size": 4}, **RAN)  # fmt: skip
+    figure = figures.draw(kind, results[2:] if kind == "phases" else [*results, long])
+    light, dark = (Image.open(io.BytesIO(png)).convert("RGB") for png in (figure.png, figure.dark))
+    assert light.size == dark.size and light.width == 700
+    assert [ImageColor.getrgb(ground) for ground in GROUNDS] == [light.getpixel((0, 0)), dark.getpixel((0, 0))]
+    assert figure.html().count("<img") == 2 and figure.html().count("display:none") == 1
+    assert len(drawn) == 2
+    texts, draw = [], Text.draw  # a tick beyond an axis is there and is not drawn
+    monkeypatch.setattr(Text, "draw", lambda it, renderer: (texts.append(it), draw(it, renderer)))
+    for drawing in drawn:
+        texts.clear()
+        drawing.set_dpi(figures.DPI)
+        drawing.draw_without_rendering()
+        whole, worded = drawing.bbox.padded(1), [text for text in texts if text.get_text().strip()]
+        assert len(worded) > 8
+        for text in worded:
+            box = text.get_window_extent()
+            assert whole.x0 <= box.x0 and box.x1 <= whole.x1 and whole.y0 <= box.y0 and box.y1 <= whole.y1, text
 
 
 def test_the_unit_is_that_of_the_largest_number():

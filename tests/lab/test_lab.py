@@ -30,9 +30,9 @@ def test_an_unknown_lab_is_refused_with_the_nearest(lab):
 @pytest.mark.slow
 def test_one_real_run_is_predicted_measured_explained_and_checked(lab):
     one = lab("00_setup")
+    assert "committed" in one.ask("share_of_parameters", 18).text()
     told = one.predict("reduced_batch", **FIRST)
     assert told.planned and told.status == "ok" and told.last_loss is None
-    assert "committed" in one.ask("share_of_parameters", 18).text()
     first = one.run("reduced_batch", **FIRST)
     assert first.status == "ok" and not first.planned and len(first.record.losses) == 2
     assert first.peak_bytes == pytest.approx(told.peak_bytes, rel=0.01)
@@ -75,6 +75,7 @@ def test_what_stands_in_place_of_a_result_is_shown_above_the_others(lab, add_run
 @pytest.mark.slow
 def test_what_stands_in_place_of_what_is_handed_in_is_said_with_the_check_and_the_explanation(lab, add_run):
     one = lab("10_when_it_fails")
+    one.ask("kernel_says", "pass")
     refused = one.run("baseline", batch_size=0)
     said = one.check("yours_fits", refused).text()
     assert said.startswith(refused.text()) and "[open] Your change" in said
@@ -112,6 +113,8 @@ def test_a_check_without_its_run_is_open_and_stored_so(lab):
     one = lab("00_setup")
     assert "[open]" in one.check("prediction_holds").text()
     assert one.journal.entries("check")[0]["outcome"] == "open"
+    assert one.explain("share_of_parameters").text().startswith("[not yet shown]")
+    one.ask("share_of_parameters", 20)
     assert "[open]" in one.explain("share_of_parameters").text()
 
 
@@ -176,6 +179,8 @@ def test_planned_mode_gives_predictions_in_the_same_shape(lab, monkeypatch):
     monkeypatch.setenv("LABKIT_MODE", "plan")
     one = Lab("00_setup", profile="tiny")
     assert "mode: plan" in one.text()
+    assert one.run("reduced_batch", **FIRST).text().startswith("[not yet shown]")
+    one.ask("share_of_parameters", "pass")
     first = one.run("reduced_batch", **FIRST)
     assert isinstance(first, Result) and first.planned and first.source == "predicted"
     assert not one.ledger.folders()
@@ -190,6 +195,8 @@ def test_planned_mode_gives_predictions_in_the_same_shape(lab, monkeypatch):
 @pytest.mark.slow
 def test_a_killed_run_is_recorded_and_not_recalled(lab):
     one = lab("10_when_it_fails")
+    assert one.kill("reduced_batch", max_steps=3).text().startswith("[not yet shown]")
+    one.ask("kernel_says", "killed")
     killed = one.kill("reduced_batch", max_steps=3)
     assert killed.status == "killed"
     assert "signal 9" in killed.text()

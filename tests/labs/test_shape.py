@@ -11,7 +11,10 @@ from labkit.lab.lesson import LABS, lesson_of
 
 FOLDER = Path(__file__).parents[2] / "labs"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
-SECTIONS = ("**Question.**", "## Setup", "## Predict", "## Check", "## Your turn", "## Summary", "**Exercises.**")
+SECTIONS = (
+    "**Question.**", "## Setup", "## Predict", "## Check", "## Your turn", "## The same on real hardware", "## Summary",
+    "**Exercises.**",
+)  # fmt: skip
 MEASURED = re.compile(
     r"\d[\d.,]*\s*(bytes|[KMGT]i?B\b|%|percent|s\b|ms\b|seconds?\b|samples/s|samples a second)|loss of \d"
 )
@@ -44,9 +47,9 @@ def test_every_lab_has_a_notebook_and_a_lesson():
 
 
 @each
-def test_it_has_15_to_28_short_cells(path):
+def test_it_has_15_to_30_short_cells(path):
     found = cells(path)
-    assert 15 <= len(found) <= 28
+    assert 15 <= len(found) <= 30
     for cell in found:
         assert len(cell.source.splitlines()) <= 12, cell.source
         assert len(cell.source.split()) <= 120, cell.source
@@ -110,6 +113,40 @@ def test_questions_and_checks_are_those_of_the_lesson(path):
     for check in lesson.checks:
         needs_own = {name for name in check.about if name.startswith("?")} - handed
         assert check.id in checked or (None in checked and not needs_own), f"{check.id} is not checked"
+    derived = [first for name, first in found if name == "derive"]
+    assert sorted(derived) == sorted(one.id for one in lesson.derivations)
+    assert len(lesson.tasks) >= 2, "fewer than two tasks need the student"
+
+
+@each
+def test_what_a_task_is_about_is_left_to_the_student(path):
+    """A blank cell before it: it cannot be passed by executing what is there."""
+    lesson = lesson_of(path.stem)
+    tasks = {task.id for task in lesson.tasks}
+    empty = False
+    for cell in cells(path, "code"):
+        tree = ast.parse(cell.source)
+        asked = any(isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("ask", "write")
+                    for node in ast.walk(tree))  # fmt: skip
+        blank = any(isinstance(node, ast.Constant) and node.value is ... for node in ast.walk(tree))
+        empty = (empty or blank or "= []  #" in cell.source or "= {}  #" in cell.source) and not asked
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("check", "derive") and node.args:
+                tasks.discard(node.args[0].value)
+                assert empty or not lesson_task(lesson, node.args[0].value), cell.source
+    assert not tasks
+
+
+def lesson_task(lesson, id):
+    return id in {task.id for task in lesson.tasks}
+
+
+@each
+def test_the_exercises_have_a_place_for_their_answers(path):
+    assert prose(path).count("**Exercises.** 1. ") == 1
+    text = " ".join(prose(path).split("**Exercises.**")[1].split())
+    assert "2. " in text and "3. Open:" in text
+    assert sum(cell.source == "lab.write(first=..., second=..., third=...)" for cell in cells(path, "code")) == 1
 
 
 @each

@@ -4,9 +4,11 @@ from guard import Guard
 
 PANEL = "tests/lab/panel/test_panel_server.py"
 PANEL_GUARDS = "tests/lab/panel/test_panel_guards.py"
+FORM = "tests/lab/test_form.py"
 ARCHIVE = "tests/grading/test_archive.py"
 SUBMIT = "tests/grading/test_submit.py"
 COLLECT = "tests/grading/test_collect.py"
+TASKS = "tests/lab/test_tasks.py"
 GRADE = "tests/grading/test_grade.py"
 SIGNS = "tests/grading/test_signs.py"
 HANDLERS = "labkit/lab/panel/handlers.py"
@@ -47,6 +49,48 @@ GUARDS = (
         (f"{PANEL_GUARDS}::test_only_who_may_use_the_server_is_told_anything",),
     ),
     Guard(
+        "panel: a stop asks who requests it",
+        "anybody ends a student's run",
+        HANDLERS,
+        "    @web.authenticated\n    async def post(",
+        "    async def post(",
+        (f"{PANEL_GUARDS}::test_only_who_may_use_the_server_stops_a_run",),
+    ),
+    Guard(
+        "panel: a stop needs the cookie's token",
+        "a page of another origin ends a run with the browser's cookie",
+        HANDLERS,
+        "    _track_activity = True\n",
+        "    _track_activity = True\n\n    def check_xsrf_cookie(self) -> None:\n        pass\n",
+        (f"{PANEL_GUARDS}::test_no_page_of_another_origin_stops_a_run_with_the_browsers_cookie",),
+    ),
+    Guard(
+        "panel: only runs of the ledger are stopped",
+        "a name with .. writes a file beside the ledger",
+        "labkit/lab/panel/feed.py",
+        "        folder = find_run(self._runs, *run)\n        if folder is not None:\n",
+        "        from labkit.ledger.run_folder import RunFolder\n\n"
+        "        folder = RunFolder(self._runs.joinpath(*run))\n"
+        "        if folder.path.exists():\n",
+        (f"{PANEL_GUARDS}::test_only_runs_of_the_ledger_are_stopped",),
+    ),
+    Guard(
+        "panel: a run that is over is not stopped",
+        "the file that is left stops the run when it is resumed",
+        "labkit/ledger/run_folder.py",
+        "        if self.record.exists() or not self.is_watched:\n",
+        "        if False:\n",
+        (f"{PANEL_GUARDS}::test_a_stop_is_a_post_of_a_run_that_runs",),
+    ),
+    Guard(
+        "panel: a stop follows no link",
+        "a link in the folder makes a file elsewhere",
+        "labkit/ledger/run_folder.py",
+        "os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW",
+        "os.O_CREAT | os.O_WRONLY",
+        (f"{PANEL_GUARDS}::test_a_stop_writes_through_no_link",),
+    ),
+    Guard(
         "panel: names of runs",
         "a name with .. leads out of the ledger",
         NAMES,
@@ -70,12 +114,29 @@ GUARDS = (
         "self.url",
         (f"{PANEL}::test_no_quote_ends_the_address_in_a_cell",),
     ),
+    # -- the form: nothing answers a question before the student
+    Guard(
+        "form: what would answer an open question",
+        "a form predicts what the student is asked",
+        "labkit/lab/form.py",
+        "        if withheld is not None:\n            return withheld.text()\n",
+        "",
+        (f"{FORM}::test_what_would_answer_an_open_question_is_not_predicted_before_the_answer",),
+    ),
+    Guard(
+        "form: what it has shown is told",
+        "an answer counts as committed before the prediction that the form has shown",
+        "labkit/lab/form.py",
+        "            self._session.tell(resolved.config.hash)\n",
+        "            pass\n",
+        (f"{FORM}::test_what_the_form_has_predicted_is_told",),
+    ),
     # -- archives that students hand in
     Guard(
         "archive: names",
         "a member may lead out of every folder",
         "labkit/grading/archive.py",
-        "if not is_member(member.name):",
+        "if not is_member(name):",
         "if False:",
         (f"{ARCHIVE}::test_what_does_not_belong_is_refused_on_one_line_and_nothing_is_written",),
     ),
@@ -99,8 +160,8 @@ GUARDS = (
         "archive: a member's size",
         "one member fills the memory",
         "labkit/grading/archive.py",
-        "if not 0 <= member.size <= most_bytes(member.name):",
-        "if not 0 <= member.size:",
+        "if not 0 <= size_bytes <= most_bytes(name):",
+        "if not 0 <= size_bytes:",
         (f"{ARCHIVE}::test_a_member_above_its_own_limit_is_refused_whatever_it_packs_to",),
     ),
     Guard(
@@ -182,6 +243,22 @@ GUARDS = (
         "target, shlex.join(there)]",
         'target, " ".join(there)]',
         (f"{COLLECT}::test_what_is_typed_there_is_quoted",),
+    ),
+    Guard(
+        "grade: what students wrote is text on the page of the class",
+        "a name runs as HTML in the instructor's browser",
+        "labkit/grading/class_page.py",
+        "return html.escape(clean(text, longest))",
+        "return clean(text, longest)",
+        ("tests/grading/test_class.py::test_what_students_wrote_is_text_on_the_page",),
+    ),
+    Guard(
+        "grade: who handed in nothing has a row",
+        "a student is missing from the gradebook unseen",
+        "labkit/grading/grade.py",
+        "rows += _absent(rows, roster)",
+        "_absent(rows, roster)",
+        ("tests/grading/test_class.py::test_every_student_of_the_roster_has_a_row_and_every_file_is_accounted_for",),
     ),
     Guard(
         "grade: no path from a record",
@@ -376,9 +453,25 @@ GUARDS = (
         "archive: notebooks that can be read",
         "an empty file counts as a notebook",
         "labkit/grading/archive.py",
-        "                    faults[name] = why\n",
-        "                    pass\n",
+        "                faults[name] = why\n",
+        "                pass\n",
         ("tests/grading/test_odd_notebooks.py::test_a_notebook_that_cannot_be_read_is_packed_said_and_not_counted",),
+    ),
+    Guard(
+        "unpacked: a folder's own files",
+        "a link in a folder is read, whatever it leads to",
+        "labkit/grading/unpacked.py",
+        "opened = open_plain(file)",
+        "opened = file.open('rb')",
+        ("tests/grading/test_unpacked.py::test_links_pipes_and_encryption_are_refused",),
+    ),
+    Guard(
+        "unpacked: what a .zip announces",
+        "a member unpacks to more than it says",
+        "labkit/grading/unpacked.py",
+        "                check_member(name, len(data))  # what it announced is only its word\n",
+        "",
+        ("tests/grading/test_unpacked.py::test_a_size_that_a_zip_does_not_tell_is_not_believed",),
     ),
     Guard(
         "grade: other work replaces nothing",
@@ -395,5 +488,48 @@ GUARDS = (
         ").casefold()",
         ")",
         (f"{GRADE}::test_of_several_archives_the_newest_counts_and_the_others_are_named",),
+    ),
+    # -- commit first, and what earns points
+    Guard(
+        "lab: a prediction waits for the answer",
+        "a click shows what is asked",
+        "labkit/lab/telling.py",
+        "        if what and (withheld := self.withheld(what)) is not None:\n            return withheld\n",
+        "",
+        (f"{TASKS}::test_a_question_about_several_runs_is_withheld_only_with_the_last_of_them",),
+    ),
+    Guard(
+        "lab: an explanation waits for the answer",
+        "a click shows the right answer",
+        "labkit/lab/lab.py",
+        "if not self.commitments.is_answered(question):\n            return _below(own, spoken",
+        "if False:\n            return _below(own, spoken",
+        (f"{TASKS}::test_a_student_may_pass_and_sees_the_answer_which_is_recorded",),
+    ),
+    Guard(
+        "lab: what ships waits for the answer",
+        "the course's own runs show what is asked",
+        "labkit/lab/lab.py",
+        "        if (withheld := self.withheld(*shown)) is not None:\n            return withheld\n",
+        "",
+        (f"{TASKS}::test_a_student_may_pass_and_sees_the_answer_which_is_recorded",),
+    ),
+    Guard(
+        "lab: what ships was told",
+        "an answer after it is said to be before",
+        "labkit/lab/lab.py",
+        "        for config_hash in shown:\n            self.tell(config_hash)\n",
+        "",
+        (f"{TASKS}::test_what_ships_with_the_course_tells_too",),
+    ),
+    Guard(
+        "points: a check that needs nothing earns nothing",
+        "a click through the course earns half of it",
+        "labkit/grading/points.py",
+        "(*lesson_of(lab).questions, *lesson_of(lab).tasks)",
+        "(*lesson_of(lab).questions, *lesson_of(lab).checks, *lesson_of(lab).derivations)",
+        (
+            "tests/grading/test_points.py::test_without_a_file_an_answer_counts_for_two_a_task_for_two_and_a_check_that_is_only_seen_for_nothing",
+        ),
     ),
 )

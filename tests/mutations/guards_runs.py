@@ -224,17 +224,6 @@ GUARDS = (
         ("tests/ledger/test_newest.py::test_an_experiments_name_means_its_newest_run_as_it_is",),
     ),
     Guard(
-        "plan: what no one plans is said first",
-        "key after key is set right in vain",
-        "labkit/verbs/planned.py",
-        "is not None:\n        raise",
-        "is not None and False:\n        raise",
-        (
-            "tests/plan/test_reports.py::"
-            "test_what_cannot_be_predicted_is_said_before_anything_else_and_with_the_nearest",
-        ),
-    ),
-    Guard(
         "run: the reason has the cause",
         "a record says what followed, and its log what began it",
         "labkit/runs/runner.py",

@@ -14,6 +14,9 @@ import nbformat
 import pytest
 from conftest import serving
 from support.wait import wait_for
+from support.walk import solve
+
+from labkit.grading.archive import read_archive
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "only-for-this-test"
@@ -41,6 +44,8 @@ def jupyter(root):
     own.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     for name in ("form", "panel"):  # a widget is gone with its kernel, which JupyterLab calls an error
         nbformat.write(own, root / "labs" / f"{name}.ipynb")
+    filled = solve().solved(root / "labs" / "02_batch_and_accumulation.ipynb")
+    nbformat.write(filled, root / "labs" / "02_filled_in.ipynb")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -177,7 +182,7 @@ def test_a_terminal_has_the_command(notebook):
 
 
 def test_lab_02_is_run_cell_by_cell(notebook):
-    notebook.open("/lab/tree/labs/02_batch_and_accumulation.ipynb")
+    notebook.open("/lab/tree/labs/02_filled_in.ipynb")
     cells = len(json.loads((ROOT / "labs" / "02_batch_and_accumulation.ipynb").read_text())["cells"])
     notebook.first_cell()
     for number in range(cells):
@@ -195,18 +200,77 @@ def test_the_form_says_what_is_predicted_and_what_is_wrong(notebook):
     notebook.first_cell()
     notebook.step()
     output = notebook.add('lab.form("reduced_batch")')
-    said = output.locator(".labkit-form-said")
+    said, line = output.locator(".labkit-form-said"), output.locator(".labkit-form-line")
     wait_for(lambda: "fits (predicted)" in said.inner_text())
     field = output.locator(".labkit-form-batch_size input")
     notebook.shot("form-fits")
     field.fill("64")
     wait_for(lambda: "out of memory (predicted)" in said.inner_text())
-    command = output.locator(".labkit-form-command textarea")
-    assert command.input_value() == "labkit run reduced_batch batch_size=64 --profile tiny"
+    assert line.locator("code").inner_text() == "labkit run reduced_batch batch_size=64 --profile tiny"
     notebook.shot("form-out-of-memory")
     field.fill("many")
-    wait_for(lambda: "batch_size is a whole number" in said.inner_text())
+    for key in ("use_lora", "use_qlora"):
+        output.locator(f".labkit-form-{key} input").check()
+    errors = output.locator(".labkit-form-error:visible")
+    wait_for(lambda: errors.count() == 3)
+    assert "batch_size is a whole number" in errors.first.inner_text()
+    for key, is_wrong in (("batch_size", True), ("use_qlora", True), ("lora_r", False)):
+        around = output.locator(f".labkit-form-{key} input").evaluate("it => getComputedStyle(it).boxShadow")
+        assert ("rgb(179, 38, 30)" in around) == is_wrong
+    assert output.locator(".labkit-form-run").is_disabled()
     notebook.shot("form-wrong")
+    output.locator(".labkit-form-reset").click()
+    wait_for(lambda: "fits (predicted)" in said.inner_text())
+    assert errors.count() == 0 and field.input_value() == "16"
+    assert notebook.errors == []
+
+
+def test_the_form_copies_its_line_and_says_where_the_browser_does_not(notebook):
+    page, line = notebook.page, notebook.page.locator(".labkit-form-line")
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    line.locator("button").click()
+    line.get_by_text("Copied.").wait_for()
+    assert page.evaluate("navigator.clipboard.readText()") == "labkit run reduced_batch --profile tiny"
+    page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(new Error('refused')); }")
+    line.locator("button").click()
+    line.get_by_text("does not let this page copy").wait_for()
+    assert page.evaluate("getSelection().toString()") == "labkit run reduced_batch --profile tiny"
+    page.evaluate("() => { Object.defineProperty(navigator, 'clipboard', { value: undefined }); }")
+    page.locator(".labkit-form-batch_size input").fill("4")
+    line.get_by_text("batch_size=4").wait_for()
+    line.locator("button").click()
+    line.get_by_text("does not let this page copy").wait_for()
+    notebook.shot("form-not-copied")
+    page.context.clear_permissions()
+    assert notebook.errors == []
+
+
+def test_the_form_runs_and_the_panel_in_its_place_stops_the_run(notebook, root):
+    page = notebook.page
+    output = page.locator(".jp-Notebook .jp-Cell").last.locator(".jp-OutputArea")
+    output.get_by_text("all other keys").click()
+    output.locator(".labkit-form-max_epochs input").fill("2000")
+    output.locator(".labkit-form-report_every input").fill("5")
+    output.locator(".labkit-form-run").click()
+    panel = panel_of(output)
+    wait_for(lambda: step_of(panel) > 3)
+    assert output.locator(".labkit-form-batch_size").count() == 0
+    output.scroll_into_view_if_needed()
+    notebook.shot("form-runs")
+    panel.locator("#stop").click()  # and the dialog that asks is accepted
+    output.locator(".labkit-form-back").wait_for()
+    assert "stopped because a stop was requested" in output.inner_text()
+    newest = max(root.glob("runs/tiny/reduced_batch/*/record.json"), key=lambda path: path.stat().st_mtime)
+    record = json.loads(newest.read_text())
+    assert (record["status"], record["overrides"]["max_epochs"]) == ("killed", 2000)
+    assert "a stop was requested" in record["reason"]
+    notebook.shot("form-stopped")
+    output.locator(".labkit-form-back").click()
+    output.locator(".labkit-form-batch_size input").wait_for()
+    output = notebook.add("lab.watch()")
+    panel = panel_of(output)
+    wait_for(lambda: panel.locator("#status").inner_text() == "killed")
+    assert panel.locator("#stop").is_hidden()
     assert notebook.errors == []
 
 
@@ -265,7 +329,7 @@ def test_the_panel_moves_and_is_there_again_after_a_reload_and_a_restart(noteboo
     assert notebook.errors == []
 
 
-def test_the_button_packs_what_is_handed_in(notebook):
+def test_the_button_packs_what_is_handed_in(notebook, root):
     output = notebook.add("lab.submit()")
     output.locator("input").fill("student1")
     notebook.shot("submit")
@@ -273,12 +337,32 @@ def test_the_button_packs_what_is_handed_in(notebook):
     output.locator("button").click()
     output.get_by_text("packed", exact=True).wait_for()
     assert "student1" in output.inner_text()
+    assert output.get_by_text("nothing was answered or done in labs").count() == 2  # before and after
+    output.scroll_into_view_if_needed()
     notebook.shot("submit-packed")
+    with notebook.page.expect_download() as download:
+        output.get_by_role("link").click()
+    assert "/files/workspace/submission-student1.tar.gz" in download.value.url
+    assert download.value.suggested_filename == "submission-student1.tar.gz"
+    assert Path(download.value.path()).read_bytes() == (root / "workspace/submission-student1.tar.gz").read_bytes()
+
+
+def test_an_archive_outside_of_the_servers_root_is_in_the_link(notebook, tmp_path):
+    shown = "import os; os.environ['LABKIT_FILES_ROOT'] = '/nowhere'\nlab.submit()"
+    output = notebook.add(shown)
+    output.locator("input").fill("student2")
+    output.locator("button").click()
+    output.get_by_role("link").wait_for()
+    with notebook.page.expect_download() as download:
+        output.get_by_role("link").click()
+    assert download.value.url.startswith("data:")
+    assert read_archive(Path(download.value.path())).name == "student2"
     assert notebook.errors == []
 
 
 def test_out_of_memory_is_seen_in_the_panel(notebook):
-    output = notebook.add('lab.run("baseline")\nlab.watch()')
+    # which answers a question of lab 02, and so is run after that
+    output = notebook.add('lab.ask("activations_fall", "pass")\nlab.run("baseline")\nlab.watch()')
     panel = panel_of(output)
     wait_for(lambda: panel.locator("#status").inner_text() == "oom")
     assert "ran out" in panel.locator("#memory-title").inner_text()

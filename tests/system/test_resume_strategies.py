@@ -10,6 +10,8 @@ STRATEGIES = {
     "QLoRA": SHORT | {"strategy": "ddp", "use_qlora": True},
     "fsdp": SHORT | {"strategy": "fsdp"},
     "pipeline": SHORT | {"strategy": "pipeline", "batch_size": 8},
+    "LoRA, pipeline": SHORT | {"strategy": "pipeline", "batch_size": 8, "use_lora": True, "save_model": True},
+    "QLoRA, pipeline": SHORT | {"strategy": "pipeline", "batch_size": 8, "use_qlora": True},
     "ZeRO 2": ZERO | {"strategy": "deepspeed_stage_2"},
     "ZeRO 3": ZERO | {"strategy": "deepspeed_stage_3"},
 }

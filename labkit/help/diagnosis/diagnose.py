@@ -32,6 +32,9 @@ def diagnose(record: Record, log: str, host: OomKills | None = None) -> Diagnosi
     reason = record.reason or ""
     if record.exit_code in (130, -signal.SIGINT) or (record.status == "killed" and "Ctrl-C" in reason):
         return case.of("interrupted", "Somebody stopped the run with Ctrl-C.", last_lines(reason), case.steps.again())
+    if record.status == "killed" and "a stop was requested" in reason:  # as the runner says it
+        happened = "Somebody requested a stop of the run, as with the button of its panel."
+        return case.of("interrupted", happened, last_lines(reason), case.steps.again())
     if record.status == "killed" and "watche" in reason:  # as the runner and the ledger say it
         happened = "The process that watched the run (the command, or the notebook's kernel) ended first, and the run "
         return case.of("watcher_killed", happened + "with it.", last_lines(reason), case.steps.again())

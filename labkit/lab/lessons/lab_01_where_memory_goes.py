@@ -1,9 +1,10 @@
 """Lesson of 01_where_memory_goes: four kinds of memory, and when each of them is there."""
 
-from labkit.lab.lesson import Check, Lesson, Question, Runs, Topic
-from labkit.lab.lessons.quantities import activity_at_peak, fits, held, ratio, size, sorted_parts, times
+from labkit.lab.lesson import Case, Check, Derivation, Lesson, Question, Runs, Topic, Usual
+from labkit.lab.lessons.quantities import STATES, activity_at_peak, chosen, fits, held, ratio, size, sorted_parts, times
 
 SMALL = "baseline batch_size=8 max_steps=2"
+FROZEN = "baseline batch_size=8 freeze_vision=True max_steps=2"
 
 _state_ratio = ratio(held(SMALL, "optimizer_gpu"), held(SMALL, "parameters"))
 
@@ -44,14 +45,42 @@ def _why_fits(runs: Runs) -> str:
     )
 
 
+def _states_of(runs: Runs, name: str) -> Case:
+    inputs = {"numbers": held(name, "parameters")(runs) // 4, "trained": held(name, "gradients")(runs) // 4}
+    return Case(inputs=inputs, truth=held(name, *STATES)(runs))
+
+
 LESSON = Lesson(
     questions=(
         Question(
             id="does_it_fit", unit="choice", choices=("fits", "out of memory"), about=("baseline",),
+            usual=(
+                Usual(
+                    choice="fits",
+                    says="The weights alone fit many times; training adds gradients, AdamW's state and activations.",
+                ),
+            ),
             text="Does the baseline fit into this device?", truth=fits("baseline"), because=_why_fits,
         ),
         Question(
             id="adam_state", unit="times", about=(SMALL,), within=0.1, truth=_state_ratio,
+            usual=(
+                Usual(
+                    low=0, high=0.75,
+                    says="One number for each parameter would be momentum alone; AdamW keeps a mean square as well.",
+                ),
+                Usual(
+                    low=1.3, high=1.6,
+                    says=(
+                        "Parameters and gradients are not its state: count only what the optimizer remembers between "
+                        "steps."
+                    ),
+                ),
+                Usual(
+                    low=1.6,
+                    says="That counts parameters or gradients too. The state alone is two numbers for each parameter.",
+                ),
+            ),
             text="AdamW keeps state for every parameter. How many times the memory of the parameters does it take?",
             because=lambda runs: (
                 f"{size(held(SMALL, 'optimizer_gpu')(runs))} of state for {size(held(SMALL, 'parameters')(runs))} of "
@@ -60,6 +89,13 @@ LESSON = Lesson(
         ),
         Question(
             id="highest_moment", unit="choice", choices=("forward", "backward", "optimizer step"), about=(SMALL,),
+            usual=(
+                Usual(choice="forward", says="Activations are highest there, but with this batch they are few."),
+                Usual(
+                    choice="backward",
+                    says="Gradients grow while activations fall, so with few activations something else is higher.",
+                ),
+            ),
             text="With the small batch: in which part of a step is memory highest?",
             truth=lambda runs: activity_at_peak(runs[SMALL]),
             because=lambda runs: (
@@ -89,6 +125,33 @@ LESSON = Lesson(
             names=("after backward activations take", "what they took after forward,"),
             why="Backward needs each activation once and then lets it go.",
             hint="Something holds a reference to the loss or an output.",
+        ),
+        Check(
+            id="yours_is_led_by_activations", about=("?yours",), relation="above", fitting="?yours",
+            claim="Your run fits, and its activations take more than its gradients",
+            left=chosen(held("?yours", "activations"), "?yours", "baseline", "batch_size", "max_steps"),
+            right=held("?yours", "gradients"), names=("activations take", "the gradients,"),
+            why="Activations follow the batch; gradients follow the model.",
+            hint="Every sample leaves its own activations. How many samples make up for the gradients, and still fit?",
+        ),
+    ),
+    derivations=(
+        Derivation(
+            id="bytes_of_states", about=(SMALL, FROZEN),
+            text="Bytes of parameters, gradients and AdamW's state, in 32 bits, when only some numbers are trained",
+            cases=lambda runs: [_states_of(runs, name) for name in (SMALL, FROZEN)],
+            because="Four bytes for each number, and for each trained one 4 of gradient and 8 of state: 4 n + 12 t.",
+            usual=(
+                Usual(low=0.2, high=0.36, says="The weights are there, and what training adds is not."),
+                Usual(low=0.45, high=0.55, says="Half: AdamW's state is missing, two numbers for each trained one."),
+                Usual(low=0.7, high=0.8, says="A quarter is missing: AdamW keeps two numbers for each, not one."),
+                Usual(
+                    low=1.05, high=1.4,
+                    says="Frozen numbers have no gradient and no state: count the trained ones there, not all.",
+                ),
+                Usual(low=0.55, high=0.7, says="Frozen numbers are there too: they take their four bytes."),
+                Usual(low=1.9, high=2.1, says="Numbers in 32 bits take four bytes, not eight."),
+            ),
         ),
     ),
     topics=(

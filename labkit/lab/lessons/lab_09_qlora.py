@@ -1,7 +1,8 @@
 """Lesson of 09_qlora: base weights in 4 bits, and the second change that comes with it."""
 
-from labkit.lab.lesson import Check, Lesson, Question, Runs, Topic
-from labkit.lab.lessons.quantities import held, ratio, size, times
+from labkit.lab.four_bits import packed_bytes
+from labkit.lab.lesson import Case, Check, Derivation, Lesson, Question, Runs, Topic, Usual
+from labkit.lab.lessons.quantities import chosen, held, ratio, size, times
 
 LORA, QLORA, BETWEEN = "xxl_lora", "xxl_qlora", "xxl_lora act_ckpt=True"
 
@@ -16,10 +17,29 @@ def _not_quantized(runs: Runs) -> list[str]:
     return [f"In 4 bits with their scales: {size(found.quantized_bytes)}.", f"Not quantized: {rest}."]
 
 
+def _packed(runs: Runs) -> list[Case]:
+    """Of several blocks; the course's is 64."""
+    return [Case(inputs={"block": block, "scale_bytes": 4}, truth=packed_bytes(block)) for block in (64, 128, 256)]
+
+
 LESSON = Lesson(
     questions=(
         Question(
             id="weights_in_4_bits", unit="times", about=(LORA, QLORA), within=0.25, truth=_weights,
+            usual=(
+                Usual(
+                    low=0, high=0.45,
+                    says=(
+                        "An eighth is for the weights that are quantized; not all of them are, and blocks have "
+                        "scales."
+                    ),
+                ),
+                Usual(
+                    low=0.45, high=0.74,
+                    says="More stays as it was than you think: embeddings, the output layer and the connector.",
+                ),
+                Usual(low=1.26, says="Most weights are in 4 bits: what stays is less than that."),
+            ),
             text="4 bits in place of 32 would be an eighth. How many times the weights of LoRA does QLoRA hold?",
             because=lambda runs: (
                 f"{times(_weights(runs))}: {size(held(QLORA, 'parameters')(runs))} of "
@@ -29,6 +49,15 @@ LESSON = Lesson(
         ),
         Question(
             id="why_activations_fall", unit="choice", choices=("4-bit weights", "checkpointing"),
+            usual=(
+                Usual(
+                    choice="4-bit weights",
+                    says=(
+                        "Weights in 4 bits are computed with in 16 or 32; what layers keep for backward is as large "
+                        "as before."
+                    ),
+                ),
+            ),
             about=(LORA, BETWEEN), text="QLoRA changes two things. Which of them makes the activations small?",
             truth=lambda runs: (
                 None if (share := ratio(held(BETWEEN, "activations"), held(LORA, "activations"))(runs)) is None
@@ -58,6 +87,29 @@ LESSON = Lesson(
             claim="Checkpointing is what makes the activations small", left=held(BETWEEN, "activations"),
             right=held(LORA, "activations"), names=("with act_ckpt they take", "without,"),
             why="One change at a time shows which one it was.", hint="Change act_ckpt and nothing else.",
+        ),
+        Check(
+            id="yours_holds_less", about=(QLORA, "?yours"), relation="below", factor=0.999,
+            claim="Your setting makes the weights of xxl_qlora smaller",
+            left=chosen(held("?yours", "parameters"), "?yours", QLORA, "double_quant"),
+            right=held(QLORA, "parameters"), names=("your parameters take", "those of xxl_qlora,"),
+            why="The scales are numbers in 32 bits; quantized they take a quarter of that.",
+            hint="Which of the two values quantizes the scales as well?",
+        ),
+    ),
+    derivations=(
+        Derivation(
+            id="bytes_in_4_bits", unit="count", about=(), within=0.03,
+            text="Bytes of one number in 4 bits, when every block of so many numbers has a scale of so many bytes",
+            cases=_packed,
+            because="Half a byte for the number, and its share of the scale: 0.5 + scale_bytes / block.",
+            usual=(
+                Usual(low=0, high=0.79, says="4 bits are half a byte, and the part of the scale comes on top."),
+                Usual(low=0.8, high=0.95, says="Each block has a scale, and each number carries a part of it."),
+                Usual(low=6, high=9, says="These are bits: eight of them are a byte."),
+                Usual(low=1.6, high=1.99, says="Two numbers of 4 bits share a byte."),
+                Usual(low=2, high=5.9, says="A scale is there once for each block, not once for each number."),
+            ),
         ),
     ),
     topics=(Topic(id="what_stays", about=(QLORA,), say=_not_quantized),),

@@ -95,11 +95,6 @@ def needed(run: str) -> Number:
     return number
 
 
-def fitting_peak(run: str) -> Number:
-    """Highest device bytes of a run that came to its end; 0 of one that did not."""
-    return lambda runs: runs[run].peak_bytes if runs[run].status == "ok" else 0
-
-
 def last_loss(run: str) -> Number:
     """Loss of the last optimizer step."""
     return lambda runs: runs[run].last_loss
@@ -136,6 +131,18 @@ def died_in(run: str) -> Callable[[Runs], str | None]:
         return found.phase.replace("_", " ") if found else None
 
     return words
+
+
+def chosen(number: Number, run: str, experiment: str, *keys: str) -> Number:
+    """A number of a run that a student has chosen; None unless it is this experiment, changed in these keys alone.
+    Without ``keys`` any may be changed."""
+
+    def found(runs: Runs) -> float | None:
+        record = runs[run].record
+        asked = record.experiment == experiment and (not keys or set(record.overrides) <= {*keys})
+        return number(runs) if asked else None
+
+    return found
 
 
 def size(number: float | None) -> str:

@@ -20,6 +20,12 @@ PLACE = "LABKIT_PANEL"
 RUNS = "LABKIT_PANEL_RUNS"
 """Environment variable: the ledger that the panel shows."""
 
+FILES = "LABKIT_FILES"
+"""Environment variable: where the server gives files of its root folder, such as ``/files``."""
+
+ROOT = "LABKIT_FILES_ROOT"
+"""Environment variable: that folder."""
+
 
 class Panel(View):
     """The panel of one run, in the cell of a notebook."""
@@ -54,7 +60,8 @@ def _jupyter_server_extension_points() -> list[dict[str, str]]:
 def _load_jupyter_server_extension(app: Any) -> None:
     from labkit.lab.panel.handlers import handlers
 
-    place = app.web_app.settings["base_url"].rstrip("/") + "/labkit/panel"
+    base = app.web_app.settings["base_url"].rstrip("/")
+    place = base + "/labkit/panel"
     runs = Workspace.find().runs
     app.web_app.add_handlers(".*$", handlers(place, runs))
-    os.environ |= {PLACE: place, RUNS: str(runs)}
+    os.environ |= {PLACE: place, RUNS: str(runs), FILES: base + "/files", ROOT: os.path.realpath(app.root_dir)}

@@ -30,6 +30,10 @@ class Feed:
         """Whether there is such a run."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, find_run, self._runs, *run) is not None
 
+    async def stop(self, *run: str) -> bool:
+        """Request a stop of a run; False where there is no such run. Raises ``LedgerError`` for one that is over."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._stop, run)
+
     async def newest(self) -> bytes:
         """The newest runs, as JSON."""
         return await self._shared((), lambda: json.dumps(newest(self._runs)).encode())
@@ -52,6 +56,12 @@ class Feed:
         if said.number == seen:
             return json.dumps({"next": seen, "more": said.more}).encode()
         return said.answer
+
+    def _stop(self, run: tuple[str, ...]) -> bool:
+        folder = find_run(self._runs, *run)
+        if folder is not None:
+            folder.request_stop()
+        return folder is not None
 
     def _read(self, run: tuple[str, ...], watched: Watched | None) -> tuple[Watched, Said] | None:
         folder = find_run(self._runs, *run)

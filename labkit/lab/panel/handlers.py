@@ -1,4 +1,4 @@
-"""Handlers: the addresses of the panel in Jupyter's server. Who may use the server may look."""
+"""Handlers: the addresses of the panel in Jupyter's server. Who may use the server may look, and stop a run."""
 
 import json
 import secrets
@@ -11,6 +11,7 @@ from tornado import web
 from labkit.lab.figures import COLOURS, LABELS
 from labkit.lab.panel.feed import Feed
 from labkit.lab.panel.gpus import Gpus
+from labkit.ledger.errors import LedgerError
 from labkit.memory.categories import STACKED_CATEGORIES
 
 PAGE = Path(__file__).with_name("page.html")
@@ -26,6 +27,7 @@ def handlers(place: str, runs: Path) -> list[tuple[str, type[JupyterHandler], di
         (place + "/gpus", _Gpus, {"gpus": gpus}),
         (place + run, _Page, {"place": place, "feed": feed}),
         (place + run + "/feed", _Feed, {"feed": feed}),
+        (place + run + "/stop", _Stop, {"feed": feed}),
     ]
 
 
@@ -48,6 +50,7 @@ class _Page(JupyterHandler):
     async def get(self, *run: str) -> None:
         if run and not await self._feed.has(*run):
             raise _no_run(run)
+        _ = self.xsrf_token  # sets the cookie that a stop needs, also where no other page has
         nonce = secrets.token_urlsafe(16)
         self.set_header("Content-Type", "text/html; charset=utf-8")
         self.set_header("Cache-Control", "no-store")
@@ -90,6 +93,23 @@ class _Feed(_Answer):
         if found is None:
             raise _no_run(run)
         self.say(found)
+
+
+class _Stop(_Answer):
+    """The one that changes something. As for all that does in Jupyter's server, a browser has to send the token of its
+    ``_xsrf`` cookie too, which a page of another origin cannot read."""
+
+    _track_activity = True
+
+    @web.authenticated
+    async def post(self, *run: str) -> None:
+        try:
+            if not await self._feed.stop(*run):
+                raise _no_run(run)
+        except LedgerError as error:
+            raise web.HTTPError(409, str(error)) from None
+        self.set_status(202)
+        self.say(b"{}")
 
 
 class _Gpus(_Answer):

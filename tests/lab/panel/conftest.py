@@ -57,11 +57,15 @@ class Server:
                 assert time.monotonic() < deadline and self.process.poll() is None, (root / "server.log").read_text()
                 time.sleep(0.1)
 
-    def get(self, path, token=TOKEN):
+    def get(self, path, token=TOKEN, method="GET"):
         headers = {"Authorization": f"token {token}"} if token else {}
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}/user/someone{path}", headers=headers)
+        url = f"http://127.0.0.1:{self.port}/user/someone{path}"
+        request = urllib.request.Request(url, headers=headers, method=method)
         with urllib.request.urlopen(request, timeout=WAIT_S) as answer:
             return answer.read().decode()
+
+    def post(self, path):
+        return self.get(path, method="POST")
 
     def json(self, path):
         return json.loads(self.get(path))

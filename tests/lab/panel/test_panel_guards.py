@@ -3,12 +3,16 @@
 import contextlib
 import http.client
 import json
+import re
+import shutil
 import urllib.parse
 
 import pytest
 from panel_runs import TOKEN, Runs, progress, start
 
 from labkit.lab.panel import handlers
+from labkit.ledger.lock import new_lock
+from labkit.ledger.run_folder import RunFolder
 
 BASE = "/user/someone/labkit/panel"
 RUN = "/tiny/reduced_batch/guarded"
@@ -122,6 +126,82 @@ def test_another_origin_is_told_nothing_with_the_browsers_cookie(asked, cookie, 
 def test_there_is_nothing_to_change(asked, cookie, path, method):
     assert asked(path, method=method)[0] == 405
     assert asked(path, token=None, method=method, Cookie=cookie, Content_Length="0")[0] == 403
+
+
+@pytest.fixture
+def running(inside):
+    """A run that this process watches, and that only a user of the server may stop."""
+    folder = RunFolder(inside.root / RUN.lstrip("/"))
+    with new_lock(folder.path):
+        yield folder
+    folder.stop.unlink(missing_ok=True)
+
+
+def token_of(cookie):
+    return re.search(r"_xsrf=([^;]+)", cookie)[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("token", [None, "wrong", TOKEN[:-1], TOKEN + "x"])
+def test_only_who_may_use_the_server_stops_a_run(asked, running, token):
+    _, headers, _ = asked("/user/someone/login", token=None)  # which gives anybody a cookie and its token
+    cookie = "; ".join(value.split(";")[0] for value in headers.get_all("Set-Cookie"))
+    sent = {"Cookie": cookie, "X_XSRFToken": token_of(cookie), "Content_Length": "0"}
+    assert asked(f"{RUN}/stop", token=token, method="POST", **sent)[0] == 403
+    assert not running.stop_requested
+    assert asked(f"{RUN}/stop", method="POST", Content_Length="0")[0] == 202
+    assert running.stop_requested
+
+
+@pytest.mark.slow
+def test_no_page_of_another_origin_stops_a_run_with_the_browsers_cookie(asked, cookie, running, server):
+    own, right = f"http://127.0.0.1:{server.port}", {"X_XSRFToken": token_of(cookie)}
+    for origin, sent in (
+        (own, {}), (own, {"X_XSRFToken": "2|0|0|0"}), ("http://evil.example", {}), ("http://evil.example", right),
+    ):  # fmt: skip
+        sent = {"Cookie": cookie, "Origin": origin, "Content_Length": "0"} | sent
+        assert asked(f"{RUN}/stop", token=None, method="POST", **sent)[0] in (403, 404)
+        assert not running.stop_requested
+    sent = {"Cookie": cookie, "Origin": own, "Content_Length": "0"} | right
+    assert asked(f"{RUN}/stop", token=None, method="POST", **sent)[0] == 202
+    assert running.stop_requested
+
+
+@pytest.mark.slow
+def test_a_page_that_is_opened_alone_gets_what_a_stop_needs(asked):
+    _, headers, _ = asked(RUN)
+    assert any(value.startswith("_xsrf=") for value in headers.get_all("Set-Cookie"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", REFUSED)
+def test_only_runs_of_the_ledger_are_stopped(asked, beside, running, path):
+    folders = [found.parent for found in (*beside.rglob("config.json"), *running.path.parents[1].rglob("config.json"))]
+    with contextlib.ExitStack() as locks:
+        for folder in folders:
+            if folder != running.path and not folder.is_symlink():
+                locks.enter_context(new_lock(folder))
+        found = path.format(absolute=urllib.parse.quote(str(beside), safe=""))
+        assert asked(f"/{found}/stop", method="POST", Content_Length="0")[0] == 404
+    assert not [folder for folder in folders if RunFolder(folder).stop_requested]
+
+
+@pytest.mark.slow
+def test_a_stop_is_a_post_of_a_run_that_runs(asked, running, inside):
+    assert asked(f"{RUN}/stop")[0] == 405
+    assert not running.stop_requested
+    over = inside.add("over", start(), progress(1, 1.0))
+    status, _, said = asked("/tiny/reduced_batch/over/stop", method="POST", Content_Length="0")
+    assert status == 409 and "the run over is over; there is nothing to stop" in json.loads(said)["message"]
+    assert not over.stop_requested
+    shutil.rmtree(over.path)
+
+
+@pytest.mark.slow
+def test_a_stop_writes_through_no_link(asked, running, tmp_path):
+    running.stop.symlink_to(tmp_path / "elsewhere")
+    assert asked(f"{RUN}/stop", method="POST", Content_Length="0")[0] == 409
+    assert not (tmp_path / "elsewhere").exists()
 
 
 @pytest.mark.slow

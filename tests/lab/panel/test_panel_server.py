@@ -49,6 +49,43 @@ def test_a_run_is_shown_while_it_runs_and_whole_to_those_who_come_later(server, 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("saves", [False, True])
+def test_a_stop_that_the_panel_requests_ends_the_run_and_its_record_says_so(server, ledger, saves):
+    path = ""
+
+    def stop_it(event):
+        nonlocal path
+        if event["event"] == "created":
+            path = "/labkit/panel/" + str(Path(event["folder"]).relative_to(server.runs))
+        if event["event"] == "progress":
+            server.post(f"{path}/stop")
+
+    values = {"max_epochs": 1000, "report_every": 1}
+    record = run("reduced_batch", values | {"enable_checkpointing": saves}, on_event=stop_it)
+    folder = ledger.find(record.id)
+    assert record.status == folder.read().status == "killed"
+    assert record.reason.startswith("stopped because a stop was requested")
+    assert ("is saved, and the same command resumes there" in record.reason) == saves
+    assert record.diagnosis.kind == "interrupted" and "requested a stop" in record.diagnosis.happened
+    assert whole(server, path)["reason"] == record.reason
+    assert not folder.stop_requested
+
+
+@pytest.mark.slow
+def test_a_stop_of_an_attempt_without_an_end_does_not_stop_the_next(server, ledger):
+    values = {"max_steps": 40, "report_every": 1, "enable_checkpointing": True, "save_every": 1}
+
+    def stop_it(event):
+        if event["event"] == "progress" and event["step"] >= 2:
+            ledger.folders()[-1].request_stop()
+
+    record = run("reduced_batch", values, on_event=stop_it)
+    assert record.status == "killed"
+    ledger.find(record.id).stop.touch()
+    assert run("reduced_batch", values).status == "ok"
+
+
+@pytest.mark.slow
 def test_a_run_whose_watcher_is_gone_says_so_and_damage_too(server, runs):
     folder = runs.add("20260101-000000-aaaa", start(), progress(1, 1.0), "torn")
     found = whole(server, "/labkit/panel/tiny/reduced_batch/20260101-000000-aaaa")

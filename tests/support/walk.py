@@ -1,0 +1,58 @@
+"""Walk: notebooks executed cell by cell in this process, as a kernel does, by students of several kinds."""
+
+import ast
+import importlib.util
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+HERE = Path(__file__).parents[2]
+LABS = HERE / "labs"
+
+Source = str
+Student = Callable[[Source], list[Source]]
+"""What a student executes in place of a cell."""
+
+
+def solve() -> Any:
+    """The module that fills notebooks in."""
+    spec = importlib.util.spec_from_file_location("solve", HERE / "docs" / "instructor" / "solve.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def blank(path: Path) -> nbformat.NotebookNode:
+    """The notebook as it is."""
+    return nbformat.read(path, as_version=4)
+
+
+def walk(notebook: nbformat.NotebookNode, student: Student = lambda source: [source]) -> Iterator[tuple[Source, Any]]:
+    """Every code cell with what it shows."""
+    names: dict[str, Any] = {}
+    with _beside_the_notebooks():
+        for cell in notebook.cells:
+            if cell.cell_type == "code":
+                for source in student(cell.source):
+                    yield source, _executed(source, names)
+
+
+def _executed(source: Source, names: dict[str, Any]) -> Any:
+    tree = ast.parse(source)
+    last = tree.body.pop()
+    exec(compile(tree, "cell", "exec"), names)
+    return eval(compile(ast.Expression(last.value), "cell", "eval"), names)
+
+
+@contextmanager
+def _beside_the_notebooks() -> Iterator[None]:
+    was = Path.cwd()
+    os.chdir(LABS)
+    try:
+        yield
+    finally:
+        os.chdir(was)
