@@ -4,7 +4,6 @@ Each is executed with the answers of docs/instructor/solutions, and must then ea
 they run goes to a ledger that is thrown away.
 """
 
-import importlib.util
 import os
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import nbformat
 import pytest
 from nbmake.pytest_items import NotebookFile, NotebookItem
 from support.kernel import specify
+from support.walk import solve
 
 from labkit.config.workspace import Workspace
 from labkit.grading.grade import grade
@@ -24,13 +24,6 @@ from labkit.grading.submit import submit
 HERE = Path(__file__).parent
 _ledgers = pytest.StashKey[dict[Path, tempfile.TemporaryDirectory]]()
 _kernels = pytest.StashKey[tempfile.TemporaryDirectory]()
-
-
-def _solved(path: Path) -> nbformat.NotebookNode:
-    spec = importlib.util.spec_from_file_location("solve", HERE.parent / "docs" / "instructor" / "solve.py")
-    solve = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(solve)
-    return solve.solved(path)
 
 
 class Solved(NotebookItem):
@@ -45,7 +38,7 @@ class Solved(NotebookItem):
             for beside in HERE.iterdir():
                 if beside.is_dir() and not beside.name.startswith("_"):
                     (place / beside.name).symlink_to(beside)
-            nbformat.write(_solved(Path(self.filename)), place / f"{lab}.ipynb")
+            nbformat.write(solve().solved(Path(self.filename)), place / f"{lab}.ipynb")
             self.filename = str(place / f"{lab}.ipynb")
             super().runtest()
             archive, _ = submit(Workspace.find(), "solved", Path(folder) / "solved.tar.gz")

@@ -48,7 +48,7 @@ class Answered:
 @dataclass(frozen=True, kw_only=True)
 class Checked:
     """One check or derivation. ``said`` is what the student's journal has, ``outcome`` what counts: of a task the best,
-    of what is only seen the last. ``tries`` counts those with an outcome."""
+    of what is only seen the last. ``tries`` counts the executions, but for those that lacked a run or an answer."""
 
     lab: str
     check: str
@@ -159,7 +159,7 @@ class Judge:
         self, work: Work, lab: str, task: Check | Derivation, lines: list[dict[str, Any]]
     ) -> tuple[Checked, list[Sign]]:
         """The best outcome of a task, the last of a check that only shows something."""
-        tries = sum(entry.get("outcome") in ("passed", "failed") for entry in lines)
+        tries = sum(entry.get("outcome") in ("passed", "failed", "not available") for entry in lines)
         if isinstance(task, Check) and not task.is_task:
             lines = lines[-1:]
         judged = (self._check(work, lab, task, entry) for entry in reversed(lines[-MOST_TRIES:]))

@@ -8,7 +8,7 @@ from labkit.config.device import is_simulated
 from labkit.config.profiles import Profile
 from labkit.config.schema import RunConfig
 from labkit.config.workspace import Workspace
-from labkit.lab.lesson import PASS, Case, Check, Derivation, Question, Runs, Usual, is_number
+from labkit.lab.lesson import LABS, PASS, Case, Check, Derivation, Question, Runs, Usual, is_number
 from labkit.lab.machine import Machine
 from labkit.lab.result import NOT_PLANNED
 from labkit.lab.views import Lines
@@ -16,7 +16,7 @@ from labkit.memory.units import human_bytes
 
 
 def about_machine(lab: str, machine: Machine, profile: Profile, workspace: Workspace) -> list[str]:
-    """Profile, device, and what is stood in for."""
+    """Profile and device; in the first lab also which models and data are small ones."""
     capacity_gib = profile.values.get("capacity_gib")
     capacity = f", {human_bytes(capacity_gib * 2**30)}" if capacity_gib else ""
     device = "a simulated GPU" if is_simulated(profile.values.get("device", RunConfig.device)) else "a CUDA GPU"
@@ -26,13 +26,18 @@ def about_machine(lab: str, machine: Machine, profile: Profile, workspace: Works
         lines.append("mode: plan. Nothing is run; every number is predicted, and there is no loss and no time.")
     else:
         lines.append("mode: run. Every number is measured, unless it says predicted.")
-    for wanted, stand_in in profile.models.items():
-        lines.append(f"{stand_in} stands in for {wanted}")
+    if lab == LABS[0]:
+        lines += _stand_ins(profile)
+    return [*lines, f"records: {workspace.runs / profile.name}"]
+
+
+def _stand_ins(profile: Profile) -> list[str]:
+    lines = [f"{stand_in} stands in for {wanted}" for wanted, stand_in in profile.models.items()]
     for wanted, stand_in in profile.datasets.items():
         lines.append(f"{stand_in} stands in for {wanted}: {DATASETS[stand_in].about}")
     if profile.lr_multiplier != 1:
         lines.append(f"learning rates are {profile.lr_multiplier:g} times the course's, as smaller models need")
-    return [*lines, f"records: {workspace.runs / profile.name}"]
+    return lines
 
 
 def unanswered(question: Question, unit: str) -> Lines:

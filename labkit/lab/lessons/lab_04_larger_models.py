@@ -11,7 +11,8 @@ _states = predicted(ONE, *STATES)
 def _why_one(runs: Runs) -> str:
     return (
         f"Parameters, gradients and optimizer state alone take {size(_states(runs))} (predicted), and the device has "
-        f"{size(runs[ONE].capacity_bytes)}. Activations of one sample are {size(predicted(ONE, 'activations')(runs))}."
+        f"{size(runs[ONE].capacity_bytes)}. Activations of one sample are {size(predicted(ONE, 'activations')(runs))}; "
+        f"in the optimizer step {size(predicted(ONE, 'temporaries')(runs))} of temporaries come on top."
     )
 
 
