@@ -155,10 +155,13 @@ class _Server:
 def environment() -> dict[str, str]:
     """The environment of a process that needs no GPU: no secrets, no GPU, and one thread.
 
-    With one thread, runs side by side do not slow each other, and sums have the same order on every machine.
+    With one thread, runs side by side do not slow each other, and sums have the same order on every machine. MKL, which
+    multiplies matrices on a CPU, takes another order where a matrix begins elsewhere in memory, unless ``MKL_CBWR`` is
+    strict ("Conditional Numerical Reproducibility" in Intel's guide to it).
     """
     return child_environment() | {
         "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "",
+        "MKL_CBWR": "AVX2,STRICT",
     }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from support.walk import HERE, untold
 
 from labkit.config.errors import ConfigError
 from labkit.grading.grade import Row
@@ -106,3 +107,13 @@ def test_a_deadline_has_a_zone_or_this_machines():
     assert lateness(row(created=NOON + timedelta(hours=5)), None) == timedelta()
     with pytest.raises(ConfigError, match="--deadline='tomorrow' is no time"):
         read_deadline("tomorrow")
+
+
+def test_the_guide_says_what_is_left_to_who_only_plans():
+    """An answer that no plan tells keeps its point for the commitment; a derivation that none tells has nothing."""
+    weights = Points()
+    questions = {(lab, one.id) for lab in LABS for one in lesson_of(lab).questions}
+    lost = [weights.right if (lab, id) in questions else weights.of_one(lab, id) for lab in LABS for id in untold(lab)]
+    most = sum(weights.most().values())
+    guide = (HERE / "docs" / "instructor" / "README.md").read_text(encoding="utf-8")
+    assert f"{most - sum(lost):g} of the {most:g} points are left" in guide

@@ -96,7 +96,7 @@ def test_who_thinks_earns_all(tmp_path):
             pass
     row = handed_in(tmp_path)
     assert not lost(row)
-    assert all(one.tries for one in row.checks if is_task(one) and one.outcome == "passed")
+    assert {f"{one.lab}/{one.check}": one.tries for one in row.checks if is_task(one) and one.tries != 1} == {}
 
 
 def lost(row):

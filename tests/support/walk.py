@@ -10,8 +10,13 @@ from typing import Any
 
 import nbformat
 
+from labkit.lab.lesson import lesson_of
+
 HERE = Path(__file__).parents[2]
 LABS = HERE / "labs"
+
+ONLY_RUN = {"forgets", "kernel_says", "missing_bytes"}
+"""What nothing tells where nothing is run, besides the questions that only a run answers."""
 
 Source = str
 Student = Callable[[Source], list[Source]]
@@ -24,6 +29,13 @@ def solve() -> Any:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def untold(lab: str) -> set[str]:
+    """Ids of a lab that a student who only plans cannot earn."""
+    lesson = lesson_of(lab)
+    measured = {question.id for question in lesson.questions if question.measured}
+    return measured | {one.id for one in lesson.all if one.id in ONLY_RUN}
 
 
 def blank(path: Path) -> nbformat.NotebookNode:
