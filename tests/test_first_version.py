@@ -10,7 +10,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from support.notebooks import code_of
+from support.walk import code_of
 
 from labkit.cli import main
 from labkit.config.layers import course, resolve

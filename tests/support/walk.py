@@ -1,4 +1,4 @@
-"""Walk: notebooks executed cell by cell in this process, as a kernel does, by students of several kinds."""
+"""Walk: notebooks as tests read them, and executed cell by cell in this process, by students of several kinds."""
 
 import ast
 import importlib.util
@@ -41,6 +41,11 @@ def untold(lab: str) -> set[str]:
 def blank(path: Path) -> nbformat.NotebookNode:
     """The notebook as it is."""
     return nbformat.read(path, as_version=4)
+
+
+def code_of(path: Path) -> list[str]:
+    """The cells of code, in their order; none of a file that is not there."""
+    return [cell.source for cell in blank(path).cells if cell.cell_type == "code"] if path.exists() else []
 
 
 def walk(notebook: nbformat.NotebookNode, student: Student = lambda source: [source]) -> Iterator[tuple[Source, Any]]:

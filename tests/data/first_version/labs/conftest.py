@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from support.notebooks import code_of
+from support.walk import code_of
 
 LABS = Path(__file__).parents[4] / "labs"
 collect_ignore = [
