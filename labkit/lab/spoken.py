@@ -116,7 +116,7 @@ def derived(derivation: Derivation, cases: Sequence[Case], results: Sequence[Any
     """What a student has worked out, case by case, compared with the records."""
     lines = [_case(derivation, case, result) for case, result in zip(cases, results, strict=False)]
     if outcome == "passed":
-        return Lines(derivation.text, [*lines, source, derivation.because], mark=outcome)
+        return Lines(derivation.text, [*lines, *[source] * bool(source), derivation.because], mark=outcome)
     if not cases:
         return Lines(derivation.text, ["the runs do not tell"], mark=outcome)
     said: list[str] = []

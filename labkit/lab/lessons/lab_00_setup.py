@@ -71,7 +71,10 @@ LESSON = Lesson(
             id="numbers_of_the_model", unit="count", about=(FIRST,),
             text="How many numbers (parameters) does the model have? Work it out from the memory of its parameters.",
             cases=lambda runs: [Case(inputs={}, truth=held(FIRST, "parameters")(runs) / FULL_BYTES)],
-            because="A number in 32 bits takes four bytes, and a MiB is 2**20 bytes.",
+            because=(
+                "A number in 32 bits takes four bytes, and a MiB is 2**20 bytes. Memory is given out in blocks of 512 "
+                "bytes, so this is a little more than the parameters that the run counts."
+            ),
             usual=(
                 Usual(low=3.5, high=4.5, says="These are bytes. A number in 32 bits takes four of them."),
                 Usual(low=0.9, high=0.97, says="Close: a MiB is 2**20 bytes, not a million (and a GiB 2**30)."),

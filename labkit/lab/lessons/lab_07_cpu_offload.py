@@ -1,6 +1,6 @@
 """Lesson of 07_cpu_offload: the optimizer in host memory."""
 
-from labkit.config.device import SIMULATED_GPU
+from labkit.config.device import is_simulated
 from labkit.lab.lesson import Case, Check, Derivation, Lesson, Question, Runs, Topic, Usual
 from labkit.lab.lessons.quantities import (
     capacity,
@@ -28,7 +28,7 @@ def _speed(runs: Runs) -> list[str]:
         f"{len(result.record.losses)} optimizer steps took {result.record.train_seconds:.1f} s, "
         f"{result.samples_per_second:.1f} samples a second.",
         "On a simulated GPU host and device are the same memory: nothing moves, so this time says nothing about a GPU."
-        if result.source == SIMULATED_GPU else "Every step moves gradients down and weights up, over the bus.",
+        if is_simulated(result.config["device"]) else "Every step moves gradients down and weights up, over the bus.",
     ]  # fmt: skip
 
 
@@ -75,8 +75,8 @@ LESSON = Lesson(
             text="How many times the parameters on the device does offload take of host memory?",
             because=lambda runs: (
                 f"{times(_host(runs))}: {size(on_host(OFFLOAD)(runs))} for {size(held(OFFLOAD, 'parameters')(runs))} "
-                "of 16-bit parameters. There lie a copy of the weights in 32 bits, two numbers of state each in 32 "
-                "bits, and gradients on their way."
+                "of 16-bit parameters. For each there lie a copy in 32 bits, two numbers of state and a gradient in 32 "
+                "bits too, and two buffers in 16 bits for what is on its way: 20 bytes for 2."
             ),
         ),
     ),
