@@ -296,7 +296,7 @@ CLAIMS = {
     "{} at the peak against {}": lambda r, a, b: near(a, r[1].peak, b, r[0].peak),
     "Each has all of the model, and its gradients lie in buckets that are never given back": lambda r: (
         near(r[1].top("parameters"), r[0].top("parameters")) and r[1].top("gradients") > 1.9 * r[0].top("gradients")),
-    "DDP makes a run faster, not smaller": lambda r: r[1].peak >= r[0].peak,
+    "DDP makes a run faster where each device is a GPU of its own, and never smaller": lambda r: r[1].peak >= r[0].peak,
     "{} against {}: {} devices see as many batches at once": lambda r, a, b, c: (
         (a, b, c) == (len(r[0].record.losses), len(r[1].record.losses), r[1].config["devices"]) and near(a / b, c)),
     "Fewer and larger steps, so the learning rate may grow too": lambda r: (

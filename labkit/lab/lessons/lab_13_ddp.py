@@ -41,7 +41,8 @@ LESSON = Lesson(
             text="With DDP on several devices: what does each of them hold, against one device alone?",
             because=lambda runs: (
                 f"{size(peak(DDP)(runs))} at the peak against {size(peak(ALONE)(runs))}. Each has all of the model, "
-                "and its gradients lie in buckets that are never given back. DDP makes a run faster, not smaller."
+                "and its gradients lie in buckets that are never given back. DDP makes a run faster where each device "
+                "is a GPU of its own, and never smaller."
             ),
         ),
         Question(
