@@ -6,6 +6,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from support.walk import HERE, of_the_instructor
 
 from labkit.lab.lesson import LABS, lesson_of
 
@@ -191,3 +192,12 @@ def test_a_measured_number_would_be_seen(text):
 def test_links_lead_to_notebooks(path):
     for target in re.findall(r"\]\(([^)]+)\)", prose(path)):
         assert (FOLDER / target).exists(), target
+
+
+@each
+def test_the_minutes_are_those_of_what_it_asks_for_and_the_guide_says_the_same(path):
+    minutes = of_the_instructor("minutes")
+    said = minutes.said(path)
+    assert abs(said - minutes.minutes(path)) < 5
+    guide = (HERE / "docs" / "instructor" / "README.md").read_text(encoding="utf-8")
+    assert re.findall(rf"^\| {path.stem[:2]} [^|]+ \| (\d+) \|", guide, re.MULTILINE) == [str(said)]

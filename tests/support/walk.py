@@ -25,7 +25,12 @@ Student = Callable[[Source], list[Source]]
 
 def solve() -> Any:
     """The module that fills notebooks in."""
-    spec = importlib.util.spec_from_file_location("solve", HERE / "docs" / "instructor" / "solve.py")
+    return of_the_instructor("solve")
+
+
+def of_the_instructor(name: str) -> Any:
+    """A module of docs/instructor."""
+    spec = importlib.util.spec_from_file_location(name, HERE / "docs" / "instructor" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
