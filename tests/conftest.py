@@ -15,11 +15,7 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["OMP_NUM_THREADS"] = "1"
-os.environ["MKL_CBWR"] = "AVX2,STRICT"  # as runs have it: sums are the same wherever a matrix begins
-with contextlib.suppress(OSError):
-    # for AMX oneDNN packs what it multiplies in bf16, in scratch memory that other CPUs and GPUs do not need
-    if "amx_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8"):
-        os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
+os.environ |= {"MKL_CBWR": "AVX2,STRICT", "ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"}  # as runs have it
 os.environ.pop("COLUMNS", None)  # the processes of xdist have one, and tables would be as narrow
 
 from linked import Linked, source, wheel

@@ -157,11 +157,13 @@ def environment() -> dict[str, str]:
 
     With one thread, runs side by side do not slow each other, and sums have the same order on every machine. MKL, which
     multiplies matrices on a CPU, takes another order where a matrix begins elsewhere in memory, unless ``MKL_CBWR`` is
-    strict ("Conditional Numerical Reproducibility" in Intel's guide to it).
+    strict ("Conditional Numerical Reproducibility" in Intel's guide to it). oneDNN, which does so in 16 bits, packs
+    what it multiplies for AMX, in scratch memory that neither other CPUs nor GPUs need; its limit is one instruction
+    set below.
     """
     return child_environment() | {
         "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "",
-        "MKL_CBWR": "AVX2,STRICT",
+        "MKL_CBWR": "AVX2,STRICT", "ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16",
     }  # fmt: skip
 
 
